@@ -1,0 +1,115 @@
+"""A block: S seeds of one encoder, their weights stacked along a leading seed dimension."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional as F
+
+from rlm.batching import Batch
+from rlm.seeding import stream
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    S seeds of one encoder.
+
+    Attributes
+    ----------
+    encoder
+        A plain module for one model; only its structure and buffers are used.
+    seeds
+        The S seeds.
+    weights
+        By parameter name, with a leading seed dimension.
+    """
+
+    encoder: nn.Module
+    seeds: tuple[int, ...]
+    weights: dict[str, Float[Tensor, "seed *shape"]]
+
+    def embed(
+        self, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]
+    ) -> Float[Tensor, "seed phrase dim"]:
+        """
+        Embed phrases, each seed its own.
+
+        Parameters
+        ----------
+        tokens, batch_sizes
+            See `Batch`.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings, differentiable with respect to `weights`.
+        """
+
+        def one_model(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
+            return functional_call(self.encoder, weights, (tokens, batch_sizes))
+
+        return vmap(one_model)(self.weights, tokens)
+
+
+def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> Block:
+    """
+    Newly initialised encoders, one per seed.
+
+    Parameters
+    ----------
+    make_encoder
+        Makes one encoder with weights drawn from PyTorch's default generator, as modules do. That generator is
+        seeded here from the stream ``init`` of each seed and put back afterwards.
+    seeds
+        At least one.
+
+    Returns
+    -------
+    Block
+        The same weights for a seed, whatever block it is in.
+
+    Raises
+    ------
+    ValueError
+        If there is no seed.
+    """
+    if not seeds:
+        raise ValueError("expected at least one seed, found none")
+    encoders = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.manual_seed(int(stream(seed, "init").integers(2**63)))
+            encoders.append(make_encoder())
+    weights, _ = stack_module_state(encoders)
+    return Block(encoders[0], tuple(seeds), {name: weight.detach() for name, weight in weights.items()})
+
+
+def of_triplets(
+    embeddings: Float[Tensor, "seed phrase dim"], batch: Batch
+) -> tuple[
+    Float[Tensor, "seed triplet dim"], Float[Tensor, "seed triplet dim"], Float[Tensor, "seed triplet dim"]
+]:
+    """
+    Embeddings of the anchors, positives and negatives of a batch.
+
+    Parameters
+    ----------
+    embeddings
+        Of the batch's phrases.
+    batch
+        Triplets.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Anchors, positives, negatives.
+    """
+    seeds, phrases, _ = embeddings.shape
+    first = torch.arange(0, seeds * phrases, phrases)[:, None, None]
+    # Looked up like word vectors: the gradient of F.embedding is several times faster than that of indexing.
+    anchor, positive, negative = F.embedding(batch.triplets + first, embeddings.flatten(0, 1)).unbind(dim=2)
+    return anchor, positive, negative

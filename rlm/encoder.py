@@ -1,0 +1,131 @@
+"""Encoders: plain modules of one model, from the tokens of phrases to their embeddings."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rlm.phrases import PAD
+
+Tokens = Int[Tensor, "phrase token"]
+Embeddings = Float[Tensor, "phrase dim"]
+
+
+def _columns(tokens: Tokens, batch_sizes: Sequence[int]) -> Int[Tensor, " packed"]:
+    """The tokens of all steps, one step after the other, without the padding that `batch_sizes` excludes."""
+    return torch.cat([tokens[:rows, step] for step, rows in enumerate(batch_sizes)])
+
+
+def _grow(state: Float[Tensor, "begun dim"], rows: int) -> Float[Tensor, "rows dim"]:
+    """Zero state for the rows that begin at this step."""
+    return F.pad(state, (0, 0, 0, rows - len(state)))
+
+
+class LSTMEncoder(nn.Module):
+    """
+    The last hidden state of an LSTM that reads the words backwards, as the author's does.
+
+    Written with matrix products because ``torch.func.vmap`` cannot batch ``torch.nn.LSTM``, which it equals. A
+    step computes only the rows that have begun; reading backwards, all of them end together at the first word.
+
+    Parameters
+    ----------
+    vocabulary_size
+        Rows of the word-vector table, see `Slices.vocabulary_size`.
+    word_dim
+        Size of a word vector.
+    dim
+        Size of the embedding.
+
+    References
+    ----------
+    Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; equations and initial
+    values as in ``torch.nn.LSTM``.
+    """
+
+    def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.cell = nn.LSTMCell(word_dim, dim)
+
+    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
+        """
+        Embed phrases.
+
+        Parameters
+        ----------
+        tokens
+            Token ids, zeros after the end, the longest phrase first.
+        batch_sizes
+            For each step, how many rows may still have a token there; falling, as in
+            ``torch.nn.utils.rnn.PackedSequence``.
+
+        Returns
+        -------
+        torch.Tensor
+            One embedding per phrase.
+        """
+        packed = _columns(tokens, batch_sizes)
+        cell = self.cell
+        # One more input, 1 at padding, closes the input gate: a row's state stays zero until its last word is reached.
+        inputs = torch.cat([self.words(packed), (packed == PAD)[:, None]], dim=1)
+        closing = F.pad(cell.weight_ih.new_full((cell.hidden_size, 1), -1e4), (0, 0, 0, 3 * cell.hidden_size))
+        weight = torch.cat([cell.weight_ih, closing], dim=1)
+        gates = F.linear(inputs, weight, cell.bias_ih + cell.bias_hh)
+        hidden = state = gates.new_zeros(0, cell.hidden_size)
+        for step in reversed(gates.split(list(batch_sizes))):
+            hidden, state = _grow(hidden, len(step)), _grow(state, len(step))
+            i, f, g, o = (step + F.linear(hidden, cell.weight_hh)).chunk(4, dim=1)
+            state = f.sigmoid() * state + i.sigmoid() * g.tanh()
+            hidden = o.sigmoid() * state.tanh()
+        return hidden
+
+
+class MeanEncoder(nn.Module):
+    """
+    The mean of a phrase's word vectors, through one linear layer.
+
+    Parameters
+    ----------
+    vocabulary_size
+        Rows of the word-vector table, see `Slices.vocabulary_size`.
+    word_dim
+        Size of a word vector.
+    dim
+        Size of the embedding.
+    """
+
+    def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.output = nn.Linear(word_dim, dim)
+
+    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
+        """
+        Embed phrases; see `LSTMEncoder.forward`.
+
+        Parameters
+        ----------
+        tokens
+            Token ids, zeros after the end, the longest phrase first.
+        batch_sizes
+            For each step, how many rows may still have a token there.
+
+        Returns
+        -------
+        torch.Tensor
+            One embedding per phrase.
+        """
+        packed = _columns(tokens, batch_sizes)
+        # Not left to `padding_idx`: under vmap it holds for the first model only.
+        vectors = self.words(packed) * (packed != PAD)[:, None]
+        total = vectors.new_zeros(0, vectors.shape[1])
+        for step in reversed(vectors.split(list(batch_sizes))):
+            total = _grow(total, len(step)) + step
+        lengths = (tokens != PAD).sum(dim=1, keepdim=True).clamp(min=1)
+        return self.output(total / lengths)
+
+
+ENCODERS: dict[str, type[nn.Module]] = {"lstm": LSTMEncoder, "mean": MeanEncoder}

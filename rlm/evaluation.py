@@ -1,0 +1,198 @@
+"""Evaluation: embeddings, triplet accuracy and ROC of a block of seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor
+
+from rlm.batching import Batch, one_batch
+from rlm.block import Block, of_triplets
+from rlm.loss import squared_distance
+from rlm.slicer import Slices
+
+PHRASES_AT_ONCE = 2048
+
+
+def embed(block: Block, batch: Batch) -> Float[Tensor, "seed phrase dim"]:
+    """
+    Embed every phrase of a batch under every seed, once, without gradients.
+
+    Parameters
+    ----------
+    block
+        Encoders.
+    batch
+        Phrases of as many seeds as `block` has.
+
+    Returns
+    -------
+    torch.Tensor
+        Embeddings.
+    """
+    phrases = batch.batch_sizes[0]
+    parts = []
+    with torch.no_grad():
+        for start in range(0, phrases, PHRASES_AT_ONCE):
+            stop = min(start + PHRASES_AT_ONCE, phrases)
+            sizes = tuple(min(size, stop) - start for size in batch.batch_sizes if size > start)
+            parts.append(block.embed(batch.tokens[:, start:stop, : len(sizes)], sizes))
+    return torch.cat(parts, dim=1)
+
+
+def triplet_accuracy(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> Float64[np.ndarray, " seed"]:
+    """
+    Share of triplets whose anchor is nearer to the positive than to the negative.
+
+    A tie counts one half, so that an encoder that maps everything to one point is at chance, 0.5.
+
+    Parameters
+    ----------
+    embeddings
+        Of the batch's phrases.
+    batch
+        Triplets.
+
+    Returns
+    -------
+    numpy.ndarray
+        Values in [0, 1], one per seed.
+    """
+    positive, negative = triplet_distances(embeddings, batch)
+    is_right = (positive < negative).double() + (positive == negative).double() / 2
+    return (is_right * batch.is_real).sum(dim=1).div(batch.is_real.sum(dim=1)).numpy()
+
+
+def triplet_distances(
+    embeddings: Float[Tensor, "seed phrase dim"], batch: Batch
+) -> tuple[Float[Tensor, "seed triplet"], Float[Tensor, "seed triplet"]]:
+    """
+    Squared distances from the anchors to the positives and to the negatives.
+
+    Parameters
+    ----------
+    embeddings
+        Of the batch's phrases.
+    batch
+        Triplets.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        To the positives, to the negatives.
+    """
+    anchor, positive, negative = of_triplets(embeddings, batch)
+    return squared_distance(anchor, positive), squared_distance(anchor, negative)
+
+
+def evaluate(block: Block, slices: Slices | Sequence[Slices], split: str = "test") -> pd.DataFrame:
+    """
+    Triplet accuracy and ROC AUC on one split.
+
+    Parameters
+    ----------
+    block
+        Encoders.
+    slices
+        One for all seeds, or one per seed.
+    split
+        ``"train"``, ``"validation"`` or ``"test"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns seed, triplet_accuracy and roc_auc (of the pairs, see `roc`), both in [0, 1].
+    """
+    batch, embeddings = _embedded_split(block, slices, split)
+    scores = [_scored_pairs(embeddings, batch, seed) for seed in range(len(block.seeds))]
+    return pd.DataFrame(
+        {
+            "seed": block.seeds,
+            "triplet_accuracy": triplet_accuracy(embeddings, batch),
+            "roc_auc": [roc_auc_score(is_relevant, score) for is_relevant, score in scores],
+        }
+    )
+
+
+def roc(block: Block, slices: Slices | Sequence[Slices], split: str = "test") -> pd.DataFrame:
+    """
+    ROC curve of telling relevant from irrelevant pairs by distance.
+
+    Every different (anchor, candidate) pair of the split's triplets counts once.
+
+    Parameters
+    ----------
+    block, slices, split
+        As in `evaluate`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns seed, false_positive_rate, true_positive_rate.
+    """
+    batch, embeddings = _embedded_split(block, slices, split)
+    curves = []
+    for number, seed in enumerate(block.seeds):
+        false_positives, true_positives, _ = roc_curve(*_scored_pairs(embeddings, batch, number))
+        curves.append(
+            pd.DataFrame(
+                {"seed": seed, "false_positive_rate": false_positives, "true_positive_rate": true_positives}
+            )
+        )
+    return pd.concat(curves, ignore_index=True)
+
+
+def one_per_seed(block: Block, slices: Slices | Sequence[Slices]) -> Sequence[Slices]:
+    """
+    The slices of every seed of a block.
+
+    Parameters
+    ----------
+    block
+        S seeds.
+    slices
+        One for all seeds, or one per seed.
+
+    Returns
+    -------
+    sequence of Slices
+        S of them.
+    """
+    return [slices] * len(block.seeds) if isinstance(slices, Slices) else slices
+
+
+def split_batch(block: Block, slices: Slices | Sequence[Slices], split: str) -> Batch:
+    """
+    All triplets of a split as one batch.
+
+    Parameters
+    ----------
+    block, slices, split
+        As in `evaluate`.
+
+    Returns
+    -------
+    Batch
+        One batch for all seeds.
+    """
+    mine = one_per_seed(block, slices)
+    return one_batch([getattr(one, split) for one in mine], mine)
+
+
+def _embedded_split(block: Block, slices: Slices | Sequence[Slices], split: str) -> tuple[Batch, Tensor]:
+    batch = split_batch(block, slices, split)
+    return batch, embed(block, batch)
+
+
+def _scored_pairs(embeddings: Tensor, batch: Batch, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Relevance and score (negated distance) of every different pair of one seed."""
+    is_real = batch.is_real[seed]
+    positive, negative = (distance[seed, is_real] for distance in triplet_distances(embeddings, batch))
+    triplets = batch.triplets[seed, is_real]
+    pairs = torch.cat([triplets[:, [0, 1]], triplets[:, [0, 2]]]).numpy()
+    _, first = np.unique(pairs, axis=0, return_index=True)
+    is_relevant = np.arange(len(pairs)) < len(triplets)
+    return is_relevant[first], -torch.cat([positive, negative]).numpy()[first]
