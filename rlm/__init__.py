@@ -1,0 +1,53 @@
+"""Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?"""
+
+from rlm.block import Block, init_block
+from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets, read_triplets
+from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
+from rlm.evaluation import evaluate, roc
+from rlm.loss import squared_distance, triplet_loss
+from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
+from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.slicer import Components, Corpus, Slices, index_corpus, slice_corpus
+from rlm.stats import Estimate, Verdict, best_so_far, compare, explain_pretraining, summarise
+from rlm.study import StudyConfig, iter_study, run_study, tidy
+from rlm.training import finetune, pretrain
+
+__all__ = [
+    "ENCODERS",
+    "Block",
+    "Components",
+    "Corpus",
+    "Estimate",
+    "LSTMEncoder",
+    "MeanEncoder",
+    "RandomTriplets",
+    "RealTriplets",
+    "Slices",
+    "StudyConfig",
+    "Verdict",
+    "best_so_far",
+    "compare",
+    "evaluate",
+    "explain_pretraining",
+    "finetune",
+    "index_corpus",
+    "init_block",
+    "iter_study",
+    "load",
+    "load_chatterbot",
+    "load_pqa",
+    "make_triplets",
+    "plot_learning_curves",
+    "plot_pretraining",
+    "plot_roc",
+    "plot_seeds",
+    "pretrain",
+    "read_triplets",
+    "roc",
+    "run_study",
+    "slice_corpus",
+    "squared_distance",
+    "summarise",
+    "tidy",
+    "triplet_loss",
+]

@@ -46,9 +46,7 @@ class Batch:
         return self.is_real / self.is_real.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def epoch_batches(
-    sources: Sequence[Source], slices: Sequence[Slices], epoch: int, batch_size: int
-) -> Iterator[Batch]:
+def epoch_batches(sources: Sequence[Source], slices: Sequence[Slices], epoch: int, batch_size: int) -> Iterator[Batch]:
     """
     The batches of one epoch, for a block of seeds.
 
@@ -117,9 +115,7 @@ def _batches(triplets: Sequence[Triplets], slices: Sequence[Slices], batch_size:
 
 def _distinct(
     values: Int32[np.ndarray, "seed step slot"], filler: int
-) -> tuple[
-    Int32[np.ndarray, "seed step slot"], Int64[np.ndarray, "seed step slot"], Int64[np.ndarray, "seed step"]
-]:
+) -> tuple[Int32[np.ndarray, "seed step slot"], Int64[np.ndarray, "seed step slot"], Int64[np.ndarray, "seed step"]]:
     """`numpy.unique` along the last axis: sorted values (then filler), place of every value, how many."""
     order = np.argsort(values, axis=-1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=-1)

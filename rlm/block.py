@@ -10,7 +10,10 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from rlm.batching import Batch
+from rlm.errors import InputError
 from rlm.seeding import stream
+
+PerTriplet = Float[Tensor, "seed triplet dim"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
 
     Raises
     ------
-    ValueError
+    InputError
         If there is no seed.
     """
     if not seeds:
-        raise ValueError("expected at least one seed, found none")
+        raise InputError("expected at least one seed, found none")
     encoders = []
     with torch.random.fork_rng(devices=[]):
         for seed in seeds:
@@ -90,9 +93,7 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
 
 def of_triplets(
     embeddings: Float[Tensor, "seed phrase dim"], batch: Batch
-) -> tuple[
-    Float[Tensor, "seed triplet dim"], Float[Tensor, "seed triplet dim"], Float[Tensor, "seed triplet dim"]
-]:
+) -> tuple[PerTriplet, PerTriplet, PerTriplet]:
     """
     Embeddings of the anchors, positives and negatives of a batch.
 

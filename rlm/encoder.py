@@ -69,7 +69,7 @@ class LSTMEncoder(nn.Module):
         """
         packed = _columns(tokens, batch_sizes)
         cell = self.cell
-        # One more input, 1 at padding, closes the input gate: a row's state stays zero until its last word is reached.
+        # One more input, 1 at padding, closes the input gate: no state before a row's last word.
         inputs = torch.cat([self.words(packed), (packed == PAD)[:, None]], dim=1)
         closing = F.pad(cell.weight_ih.new_full((cell.hidden_size, 1), -1e4), (0, 0, 0, 3 * cell.hidden_size))
         weight = torch.cat([cell.weight_ih, closing], dim=1)

@@ -138,9 +138,7 @@ def roc(block: Block, slices: Slices | Sequence[Slices], split: str = "test") ->
     for number, seed in enumerate(block.seeds):
         false_positives, true_positives, _ = roc_curve(*_scored_pairs(embeddings, batch, number))
         curves.append(
-            pd.DataFrame(
-                {"seed": seed, "false_positive_rate": false_positives, "true_positive_rate": true_positives}
-            )
+            pd.DataFrame({"seed": seed, "false_positive_rate": false_positives, "true_positive_rate": true_positives})
         )
     return pd.concat(curves, ignore_index=True)
 

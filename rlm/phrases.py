@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int32
 
+from rlm.errors import InputError
+
 PAD, UNKNOWN = 0, 1
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 
@@ -50,8 +52,8 @@ class Phrases:
 
     texts: tuple[str, ...]
     words: tuple[str, ...]
-    tokens: Int32[np.ndarray, "phrase+1 token"]
-    lengths: Int32[np.ndarray, "phrase+1"]
+    tokens: Int32[np.ndarray, "row token"]
+    lengths: Int32[np.ndarray, " row"]
     cut: int
 
     def __len__(self) -> int:
@@ -78,7 +80,7 @@ def index_phrases(texts: Iterable[str], max_tokens: int) -> tuple[Phrases, Int32
 
     Raises
     ------
-    ValueError
+    InputError
         If a text has no word.
     """
     text_of_row, distinct = pd.factorize(np.asarray(texts, dtype=object))
@@ -91,7 +93,7 @@ def index_phrases(texts: Iterable[str], max_tokens: int) -> tuple[Phrases, Int32
         found = tokenise(text)
         if not found:
             row = int(np.argmax(text_of_row == i))
-            raise ValueError(
+            raise InputError(
                 f"expected at least one word in every phrase, found none in {text!r} (text {row}); "
                 "remove the row or give it words"
             )

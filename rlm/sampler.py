@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
+from rlm.errors import InputError
 from rlm.seeding import stream
 from rlm.slicer import Components, Triplets
 
@@ -78,9 +79,9 @@ class RandomTriplets:
 
     def __init__(self, components: Components, seed: int, size: int, redraw: Redraw = "epoch") -> None:
         if redraw not in ("epoch", "once"):
-            raise ValueError(f"expected redraw 'epoch' or 'once', found {redraw!r}")
+            raise InputError(f"expected redraw 'epoch' or 'once', found {redraw!r}")
         if size < 1:
-            raise ValueError(f"expected at least one random triplet per epoch, found {size}")
+            raise InputError(f"expected at least one random triplet per epoch, found {size}")
         self.components = components
         self.seed = seed
         self.size = size

@@ -4,6 +4,8 @@ import zlib
 
 import numpy as np
 
+from rlm.errors import InputError
+
 STREAMS = ("split", "negatives", "init", "order", "random_triplets", "random_order")
 
 
@@ -27,7 +29,7 @@ def stream(seed: int, name: str, *keys: int) -> np.random.Generator:
 
     Raises
     ------
-    ValueError
+    InputError
         If the name is unknown.
 
     Notes
@@ -36,5 +38,5 @@ def stream(seed: int, name: str, *keys: int) -> np.random.Generator:
     a checksum, so that a new name moves no existing stream.
     """
     if name not in STREAMS:
-        raise ValueError(f"unknown random stream {name!r}; known streams: {', '.join(STREAMS)}")
+        raise InputError(f"unknown random stream {name!r}; known streams: {', '.join(STREAMS)}")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), *keys)))

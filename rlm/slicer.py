@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int, Int32
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from rlm.errors import InputError
 from rlm.phrases import PAD, UNKNOWN, Phrases, index_phrases
 from rlm.seeding import stream
 
@@ -68,7 +69,7 @@ class Slices:
     """
 
     phrases: Phrases
-    tokens: Int32[np.ndarray, "phrase+1 token"]
+    tokens: Int32[np.ndarray, "row token"]
     train: Triplets
     validation: Triplets
     test: Triplets
@@ -108,24 +109,24 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
 
     Raises
     ------
-    ValueError
+    InputError
         If a column is missing, there are no rows, a cell is not text or has no word, or the phrases of a row
         are not all different.
     """
     missing = [column for column in COLUMNS[:2] if column not in data]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"column {missing[0]!r} not found; the data has: {', '.join(map(str, data.columns))}. "
             "Rename its columns to anchor, positive and, if there are negatives, negative"
         )
     if data.empty:
-        raise ValueError("expected at least one pair, found an empty table")
+        raise InputError("expected at least one pair, found an empty table")
     columns = [column for column in COLUMNS if column in data]
     for column in columns:
         is_text = data[column].map(lambda cell: isinstance(cell, str)).to_numpy(bool)
         if not is_text.all():
             row = int(np.argmin(is_text))
-            raise ValueError(
+            raise InputError(
                 f"expected text in column {column!r}, found {data[column].iloc[row]!r} in row {row} "
                 f"({(~is_text).sum()} such rows); drop or fill these rows"
             )
@@ -141,7 +142,7 @@ def _require_different(rows: Rows, columns: Sequence[str], texts: Sequence[str])
             same = rows[:, i] == rows[:, j]
             if same.any():
                 row = int(np.argmax(same))
-                raise ValueError(
+                raise InputError(
                     f"expected different phrases in a row, found the {columns[j]} equal to the {first} in row "
                     f"{row}: {texts[rows[row, i]]!r} ({same.sum()} such rows); remove these rows"
                 )
@@ -179,12 +180,12 @@ def slice_corpus(
 
     Raises
     ------
-    ValueError
+    InputError
         If the fractions are not positive or do not sum to 1, if a split would be empty, or if a phrase is
         relevant to every candidate of its split.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
-        raise ValueError(
+        raise InputError(
             f"expected three positive fractions (train, validation, test) with the sum 1, found {fractions}"
         )
     rows, phrases = corpus.rows, corpus.phrases
@@ -200,8 +201,8 @@ def slice_corpus(
             else:
                 foreign = _negatives_of_other_splits(rows, split_of_row)[mine]
                 split, redrawn = _redraw(rows[mine], foreign, rng, phrases.texts), int(foreign.sum())
-        except ValueError as error:
-            raise ValueError(f"{name} split: {error}") from error
+        except InputError as error:
+            raise InputError(f"{name} split: {error}") from error
         triplets.append(split)
         summary.append(
             {
@@ -261,10 +262,10 @@ def _split_rows(
     split = np.searchsorted(np.cumsum(fractions)[:2], middle, side="right")
     empty = [name for number, name in enumerate(SPLITS) if not (split == number).any()]
     if empty:
-        raise ValueError(
+        raise InputError(
             f"the {empty[0]} split would be empty: {len(component_of_row)} rows form {len(weight)} connected "
-            f"component(s) of relevant phrases, the largest with {share.max():.0%} of the rows, and a component is "
-            "never divided; give more data or other fractions"
+            f"component(s) of relevant phrases, the largest with {share.max():.0%} of the rows, and a component "
+            "is never divided; give more data or other fractions"
         )
     return split[group]
 
@@ -279,7 +280,9 @@ def _negatives_of_other_splits(rows: Rows, split_of_row: Int[np.ndarray, " row"]
     return home[rows[:, 2]] != split_of_row
 
 
-def _redraw(rows: Triplets, where: Bool[np.ndarray, " triplet"], rng: np.random.Generator, texts) -> Triplets:
+def _redraw(
+    rows: Triplets, where: Bool[np.ndarray, " triplet"], rng: np.random.Generator, texts: Sequence[str]
+) -> Triplets:
     triplets = rows.copy()
     known = _relevance_keys(rows[:, :2])
     triplets[where, 2] = _draw_irrelevant(rows[where, 0], rows[:, 1], known, rng, texts)
@@ -316,11 +319,11 @@ def draw_negatives(
 
     Raises
     ------
-    ValueError
+    InputError
         If `negatives` is not positive or a phrase is relevant to every candidate.
     """
     if negatives < 1:
-        raise ValueError(f"expected at least 1 negative per pair, found {negatives}")
+        raise InputError(f"expected at least 1 negative per pair, found {negatives}")
     known = _relevance_keys(pairs)
     triplets = np.empty((len(pairs), negatives, 3), np.int32)
     for side in (0, 1):
@@ -365,7 +368,7 @@ def _draw_irrelevant(
     for phrase in np.unique(query[wrong]):
         rest = pool[~_is_relevant(np.full(len(pool), phrase, np.int32), pool, known)]
         if not len(rest):
-            raise ValueError(
+            raise InputError(
                 f"no negative can be drawn for {texts[phrase]!r}: all {len(np.unique(pool))} candidates are "
                 "relevant to it; give more pairs"
             )

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import trange
 
-from rlm.batching import Batch, Source, epoch_batches, one_batch
+from rlm.batching import Batch, epoch_batches, one_batch
 from rlm.block import Block, of_triplets
 from rlm.evaluation import embed, one_per_seed, split_batch, triplet_accuracy
 from rlm.loss import squared_distance, triplet_loss
@@ -30,6 +30,7 @@ def pretrain(
     margin: float = 0.5,
     learning_rate: float = 1e-3,
     batch_size: int = 150,
+    epoch_triplets: int | None = None,
     progress: bool = True,
 ) -> tuple[Block, pd.DataFrame]:
     """
@@ -50,7 +51,7 @@ def pretrain(
     epochs
         0 returns the block as it is.
     random_triplets
-        Random triplets per epoch; as many as there are training triplets by default.
+        Random triplets per epoch; by default as many as there are training triplets, at most `epoch_triplets`.
     redraw
         ``"epoch"`` or ``"once"``, see `RandomTriplets`.
     margin
@@ -59,6 +60,8 @@ def pretrain(
         Of Adam (Kingma and Ba 2015), other settings as in ``torch.optim.Adam``.
     batch_size
         Triplets per step and seed.
+    epoch_triplets
+        See `random_triplets`.
     progress
         Show a progress bar.
 
@@ -73,7 +76,9 @@ def pretrain(
     """
     mine = one_per_seed(block, slices)
     sources = [
-        RandomTriplets(one.components, seed, random_triplets or len(one.train), redraw)
+        RandomTriplets(
+            one.components, seed, random_triplets or min(len(one.train), epoch_triplets or len(one.train)), redraw
+        )
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
     trainer = _Trainer(block, learning_rate, margin)
@@ -160,12 +165,10 @@ class _Trainer:
         weights = {name: weight.clone() for name, weight in block.weights.items()}
         self.block = dataclasses.replace(block, weights=weights)
         self.margin = margin
-        # One view per seed and weight: Adam passes over a view without gradient, so a seed that has stopped, or has
-        # no triplets left in this epoch, neither moves nor counts the step.
+        # One view per seed and weight: Adam passes over a view without gradient, so a seed that has stopped, or
+        # has no triplets left in this epoch, neither moves nor counts the step.
         self.views = [[weight[row] for weight in weights.values()] for row in range(len(block.seeds))]
-        self.adam = torch.optim.Adam(
-            [view for views in self.views for view in views], lr=learning_rate, fused=True
-        )
+        self.adam = torch.optim.Adam([view for views in self.views for view in views], lr=learning_rate, fused=True)
 
     def rows(self, rows: np.ndarray) -> Block:
         """The chosen seeds; the block itself, not a copy, where that is all of them."""
@@ -208,14 +211,11 @@ def _diagnose(
     block: Block, sources: Sequence[RandomTriplets], slices: Sequence[Slices], margin: float, epoch: int = 0
 ) -> pd.DataFrame:
     """What pre-training has done so far; epoch 0 is judged by the triplets of epoch 1."""
+    epoch_drawn = max(epoch, 1)
     shown = [np.arange(min(len(source), DIAGNOSED_TRIPLETS)) for source in sources]
-    seen = one_batch(
-        [source.draw(max(epoch, 1), index) for source, index in zip(sources, shown, strict=True)], slices
-    )
-    unseen = one_batch(
-        [source.draw(max(epoch, 1), index + len(source)) for source, index in zip(sources, shown, strict=True)],
-        slices,
-    )
+    paired = list(zip(sources, shown, strict=True))
+    seen = one_batch([source.draw(epoch_drawn, index) for source, index in paired], slices)
+    unseen = one_batch([source.draw(epoch_drawn, len(source) + index) for source, index in paired], slices)
     embeddings = embed(block, seen)
     loss = (triplet_loss(*of_triplets(embeddings, seen), margin) * seen.weights).sum(dim=1)
     phrases = seen.tokens.bool().any(dim=2, keepdim=True).double()

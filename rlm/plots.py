@@ -1,0 +1,172 @@
+"""Figures: tables in, axes out. Everything drawn has been computed elsewhere."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+ARM_LABELS = {
+    "scratch": "scratch\n(random init)",
+    "pretrained": "pretrained\n(new random triplets\nevery epoch)",
+    "pretrained_once": "pretrained once\n(one fixed set of\nrandom triplets)",
+}
+PALETTE = sns.color_palette("colorblind")
+CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}
+
+
+def plot_seeds(
+    results: pd.DataFrame, summary: pd.DataFrame, metric: str = "test_accuracy", ax: Axes | None = None
+) -> Axes:
+    """
+    Accuracy of every seed under every arm: distribution, paired lines, mean with interval.
+
+    Parameters
+    ----------
+    results
+        As `rlm.run_study` returns them.
+    summary
+        As `rlm.summarise` returns it for the same results and metric.
+    metric
+        The column to draw.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With one position per arm, in the order of `summary`.
+    """
+    ax = ax or plt.subplots(figsize=(2.2 + 2.2 * len(summary), 4.5), layout="constrained")[1]
+    arms = list(summary.index)
+    colours = dict(zip(arms, PALETTE, strict=False))
+    sns.boxplot(
+        results, x="arm", y=metric, hue="arm", order=arms, palette=colours, width=0.5, fliersize=0,
+        boxprops={"alpha": 0.3}, legend=False, ax=ax,
+    )  # fmt: skip
+    places = {arm: place for place, arm in enumerate(arms)}
+    for _, runs in results[results["arm"].isin(arms)].groupby("seed"):
+        runs = runs.sort_values("arm", key=lambda arm: arm.map(places))
+        ax.plot(runs["arm"].map(places), runs[metric], color="0.55", linewidth=0.7, alpha=0.6, zorder=2)
+    for arm, place in places.items():
+        values = results.loc[results["arm"] == arm, metric]
+        ax.scatter([place] * len(values), values, s=18, color=colours[arm], edgecolor="white", linewidth=0.5, zorder=3)
+    half_widths = [summary["mean"] - summary["low"], summary["high"] - summary["mean"]]
+    ax.errorbar(
+        np.arange(len(arms)) + 0.34, summary["mean"], yerr=half_widths, fmt="D", color="black", capsize=4,
+        markersize=5, zorder=4, label="mean, 95 % interval",
+    )  # fmt: skip
+    ax.axhline(0.5, label="chance", **CHANCE)
+    ax.set_xticks(range(len(arms)), [ARM_LABELS.get(arm, arm) for arm in arms])
+    ax.set(
+        xlabel="",
+        ylabel=metric.replace("_", " "),
+        title=f"{results['seed'].nunique()} paired seeds; one line is one seed",
+    )
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(loc="best", frameon=True, fontsize="small")
+    return ax
+
+
+def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", ax: Axes | None = None) -> Axes:
+    """
+    Learning curves of fine-tuning, one colour per arm; bands where there are several seeds.
+
+    Parameters
+    ----------
+    history
+        Columns arm, seed, epoch and `metric`, every seed at every epoch, as `rlm.best_so_far` returns them, or a
+        single seed's history.
+    metric
+        The column to draw.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        Median over seeds, with bands that hold half and nine tenths of the seeds.
+    """
+    ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    arms = list(history["arm"].unique())
+    shared = {"data": history, "x": "epoch", "y": metric, "hue": "arm", "hue_order": arms, "estimator": "median"}
+    palette = PALETTE[: len(arms)]
+    if history["seed"].nunique() > 1:
+        sns.lineplot(
+            **shared, palette=palette, errorbar=("pi", 90), linewidth=0, err_kws={"alpha": 0.12}, legend=False, ax=ax
+        )
+    sns.lineplot(**shared, palette=palette, errorbar=("pi", 50), ax=ax)
+    ax.set(xlabel="epoch of fine-tuning", ylabel=metric.replace("_", " "))
+    if metric.endswith("accuracy"):
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(title="")
+    return ax
+
+
+def plot_pretraining(history: pd.DataFrame, margin: float, hue: str = "encoder") -> Sequence[Axes]:
+    """
+    What tells memorising from collapsing: loss against the margin, accuracy against chance, spread against zero.
+
+    Parameters
+    ----------
+    history
+        As `rlm.pretrain` returns it, with a column named by `hue`; several histories may stand in one table.
+    margin
+        Of the triplet loss: where a collapsed encoder ends.
+    hue
+        Column that tells the histories apart.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+        Three panels, of mean values over seeds with the range over seeds as a band.
+    """
+    _, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    kinds = list(history[hue].unique())
+    shared = {"x": "epoch", "hue": hue, "hue_order": kinds, "palette": PALETTE[: len(kinds)], "errorbar": ("pi", 100)}
+    sns.lineplot(history, y="loss", ax=axes[0], **shared)
+    axes[0].axhline(margin, label=f"margin = {margin:g}: collapsed", **CHANCE)
+    axes[0].set(title="loss on the epoch's random triplets", yscale="log")
+    accuracies = history.melt(["seed", "epoch", hue], ["seen_accuracy", "unseen_accuracy"], "triplets", "accuracy")
+    accuracies["triplets"] = accuracies["triplets"].str.removesuffix("_accuracy")
+    sns.lineplot(accuracies, y="accuracy", style="triplets", ax=axes[1], **shared)
+    axes[1].axhline(0.5, label="chance: nothing memorised", **CHANCE)
+    axes[1].set(title="triplet accuracy, seen and unseen random triplets")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    sns.lineplot(history, y="spread", ax=axes[2], **shared)
+    axes[2].set(title="spread: mean squared distance of two phrases", yscale="log")
+    for ax in axes:
+        ax.set(xlabel="epoch of pre-training", ylabel="")
+        ax.legend(title="", fontsize="small")
+    return axes
+
+
+def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """
+    ROC curves, one per arm.
+
+    Parameters
+    ----------
+    curves
+        Columns arm, false_positive_rate, true_positive_rate, see `rlm.roc`.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        A square panel.
+    """
+    ax = ax or plt.subplots(figsize=(4.5, 4.5), layout="constrained")[1]
+    arms = list(curves["arm"].unique())
+    sns.lineplot(
+        curves, x="false_positive_rate", y="true_positive_rate", hue="arm", hue_order=arms,
+        palette=PALETTE[: len(arms)], estimator=None, sort=False, ax=ax,
+    )  # fmt: skip
+    ax.axline((0, 0), slope=1, label="chance", **CHANCE)
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(title="", loc="lower right")
+    return ax

@@ -1,0 +1,370 @@
+"""Statistics of a study: a tidy table of results in, estimates with intervals and a verdict in words out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rlm.errors import InputError
+
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+# On simulated two-humped accuracies the t and sign-flip tests were wrong in 7 % of studies of 10 pairs and in 5 % of
+# studies of 20. Below 10 no verdict is given at all.
+FEWEST_PAIRS = 10
+
+Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval; the bounds are missing where the data cannot tell."""
+
+    value: float
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether the interval lies entirely to one side of `value`."""
+        return self.low > value or self.high < value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    What paired runs of two arms support.
+
+    Attributes
+    ----------
+    decision
+        ``"helps"`` or ``"hurts"`` only where the interval excludes 0 and the test agrees.
+    text
+        One paragraph in plain words.
+    pairs
+        Number of seeds that both arms have.
+    difference
+        Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points).
+    difference_p
+        Sign-flip permutation test of a zero mean difference, two-sided.
+    improvement
+        Probability that a seed does better with the arm than with the baseline; ties are left out.
+    variance_ratio
+        Variance over seeds in the arm by that in the baseline.
+    variance_p
+        Brown-Forsythe test of equal variances.
+    """
+
+    decision: Decision
+    text: str
+    pairs: int
+    difference: Estimate
+    difference_p: float
+    improvement: Estimate
+    variance_ratio: Estimate
+    variance_p: float
+
+    def table(self) -> pd.DataFrame:
+        """
+        The estimates.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per estimate: value, low, high (95 % interval) and p where there is a test.
+        """
+        return pd.DataFrame(
+            [
+                (*self.difference, self.difference_p),
+                (*self.improvement, np.nan),
+                (*self.variance_ratio, self.variance_p),
+            ],
+            index=pd.Index(["mean difference", "probability of improvement", "ratio of variances"], name="estimate"),
+            columns=["value", "low", "high", "p"],
+        )
+
+
+def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+    """
+    Describe each arm.
+
+    Parameters
+    ----------
+    results
+        One row per arm and seed: columns arm, seed and `metric`.
+    metric
+        The column to describe.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per arm, in order of appearance: seeds, mean with its 95 % t interval (low, high), sd (ddof 1),
+        min, q25, median, q75, max.
+
+    Raises
+    ------
+    InputError
+        If a column is missing.
+    """
+    _require_columns(results, metric)
+    rows = {}
+    for arm, values in results.groupby("arm", sort=False)[metric]:
+        mean, low, high = _mean(values.to_numpy())
+        quartiles = values.quantile([0.25, 0.5, 0.75])
+        rows[arm] = [len(values), mean, low, high, values.std(), values.min(), *quartiles, values.max()]
+    columns = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
+
+
+def compare(
+    results: pd.DataFrame,
+    arm: str = "pretrained",
+    baseline: str = "scratch",
+    metric: str = "test_accuracy",
+    seed: int = 0,
+) -> Verdict:
+    """
+    Compare two arms seed by seed.
+
+    Parameters
+    ----------
+    results
+        One row per arm and seed: columns arm, seed and `metric`; where ``test_triplets``, ``test_anchors`` and
+        ``split`` stand beside them, the verdict says what it rests on.
+    arm, baseline
+        Arms of `results`; seeds that only one of them has are left out.
+    metric
+        An accuracy in [0, 1].
+    seed
+        Of the resampling.
+
+    Returns
+    -------
+    Verdict
+        Decision, words and estimates.
+
+    Raises
+    ------
+    InputError
+        If a column or an arm is missing, an arm has a seed twice, or the arms have no seed in common.
+
+    Notes
+    -----
+    Mean difference: Student's t interval. On the two-humped accuracies that studies of this kind produce it covered
+    93 % at 10 pairs and 95 % at 20 and 40, where BCa bootstrap intervals covered 81 to 92 %. Test: sign-flip
+    permutation (exact up to 13 pairs), as in arXiv 2511.19794. Probability of improvement: Bouthillier et al.,
+    "Accounting for variance in machine learning benchmarks", MLSys 2021, section 4, with a Wilson interval. Ratio of
+    variances: paired percentile bootstrap of its logarithm; Brown and Forsythe, JASA 69, 1974.
+    """
+    _require_columns(results, metric)
+    paired = _pair(results, arm, baseline, metric)
+    treated, control = paired[arm].to_numpy(), paired[baseline].to_numpy()
+    rng = np.random.default_rng(seed)
+    difference = _mean(treated - control)
+    difference_p = _sign_flip_p(treated - control, rng)
+    improvement = _probability_of_improvement(treated - control)
+    variance_ratio, variance_p = _compare_variances(treated, control, rng)
+    decision: Decision = "no evidence either way"
+    if len(paired) < FEWEST_PAIRS:
+        decision = "too few seeds"
+    elif difference.excludes(0) and difference_p < 1 - CONFIDENCE:
+        decision = "helps" if difference.value > 0 else "hurts"
+    sentences = [
+        _headline(decision, arm, baseline, len(paired)),
+        f"Over {len(paired)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for {baseline} "
+        f"and {treated.mean():.1%} for {arm}: a difference of {_points(difference)} points "
+        f"(sign-flip p = {difference_p:.2g}).",
+        f"{arm} did better in {(treated > control).sum()} seeds, worse in {(treated < control).sum()}"
+        f" (probability of improvement {_plain(improvement)}).",
+        _spread(treated, control, variance_ratio, variance_p, arm, baseline),
+        _basis(results),
+    ]
+    return Verdict(
+        decision,
+        " ".join(sentence for sentence in sentences if sentence),
+        len(paired),
+        difference,
+        difference_p,
+        improvement,
+        variance_ratio,
+        variance_p,
+    )
+
+
+def _require_columns(results: pd.DataFrame, metric: str) -> None:
+    missing = [column for column in ("arm", "seed", metric) if column not in results]
+    if missing:
+        raise InputError(
+            f"column {missing[0]!r} not found; the results have: {', '.join(map(str, results.columns))}. "
+            "Pass a table as run_study returns it"
+        )
+
+
+def _pair(results: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.DataFrame:
+    arms = list(results["arm"].unique())
+    for name in (arm, baseline):
+        if name not in arms:
+            raise InputError(f"arm {name!r} not found; the results have: {', '.join(map(str, arms))}")
+    twice = results.duplicated(["arm", "seed"])
+    if twice.any():
+        first = results[twice].iloc[0]
+        raise InputError(
+            f"expected one row per arm and seed, found seed {first['seed']} of arm {first['arm']!r} more than once; "
+            "compare the results of one study at a time"
+        )
+    paired = results.pivot(index="seed", columns="arm", values=metric)[[arm, baseline]].dropna()
+    if paired.empty:
+        raise InputError(f"expected seeds that both {arm!r} and {baseline!r} have, found none; run the same seeds")
+    return paired
+
+
+def _mean(values: np.ndarray) -> Estimate:
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator) -> float:
+    if len(difference) < 2:
+        return 1.0
+    test = stats.permutation_test(
+        (difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=rng
+    )
+    return float(test.pvalue)
+
+
+def _probability_of_improvement(difference: np.ndarray) -> Estimate:
+    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
+    if not wins + losses:
+        return Estimate(0.5, 0.0, 1.0)
+    interval = stats.binomtest(wins, wins + losses).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(wins / (wins + losses), float(interval.low), float(interval.high))
+
+
+def _compare_variances(treated: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
+    if len(treated) < 3 or treated.std() == 0 or control.std() == 0:
+        return Estimate(np.nan, np.nan, np.nan), np.nan
+
+    def log_ratio(treated: np.ndarray, control: np.ndarray, axis: int) -> np.ndarray:
+        # A resample of one value repeated has no variance: leave its logarithm infinite.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(treated.var(axis=axis, ddof=1)) - np.log(control.var(axis=axis, ddof=1))
+
+    interval = stats.bootstrap(
+        (treated, control), log_ratio, paired=True, method="percentile", n_resamples=RESAMPLES, rng=rng
+    ).confidence_interval
+    value = float(treated.var(ddof=1) / control.var(ddof=1))
+    ratio = Estimate(value, float(np.exp(interval.low)), float(np.exp(interval.high)))
+    return ratio, float(stats.levene(treated, control, center="median").pvalue)
+
+
+def _headline(decision: Decision, arm: str, baseline: str, pairs: int) -> str:
+    if decision == "too few seeds":
+        return f"Too few seeds: {pairs} paired seed(s), and no verdict is given on fewer than {FEWEST_PAIRS}."
+    if decision == "no evidence either way":
+        return f"No evidence either way: this study cannot tell {arm} from {baseline}."
+    return f"The arm {arm} {decision}, compared with {baseline}."
+
+
+def _spread(treated: np.ndarray, control: np.ndarray, ratio: Estimate, p: float, arm: str, baseline: str) -> str:
+    if np.isnan(ratio.value):
+        return ""
+    finding = "no evidence that the spread differs"
+    if ratio.excludes(1) and p < 1 - CONFIDENCE:
+        finding = "the spread " + ("grew" if ratio.value > 1 else "shrank")
+    elif ratio.excludes(1) or p < 1 - CONFIDENCE:
+        finding = "interval and test disagree about the spread"
+    return (
+        f"The standard deviation over seeds was {100 * control.std(ddof=1):.1f} points for {baseline} and "
+        f"{100 * treated.std(ddof=1):.1f} for {arm}: {finding} (ratio of variances {_plain(ratio)}, "
+        f"Brown-Forsythe p = {p:.2g})."
+    )
+
+
+def _basis(results: pd.DataFrame) -> str:
+    if not {"test_triplets", "test_anchors", "split"} <= set(results):
+        return ""
+    triplets, anchors = (_range(results[column]) for column in ("test_triplets", "test_anchors"))
+    fixed = (results["split"] == "fixed").all()
+    scope = (
+        "All seeds share one split, so the intervals speak of the choice of seed, not of the choice of test data."
+        if fixed
+        else "Every seed has its own split, so the intervals cover the choice of test data too."
+    )
+    return f"The test split rests on {anchors} anchors ({triplets} triplets). {scope}"
+
+
+def _range(values: Iterable[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _points(estimate: Estimate) -> str:
+    value, low, high = (100 * number for number in estimate)
+    return (
+        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else f"{value:+.1f} (no interval from one pair)"
+    )
+
+
+def _plain(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
+    """
+    Learning curves that can be averaged: each seed's best value up to each epoch, kept after it has stopped.
+
+    Without this the late epochs of an average would show only the seeds that early stopping left in.
+
+    Parameters
+    ----------
+    history
+        One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
+    metric
+        The column to follow.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per arm, seed and epoch up to the last of any seed.
+    """
+    best = history.set_index(["arm", "seed", "epoch"])[metric].groupby(["arm", "seed"], sort=False).cummax()
+    wide = best.unstack("epoch", sort=False).sort_index(axis=1).ffill(axis=1)
+    return wide.stack().rename(metric).reset_index()
+
+
+def explain_pretraining(history: pd.DataFrame) -> str:
+    """
+    Say whether pre-training memorised, collapsed or neither.
+
+    Parameters
+    ----------
+    history
+        As `rlm.pretrain` returns it, with at least one epoch.
+
+    Returns
+    -------
+    str
+        One sentence: accuracy on seen and unseen random triplets, with the interval of their difference over seeds,
+        and what became of the spread.
+
+    Notes
+    -----
+    Accuracy on unseen random triplets can exceed one half without any memory, because phrases that are positives
+    more often than negatives can be told apart. Only what seen triplets have beyond it is memorised.
+    """
+    last = history[history["epoch"] == history["epoch"].max()]
+    first = history[history["epoch"] == history["epoch"].min()]
+    gap = _mean((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
+    kept = last["spread"].mean() / first["spread"].mean()
+    finding = "no sign of memorising"
+    if gap.low > 0:
+        finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
+    shrinking = f"the spread fell to {kept:.0%} of its start" if kept < 1 else f"the spread grew {kept:.1f}-fold"
+    return (
+        f"{finding}: right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
+        f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {_points(gap)} points); {shrinking}."
+    )

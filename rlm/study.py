@@ -1,0 +1,280 @@
+"""A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores."""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from tqdm.auto import tqdm
+
+from rlm.block import init_block
+from rlm.datasets import load
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.evaluation import evaluate
+from rlm.sampler import Redraw
+from rlm.slicer import FRACTIONS, Corpus, index_corpus, slice_corpus
+from rlm.training import finetune, pretrain
+
+Arm = Literal["scratch", "pretrained", "pretrained_once"]
+REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once"}
+LARGEST_BLOCK = 5
+
+
+class StudyConfig(BaseModel):
+    """Everything that decides the numbers of a study, except its seeds. Unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(
+        "chatterbot-english",
+        min_length=1,
+        description="chatterbot-LANGUAGE, pqa, or the path of a file with columns anchor, positive[, negative].",
+    )
+    arms: tuple[Arm, ...] = Field(
+        ("scratch", "pretrained"),
+        min_length=1,
+        description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (new "
+        "random triplets every epoch), pretrained_once (one fixed set of random triplets).",
+    )
+    encoder: Literal["lstm", "mean"] = Field("lstm", description="Encoder of a phrase.")
+    word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
+    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding.")
+    max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
+    margin: float = Field(0.5, gt=0, le=100, description="Margin of the triplet loss, in squared distance.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of Adam.")
+    batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
+    pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
+    random_triplets: int | None = Field(
+        None,
+        ge=1,
+        le=100_000_000,
+        description="Random triplets per epoch; as many as fine-tuning sees by default.",
+    )
+    max_epochs: int = Field(100, ge=0, le=10_000, description="Most epochs of fine-tuning.")
+    patience: int = Field(
+        20,
+        ge=1,
+        le=10_000,
+        description="A seed stops after so many epochs without a new best validation accuracy.",
+    )
+    epoch_triplets: int = Field(
+        50_000,
+        ge=1,
+        le=100_000_000,
+        description="An epoch of fine-tuning ends after at most so many triplets, a new random choice each time, so "
+        "that early stopping looks often enough on large data.",
+    )
+    negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
+    fractions: tuple[float, float, float] = Field(
+        FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
+    )
+    split: Literal["fixed", "per_seed"] = Field(
+        "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the fixed split.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudyConfig":
+        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
+        if len(set(self.arms)) < len(self.arms):
+            raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+        return self
+
+
+class BlockResult(NamedTuple):
+    """
+    What one block of seeds of one arm gave.
+
+    Attributes
+    ----------
+    results
+        One row per seed, see `run_study`.
+    history
+        One row per seed and epoch of fine-tuning: arm and the columns of `finetune`'s history.
+    """
+
+    results: pd.DataFrame
+    history: pd.DataFrame
+
+
+def run_study(
+    config: StudyConfig,
+    seeds: int | Sequence[int] = 30,
+    *,
+    data: pd.DataFrame | None = None,
+    n_jobs: int = -1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """
+    Train every arm with every seed.
+
+    Interrupted (Ctrl-C, or the stop button of a notebook), it returns the blocks that are finished, with a warning.
+
+    Parameters
+    ----------
+    config
+        What to study.
+    seeds
+        A number of seeds, counted from 0, or the seeds.
+    data
+        Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default.
+    n_jobs
+        Processes, of one thread each where they fill the machine; -1 for one per core.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
+        test_accuracy (triplets that no choice ever saw), best_epoch, epochs (run), seconds (wall time of its block,
+        pre-training included, over the block's seeds), split, test_triplets, test_anchors.
+
+    Raises
+    ------
+    InputError
+        If there are no seeds or a seed is negative or given twice, or the data cannot be read or sliced.
+    KeyboardInterrupt
+        If interrupted before any block is finished.
+    """
+    finished = []
+    try:
+        for block in iter_study(config, seeds, data=data, n_jobs=n_jobs, progress=progress):
+            finished.append(block.results)
+    except KeyboardInterrupt:
+        if not finished:
+            raise
+        warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=2)
+    return tidy(pd.concat(finished), config)
+
+
+def tidy(table: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
+    """
+    Bring the rows of finished blocks, which come in any order, into the order of arms and seeds.
+
+    Parameters
+    ----------
+    table
+        Results or histories of blocks, one after the other.
+    config
+        Gives the order of the arms.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same rows.
+    """
+    rank = {arm: number for number, arm in enumerate(config.arms)}
+    keys = [key for key in ("arm", "seed", "epoch") if key in table]
+    return table.sort_values(keys, key=lambda k: k.map(rank) if k.name == "arm" else k, ignore_index=True)
+
+
+def iter_study(
+    config: StudyConfig,
+    seeds: int | Sequence[int] = 30,
+    *,
+    data: pd.DataFrame | None = None,
+    n_jobs: int = -1,
+    progress: bool = True,
+) -> Iterator[BlockResult]:
+    """
+    Run a study block by block.
+
+    Parameters
+    ----------
+    config, seeds, data, n_jobs, progress
+        As in `run_study`.
+
+    Yields
+    ------
+    BlockResult
+        Each block of seeds of each arm as it is finished, in no particular order.
+
+    Raises
+    ------
+    InputError
+        As in `run_study`.
+    """
+    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise InputError(f"expected at least one seed, each once and none negative, found {seeds or 'none'}")
+    corpus = index_corpus(load(config.dataset) if data is None else data, config.max_tokens)
+    blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // LARGEST_BLOCK))]
+    # The arms that pre-train take longest, and start first so that no core waits for one at the end.
+    tasks = [(arm, block) for arm in sorted(config.arms, key=lambda arm: arm not in REDRAW) for block in blocks]
+    run = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
+        for result in run(joblib.delayed(run_block)(config, corpus, arm, block) for arm, block in tasks):
+            bar.update(len(result.results))
+            yield result
+
+
+def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int]) -> BlockResult:
+    """
+    Train one block of seeds of one arm, from initialisation to test accuracy.
+
+    Parameters
+    ----------
+    config
+        What to study.
+    corpus
+        The indexed dataset.
+    arm
+        One arm.
+    seeds
+        Trained together; a seed's draws do not depend on which others are.
+
+    Returns
+    -------
+    BlockResult
+        Results and history of these seeds.
+    """
+    start = time.perf_counter()
+    if config.split == "fixed":
+        slices = [slice_corpus(corpus, config.split_seed, config.fractions, config.negatives)] * len(seeds)
+    else:
+        slices = [slice_corpus(corpus, seed, config.fractions, config.negatives) for seed in seeds]
+    shared = {
+        "margin": config.margin,
+        "learning_rate": config.learning_rate,
+        "batch_size": config.batch_size,
+        "epoch_triplets": config.epoch_triplets,
+        "progress": False,
+    }
+    make_encoder = partial(ENCODERS[config.encoder], slices[0].vocabulary_size, config.word_dim, config.dim)
+    block = init_block(make_encoder, seeds)
+    if arm in REDRAW:
+        block, _ = pretrain(
+            block,
+            slices,
+            epochs=config.pretrain_epochs,
+            random_triplets=config.random_triplets,
+            redraw=REDRAW[arm],
+            **shared,
+        )
+    block, history = finetune(block, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
+    by_seed = history.groupby("seed")
+    best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
+    test = [one.summary.set_index("split").loc["test"] for one in slices]
+    results = pd.DataFrame(
+        {
+            "arm": arm,
+            "seed": list(seeds),
+            "validation_accuracy": best["validation_accuracy"].to_numpy(),
+            "test_accuracy": evaluate(block, slices, "test")["triplet_accuracy"],
+            "best_epoch": best["epoch"].to_numpy(),
+            "epochs": by_seed["epoch"].max().loc[list(seeds)].to_numpy(),
+            "seconds": (time.perf_counter() - start) / len(seeds),
+            "split": config.split,
+            "test_triplets": [int(split["triplets"]) for split in test],
+            "test_anchors": [int(split["anchors"]) for split in test],
+        }
+    )
+    return BlockResult(results, history.assign(arm=arm))
