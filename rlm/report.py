@@ -2,7 +2,6 @@
 
 import base64
 import datetime
-import os
 import platform
 import tempfile
 import time
@@ -65,10 +64,10 @@ def build_report(out: Path, parameters: Mapping[str, object], notebooks: Path = 
     pages = {page: _title(notebook) for page, notebook in executed.items()}
     provenance = _provenance(parameters, time.monotonic() - start)
     executed[INDEX] = _index(executed, pages)
-    links = [(INDEX, "Verdict"), *pages.items()]
+    links = [(INDEX, "Verdict"), *((page, _short(page)) for page in pages)]
     titles = {**pages, INDEX: "Verdict"}
     for page, notebook in executed.items():
-        write_whole(out / page, _html(notebook, titles[page], links, provenance))
+        write_whole(out / page, _html(notebook, page, titles[page], links, provenance))
     picture = _first_picture(executed[INDEX])
     if picture:
         (out / "verdict.png").write_bytes(picture)
@@ -77,26 +76,25 @@ def build_report(out: Path, parameters: Mapping[str, object], notebooks: Path = 
 
 def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
     known = papermill.inspect_notebook(path)
-    # Progress bars are for people who watch; on paper they would stand still at 0 %.
-    environment = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
+    settings = {**parameters, "progress": False}  # on paper a bar would stand still
     try:
         with tempfile.TemporaryDirectory() as folder:
             return papermill.execute_notebook(
                 path,
                 Path(folder) / path.name,
-                parameters={name: value for name, value in parameters.items() if name in known},
+                parameters={name: value for name, value in settings.items() if name in known},
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=path.parent,
+                extra_arguments=["--log-level=ERROR"],
             )
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{path.name}, cell {error.cell_index}: {error.ename}: {error.evalue}") from error
-    finally:
-        if environment is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = environment
+
+
+def _short(page: str) -> str:
+    number, name = Path(page).stem.split("_", 1)
+    return f"{int(number)} {name.replace('_', ' ').capitalize()}"
 
 
 def _title(notebook: NotebookNode) -> str:
@@ -113,16 +111,18 @@ def _index(executed: Mapping[str, NotebookNode], pages: Mapping[str, str]) -> No
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def _html(notebook: NotebookNode, title: str, pages: Sequence[tuple[str, str]], provenance: str) -> str:
+def _html(notebook: NotebookNode, page: str, title: str, links: Sequence[tuple[str, str]], provenance: str) -> str:
     exporter = HTMLExporter(
         template_name="template",
         extra_template_basedirs=[str(Path(__file__).parent)],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
+        exclude_input=page == INDEX,
     )
     resources = {
+        "page": page,
         "title": title,
-        "pages": pages,
+        "links": links,
         "provenance": provenance,
         "highlight_css": HtmlFormatter(style="friendly").get_style_defs(".highlight"),
     }

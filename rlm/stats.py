@@ -40,8 +40,8 @@ class Verdict:
     ----------
     decision
         ``"helps"`` or ``"hurts"`` only where the interval excludes 0 and the test agrees.
-    text
-        One paragraph in plain words.
+    headline, details
+        The decision as a sentence, and the paragraph behind it, in plain words.
     pairs
         Number of seeds that both arms have.
     difference
@@ -57,13 +57,19 @@ class Verdict:
     """
 
     decision: Decision
-    text: str
+    headline: str
+    details: str
     pairs: int
     difference: Estimate
     difference_p: float
     improvement: Estimate
     variance_ratio: Estimate
     variance_p: float
+
+    @property
+    def text(self) -> str:
+        """Headline and details as one paragraph."""
+        return f"{self.headline} {self.details}"
 
     def table(self) -> pd.DataFrame:
         """
@@ -171,17 +177,17 @@ def compare(
     elif difference.excludes(0) and difference_p < 1 - CONFIDENCE:
         decision = "helps" if difference.value > 0 else "hurts"
     sentences = [
-        _headline(decision, arm, baseline, len(paired)),
         f"Over {len(paired)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for {baseline} "
         f"and {treated.mean():.1%} for {arm}: a difference of {_points(difference)} points "
         f"(sign-flip p = {difference_p:.2g}).",
-        f"{arm} did better in {(treated > control).sum()} seeds, worse in {(treated < control).sum()}"
-        f" (probability of improvement {_plain(improvement)}).",
+        f"With {arm} {(treated > control).sum()} seeds did better and {(treated < control).sum()} worse "
+        f"(probability of improvement {_plain(improvement)}).",
         _spread(treated, control, variance_ratio, variance_p, arm, baseline),
         _basis(results),
     ]
     return Verdict(
         decision,
+        _headline(decision, arm, baseline, len(paired)),
         " ".join(sentence for sentence in sentences if sentence),
         len(paired),
         difference,
@@ -247,23 +253,23 @@ def _probability_of_improvement(difference: np.ndarray) -> Estimate:
 def _compare_variances(treated: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
     if len(treated) < 3 or treated.std() == 0 or control.std() == 0:
         return Estimate(np.nan, np.nan, np.nan), np.nan
+    value = float(treated.var(ddof=1) / control.var(ddof=1))
+    p = float(stats.levene(treated, control, center="median").pvalue)
+    if len(treated) < FEWEST_PAIRS:  # so few that some resamples are one value repeated, without a variance
+        return Estimate(value, np.nan, np.nan), p
 
     def log_ratio(treated: np.ndarray, control: np.ndarray, axis: int) -> np.ndarray:
-        # A resample of one value repeated has no variance: leave its logarithm infinite.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(treated.var(axis=axis, ddof=1)) - np.log(control.var(axis=axis, ddof=1))
+        return np.log(treated.var(axis=axis, ddof=1)) - np.log(control.var(axis=axis, ddof=1))
 
     interval = stats.bootstrap(
         (treated, control), log_ratio, paired=True, method="percentile", n_resamples=RESAMPLES, rng=rng
     ).confidence_interval
-    value = float(treated.var(ddof=1) / control.var(ddof=1))
-    ratio = Estimate(value, float(np.exp(interval.low)), float(np.exp(interval.high)))
-    return ratio, float(stats.levene(treated, control, center="median").pvalue)
+    return Estimate(value, float(np.exp(interval.low)), float(np.exp(interval.high))), p
 
 
 def _headline(decision: Decision, arm: str, baseline: str, pairs: int) -> str:
     if decision == "too few seeds":
-        return f"Too few seeds: {pairs} paired seed(s), and no verdict is given on fewer than {FEWEST_PAIRS}."
+        return f"Too few seeds: no verdict is given on fewer than {FEWEST_PAIRS} pairs, and here are {pairs}."
     if decision == "no evidence either way":
         return f"No evidence either way: this study cannot tell {arm} from {baseline}."
     return f"The arm {arm} {decision}, compared with {baseline}."
@@ -304,13 +310,12 @@ def _range(values: Iterable[int]) -> str:
 
 def _points(estimate: Estimate) -> str:
     value, low, high = (100 * number for number in estimate)
-    return (
-        f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else f"{value:+.1f} (no interval from one pair)"
-    )
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else f"{value:+.1f} [no interval]"
 
 
 def _plain(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    bounds = f"{estimate.low:.2f}, {estimate.high:.2f}" if np.isfinite(estimate.low) else "no interval"
+    return f"{estimate.value:.2f} [{bounds}]"
 
 
 def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
@@ -363,7 +368,7 @@ def explain_pretraining(history: pd.DataFrame) -> str:
     finding = "no sign of memorising"
     if gap.low > 0:
         finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
-    shrinking = f"the spread fell to {kept:.0%} of its start" if kept < 1 else f"the spread grew {kept:.1f}-fold"
+    shrinking = f"the spread {'fell to' if kept < 1 else 'grew to'} {kept:.0%} of what it was"
     return (
         f"{finding}: right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {_points(gap)} points); {shrinking}."

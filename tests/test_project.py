@@ -1,0 +1,83 @@
+"""The project's own files agree with each other."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import rlm
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"torch": "pytorch"}
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = project["dependencies"] + [r for extra in project["optional-dependencies"].values() for r in extra]
+    return {requirement.name: requirement for requirement in map(Requirement, listed)}
+
+
+@pytest.fixture(scope="module")
+def constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+
+
+def test_constraints_meet_every_lower_bound(requirements, constraints):
+    for name, requirement in requirements.items():
+        assert requirement.specifier.contains(constraints[name]), name
+
+
+def test_environment_names_the_same_versions(requirements, constraints):
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    conda = dict(
+        entry.split("=", 1) for entry in listed if isinstance(entry, str) and re.search(r"[^<>]=[\d.]+$", entry)
+    )
+    found = conda | dict(entry.split("==") for entry in pip if "==" in entry)
+    assert found == {CONDA_NAMES.get(name, name): constraints[name] for name in requirements}
+
+
+def test_python_bounds_agree(requirements):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    lower = project["requires-python"].removeprefix(">=")
+    assert f"python>={lower},<3.14" in listed
+    assert Version(lower) == Version("3.11")
+
+
+def test_public_names_are_documented_with_parameters():
+    for name in rlm.__all__:
+        member = getattr(rlm, name)
+        assert inspect.getdoc(member), name
+        if inspect.isfunction(member):
+            for parameter in inspect.signature(member).parameters:
+                assert re.search(rf"^\s*(\w+, )*{parameter}(, \w+)*$", member.__doc__, re.MULTILINE), (name, parameter)
+            assert "Returns" in member.__doc__ or "Yields" in member.__doc__, name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stripped_and_define_nothing(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert not any(re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE) for cell in code)
+    assert max(cell.source.count("\n") for cell in code) < 20
+    assert [cell.metadata.get("tags", []) for cell in code].count(["parameters"]) == 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_open_with_a_question_and_close_with_an_answer(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert re.match(r"# \d · .*\?\n", cells[0].source)
+    assert cells[-2].source == "## Answer"
+    assert "Markdown(" in cells[-1].source
