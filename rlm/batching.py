@@ -10,8 +10,10 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from torch import Tensor
 
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.slicer import Slices, Triplets
+from rlm.slicer import Slices
 
+# Not `Triplets`: seeds may have different numbers of them.
+TripletRows = Int32[np.ndarray, "_ 3"]
 Source = RealTriplets | RandomTriplets
 STEPS_AT_ONCE = 32
 
@@ -73,7 +75,7 @@ def epoch_batches(sources: Sequence[Source], slices: Sequence[Slices], epoch: in
         yield from _batches(chunk, slices, batch_size)
 
 
-def one_batch(triplets: Sequence[Triplets], slices: Sequence[Slices]) -> Batch:
+def one_batch(triplets: Sequence[TripletRows], slices: Sequence[Slices]) -> Batch:
     """
     All given triplets as a single batch.
 
@@ -90,7 +92,7 @@ def one_batch(triplets: Sequence[Triplets], slices: Sequence[Slices]) -> Batch:
     return next(_batches(triplets, slices, max(map(len, triplets))))
 
 
-def _batches(triplets: Sequence[Triplets], slices: Sequence[Slices], batch_size: int) -> Iterator[Batch]:
+def _batches(triplets: Sequence[TripletRows], slices: Sequence[Slices], batch_size: int) -> Iterator[Batch]:
     """Cut each seed's triplets into steps; building many steps at once is what makes them cheap."""
     filler = len(slices[0].phrases)  # the empty phrase, which sorts behind all others
     steps = -(-max(map(len, triplets)) // batch_size)

@@ -11,7 +11,6 @@ from cyclopts import App, CycloptsError, Parameter
 
 from rlm.errors import InputError
 from rlm.files import write_whole
-from rlm.report import NOTEBOOKS, build_report
 from rlm.stats import compare, summarise
 from rlm.study import StudyConfig, iter_study, tidy
 
@@ -46,8 +45,8 @@ def study(
     jobs
         Processes; -1 for one per core.
     """
-    if out is not None and not out.parent.is_dir():
-        raise InputError(f"expected an existing folder for --out, found none at {out.parent}; create it first")
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise InputError(f"expected a file in an existing folder for --out, found {out}; create the folder first")
     finished: list[pd.DataFrame] = []
     try:
         for block in iter_study(config, seeds, n_jobs=jobs):
@@ -62,7 +61,8 @@ def study(
     print(f"{config.dataset}, encoder {config.encoder}: test accuracy over seeds, mean with its 95 % interval\n")
     print(summarise(results).to_string(float_format="{:.3f}".format))
     for arm in config.arms:
-        if arm != "scratch" and {arm, "scratch"} <= set(results["arm"]):
+        seeds_of = [set(results.loc[results["arm"] == name, "seed"]) for name in (arm, "scratch")]
+        if arm != "scratch" and set.intersection(*seeds_of):
             print(f"\n{compare(results, arm).text}")
     if out is not None:
         print(f"\nresults: {out}")
@@ -74,7 +74,7 @@ def report(
     dataset: str = StudyConfig().dataset,
     seeds: int = 20,
     out: Path = Path("reports"),
-    notebooks: Path = NOTEBOOKS,
+    notebooks: Path | None = None,
 ) -> None:
     """
     Execute the numbered notebooks and write them as self-contained HTML, with an index that opens with the verdict.
@@ -88,16 +88,19 @@ def report(
     out
         Folder for the pages.
     notebooks
-        Folder of the numbered notebooks.
+        Folder of the numbered notebooks; those of this checkout by default.
     """
-    index = build_report(out, {"dataset": dataset, "seeds": seeds}, notebooks)
-    print(index)
+    from rlm.report import NOTEBOOKS, build_report  # Jupyter takes seconds to import, and only reports need it
+
+    if Path(dataset).is_file():
+        dataset = str(Path(dataset).resolve())  # notebooks run in their own folder
+    print(build_report(out, {"dataset": dataset, "seeds": seeds}, notebooks or NOTEBOOKS))
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         print(f"rlm: {_explain(error)}", file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rlm.batching import Batch, one_batch
 from rlm.block import Block, of_triplets
+from rlm.errors import InputError
 from rlm.loss import squared_distance
 from rlm.slicer import Slices
 
@@ -158,8 +159,16 @@ def one_per_seed(block: Block, slices: Slices | Sequence[Slices]) -> Sequence[Sl
     -------
     sequence of Slices
         S of them.
+
+    Raises
+    ------
+    InputError
+        If there are several, but not one per seed.
     """
-    return [slices] * len(block.seeds) if isinstance(slices, Slices) else slices
+    mine = [slices] * len(block.seeds) if isinstance(slices, Slices) else slices
+    if len(mine) != len(block.seeds):
+        raise InputError(f"expected one Slices, or one per seed ({len(block.seeds)}), found {len(mine)}")
+    return mine
 
 
 def split_batch(block: Block, slices: Slices | Sequence[Slices], split: str) -> Batch:

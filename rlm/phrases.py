@@ -1,7 +1,8 @@
 """Phrases: every different text of a dataset, tokenised once and known by its index from then on."""
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +12,20 @@ from jaxtyping import Int32
 from rlm.errors import InputError
 
 PAD, UNKNOWN = 0, 1
-WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 def tokenise(text: str) -> list[str]:
     """
-    Words of a text: lower case, ``ё`` as ``е``, punctuation dropped.
+    Words of a text: Unicode NFC, lower case, ``ё`` as ``е``, ``’`` as ``'``, other punctuation dropped.
 
     Examples
     --------
     >>> tokenise("Don't wait: всё идёт кое-как!")
     ["don't", 'wait', 'все', 'идет', 'кое-как']
     """
-    return WORD.findall(text.lower().replace("ё", "е"))
+    normal = unicodedata.normalize("NFC", text).lower().replace("ё", "е").replace("’", "'")
+    return WORD.findall(normal)
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Phrases:
     """
     The different phrases of a dataset, longest first.
 
-    Two texts with the same words are the same phrase, so a change of case or of a full stop cannot carry a
-    phrase from one split into another. Because indices grow as lengths fall, sorting indices sorts by length,
-    which is what lets an encoder skip the padding.
+    Two texts with the same words, as far as they are read, are the same phrase, so a change of case or of a full
+    stop cannot carry a phrase from one split into another. Because indices grow as lengths fall, sorting indices
+    sorts by length, which is what lets an encoder skip the padding.
 
     Attributes
     ----------
@@ -47,7 +49,7 @@ class Phrases:
     lengths
         Tokens per row of `tokens`, falling.
     cut
-        How many phrases were longer than the table is wide; only their first tokens are read.
+        How many different phrases were longer than `max_tokens` and are read only so far.
     """
 
     texts: tuple[str, ...]
@@ -60,7 +62,7 @@ class Phrases:
         return len(self.texts)
 
 
-def index_phrases(texts: Iterable[str], max_tokens: int) -> tuple[Phrases, Int32[np.ndarray, " text"]]:
+def index_phrases(texts: Sequence[str] | np.ndarray, max_tokens: int) -> tuple[Phrases, Int32[np.ndarray, " text"]]:
     """
     Store each different phrase once.
 
@@ -81,42 +83,45 @@ def index_phrases(texts: Iterable[str], max_tokens: int) -> tuple[Phrases, Int32
     Raises
     ------
     InputError
-        If a text has no word.
+        If a text has no word or `max_tokens` is not positive.
     """
+    if max_tokens < 1:
+        raise InputError(f"expected max_tokens of at least 1, found {max_tokens}")
     text_of_row, distinct = pd.factorize(np.asarray(texts, dtype=object))
-    number_of: dict[str, int] = {}
     phrase_of_text = np.empty(len(distinct), np.int64)
+    number_of: dict[tuple[str, ...], int] = {}
     first_texts: list[str] = []
     word_number: dict[str, int] = {}
     numbered: list[list[int]] = []
+    longer: set[tuple[str, ...]] = set()
     for i, text in enumerate(distinct):
-        found = tokenise(text)
-        if not found:
-            row = int(np.argmax(text_of_row == i))
+        words = tuple(tokenise(text))
+        if not words:
             raise InputError(
-                f"expected at least one word in every phrase, found none in {text!r} (text {row}); "
-                "remove the row or give it words"
+                f"expected at least one word in every phrase, found none in {text!r}; remove the row or give it words"
             )
-        key = " ".join(found)
-        if key not in number_of:
-            number_of[key] = len(number_of)
+        if len(words) > max_tokens:
+            longer.add(words)
+            words = words[:max_tokens]  # what no encoder reads tells no phrases apart
+        if words not in number_of:
+            number_of[words] = len(number_of)
             first_texts.append(text)
-            numbered.append([word_number.setdefault(word, len(word_number) + 2) for word in found])
-        phrase_of_text[i] = number_of[key]
+            numbered.append([word_number.setdefault(word, len(word_number) + 2) for word in words])
+        phrase_of_text[i] = number_of[words]
 
-    full_lengths = np.fromiter(map(len, numbered), np.int64, len(numbered))
-    longest_first = np.argsort(-full_lengths, kind="stable")
-    lengths = np.minimum(full_lengths[longest_first], max_tokens)
+    lengths = np.fromiter(map(len, numbered), np.int32, len(numbered))
+    longest_first = np.argsort(-lengths, kind="stable")
+    lengths = lengths[longest_first]
     tokens = np.zeros((len(numbered) + 1, int(lengths.max(initial=0))), np.int32)
     for row, phrase in enumerate(longest_first):
-        tokens[row, : lengths[row]] = numbered[phrase][:max_tokens]
+        tokens[row, : lengths[row]] = numbered[phrase]
     rank = np.empty(len(numbered), np.int32)
     rank[longest_first] = np.arange(len(numbered), dtype=np.int32)
     phrases = Phrases(
         texts=tuple(first_texts[i] for i in longest_first),
         words=tuple(word_number),
         tokens=tokens,
-        lengths=np.append(lengths, 0).astype(np.int32),
-        cut=int((full_lengths > max_tokens).sum()),
+        lengths=np.append(lengths, np.int32(0)),
+        cut=len(longer),
     )
     return phrases, rank[phrase_of_text[text_of_row]]

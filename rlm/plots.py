@@ -150,17 +150,17 @@ def plot_pretraining(history: pd.DataFrame, margin: float, hue: str = "encoder")
         ax.get_legend().remove()
     shown = [label for label in handles if label not in (hue, "triplets")]
     figure.legend([handles[label] for label in shown], shown, loc="outside lower center", ncols=4, frameon=False)
-    return axes
+    return list(axes)
 
 
 def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
-    ROC curves, one per arm.
+    ROC curves, one colour per arm.
 
     Parameters
     ----------
     curves
-        Columns arm, false_positive_rate, true_positive_rate, see `rlm.roc`.
+        Columns arm, seed, false_positive_rate, true_positive_rate, see `rlm.roc`; one curve per arm and seed.
     ax
         Where to draw; a new figure by default.
 
@@ -173,7 +173,7 @@ def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     arms = list(curves["arm"].unique())
     sns.lineplot(
         curves, x="false_positive_rate", y="true_positive_rate", hue="arm", hue_order=arms,
-        palette=PALETTE[: len(arms)], estimator=None, sort=False, ax=ax,
+        palette=PALETTE[: len(arms)], estimator=None, units="seed", sort=False, ax=ax,
     )  # fmt: skip
     ax.axline((0, 0), slope=1, label="chance", **CHANCE)
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))

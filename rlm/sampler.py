@@ -29,9 +29,11 @@ class RealTriplets:
     """
 
     def __init__(self, triplets: Triplets, seed: int, size: int | None = None) -> None:
+        if size is not None and size < 1:
+            raise InputError(f"expected at least one triplet per epoch, found {size}")
         self.triplets = triplets
         self.seed = seed
-        self.size = min(size or len(triplets), len(triplets))
+        self.size = len(triplets) if size is None else min(size, len(triplets))
 
     def __len__(self) -> int:
         return self.size

@@ -70,9 +70,9 @@ class Slices:
 
     phrases: Phrases
     tokens: Int32[np.ndarray, "row token"]
-    train: Triplets
-    validation: Triplets
-    test: Triplets
+    train: Int32[np.ndarray, "train_triplet 3"]
+    validation: Int32[np.ndarray, "validation_triplet 3"]
+    test: Int32[np.ndarray, "test_triplet 3"]
     summary: pd.DataFrame
 
     @property
@@ -143,8 +143,9 @@ def _require_different(rows: Rows, columns: Sequence[str], texts: Sequence[str])
             if same.any():
                 row = int(np.argmax(same))
                 raise InputError(
-                    f"expected different phrases in a row, found the {columns[j]} equal to the {first} in row "
-                    f"{row}: {texts[rows[row, i]]!r} ({same.sum()} such rows); remove these rows"
+                    f"expected different phrases in a row, found the {columns[j]} equal to the {first} in row {row}: "
+                    f"{texts[rows[row, i]]!r} ({same.sum()} such rows; phrases are compared by the tokens that are "
+                    "read, see max_tokens); remove these rows"
                 )
 
 
@@ -254,9 +255,9 @@ def _split_rows(
 ) -> Int[np.ndarray, " row"]:
     _, group, weight = np.unique(component_of_row, return_inverse=True, return_counts=True)
     share = weight / weight.sum()
-    # Components too heavy for the smallest split come first, which is in training: chance must not hand half of
-    # the data to the test split.
-    order = np.lexsort((rng.random(len(weight)), share < min(fractions)))
+    # Components too heavy for the smallest split come first, the heaviest ahead, which is in training: chance must
+    # not hand half of the data to the test split.
+    order = np.lexsort((rng.random(len(weight)), np.where(share < min(fractions), 0, -share)))
     middle = np.empty(len(weight))
     middle[order] = np.cumsum(share[order]) - share[order] / 2
     split = np.searchsorted(np.cumsum(fractions)[:2], middle, side="right")

@@ -1,5 +1,6 @@
 """Statistics of a study: a tidy table of results in, estimates with intervals and a verdict in words out."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -115,7 +116,7 @@ def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     """
     _require_columns(results, metric)
     rows = {}
-    for arm, values in results.groupby("arm", sort=False)[metric]:
+    for arm, values in results.dropna(subset=metric).groupby("arm", sort=False)[metric]:
         mean, low, high = _mean(values.to_numpy())
         quartiles = values.quantile([0.25, 0.5, 0.75])
         rows[arm] = [len(values), mean, low, high, values.std(), values.min(), *quartiles, values.max()]
@@ -174,7 +175,7 @@ def compare(
     decision: Decision = "no evidence either way"
     if len(paired) < FEWEST_PAIRS:
         decision = "too few seeds"
-    elif difference.excludes(0) and difference_p < 1 - CONFIDENCE:
+    elif difference.excludes(0.0) and difference_p < 1 - CONFIDENCE:
         decision = "helps" if difference.value > 0 else "hurts"
     sentences = [
         f"Over {len(paired)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for {baseline} "
@@ -209,6 +210,8 @@ def _require_columns(results: pd.DataFrame, metric: str) -> None:
 
 def _pair(results: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.DataFrame:
     arms = list(results["arm"].unique())
+    if arm == baseline:
+        raise InputError(f"expected two different arms, found {arm!r} twice; the results have: {', '.join(arms)}")
     for name in (arm, baseline):
         if name not in arms:
             raise InputError(f"arm {name!r} not found; the results have: {', '.join(map(str, arms))}")
@@ -251,20 +254,22 @@ def _probability_of_improvement(difference: np.ndarray) -> Estimate:
 
 
 def _compare_variances(treated: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
-    if len(treated) < 3 or treated.std() == 0 or control.std() == 0:
+    if len(treated) < 3 or np.ptp(treated) == 0 or np.ptp(control) == 0:
         return Estimate(np.nan, np.nan, np.nan), np.nan
-    value = float(treated.var(ddof=1) / control.var(ddof=1))
-    p = float(stats.levene(treated, control, center="median").pvalue)
-    if len(treated) < FEWEST_PAIRS:  # so few that some resamples are one value repeated, without a variance
-        return Estimate(value, np.nan, np.nan), p
 
     def log_ratio(treated: np.ndarray, control: np.ndarray, axis: int) -> np.ndarray:
         return np.log(treated.var(axis=axis, ddof=1)) - np.log(control.var(axis=axis, ddof=1))
 
-    interval = stats.bootstrap(
-        (treated, control), log_ratio, paired=True, method="percentile", n_resamples=RESAMPLES, rng=rng
-    ).confidence_interval
-    return Estimate(value, float(np.exp(interval.low)), float(np.exp(interval.high))), p
+    # Resamples of one value repeated have no variance and warn; they are left out.
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        resampled = stats.bootstrap(
+            (treated, control), log_ratio, paired=True, method="percentile", n_resamples=RESAMPLES, rng=rng
+        ).bootstrap_distribution
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.exp(np.quantile(resampled[np.isfinite(resampled)], [tail, 1 - tail]))
+    value = float(treated.var(ddof=1) / control.var(ddof=1))
+    p = float(stats.levene(treated, control, center="median").pvalue)
+    return Estimate(value, float(low), float(high)), p
 
 
 def _headline(decision: Decision, arm: str, baseline: str, pairs: int) -> str:
@@ -279,9 +284,9 @@ def _spread(treated: np.ndarray, control: np.ndarray, ratio: Estimate, p: float,
     if np.isnan(ratio.value):
         return ""
     finding = "no evidence that the spread differs"
-    if ratio.excludes(1) and p < 1 - CONFIDENCE:
+    if ratio.excludes(1.0) and p < 1 - CONFIDENCE:
         finding = "the spread " + ("grew" if ratio.value > 1 else "shrank")
-    elif ratio.excludes(1) or p < 1 - CONFIDENCE:
+    elif ratio.excludes(1.0) or p < 1 - CONFIDENCE:
         finding = "interval and test disagree about the spread"
     return (
         f"The standard deviation over seeds was {100 * control.std(ddof=1):.1f} points for {baseline} and "
@@ -336,9 +341,8 @@ def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> p
     pandas.DataFrame
         One row per arm, seed and epoch up to the last of any seed.
     """
-    best = history.set_index(["arm", "seed", "epoch"])[metric].groupby(["arm", "seed"], sort=False).cummax()
-    wide = best.unstack("epoch", sort=False).sort_index(axis=1).ffill(axis=1)
-    return wide.stack().rename(metric).reset_index()
+    by_epoch = history.set_index(["arm", "seed", "epoch"])[metric].unstack("epoch", sort=False).sort_index(axis=1)
+    return by_epoch.cummax(axis=1).ffill(axis=1).stack().rename(metric).reset_index()
 
 
 def explain_pretraining(history: pd.DataFrame) -> str:
@@ -365,7 +369,7 @@ def explain_pretraining(history: pd.DataFrame) -> str:
     first = history[history["epoch"] == history["epoch"].min()]
     gap = _mean((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
     kept = last["spread"].mean() / first["spread"].mean()
-    finding = "no sign of memorising"
+    finding = "one seed cannot tell" if len(last) == 1 else "no sign of memorising"
     if gap.low > 0:
         finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
     shrinking = f"the spread {'fell to' if kept < 1 else 'grew to'} {kept:.0%} of what it was"

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import joblib
@@ -18,7 +19,7 @@ from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation import evaluate
 from rlm.sampler import Redraw
-from rlm.slicer import FRACTIONS, Corpus, index_corpus, slice_corpus
+from rlm.slicer import FRACTIONS, Corpus, Slices, index_corpus, slice_corpus
 from rlm.training import finetune, pretrain
 
 Arm = Literal["scratch", "pretrained", "pretrained_once"]
@@ -202,13 +203,15 @@ def iter_study(
     InputError
         As in `run_study`.
     """
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+    seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
+    is_seed = [isinstance(seed, Integral) and seed >= 0 for seed in seeds]
+    if not seeds or not all(is_seed) or len(set(seeds)) < len(seeds):
         raise InputError(f"expected at least one seed, each once and none negative, found {seeds or 'none'}")
     corpus = index_corpus(load(config.dataset) if data is None else data, config.max_tokens)
+    _slices(config, corpus, seeds[:1])  # data that cannot be sliced fails here, before any process starts
     blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // LARGEST_BLOCK))]
-    # The arms that pre-train take longest, and start first so that no core waits for one at the end.
-    tasks = [(arm, block) for arm in sorted(config.arms, key=lambda arm: arm not in REDRAW) for block in blocks]
+    # Block by block, so that a study that is stopped early has pairs.
+    tasks = [(arm, block) for block in blocks for arm in config.arms]
     run = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
         for result in run(joblib.delayed(run_block)(config, corpus, arm, block) for arm, block in tasks):
@@ -237,10 +240,7 @@ def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int
         Results and history of these seeds.
     """
     start = time.perf_counter()
-    if config.split == "fixed":
-        slices = [slice_corpus(corpus, config.split_seed, config.fractions, config.negatives)] * len(seeds)
-    else:
-        slices = [slice_corpus(corpus, seed, config.fractions, config.negatives) for seed in seeds]
+    slices = _slices(config, corpus, seeds)
     shared = {
         "margin": config.margin,
         "learning_rate": config.learning_rate,
@@ -278,3 +278,10 @@ def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int
         }
     )
     return BlockResult(results, history.assign(arm=arm))
+
+
+def _slices(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
+    settings = {"fractions": config.fractions, "negatives": config.negatives}
+    if config.split == "fixed":
+        return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
+    return [slice_corpus(corpus, seed, **settings) for seed in seeds]

@@ -77,7 +77,7 @@ def pretrain(
     mine = one_per_seed(block, slices)
     sources = [
         RandomTriplets(
-            one.components, seed, random_triplets or min(len(one.train), epoch_triplets or len(one.train)), redraw
+            one.components, seed, random_triplets or len(RealTriplets(one.train, seed, epoch_triplets)), redraw
         )
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
@@ -162,7 +162,8 @@ class _Trainer:
     """Weights that Adam changes in place, each seed on its own."""
 
     def __init__(self, block: Block, learning_rate: float, margin: float) -> None:
-        weights = {name: weight.clone() for name, weight in block.weights.items()}
+        contiguous = torch.contiguous_format  # fused Adam reads memory in order, whatever the strides say
+        weights = {name: weight.clone(memory_format=contiguous) for name, weight in block.weights.items()}
         self.block = dataclasses.replace(block, weights=weights)
         self.margin = margin
         # One view per seed and weight: Adam passes over a view without gradient, so a seed that has stopped, or
@@ -192,11 +193,10 @@ class _Trainer:
         embeddings = dataclasses.replace(current, weights=leaves).embed(batch.tokens, batch.batch_sizes)
         loss = (triplet_loss(*of_triplets(embeddings, batch), self.margin) * batch.weights).sum(dim=1)
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
         for place, row in enumerate(rows):
             if has_triplets[place]:
                 for view, gradient in zip(self.views[row], gradients, strict=True):
-                    # Fused Adam reads memory in order, whatever the strides say.
                     view.grad = gradient[place].contiguous()
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
@@ -218,9 +218,11 @@ def _diagnose(
     unseen = one_batch([source.draw(epoch_drawn, len(source) + index) for source, index in paired], slices)
     embeddings = embed(block, seen)
     loss = (triplet_loss(*of_triplets(embeddings, seen), margin) * seen.weights).sum(dim=1)
-    phrases = seen.tokens.bool().any(dim=2, keepdim=True).double()
+    phrases = seen.tokens.bool().any(dim=2, keepdim=True).float()
     mean = (embeddings * phrases).sum(dim=1, keepdim=True) / phrases.sum(dim=1, keepdim=True)
-    variance = (squared_distance(embeddings, mean) * phrases[..., 0]).sum(dim=1) / phrases.sum(dim=(1, 2))
+    variance = (squared_distance(embeddings, mean.expand_as(embeddings)) * phrases[..., 0]).sum(dim=1) / phrases.sum(
+        dim=(1, 2)
+    )
     return _per_seed(
         block,
         epoch,

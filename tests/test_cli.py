@@ -1,0 +1,238 @@
+"""The command line as a user meets it: exit codes, messages and files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import topic_pairs
+
+import rlm.cli
+from rlm.cli import main
+from rlm.files import write_whole
+from rlm.stats import compare, summarise
+from rlm.study import StudyConfig, iter_study, run_study
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+SMALL = {"encoder": "mean", "word_dim": 4, "dim": 6, "max_epochs": 2, "pretrain_epochs": 1}
+QUICK = ["--jobs", 1] + [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "pairs.tsv"
+    topic_pairs(np.random.default_rng(0), topics=6, pairs=120).to_csv(path, sep="\t", index=False)
+    return path
+
+
+@pytest.fixture
+def rlm_command(monkeypatch, capsys):
+    """Runs `rlm ARGUMENTS`; gives exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rlm", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def start(*arguments, **settings):
+    command = [sys.executable, "-m", "rlm", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+
+
+class TestStudy:
+    def test_prints_table_and_verdict_and_writes_the_rows(self, rlm_command, pairs, tmp_path):
+        out = tmp_path / "r.csv"
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 2, "--out", out, *QUICK)
+        assert code == 0
+        rows = pd.read_csv(out)
+        config = StudyConfig(dataset=str(pairs), **SMALL)
+        expected = run_study(config, 2, n_jobs=1, progress=False)
+        pd.testing.assert_frame_equal(rows.drop(columns="seconds"), expected.drop(columns="seconds"))
+        assert compare(rows).text in printed
+        for arm, row in summarise(rows).iterrows():
+            (line,) = [line.split() for line in printed.splitlines() if line.startswith(f"{arm} ")]
+            assert line[:5] == [arm, "2", *(f"{row[column]:.3f}" for column in ("mean", "low", "high"))]
+        assert str(out) in printed
+        assert list(tmp_path.iterdir()) == [out]
+
+    def test_judges_every_arm_against_scratch(self, rlm_command, pairs):
+        arms = ["--arms", "pretrained_once", "--arms", "scratch", "--arms", "pretrained"]
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 1, *arms, *QUICK)
+        assert code == 0
+        assert printed.count("Too few seeds") == 2
+        for arm in ("pretrained", "pretrained_once"):
+            assert f"for {arm}: a difference of" in printed
+
+    def test_one_arm_gets_a_table_and_no_verdict(self, rlm_command, pairs):
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 1, "--arms", "pretrained", *QUICK)
+        assert code == 0
+        assert "pretrained" in printed
+        assert "difference" not in printed
+
+    def test_interrupted_it_keeps_what_is_finished(self, pairs, tmp_path):
+        out = tmp_path / "r.csv"
+        endless = ["--max-epochs", 40, "--patience", 40, "--seeds", 2000, "--jobs", 2, "--pretrain-epochs", 0]
+        running = start(
+            "study", "--dataset", pairs, "--encoder", "mean", *endless, "--out", out, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while not out.exists() and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: all processes of the group
+        printed, errors = running.communicate(timeout=60)
+        rows = pd.read_csv(out)
+        assert running.returncode == 0
+        assert len(rows) >= 5
+        assert not rows.duplicated(["arm", "seed"]).any()
+        assert rows["test_accuracy"].between(0, 1).all()
+        assert "interrupted: this is what was finished" in errors
+        assert "Traceback" not in errors
+        assert "test accuracy over seeds" in printed
+        assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
+
+    @pytest.fixture
+    def interrupt_after(self, monkeypatch):
+        """Lets `rlm study` be interrupted after some blocks, of which some may be lost."""
+
+        def interrupt_after(blocks, lost=()):
+            def some(*args, **settings):
+                for number, block in enumerate(islice(iter_study(*args, **settings), blocks)):
+                    if number not in lost:
+                        yield block
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(rlm.cli, "iter_study", some)
+
+        return interrupt_after
+
+    def test_interrupted_before_any_block(self, rlm_command, pairs, interrupt_after):
+        interrupt_after(0)
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 2, *QUICK)
+        assert code == "interrupted before any block of seeds was finished"
+        assert not printed
+
+    def test_interrupted_with_pairs_it_judges_them(self, rlm_command, pairs, interrupt_after):
+        interrupt_after(3)  # blocks of both arms
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 6, *QUICK)
+        assert code == 0
+        assert "paired seeds" in printed
+
+    def test_interrupted_without_pairs_it_shows_the_table(self, rlm_command, pairs, interrupt_after):
+        interrupt_after(3, lost=[0])  # pretrained 3 to 5 and scratch 0 to 2
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 6, *QUICK)
+        assert code == 0
+        assert "scratch" in printed
+
+
+class TestMistakes:
+    def refuse(self, found, *words):
+        code, printed, errors = found
+        assert code == 2
+        assert errors.splitlines()[-1].startswith("rlm: ")
+        assert "Traceback" not in errors
+        assert not printed
+        for word in words:
+            assert word in errors
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--dataset", "chatterbot-klingon"], ["unknown dataset 'chatterbot-klingon'", "chatterbot-english"]),
+            (["--dataset", "no/such/file.tsv"], ["no/such/file.tsv", "no such file"]),
+            (["--epochs", "3"], ["--epochs"]),
+            (["--seeds", "many"], ["--seeds", "many"]),
+            (["--seeds", "0"], ["expected at least one seed"]),
+            (["--seeds", "-3"], ["expected at least one seed"]),
+            (["--margin", "0"], ["--margin", "greater than 0", "found"]),
+            (["--margin", "wide"], ["--margin", "wide"]),
+            (["--learning-rate", "7"], ["--learning-rate", "less than or equal to 1"]),
+            (["--encoder", "gru"], ["--encoder", "gru", "lstm", "mean"]),
+            (["--arms", "scratch", "--arms", "scratch"], ["expected every arm once"]),
+            (["--fractions", "0.5", "0.5", "0.5"], ["expected three positive fractions with the sum 1"]),
+            (["--out", "no/such/folder/r.csv"], ["no/such/folder", "create the folder first"]),
+        ],
+    )
+    def test_of_an_option(self, rlm_command, arguments, words):
+        self.refuse(rlm_command("study", *arguments), *words)
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ("", ["empty file"]),
+            ("question\tanswer\nhow are you\tfine\n", ["column 'anchor' not found", "question, answer"]),
+            ("anchor\tpositive\n", ["found none"]),
+            ("anchor\tpositive\nhow are you\tfine\n", ["split would be empty"]),
+        ],
+        ids=["empty", "columns", "no rows", "one row"],
+    )
+    def test_of_a_file(self, rlm_command, tmp_path, content, words):
+        path = tmp_path / "pairs.tsv"
+        path.write_text(content)
+        self.refuse(rlm_command("study", "--dataset", path, "--seeds", 1, *QUICK), *words)
+
+    def test_of_a_command(self, rlm_command):
+        self.refuse(rlm_command("studdy"), "studdy")
+
+    def test_a_folder_for_out_is_refused_before_any_training(self, rlm_command, pairs, tmp_path, monkeypatch):
+        monkeypatch.setattr(rlm.cli, "iter_study", lambda *args, **settings: pytest.fail("trains first"))
+        self.refuse(rlm_command("study", "--dataset", pairs, "--out", tmp_path, *QUICK), str(tmp_path))
+
+
+class TestHelp:
+    def test_names_every_field_of_the_config(self, rlm_command):
+        code, printed, _ = rlm_command("study", "--help")
+        assert code == 0
+        for field in (*StudyConfig.model_fields, "seeds", "out", "jobs"):
+            assert f"--{field.replace('_', '-')} " in printed
+
+    def test_names_the_commands(self, rlm_command):
+        code, printed, _ = rlm_command("--help")
+        assert code == 0
+        assert "study" in printed
+        assert "report" in printed
+
+    def test_tells_the_version(self, rlm_command):
+        assert rlm_command("--version")[:2] == (0, f"{metadata.version('rlm')}\n")
+
+    def test_is_the_command_that_is_installed(self):
+        (command,) = metadata.entry_points(group="console_scripts", name="rlm")
+        assert command.load() is main
+
+    def test_works_as_a_module(self):
+        running = start("--version")
+        printed, errors = running.communicate(timeout=60)
+        assert (running.returncode, printed, errors) == (0, f"{metadata.version('rlm')}\n", "")
+
+
+class TestWriteWhole:
+    def test_replaces_the_file(self, tmp_path):
+        path = tmp_path / "r.csv"
+        for text in ("old, and longer than the new", "новое\n"):
+            write_whole(path, text)
+            assert path.read_bytes() == text.encode()
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_leaves_the_old_file_and_nothing_else_on_failure(self, tmp_path):
+        path = tmp_path / "r.csv"
+        path.write_text("old")
+        with pytest.raises(UnicodeEncodeError):
+            write_whole(path, "half of the new text, then \ud800")
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_needs_the_folder(self, tmp_path):
+        with pytest.raises(OSError, match="none"):
+            write_whole(tmp_path / "none" / "r.csv", "text")

@@ -1,0 +1,382 @@
+"""Estimates and verdicts against scipy, slow loops and planted effects."""
+
+import re
+import warnings
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from rlm.errors import InputError
+from rlm.stats import best_so_far, compare, explain_pretraining, summarise
+
+NUMBER = r"([+-]?\d+\.\d+)"
+
+
+def table(scratch, pretrained, **columns):
+    arms = {"scratch": scratch, "pretrained": pretrained}
+    parts = [pd.DataFrame({"arm": arm, "seed": range(len(v)), "test_accuracy": v}) for arm, v in arms.items()]
+    return pd.concat(parts, ignore_index=True).assign(**columns)
+
+
+def two_humped(rng, size):
+    """Accuracies as studies of this kind produce them: some seeds fail, most do well."""
+    return np.where(rng.random(size) < 0.3, 0.54, 0.69) + rng.normal(0, 0.01, size)
+
+
+def study(pairs=20, effect=0.0, spread=0.01, seed=0, **columns):
+    rng = np.random.default_rng(seed)
+    scratch = two_humped(rng, pairs)
+    return table(scratch, scratch + effect + rng.normal(0, spread, pairs), **columns)
+
+
+BASIS = {"test_triplets": 1234, "test_anchors": 56, "split": "fixed"}
+
+
+def swapped(results):
+    return compare(results, "scratch", "pretrained")
+
+
+def differences(results):
+    wide = results.pivot(index="seed", columns="arm", values="test_accuracy")
+    return (wide["pretrained"] - wide["scratch"]).to_numpy()
+
+
+class TestSummarise:
+    def test_describes_each_arm_in_order_of_appearance(self):
+        results = study(pairs=13, effect=0.02)
+        summary = summarise(results)
+        assert list(summary.index) == ["scratch", "pretrained"]
+        assert summary.index.name == "arm"
+        assert list(summary) == ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
+        for arm, row in summary.iterrows():
+            values = results.loc[results["arm"] == arm, "test_accuracy"].to_numpy()
+            interval = stats.t.interval(0.95, 12, values.mean(), values.std(ddof=1) / np.sqrt(13))
+            expected = [13, values.mean(), *interval, values.std(ddof=1), *np.percentile(values, [0, 25, 50, 75, 100])]
+            np.testing.assert_allclose(row, expected)
+
+    def test_order_follows_the_rows(self):
+        assert list(summarise(study()[::-1]).index) == ["pretrained", "scratch"]
+
+    def test_describes_the_metric_it_is_asked_for(self):
+        results = study().assign(epochs=np.arange(40.0))
+        np.testing.assert_allclose(summarise(results, "epochs")["mean"], [9.5, 29.5])
+
+    def test_one_seed_has_a_mean_and_no_interval(self):
+        row = summarise(study(pairs=1)).loc["scratch"]
+        assert row["mean"] == row["median"] == study(pairs=1)["test_accuracy"][0]
+        assert row[["low", "high", "sd"]].isna().all()
+
+    @pytest.mark.parametrize("column", ["arm", "seed", "test_accuracy"])
+    def test_names_the_missing_column(self, column):
+        for describe in (summarise, compare):
+            with pytest.raises(InputError, match=rf"column '{column}' not found; the results have: .*run_study"):
+                describe(study().drop(columns=column))
+
+
+class TestEstimates:
+    @pytest.mark.parametrize("pairs", [2, 10, 57])
+    def test_difference_is_the_paired_t_interval(self, pairs):
+        results = study(pairs, effect=0.01, spread=0.05, seed=pairs)
+        test = stats.ttest_1samp(differences(results), 0)
+        expected = (differences(results).mean(), *test.confidence_interval(0.95))
+        np.testing.assert_allclose(compare(results).difference, expected)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(-20, 20), min_size=2, max_size=10))
+    def test_sign_flip_p_counts_all_sign_patterns(self, steps):
+        patterns = [abs(np.dot(signs, steps)) >= abs(sum(steps)) for signs in product([-1, 1], repeat=len(steps))]
+        results = table(np.full(len(steps), 0.5), 0.5 + np.array(steps) / 64)  # exact in binary
+        assert compare(results).difference_p == pytest.approx(np.mean(patterns))
+
+    def test_sign_flip_p_is_near_that_of_the_t_test_for_many_pairs(self):
+        results = study(pairs=300, effect=0.004, spread=0.05, seed=2)
+        expected = stats.ttest_1samp(differences(results), 0).pvalue
+        assert 0.02 < expected < 0.5
+        assert compare(results).difference_p == pytest.approx(expected, abs=0.02)
+
+    @settings(max_examples=30, deadline=None)
+    @given(wins=st.integers(0, 30), losses=st.integers(0, 30), ties=st.integers(0, 5))
+    def test_probability_of_improvement_is_wilsons_with_ties_left_out(self, wins, losses, ties):
+        steps = np.repeat([1, -1, 0], [wins, losses, ties]) / 64
+        if not len(steps):
+            return
+        found = compare(table(np.full(len(steps), 0.5), 0.5 + steps)).improvement
+        n = wins + losses
+        if n == 0:
+            assert found == (0.5, 0, 1)
+            return
+        p, z = wins / n, stats.norm.ppf(0.975)
+        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        np.testing.assert_allclose(found, (p, centre - half, centre + half), atol=1e-12)
+
+    def test_variance_ratio_is_bootstrapped_over_pairs(self):
+        results = study(pairs=40, spread=0.08)
+        arms = {arm: values.to_numpy() for arm, values in results.groupby("arm")["test_accuracy"]}
+        rng = np.random.default_rng(1)
+        resamples = rng.integers(40, size=(4000, 40))
+        variances = {arm: np.array([values[rows].var() for rows in resamples]) for arm, values in arms.items()}
+        low, high = np.quantile(variances["pretrained"] / variances["scratch"], [0.025, 0.975])
+        found = compare(results).variance_ratio
+        assert found.value == pytest.approx(arms["pretrained"].var() / arms["scratch"].var())
+        np.testing.assert_allclose(found[1:], (low, high), rtol=0.1)
+        assert found.low < found.value < found.high
+
+    def test_brown_forsythe_is_anova_of_deviations_from_the_median(self):
+        results = study(pairs=25, spread=0.08)
+        deviations = [(v - v.median()).abs() for _, v in results.groupby("arm")["test_accuracy"]]
+        assert compare(results).variance_p == pytest.approx(stats.f_oneway(*deviations).pvalue)
+
+    def test_swapping_the_arms_turns_every_estimate_around(self):
+        results = study(pairs=30, effect=0.005, spread=0.05)
+        one, other = compare(results), swapped(results)
+        assert other.difference == pytest.approx([-one.difference[i] for i in (0, 2, 1)])
+        assert other.improvement == pytest.approx([1 - one.improvement[i] for i in (0, 2, 1)])
+        assert other.variance_ratio == pytest.approx([1 / one.variance_ratio[i] for i in (0, 2, 1)], rel=1e-3)
+        assert other.difference_p == pytest.approx(one.difference_p, abs=0.02)
+        assert other.variance_p == pytest.approx(one.variance_p)
+
+    def test_table_holds_the_estimates(self):
+        verdict = compare(study(effect=0.02))
+        assert list(verdict.table()) == ["value", "low", "high", "p"]
+        expected = [
+            (*verdict.difference, verdict.difference_p),
+            (*verdict.improvement, np.nan),
+            (*verdict.variance_ratio, verdict.variance_p),
+        ]
+        np.testing.assert_array_equal(verdict.table(), expected)
+
+
+class TestDecision:
+    @pytest.mark.parametrize("pairs", [10, 20, 50])
+    def test_finds_a_planted_effect_in_either_direction(self, pairs):
+        results = study(pairs, effect=0.05)
+        assert compare(results).decision == "helps"
+        assert swapped(results).decision == "hurts"
+
+    def test_finds_nothing_where_nothing_is(self):
+        results = study(pairs=20, spread=0.05, seed=5)
+        assert compare(results).decision == swapped(results).decision == "no evidence either way"
+
+    @pytest.mark.parametrize("pairs", [1, 2, 9])
+    def test_needs_ten_pairs_however_large_the_effect(self, pairs):
+        verdict = compare(study(pairs, effect=0.2))
+        assert (verdict.decision, verdict.pairs) == ("too few seeds", pairs)
+        assert verdict.difference.value == pytest.approx(0.2, abs=0.02)
+
+    def test_identical_arms_are_no_evidence(self):
+        scratch = two_humped(np.random.default_rng(0), 20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            verdict = compare(table(scratch, scratch))
+        assert verdict.decision == "no evidence either way"
+        assert verdict.difference == (0, 0, 0)
+        assert verdict.difference_p == 1
+
+    @pytest.mark.parametrize("level", [0.5, 0.6])
+    @pytest.mark.parametrize("step", [0.0, 0.01], ids=["constant", "varied"])
+    def test_an_arm_without_spread_has_no_variance_ratio(self, level, step):
+        other = level + step * np.arange(12)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            verdict = compare(table(np.full(12, level), other))
+        assert np.isnan(verdict.variance_ratio.value)
+        assert np.isnan(verdict.variance_p)
+
+    @pytest.mark.parametrize("pairs", [1, 2, 3, 5, 9])
+    def test_few_pairs_give_neither_warnings_nor_nan_in_words(self, pairs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            verdict = compare(study(pairs, spread=0.05))
+        assert "nan" not in verdict.text
+
+    def test_many_equal_values_give_neither_warnings_nor_nan_in_words(self):
+        mostly_equal = np.array([0.5] * 11 + [0.75])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            verdict = compare(table(mostly_equal, np.roll(mostly_equal, 3)))
+        assert "nan" not in verdict.text
+        assert "inf" not in verdict.text
+
+    def test_errs_on_null_studies_as_rarely_as_it_says(self):
+        rng = np.random.default_rng(0)
+        studies = [table(two_humped(rng, 20), two_humped(rng, 20)) for _ in range(200)]
+        wrong = sum(compare(results).decision in ("helps", "hurts") for results in studies)
+        assert wrong <= stats.binom.ppf(0.999, 200, 0.05)
+
+    def test_is_the_same_for_any_order_of_the_rows(self):
+        results = study(effect=0.02, spread=0.05)
+        assert compare(results.sample(frac=1, random_state=0)) == compare(results) == compare(results)
+
+    def test_leaves_out_seeds_that_only_one_arm_has(self):
+        results = study(pairs=20, effect=0.05)
+        lonely = results[~((results["arm"] == "scratch") & (results["seed"] >= 15))]
+        assert compare(lonely) == compare(results[results["seed"] < 15])
+
+    def test_pairs_by_seed_and_not_by_place(self):
+        rng = np.random.default_rng(0)
+        scratch = rng.uniform(0.2, 0.8, 12)
+        results = table(scratch, scratch + 0.001 + rng.uniform(0, 1e-4, 12))
+        results.loc[results["arm"] == "pretrained"] = results[results["arm"] == "pretrained"].to_numpy()[::-1]
+        assert compare(results.infer_objects()).decision == "helps"
+
+    def test_compares_the_arms_and_the_metric_it_is_asked_for(self):
+        results = study(effect=-0.05).replace({"arm": {"pretrained": "pretrained_once"}})
+        results = results.rename(columns={"test_accuracy": "validation_accuracy"})
+        verdict = compare(results, "pretrained_once", metric="validation_accuracy")
+        assert verdict.decision == "hurts"
+        assert "The arm pretrained_once hurts" in verdict.text
+        assert "mean validation accuracy" in verdict.text
+
+
+class TestErrors:
+    def test_unknown_arm(self):
+        with pytest.raises(InputError, match="arm 'shuffled' not found; the results have: scratch, pretrained"):
+            compare(study(), "shuffled")
+
+    def test_seed_twice(self):
+        results = study()
+        with pytest.raises(InputError, match="seed 3 of arm 'scratch' more than once"):
+            compare(pd.concat([results, results.iloc[[3]]]))
+
+    def test_no_common_seed(self):
+        results = study()
+        results["seed"] = range(len(results))
+        with pytest.raises(InputError, match="both 'pretrained' and 'scratch' have, found none"):
+            compare(results)
+
+    def test_arm_against_itself(self):
+        with pytest.raises(InputError, match="scratch"):
+            compare(study(), "scratch", "scratch")
+
+
+class TestText:
+    @pytest.mark.parametrize("effect", [-0.05, 0.0, 0.05])
+    def test_numbers_are_those_of_the_estimates(self, effect):
+        results = study(pairs=17, effect=effect, spread=0.03)
+        verdict = compare(results)
+        found = re.search(rf"difference of {NUMBER} \[{NUMBER}, {NUMBER}\] points", verdict.text)
+        np.testing.assert_allclose([float(n) for n in found.groups()], 100 * np.array(verdict.difference), atol=0.051)
+        assert "Over 17 paired seeds" in verdict.text
+        gains = differences(results)
+        assert f"{(gains > 0).sum()} seeds did better and {(gains < 0).sum()} worse" in verdict.text
+        for arm, row in summarise(results).iterrows():
+            assert f"{100 * row['mean']:.1f}% for {arm}" in verdict.text
+            assert re.search(rf"{100 * row['sd']:.1f}( points)? for {arm}", verdict.text)
+        for name, estimate in (("improvement", verdict.improvement), ("variances", verdict.variance_ratio)):
+            found = re.search(rf"{name} {NUMBER} \[{NUMBER}, {NUMBER}\]", verdict.text)
+            np.testing.assert_allclose([float(n) for n in found.groups()], estimate, atol=0.0051)
+        for name, p in (("sign-flip", verdict.difference_p), ("Brown-Forsythe", verdict.variance_p)):
+            found = re.search(rf"{name} p = ([\d.e-]+)\)", verdict.text)
+            assert float(found[1]) == pytest.approx(p, rel=0.06)
+
+    def test_opens_with_the_decision(self):
+        assert compare(study(effect=0.05)).text.startswith("The arm pretrained helps, compared with scratch.")
+        assert compare(study(effect=-0.05)).text.startswith("The arm pretrained hurts, compared with scratch.")
+        assert compare(study(spread=0.05, seed=5)).text.startswith("No evidence either way")
+        assert re.match(r"Too few seeds: .*fewer than 10 pairs.* 4\.", compare(study(pairs=4)).headline)
+
+    def test_one_pair_is_told_without_an_interval(self):
+        text = compare(study(pairs=1, effect=0.05)).text
+        assert "no interval" in text
+        assert "nan" not in text
+
+    def test_says_whether_the_spread_changed(self):
+        rng = np.random.default_rng(0)
+        narrow, wide = rng.normal(0.6, 0.01, 40), rng.normal(0.6, 0.1, 40)
+        assert "the spread grew" in compare(table(narrow, wide)).text
+        assert "the spread shrank" in compare(table(wide, narrow)).text
+        assert "no evidence that the spread differs" in compare(table(narrow, rng.permutation(narrow))).text
+
+    def test_says_what_the_verdict_rests_on(self):
+        assert "56 anchors (1,234 triplets)" in compare(study(**BASIS)).text
+        assert "anchors" not in compare(study()).text
+
+    def test_says_what_the_interval_covers(self):
+        fixed = compare(study(**BASIS)).text
+        own = compare(study(**BASIS | {"split": "per_seed", "test_anchors": [50, 60] * 20})).text
+        assert "All seeds share one split" in fixed
+        assert "Every seed has its own split" in own
+        assert "50 to 60 anchors" in own
+
+
+class TestBestSoFar:
+    @pytest.fixture
+    def history(self):
+        rng = np.random.default_rng(0)
+        runs = [("scratch", 0, 3), ("scratch", 1, 6), ("pretrained", 0, 1), ("pretrained", 1, 4)]
+        rows = [(arm, seed, epoch, rng.random()) for arm, seed, last in runs for epoch in range(last + 1)]
+        return pd.DataFrame(rows, columns=["arm", "seed", "epoch", "validation_accuracy"])
+
+    @staticmethod
+    def slow(history):
+        expected = {}
+        for arm, seed in {(row.arm, row.seed) for row in history.itertuples()}:
+            for epoch in range(history["epoch"].max() + 1):
+                seen = [
+                    row.validation_accuracy
+                    for row in history.itertuples()
+                    if (row.arm, row.seed) == (arm, seed) and row.epoch <= epoch
+                ]
+                expected[arm, seed, epoch] = max(seen)
+        return expected
+
+    def test_is_the_highest_value_up_to_each_epoch(self, history):
+        best = best_so_far(history)
+        assert list(best) == list(history)
+        found = best.set_index(["arm", "seed", "epoch"])["validation_accuracy"]
+        assert found.index.is_unique
+        assert found.to_dict() == self.slow(history)
+
+    def test_does_not_depend_on_the_order_of_the_rows(self, history):
+        best = best_so_far(history.sample(frac=1, random_state=0))
+        assert best.set_index(["arm", "seed", "epoch"])["validation_accuracy"].to_dict() == self.slow(history)
+
+    def test_keeps_the_order_of_the_arms(self, history):
+        assert list(best_so_far(history)["arm"].unique()) == ["scratch", "pretrained"]
+
+    def test_changes_nothing_in_the_history(self, history):
+        before = history.copy()
+        best_so_far(history)
+        pd.testing.assert_frame_equal(history, before)
+
+
+class TestExplainPretraining:
+    @staticmethod
+    def history(seen, unseen, spread=0.4, seeds=8):
+        noise = np.random.default_rng(0).normal(0, 0.005, (2, seeds))
+        noise -= noise.mean(axis=1, keepdims=True)
+        start = pd.DataFrame({"seed": range(seeds), "epoch": 0, "seen_accuracy": 0.5, "unseen_accuracy": 0.5})
+        end = start.assign(epoch=5, seen_accuracy=seen + noise[0], unseen_accuracy=unseen + noise[1], spread=spread)
+        return pd.concat([start.assign(spread=0.8), end], ignore_index=True)
+
+    @pytest.mark.parametrize(
+        ("seen", "unseen", "finding"),
+        [
+            (0.99, 0.6, "memorised:"),
+            (0.8, 0.6, "memorised in part:"),
+            (0.5, 0.5, "no sign of memorising:"),
+            (0.8, 0.8, "no sign of memorising:"),  # positives are told apart by how often they are positives
+            (0.5, 0.6, "no sign of memorising:"),
+        ],
+    )
+    def test_compares_seen_with_unseen(self, seen, unseen, finding):
+        history = self.history(seen, unseen)
+        text = explain_pretraining(history)
+        assert text.startswith(finding)
+        last = history[history["epoch"] == 5]
+        gap = 100 * (last["seen_accuracy"] - last["unseen_accuracy"])
+        expected = [gap.mean(), *stats.ttest_1samp(gap, 0).confidence_interval()]
+        found = re.search(rf"difference {NUMBER} \[{NUMBER}, {NUMBER}\] points", text)
+        np.testing.assert_allclose([float(n) for n in found.groups()], expected, atol=0.051)
+        assert f"{100 * last['seen_accuracy'].mean():.1f}%" in text
+        assert f"{100 * last['unseen_accuracy'].mean():.1f}%" in text
+
+    def test_says_what_became_of_the_spread(self):
+        assert "the spread fell to 25%" in explain_pretraining(self.history(0.5, 0.5, spread=0.2))
+        assert "the spread grew to 300%" in explain_pretraining(self.history(0.5, 0.5, spread=2.4))
