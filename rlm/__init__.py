@@ -4,11 +4,12 @@ from rlm.block import Block, init_block
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets, read_triplets
 from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
 from rlm.evaluation import evaluate, roc
+from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import Components, Corpus, Slices, index_corpus, slice_corpus
-from rlm.stats import Estimate, Verdict, best_so_far, compare, explain_pretraining, summarise
+from rlm.stats import Estimate, Verdict, compare, summarise
 from rlm.study import StudyConfig, iter_study, run_study, tidy
 from rlm.training import finetune, pretrain
 

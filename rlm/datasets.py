@@ -17,8 +17,9 @@ from chatterbot_corpus import corpus as chatterbot
 from jaxtyping import Int
 
 from rlm.errors import InputError
+from rlm.negatives import draw_negatives
 from rlm.phrases import tokenise
-from rlm.slicer import COLUMNS, draw_negatives, index_corpus
+from rlm.slicer import COLUMNS, index_corpus
 
 PQA_COMMIT = "85d7cbdf41d8b62bbd385aaab2920bc9c4b4f63f"
 _PQA_URL = f"https://raw.githubusercontent.com/Koziev/NLP_Datasets/{PQA_COMMIT}/QA/"
@@ -297,7 +298,7 @@ def _require_usable(frame: pd.DataFrame, numbers: Int[np.ndarray, "row column"])
 
 def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Generator) -> pd.DataFrame:
     """
-    Give pairs random negatives, as text; `rlm.slicer.draw_negatives` says which.
+    Give pairs random negatives, as text; `rlm.negatives.draw_negatives` says which.
 
     Parameters
     ----------

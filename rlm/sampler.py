@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt64
 
 from rlm.errors import InputError
+from rlm.negatives import Triplets
 from rlm.seeding import stream
-from rlm.slicer import Components, Triplets
+from rlm.slicer import Components
 
 Redraw = Literal["epoch", "once"]
 

@@ -31,6 +31,16 @@ class Estimate(NamedTuple):
         """Whether the interval lies entirely to one side of `value`."""
         return self.low > value or self.high < value
 
+    def in_points(self) -> str:
+        """Spell a difference of accuracies in percentage points."""
+        value, low, high = (100 * number for number in self)
+        return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else f"{value:+.1f} [no interval]"
+
+    def __str__(self) -> str:
+        """Spell the number and its interval."""
+        bounds = f"{self.low:.2f}, {self.high:.2f}" if np.isfinite(self.low) else "no interval"
+        return f"{self.value:.2f} [{bounds}]"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -117,7 +127,7 @@ def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     _require_columns(results, metric)
     rows = {}
     for arm, values in results.dropna(subset=metric).groupby("arm", sort=False)[metric]:
-        mean, low, high = _mean(values.to_numpy())
+        mean, low, high = mean_with_interval(values.to_numpy())
         quartiles = values.quantile([0.25, 0.5, 0.75])
         rows[arm] = [len(values), mean, low, high, values.std(), values.min(), *quartiles, values.max()]
     columns = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
@@ -168,7 +178,7 @@ def compare(
     paired = _pair(results, arm, baseline, metric)
     treated, control = paired[arm].to_numpy(), paired[baseline].to_numpy()
     rng = np.random.default_rng(seed)
-    difference = _mean(treated - control)
+    difference = mean_with_interval(treated - control)
     difference_p = _sign_flip_p(treated - control, rng)
     improvement = _probability_of_improvement(treated - control)
     variance_ratio, variance_p = _compare_variances(treated, control, rng)
@@ -179,10 +189,10 @@ def compare(
         decision = "helps" if difference.value > 0 else "hurts"
     sentences = [
         f"Over {len(paired)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for {baseline} "
-        f"and {treated.mean():.1%} for {arm}: a difference of {_points(difference)} points "
+        f"and {treated.mean():.1%} for {arm}: a difference of {difference.in_points()} points "
         f"(sign-flip p = {difference_p:.2g}).",
         f"With {arm} {(treated > control).sum()} seeds did better and {(treated < control).sum()} worse "
-        f"(probability of improvement {_plain(improvement)}).",
+        f"(probability of improvement {improvement}).",
         _spread(treated, control, variance_ratio, variance_p, arm, baseline),
         _basis(results),
     ]
@@ -197,6 +207,27 @@ def compare(
         variance_ratio,
         variance_p,
     )
+
+
+def mean_with_interval(values: np.ndarray) -> Estimate:
+    """
+    Mean of independent values with Student's t interval.
+
+    Parameters
+    ----------
+    values
+        At least one number; one alone has no interval.
+
+    Returns
+    -------
+    Estimate
+        In the unit of the values.
+    """
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, np.nan, np.nan)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return Estimate(mean, mean - half, mean + half)
 
 
 def _require_columns(results: pd.DataFrame, metric: str) -> None:
@@ -226,14 +257,6 @@ def _pair(results: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.Dat
     if paired.empty:
         raise InputError(f"expected seeds that both {arm!r} and {baseline!r} have, found none; run the same seeds")
     return paired
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Estimate(mean, np.nan, np.nan)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
-    return Estimate(mean, mean - half, mean + half)
 
 
 def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator) -> float:
@@ -290,7 +313,7 @@ def _spread(treated: np.ndarray, control: np.ndarray, ratio: Estimate, p: float,
         finding = "interval and test disagree about the spread"
     return (
         f"The standard deviation over seeds was {100 * control.std(ddof=1):.1f} points for {baseline} and "
-        f"{100 * treated.std(ddof=1):.1f} for {arm}: {finding} (ratio of variances {_plain(ratio)}, "
+        f"{100 * treated.std(ddof=1):.1f} for {arm}: {finding} (ratio of variances {ratio}, "
         f"Brown-Forsythe p = {p:.2g})."
     )
 
@@ -311,69 +334,3 @@ def _basis(results: pd.DataFrame) -> str:
 def _range(values: Iterable[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _points(estimate: Estimate) -> str:
-    value, low, high = (100 * number for number in estimate)
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else f"{value:+.1f} [no interval]"
-
-
-def _plain(estimate: Estimate) -> str:
-    bounds = f"{estimate.low:.2f}, {estimate.high:.2f}" if np.isfinite(estimate.low) else "no interval"
-    return f"{estimate.value:.2f} [{bounds}]"
-
-
-def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
-    """
-    Learning curves that can be averaged: each seed's best value up to each epoch, kept after it has stopped.
-
-    Without this the late epochs of an average would show only the seeds that early stopping left in.
-
-    Parameters
-    ----------
-    history
-        One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
-    metric
-        The column to follow.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per arm, seed and epoch up to the last of any seed.
-    """
-    by_epoch = history.set_index(["arm", "seed", "epoch"])[metric].unstack("epoch", sort=False).sort_index(axis=1)
-    return by_epoch.cummax(axis=1).ffill(axis=1).stack().rename(metric).reset_index()
-
-
-def explain_pretraining(history: pd.DataFrame) -> str:
-    """
-    Say whether pre-training memorised, collapsed or neither.
-
-    Parameters
-    ----------
-    history
-        As `rlm.pretrain` returns it, with at least one epoch.
-
-    Returns
-    -------
-    str
-        One sentence: accuracy on seen and unseen random triplets, with the interval of their difference over seeds,
-        and what became of the spread.
-
-    Notes
-    -----
-    Accuracy on unseen random triplets can exceed one half without any memory, because phrases that are positives
-    more often than negatives can be told apart. Only what seen triplets have beyond it is memorised.
-    """
-    last = history[history["epoch"] == history["epoch"].max()]
-    first = history[history["epoch"] == history["epoch"].min()]
-    gap = _mean((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
-    kept = last["spread"].mean() / first["spread"].mean()
-    finding = "one seed cannot tell" if len(last) == 1 else "no sign of memorising"
-    if gap.low > 0:
-        finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
-    shrinking = f"the spread {'fell to' if kept < 1 else 'grew to'} {kept:.0%} of what it was"
-    return (
-        f"{finding}: right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
-        f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {_points(gap)} points); {shrinking}."
-    )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from rlm.errors import InputError
-from rlm.stats import best_so_far, compare, explain_pretraining, summarise
+from rlm.histories import best_so_far, explain_pretraining
+from rlm.stats import compare, summarise
 
 NUMBER = r"([+-]?\d+\.\d+)"
 

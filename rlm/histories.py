@@ -1,0 +1,62 @@
+"""What the histories of training show: curves that can be averaged, and words about pre-training."""
+
+import pandas as pd
+
+from rlm.stats import mean_with_interval
+
+
+def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
+    """
+    Learning curves that can be averaged: each seed's best value up to each epoch, kept after it has stopped.
+
+    Without this the late epochs of an average would show only the seeds that early stopping left in.
+
+    Parameters
+    ----------
+    history
+        One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
+    metric
+        The column to follow.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per arm, seed and epoch up to the last of any seed.
+    """
+    by_epoch = history.set_index(["arm", "seed", "epoch"])[metric].unstack("epoch", sort=False).sort_index(axis=1)
+    return by_epoch.cummax(axis=1).ffill(axis=1).stack().rename(metric).reset_index()
+
+
+def explain_pretraining(history: pd.DataFrame) -> str:
+    """
+    Say whether pre-training memorised, collapsed or neither.
+
+    Parameters
+    ----------
+    history
+        As `rlm.pretrain` returns it, with at least one epoch.
+
+    Returns
+    -------
+    str
+        One sentence: accuracy on seen and unseen random triplets, with the interval of their difference over seeds,
+        and what became of the spread.
+
+    Notes
+    -----
+    Accuracy on unseen random triplets can exceed one half without any memory, because phrases that are positives
+    more often than negatives can be told apart. Only what seen triplets have beyond it is memorised.
+    """
+    last = history[history["epoch"] == history["epoch"].max()]
+    first = history[history["epoch"] == history["epoch"].min()]
+    gap = mean_with_interval((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
+    kept = last["spread"].mean() / first["spread"].mean()
+    finding = "one seed cannot tell" if len(last) == 1 else "no sign of memorising"
+    if gap.low > 0:
+        finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
+    shrinking = f"the spread {'fell to' if kept < 1 else 'grew to'} {kept:.0%} of what it was"
+    return (
+        f"{finding}: right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
+        f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.in_points()} points); "
+        f"{shrinking}."
+    )
