@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 ARM_LABELS = {
     "scratch": "scratch\n(random init)",
@@ -62,11 +62,8 @@ def plot_seeds(
     if results[metric].min() < 0.55:  # farther away it would only press the seeds together
         ax.axhline(0.5, label="chance", **CHANCE)
     ax.set_xticks(range(len(arms)), [ARM_LABELS.get(arm, arm) for arm in arms])
-    ax.set(
-        xlabel="",
-        ylabel=metric.replace("_", " "),
-        title=f"{results['seed'].nunique()} paired seeds; one line is one seed",
-    )
+    name, seeds = metric.replace("_", " "), results["seed"].nunique()
+    ax.set(xlabel="", ylabel=name, title=f"{name} of {seeds} seeds (one line is one seed)")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="best", fontsize="small")
     return ax
@@ -101,6 +98,7 @@ def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accura
         )
     sns.lineplot(**shared, palette=palette, errorbar=("pi", 50), ax=ax)
     ax.set(xlabel="epoch of fine-tuning", ylabel=metric.replace("_", " "))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric.endswith("accuracy"):
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(title="")

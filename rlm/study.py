@@ -57,7 +57,7 @@ class StudyConfig(BaseModel):
         le=100_000_000,
         description="Random triplets per epoch; as many as fine-tuning sees by default.",
     )
-    max_epochs: int = Field(100, ge=0, le=10_000, description="Most epochs of fine-tuning.")
+    max_epochs: int = Field(50, ge=0, le=10_000, description="Most epochs of fine-tuning.")
     patience: int = Field(
         20,
         ge=1,

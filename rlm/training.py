@@ -93,7 +93,7 @@ def finetune(
     block: Block,
     slices: Slices | Sequence[Slices],
     *,
-    max_epochs: int = 100,
+    max_epochs: int = 50,
     patience: int = 20,
     margin: float = 0.5,
     learning_rate: float = 1e-3,
