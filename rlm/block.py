@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from rlm.batching import Batch
 from rlm.errors import InputError
@@ -24,7 +25,7 @@ class Block:
     Attributes
     ----------
     encoder
-        A plain module for one model; only its structure and buffers are used.
+        A plain module for one model; only its structure, its buffers and which parameters are frozen are used.
     seeds
         The S seeds.
     weights
@@ -78,7 +79,7 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
     Raises
     ------
     InputError
-        If there is no seed.
+        If there is no seed, or the encoder has dropout, which would need a random stream of its own per seed.
     """
     if not seeds:
         raise InputError("expected at least one seed, found none")
@@ -87,6 +88,8 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
         for seed in seeds:
             torch.manual_seed(int(stream(seed, "init").integers(2**63)))
             encoders.append(make_encoder())
+    if any(isinstance(module, _DropoutNd) and module.p for module in encoders[0].modules()):
+        raise InputError("expected an encoder without dropout, found dropout layers; leave them out or set p=0")
     weights, _ = stack_module_state(encoders)
     return Block(encoders[0], tuple(seeds), {name: weight.detach() for name, weight in weights.items()})
 

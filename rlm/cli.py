@@ -46,7 +46,9 @@ def study(
         Processes; -1 for one per core.
     """
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise InputError(f"expected a file in an existing folder for --out, found {out}; create the folder first")
+        raise InputError(
+            f"expected a file in an existing folder for --out, found {out}; name a file, or create the folder first"
+        )
     finished: list[pd.DataFrame] = []
     try:
         for block in iter_study(config, seeds, n_jobs=jobs):

@@ -25,7 +25,7 @@ def _grow(state: Float[Tensor, "begun dim"], rows: int) -> Float[Tensor, "rows d
 
 class LSTMEncoder(nn.Module):
     """
-    The last hidden state of an LSTM that reads the words backwards, as the author's does.
+    The last hidden state of an LSTM that reads the words backwards, as Koziev's nn_relevancy_tripleloss does.
 
     Written with matrix products because ``torch.func.vmap`` cannot batch ``torch.nn.LSTM``, which it equals. A
     step computes only the rows that have begun; reading backwards, all of them end together at the first word.

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from rlm.batching import Batch, one_batch
-from rlm.block import Block, of_triplets
+from rlm.block import Block
 from rlm.errors import InputError
 from rlm.loss import squared_distance
 from rlm.slicer import Slices
@@ -85,8 +85,12 @@ def triplet_distances(
     tuple of torch.Tensor
         To the positives, to the negatives.
     """
-    anchor, positive, negative = of_triplets(embeddings, batch)
-    return squared_distance(anchor, positive), squared_distance(anchor, negative)
+    to_positive, to_negative = [], []  # seed by seed: all at once would take S times the memory
+    for mine, triplets in zip(embeddings, batch.triplets, strict=True):
+        anchor, positive, negative = (mine[rows] for rows in triplets.T)
+        to_positive.append(squared_distance(anchor, positive))
+        to_negative.append(squared_distance(anchor, negative))
+    return torch.stack(to_positive), torch.stack(to_negative)
 
 
 def evaluate(block: Block, slices: Slices | Sequence[Slices], split: str = "test") -> pd.DataFrame:
@@ -108,7 +112,7 @@ def evaluate(block: Block, slices: Slices | Sequence[Slices], split: str = "test
         Columns seed, triplet_accuracy and roc_auc (of the pairs, see `roc`), both in [0, 1].
     """
     batch, embeddings = _embedded_split(block, slices, split)
-    scores = [_scored_pairs(embeddings, batch, seed) for seed in range(len(block.seeds))]
+    scores = _scored_pairs(embeddings, batch)
     return pd.DataFrame(
         {
             "seed": block.seeds,
@@ -136,8 +140,8 @@ def roc(block: Block, slices: Slices | Sequence[Slices], split: str = "test") ->
     """
     batch, embeddings = _embedded_split(block, slices, split)
     curves = []
-    for number, seed in enumerate(block.seeds):
-        false_positives, true_positives, _ = roc_curve(*_scored_pairs(embeddings, batch, number))
+    for seed, (is_relevant, score) in zip(block.seeds, _scored_pairs(embeddings, batch), strict=True):
+        false_positives, true_positives, _ = roc_curve(is_relevant, score)
         curves.append(
             pd.DataFrame({"seed": seed, "false_positive_rate": false_positives, "true_positive_rate": true_positives})
         )
@@ -163,11 +167,16 @@ def one_per_seed(block: Block, slices: Slices | Sequence[Slices]) -> Sequence[Sl
     Raises
     ------
     InputError
-        If there are several, but not one per seed.
+        If there are several, but not one per seed, or of different corpora.
     """
     mine = [slices] * len(block.seeds) if isinstance(slices, Slices) else slices
     if len(mine) != len(block.seeds):
-        raise InputError(f"expected one Slices, or one per seed ({len(block.seeds)}), found {len(mine)}")
+        raise InputError(
+            f"expected one Slices, or one per seed ({len(block.seeds)}), found {len(mine)}; "
+            "slice the corpus once per seed"
+        )
+    if any(one.phrases is not mine[0].phrases for one in mine):
+        raise InputError("expected slices of one corpus, found several corpora; slice the same one for every seed")
     return mine
 
 
@@ -194,12 +203,15 @@ def _embedded_split(block: Block, slices: Slices | Sequence[Slices], split: str)
     return batch, embed(block, batch)
 
 
-def _scored_pairs(embeddings: Tensor, batch: Batch, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Relevance and score (negated distance) of every different pair of one seed."""
-    is_real = batch.is_real[seed]
-    positive, negative = (distance[seed, is_real] for distance in triplet_distances(embeddings, batch))
-    triplets = batch.triplets[seed, is_real]
-    pairs = torch.cat([triplets[:, [0, 1]], triplets[:, [0, 2]]]).numpy()
-    _, first = np.unique(pairs, axis=0, return_index=True)
-    is_relevant = np.arange(len(pairs)) < len(triplets)
-    return is_relevant[first], -torch.cat([positive, negative]).numpy()[first]
+def _scored_pairs(embeddings: Tensor, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Relevance and score (negated distance) of every different pair, for each seed."""
+    pairs_of_seed = []
+    for positive, negative, triplets, is_real in zip(
+        *triplet_distances(embeddings, batch), batch.triplets, batch.is_real, strict=True
+    ):
+        pairs = torch.cat([triplets[is_real][:, [0, 1]], triplets[is_real][:, [0, 2]]]).numpy()
+        _, first = np.unique(pairs, axis=0, return_index=True)
+        is_relevant = np.arange(len(pairs)) < len(pairs) // 2
+        score = -torch.cat([positive[is_real], negative[is_real]]).numpy()
+        pairs_of_seed.append((is_relevant[first], score[first]))
+    return pairs_of_seed

@@ -4,6 +4,8 @@ import pandas as pd
 
 from rlm.stats import mean_with_interval
 
+COLLAPSED = 0.01
+
 
 def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
     """
@@ -16,15 +18,15 @@ def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> p
     history
         One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
     metric
-        The column to follow.
+        The column to follow; the more the better.
 
     Returns
     -------
     pandas.DataFrame
-        One row per arm, seed and epoch up to the last of any seed.
+        One row per arm, seed and epoch up to the last of any seed; the column is named ``best_<metric>``.
     """
     by_epoch = history.set_index(["arm", "seed", "epoch"])[metric].unstack("epoch", sort=False).sort_index(axis=1)
-    return by_epoch.cummax(axis=1).ffill(axis=1).stack().rename(metric).reset_index()
+    return by_epoch.cummax(axis=1).ffill(axis=1).stack().rename(f"best_{metric}").reset_index()
 
 
 def explain_pretraining(history: pd.DataFrame) -> str:
@@ -53,6 +55,8 @@ def explain_pretraining(history: pd.DataFrame) -> str:
     finding = "one seed cannot tell" if len(last) == 1 else "no sign of memorising"
     if gap.low > 0:
         finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
+    if last["spread"].mean() < COLLAPSED * first["spread"].mean():
+        finding = "collapsed"
     return (
         f"{finding}: right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.in_points()} points); "

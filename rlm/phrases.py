@@ -1,9 +1,11 @@
 """Phrases: every different text of a dataset, tokenised once and known by its index from then on."""
 
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,21 @@ from jaxtyping import Int32
 from rlm.errors import InputError
 
 PAD, UNKNOWN = 0, 1
-WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    # Python's \w leaves out the combining marks, which spell vowels in Hindi, Tamil or Thai.
+    marks = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c).startswith("M"))
+    letters = rf"(?:[^\W_][{marks}]*)+"
+    return re.compile(rf"{letters}(?:['-]{letters})*")
 
 
 def tokenise(text: str) -> list[str]:
     """
     Words of a text: Unicode NFC, lower case, ``ё`` as ``е``, ``’`` as ``'``, other punctuation dropped.
+
+    What is written without spaces between words, as Chinese and Japanese are, stays one word per clause.
 
     Examples
     --------
@@ -25,7 +36,7 @@ def tokenise(text: str) -> list[str]:
     ["don't", 'wait', 'все', 'идет', 'кое-как']
     """
     normal = unicodedata.normalize("NFC", text).lower().replace("ё", "е").replace("’", "'")
-    return WORD.findall(normal)
+    return _word().findall(normal)
 
 
 @dataclass(frozen=True)

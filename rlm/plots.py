@@ -1,4 +1,4 @@
-"""Figures: tables in, axes out. Everything drawn has been computed elsewhere."""
+"""Figures: tables in, axes out. Beyond quantiles and means over seeds nothing is computed here."""
 
 from collections.abc import Sequence
 

@@ -13,8 +13,7 @@ from rlm.errors import InputError
 
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
-# On simulated two-humped accuracies the t and sign-flip tests were wrong in 7 % of studies of 10 pairs and in 5 % of
-# studies of 20. Below 10 no verdict is given at all.
+# With fewer pairs t and sign-flip tests of the two-humped accuracies of such studies are wrong too often.
 FEWEST_PAIRS = 10
 
 Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
@@ -147,8 +146,8 @@ def compare(
     Parameters
     ----------
     results
-        One row per arm and seed: columns arm, seed and `metric`; where ``test_triplets``, ``test_anchors`` and
-        ``split`` stand beside them, the verdict says what it rests on.
+        One row per arm and seed: columns arm, seed and `metric`; where ``test_triplets``, ``test_anchors``,
+        ``test_components`` and ``split`` stand beside them, the verdict says what it rests on.
     arm, baseline
         Arms of `results`; seeds that only one of them has are left out.
     metric
@@ -168,8 +167,8 @@ def compare(
 
     Notes
     -----
-    Mean difference: Student's t interval. On the two-humped accuracies that studies of this kind produce it covered
-    93 % at 10 pairs and 95 % at 20 and 40, where BCa bootstrap intervals covered 81 to 92 %. Test: sign-flip
+    Mean difference: Student's t interval, because BCa bootstrap intervals cover too little on the two-humped
+    accuracies that studies of this kind produce. Test: sign-flip
     permutation (exact up to 13 pairs), as in arXiv 2511.19794. Probability of improvement: Bouthillier et al.,
     "Accounting for variance in machine learning benchmarks", MLSys 2021, section 4, with a Wilson interval. Ratio of
     variances: paired percentile bootstrap of its logarithm; Brown and Forsythe, JASA 69, 1974.
@@ -319,16 +318,17 @@ def _spread(treated: np.ndarray, control: np.ndarray, ratio: Estimate, p: float,
 
 
 def _basis(results: pd.DataFrame) -> str:
-    if not {"test_triplets", "test_anchors", "split"} <= set(results):
+    if not {"test_triplets", "test_anchors", "test_components", "split"} <= set(results):
         return ""
-    triplets, anchors = (_range(results[column]) for column in ("test_triplets", "test_anchors"))
+    columns = ("test_triplets", "test_anchors", "test_components")
+    triplets, anchors, components = (_range(results[column]) for column in columns)
     fixed = (results["split"] == "fixed").all()
     scope = (
         "All seeds share one split, so the intervals speak of the choice of seed, not of the choice of test data."
         if fixed
-        else "Every seed has its own split, so the intervals cover the choice of test data too."
+        else "Every seed has its own split of the same data; these overlap, so the intervals are somewhat too narrow."
     )
-    return f"The test split rests on {anchors} anchors ({triplets} triplets). {scope}"
+    return f"The test split rests on {anchors} anchors in {components} unrelated groups ({triplets} triplets). {scope}"
 
 
 def _range(values: Iterable[int]) -> str:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Literal, NamedTuple
@@ -11,13 +11,14 @@ import joblib
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
 from tqdm.auto import tqdm
 
 from rlm.block import init_block
 from rlm.datasets import load
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
-from rlm.evaluation import evaluate
+from rlm.evaluation import embed, split_batch, triplet_accuracy
 from rlm.sampler import Redraw
 from rlm.slicer import FRACTIONS, Corpus, Slices, index_corpus, slice_corpus
 from rlm.training import finetune, pretrain
@@ -65,7 +66,7 @@ class StudyConfig(BaseModel):
         description="A seed stops after so many epochs without a new best validation accuracy.",
     )
     epoch_triplets: int = Field(
-        50_000,
+        20_000,
         ge=1,
         le=100_000_000,
         description="An epoch of fine-tuning ends after at most so many triplets, a new random choice each time, so "
@@ -99,10 +100,13 @@ class BlockResult(NamedTuple):
         One row per seed, see `run_study`.
     history
         One row per seed and epoch of fine-tuning: arm and the columns of `finetune`'s history.
+    pretraining
+        One row per seed and epoch of pre-training: arm and the columns of `pretrain`'s history; empty for scratch.
     """
 
     results: pd.DataFrame
     history: pd.DataFrame
+    pretraining: pd.DataFrame
 
 
 def run_study(
@@ -110,6 +114,7 @@ def run_study(
     seeds: int | Sequence[int] = 30,
     *,
     data: pd.DataFrame | None = None,
+    make_encoder: Callable[[int], nn.Module] | None = None,
     n_jobs: int = -1,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -126,6 +131,9 @@ def run_study(
         A number of seeds, counted from 0, or the seeds.
     data
         Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default.
+    make_encoder
+        Makes an encoder of your own from the size of the vocabulary, see `rlm.LSTMEncoder.forward`; the one that the
+        config names by default.
     n_jobs
         Processes, of one thread each where they fill the machine; -1 for one per core.
     progress
@@ -136,7 +144,7 @@ def run_study(
     pandas.DataFrame
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
         test_accuracy (triplets that no choice ever saw), best_epoch, epochs (run), seconds (wall time of its block,
-        pre-training included, over the block's seeds), split, test_triplets, test_anchors.
+        pre-training included, over the block's seeds), split, test_triplets, test_anchors, test_components.
 
     Raises
     ------
@@ -147,7 +155,7 @@ def run_study(
     """
     finished = []
     try:
-        for block in iter_study(config, seeds, data=data, n_jobs=n_jobs, progress=progress):
+        for block in iter_study(config, seeds, data=data, make_encoder=make_encoder, n_jobs=n_jobs, progress=progress):
             finished.append(block.results)
     except KeyboardInterrupt:
         if not finished:
@@ -182,6 +190,7 @@ def iter_study(
     seeds: int | Sequence[int] = 30,
     *,
     data: pd.DataFrame | None = None,
+    make_encoder: Callable[[int], nn.Module] | None = None,
     n_jobs: int = -1,
     progress: bool = True,
 ) -> Iterator[BlockResult]:
@@ -190,7 +199,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, n_jobs, progress
+    config, seeds, data, make_encoder, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -208,18 +217,24 @@ def iter_study(
     if not seeds or not all(is_seed) or len(set(seeds)) < len(seeds):
         raise InputError(f"expected at least one seed, each once and none negative, found {seeds or 'none'}")
     corpus = index_corpus(load(config.dataset) if data is None else data, config.max_tokens)
-    _slices(config, corpus, seeds[:1])  # data that cannot be sliced fails here, before any process starts
+    _slices(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
     blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // LARGEST_BLOCK))]
     # Block by block, so that a study that is stopped early has pairs.
     tasks = [(arm, block) for block in blocks for arm in config.arms]
     run = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
     with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
-        for result in run(joblib.delayed(run_block)(config, corpus, arm, block) for arm, block in tasks):
+        for result in run(joblib.delayed(run_block)(config, corpus, arm, block, make_encoder) for arm, block in tasks):
             bar.update(len(result.results))
             yield result
 
 
-def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int]) -> BlockResult:
+def run_block(
+    config: StudyConfig,
+    corpus: Corpus,
+    arm: Arm,
+    seeds: Sequence[int],
+    make_encoder: Callable[[int], nn.Module] | None = None,
+) -> BlockResult:
     """
     Train one block of seeds of one arm, from initialisation to test accuracy.
 
@@ -233,6 +248,8 @@ def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int
         One arm.
     seeds
         Trained together; a seed's draws do not depend on which others are.
+    make_encoder
+        As in `run_study`.
 
     Returns
     -------
@@ -248,10 +265,11 @@ def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int
         "epoch_triplets": config.epoch_triplets,
         "progress": False,
     }
-    make_encoder = partial(ENCODERS[config.encoder], slices[0].vocabulary_size, config.word_dim, config.dim)
-    block = init_block(make_encoder, seeds)
+    make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
+    block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds)
+    pretraining = pd.DataFrame()
     if arm in REDRAW:
-        block, _ = pretrain(
+        block, pretraining = pretrain(
             block,
             slices,
             epochs=config.pretrain_epochs,
@@ -262,22 +280,24 @@ def run_block(config: StudyConfig, corpus: Corpus, arm: Arm, seeds: Sequence[int
     block, history = finetune(block, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
     by_seed = history.groupby("seed")
     best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
+    test_batch = split_batch(block, slices, "test")
     test = [one.summary.set_index("split").loc["test"] for one in slices]
     results = pd.DataFrame(
         {
             "arm": arm,
             "seed": list(seeds),
             "validation_accuracy": best["validation_accuracy"].to_numpy(),
-            "test_accuracy": evaluate(block, slices, "test")["triplet_accuracy"],
+            "test_accuracy": triplet_accuracy(embed(block, test_batch), test_batch),
             "best_epoch": best["epoch"].to_numpy(),
             "epochs": by_seed["epoch"].max().loc[list(seeds)].to_numpy(),
             "seconds": (time.perf_counter() - start) / len(seeds),
             "split": config.split,
             "test_triplets": [int(split["triplets"]) for split in test],
             "test_anchors": [int(split["anchors"]) for split in test],
+            "test_components": [int(split["components"]) for split in test],
         }
     )
-    return BlockResult(results, history.assign(arm=arm))
+    return BlockResult(results, history.assign(arm=arm), pretraining.assign(arm=arm))
 
 
 def _slices(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:

@@ -12,6 +12,7 @@ from tqdm.auto import trange
 
 from rlm.batching import Batch, epoch_batches, one_batch
 from rlm.block import Block, of_triplets
+from rlm.errors import InputError
 from rlm.evaluation import embed, one_per_seed, split_batch, triplet_accuracy
 from rlm.loss import squared_distance, triplet_loss
 from rlm.sampler import RandomTriplets, RealTriplets, Redraw
@@ -77,7 +78,10 @@ def pretrain(
     mine = one_per_seed(block, slices)
     sources = [
         RandomTriplets(
-            one.components, seed, random_triplets or len(RealTriplets(one.train, seed, epoch_triplets)), redraw
+            one.components,
+            seed,
+            len(RealTriplets(one.train, seed, epoch_triplets)) if random_triplets is None else random_triplets,
+            redraw,
         )
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
@@ -134,6 +138,7 @@ def finetune(
     best_accuracy = np.full(len(mine), -np.inf)
     best_epoch = np.zeros(len(mine), int)
     running = np.arange(len(mine))
+    validation = split_batch(block, mine, "validation")
     history = []
     for epoch in trange(max_epochs + 1, desc="fine-tuning", unit="epoch", disable=not progress, leave=False):
         theirs = [mine[row] for row in running]
@@ -143,7 +148,8 @@ def finetune(
             batches = epoch_batches([sources[row] for row in running], theirs, epoch, batch_size)
             loss = trainer.train(running, batches)
         current = trainer.rows(running)
-        validation = split_batch(current, theirs, "validation")
+        if len(running) < validation.tokens.shape[0]:
+            validation = split_batch(current, theirs, "validation")
         accuracy = triplet_accuracy(embed(current, validation), validation)
         history.append(_per_seed(current, epoch, loss=loss, validation_accuracy=accuracy))
 
@@ -168,7 +174,8 @@ class _Trainer:
         self.margin = margin
         # One view per seed and weight: Adam passes over a view without gradient, so a seed that has stopped, or
         # has no triplets left in this epoch, neither moves nor counts the step.
-        self.views = [[weight[row] for weight in weights.values()] for row in range(len(block.seeds))]
+        self.trained = [name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad]
+        self.views = [[weights[name][row] for name in self.trained] for row in range(len(block.seeds))]
         self.adam = torch.optim.Adam([view for views in self.views for view in views], lr=learning_rate, fused=True)
 
     def rows(self, rows: np.ndarray) -> Block:
@@ -185,12 +192,19 @@ class _Trainer:
             count = batch.is_real.sum(dim=1)
             loss = self._step(rows, batch, has_triplets=count.bool().tolist())
             total, triplets = total + loss * count, triplets + count
+        diverged = [self.block.seeds[row] for row, loss in zip(rows, total, strict=True) if not loss.isfinite()]
+        if diverged:
+            raise InputError(
+                f"expected a finite loss, found none for seed(s) {', '.join(map(str, diverged))}; lower learning_rate"
+            )
         return (total / triplets).numpy()
 
     def _step(self, rows: np.ndarray, batch: Batch, has_triplets: list[bool]) -> Float[Tensor, " seed"]:
         current = self.rows(rows)
-        leaves = {name: weight.detach().requires_grad_() for name, weight in current.weights.items()}
-        embeddings = dataclasses.replace(current, weights=leaves).embed(batch.tokens, batch.batch_sizes)
+        leaves = {name: current.weights[name].detach().requires_grad_() for name in self.trained}
+        embeddings = dataclasses.replace(current, weights=current.weights | leaves).embed(
+            batch.tokens, batch.batch_sizes
+        )
         loss = (triplet_loss(*of_triplets(embeddings, batch), self.margin) * batch.weights).sum(dim=1)
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
         gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
@@ -212,7 +226,8 @@ def _diagnose(
 ) -> pd.DataFrame:
     """What pre-training has done so far; epoch 0 is judged by the triplets of epoch 1."""
     epoch_drawn = max(epoch, 1)
-    shown = [np.arange(min(len(source), DIAGNOSED_TRIPLETS)) for source in sources]
+    # Spread over the epoch: what was trained on last is remembered best.
+    shown = [np.arange(0, len(source), -(-len(source) // DIAGNOSED_TRIPLETS)) for source in sources]
     paired = list(zip(sources, shown, strict=True))
     seen = one_batch([source.draw(epoch_drawn, index) for source, index in paired], slices)
     unseen = one_batch([source.draw(epoch_drawn, len(source) + index) for source, index in paired], slices)

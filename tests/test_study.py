@@ -27,6 +27,7 @@ COLUMNS = [
     "split",
     "test_triplets",
     "test_anchors",
+    "test_components",
 ]
 DATA = topic_pairs(np.random.default_rng(0), topics=6, pairs=120)
 CORPUS = index_corpus(DATA)
