@@ -379,4 +379,4 @@ class TestExplainPretraining:
 
     def test_says_what_became_of_the_spread(self):
         assert "the spread went from 0.80 to 0.20" in explain_pretraining(self.history(0.5, 0.5, spread=0.2))
-        assert "the spread grew to 300%" in explain_pretraining(self.history(0.5, 0.5, spread=2.4))
+        assert "the spread went from 0.80 to 2.40" in explain_pretraining(self.history(0.5, 0.5, spread=2.4))
