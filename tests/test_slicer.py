@@ -85,6 +85,9 @@ class TestPhrases:
     def test_composed_and_decomposed_letters_and_either_apostrophe_are_the_same_word(self):
         assert tokenise("caf\u00e9 don\u2019t") == tokenise("cafe\u0301 don't")
 
+    def test_combining_marks_belong_to_the_word(self):
+        assert tokenise("हिन्दी की किताब, नहीं का!") == ["हिन्दी", "की", "किताब", "नहीं", "का"]
+
     def test_words_keep_inner_apostrophes_and_hyphens_but_no_underscore(self):
         assert tokenise("_don't_ stop-gap -- 3rd 'x'") == ["don't", "stop-gap", "3rd", "x"]
 

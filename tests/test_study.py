@@ -162,6 +162,13 @@ class TestPairing:
         assert of_arm(results, "scratch").drop(columns="seed").drop_duplicates().shape[0] > 3
 
 
+def test_an_encoder_of_your_own_takes_the_place_of_the_named_one():
+    config = small(encoder="lstm")
+    sizes = {"word_dim": config.word_dim, "dim": config.dim}
+    own = quickly(config, 2, make_encoder=partial(MeanEncoder, **sizes))
+    pd.testing.assert_frame_equal(numbers(own), numbers(quickly(small(encoder="mean"), 2)))
+
+
 class TestSeeds:
     config = small(arms=["scratch"], max_epochs=1)
 

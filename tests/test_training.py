@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import topic_pairs
 from sklearn.metrics import auc, roc_auc_score, roc_curve
+from torch import nn
 
 from rlm.batching import epoch_batches, one_batch
 from rlm.block import init_block
 from rlm.encoder import ENCODERS
+from rlm.errors import InputError
 from rlm.evaluation import embed, evaluate, roc, triplet_accuracy
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import SPLITS, index_corpus, slice_corpus
@@ -391,3 +393,44 @@ def test_finetuning_learns_what_can_be_learned(kind):
     before, after = (evaluate(one, slices, "validation").triplet_accuracy for one in (block, trained))
     assert (before < 0.9).all()
     assert (after > 0.9).all()
+
+
+class TestYourOwnEncoder:
+    class Encoder(nn.Module):
+        """Fixed word vectors under a trained layer."""
+
+        def __init__(self, vocabulary_size, dropout=0.0):
+            super().__init__()
+            self.words = nn.Embedding(vocabulary_size, 4).requires_grad_(False)
+            self.output = nn.Sequential(nn.Linear(4, 5), nn.Dropout(dropout))
+
+        def forward(self, tokens, batch_sizes):
+            return self.output(self.words(tokens).sum(dim=1))
+
+    def test_frozen_weights_stay_and_the_others_learn(self, slices):
+        block = init_block(lambda: self.Encoder(slices.vocabulary_size), (0, 1))
+        trained, _ = quiet(pretrain, block, slices, epochs=1)
+        assert torch.equal(trained.weights["words.weight"], block.weights["words.weight"])
+        assert not torch.equal(trained.weights["output.0.weight"], block.weights["output.0.weight"])
+
+    def test_dropout_is_refused(self, slices):
+        with pytest.raises(InputError, match="encoder without dropout, found dropout layers; leave them out"):
+            init_block(lambda: self.Encoder(slices.vocabulary_size, dropout=0.5), (0,))
+
+
+class TestMistakes:
+    def test_divergence_names_the_seed(self, slices):
+        block = new_block(slices)
+        block.weights["output.weight"][1] = float("nan")
+        with pytest.raises(
+            InputError, match=r"expected a finite loss, found none for seed\(s\) 1; lower learning_rate"
+        ):
+            quiet(pretrain, block, slices, epochs=1)
+
+    def test_slices_come_one_per_seed_and_from_one_corpus(self, corpus, slices):
+        block = new_block(slices)
+        with pytest.raises(InputError, match=r"one per seed \(3\), found 2"):
+            quiet(finetune, block, [slices, slices])
+        other = slice_corpus(index_corpus(topic_pairs(np.random.default_rng(1), topics=6, pairs=90)))
+        with pytest.raises(InputError, match="slices of one corpus, found several"):
+            quiet(finetune, block, [slices, slices, other])
