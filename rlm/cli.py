@@ -9,6 +9,7 @@ import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
+from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.files import write_whole
 from rlm.stats import compare, summarise
@@ -94,6 +95,9 @@ def report(
     """
     from rlm.report import NOTEBOOKS, build_report  # Jupyter takes seconds to import, and only reports need it
 
+    if seeds < 1:
+        raise InputError(f"expected --seeds of at least 1, found {seeds}")
+    load(dataset)  # a wrong name or file ends here, not minutes later in a notebook
     if Path(dataset).is_file():
         dataset = str(Path(dataset).resolve())  # notebooks run in their own folder
     print(build_report(out, {"dataset": dataset, "seeds": seeds}, notebooks or NOTEBOOKS))

@@ -183,6 +183,14 @@ class TestMistakes:
         path.write_text(content)
         self.refuse(rlm_command("study", "--dataset", path, "--seeds", 1, *QUICK), *words)
 
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [(["--seeds", "0"], ["at least 1", "found 0"]), (["--dataset", "chatterbot-klingon"], ["chatterbot-english"])],
+    )
+    def test_of_a_report_is_found_before_any_notebook_runs(self, rlm_command, monkeypatch, arguments, words):
+        monkeypatch.setattr("rlm.report.build_report", lambda *_: pytest.fail("ran the notebooks"))
+        self.refuse(rlm_command("report", *arguments), *words)
+
     def test_of_a_command(self, rlm_command):
         self.refuse(rlm_command("studdy"), "studdy")
 
