@@ -25,7 +25,7 @@ app = App(
 @app.command
 def study(
     *,
-    config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=())] = StudyConfig(),  # noqa: B008
+    config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
     seeds: int = 30,
     out: Path | None = None,
     jobs: int = -1,

@@ -89,6 +89,23 @@ def redraw_negatives(
     return triplets
 
 
+def is_contradicted(rows: Triplets) -> Bool[np.ndarray, " triplet"]:
+    """
+    Where a negative is known, from other rows, to be relevant to the anchor.
+
+    Parameters
+    ----------
+    rows
+        Triplets.
+
+    Returns
+    -------
+    numpy.ndarray
+        One value per triplet.
+    """
+    return _is_relevant(rows[:, 0], rows[:, 2], _relevance_keys(rows[:, :2]))
+
+
 def _key(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return first.astype(np.int64) << 32 | second
 

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rlm.errors import InputError
-from rlm.negatives import draw_negatives, redraw_negatives
+from rlm.negatives import draw_negatives, is_contradicted, redraw_negatives
 from rlm.phrases import PAD, UNKNOWN, Phrases, index_phrases
 from rlm.seeding import stream
 
@@ -165,7 +165,8 @@ def slice_corpus(
 
     Phrases that are relevant to each other, directly or through others, stay together, so no phrase is in two
     splits. Negatives are drawn inside their split. Where the corpus brings its own negatives they are kept,
-    except those that lie in another split: these are drawn again, and counted in the summary.
+    except those that lie in another split or that another row calls relevant: these are drawn again, and counted in
+    the summary.
 
     Parameters
     ----------
@@ -198,6 +199,9 @@ def slice_corpus(
     component = relevance_components(rows[:, :2], len(phrases))
     split_of_row = _split_rows(component[rows[:, 0]], fractions, stream(seed, "split"))
     rng = stream(seed, "negatives")
+    unusable = None
+    if rows.shape[1] == 3:
+        unusable = _negatives_of_other_splits(rows, split_of_row) | is_contradicted(rows)
     triplets, summary = [], []
     for number, name in enumerate(SPLITS):
         mine = split_of_row == number
@@ -205,7 +209,7 @@ def slice_corpus(
             if rows.shape[1] == 2:
                 split, redrawn = draw_negatives(rows[mine], negatives, rng, phrases.texts), 0
             else:
-                foreign = _negatives_of_other_splits(rows, split_of_row)[mine]
+                foreign = unusable[mine]
                 split, redrawn = redraw_negatives(rows[mine], foreign, rng, phrases.texts), int(foreign.sum())
         except InputError as error:
             raise InputError(f"{name} split: {error}") from error

@@ -190,14 +190,14 @@ def compare(
         f"Over {len(paired)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for {baseline} "
         f"and {treated.mean():.1%} for {arm}: a difference of {difference.in_points()} points "
         f"(sign-flip p = {difference_p:.2g}).",
-        f"With {arm} {(treated > control).sum()} seeds did better and {(treated < control).sum()} worse "
-        f"(probability of improvement {improvement}).",
+        f"With {arm} {(treated > control).sum()} seeds did better, {(treated < control).sum()} worse and "
+        f"{(treated == control).sum()} the same (probability of improvement, ties left out, {improvement}).",
         _spread(treated, control, variance_ratio, variance_p, arm, baseline),
         _basis(results),
     ]
     return Verdict(
         decision,
-        _headline(decision, arm, baseline, len(paired)),
+        _headline(decision, arm, baseline, len(paired), " on this split" if _is_fixed(results) else ""),
         " ".join(sentence for sentence in sentences if sentence),
         len(paired),
         difference,
@@ -294,12 +294,16 @@ def _compare_variances(treated: np.ndarray, control: np.ndarray, rng: np.random.
     return Estimate(value, float(low), float(high)), p
 
 
-def _headline(decision: Decision, arm: str, baseline: str, pairs: int) -> str:
+def _headline(decision: Decision, arm: str, baseline: str, pairs: int, scope: str) -> str:
     if decision == "too few seeds":
         return f"Too few seeds: no verdict is given on fewer than {FEWEST_PAIRS} pairs, and here are {pairs}."
     if decision == "no evidence either way":
         return f"No evidence either way: this study cannot tell {arm} from {baseline}."
-    return f"The arm {arm} {decision}, compared with {baseline}."
+    return f"The arm {arm} {decision}{scope}, compared with {baseline}."
+
+
+def _is_fixed(results: pd.DataFrame) -> bool:
+    return "split" in results and bool((results["split"] == "fixed").all())
 
 
 def _spread(treated: np.ndarray, control: np.ndarray, ratio: Estimate, p: float, arm: str, baseline: str) -> str:
@@ -322,10 +326,9 @@ def _basis(results: pd.DataFrame) -> str:
         return ""
     columns = ("test_triplets", "test_anchors", "test_components")
     triplets, anchors, components = (_range(results[column]) for column in columns)
-    fixed = (results["split"] == "fixed").all()
     scope = (
         "All seeds share one split, so the intervals speak of the choice of seed, not of the choice of test data."
-        if fixed
+        if _is_fixed(results)
         else "Every seed has its own split of the same data; these overlap, so the intervals are somewhat too narrow."
     )
     return f"The test split rests on {anchors} anchors in {components} unrelated groups ({triplets} triplets). {scope}"

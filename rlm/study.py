@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import Literal, NamedTuple
 
 import joblib
-import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
@@ -216,9 +215,11 @@ def iter_study(
     is_seed = [isinstance(seed, Integral) and seed >= 0 for seed in seeds]
     if not seeds or not all(is_seed) or len(set(seeds)) < len(seeds):
         raise InputError(f"expected at least one seed, each once and none negative, found {seeds or 'none'}")
+    if n_jobs == 0:
+        raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     corpus = index_corpus(load(config.dataset) if data is None else data, config.max_tokens)
     _slices(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
-    blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // LARGEST_BLOCK))]
+    blocks = [list(map(int, seeds[i : i + LARGEST_BLOCK])) for i in range(0, len(seeds), LARGEST_BLOCK)]
     # Block by block, so that a study that is stopped early has pairs.
     tasks = [(arm, block) for block in blocks for arm in config.arms]
     run = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")

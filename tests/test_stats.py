@@ -265,7 +265,8 @@ class TestText:
         np.testing.assert_allclose([float(n) for n in found.groups()], 100 * np.array(verdict.difference), atol=0.051)
         assert "Over 17 paired seeds" in verdict.text
         gains = differences(results)
-        assert f"{(gains > 0).sum()} seeds did better and {(gains < 0).sum()} worse" in verdict.text
+        better, worse, same = (gains > 0).sum(), (gains < 0).sum(), (gains == 0).sum()
+        assert f"{better} seeds did better, {worse} worse and {same} the same" in verdict.text
         for arm, row in summarise(results).iterrows():
             assert f"{100 * row['mean']:.1f}% for {arm}" in verdict.text
             assert re.search(rf"{100 * row['sd']:.1f}( points)? for {arm}", verdict.text)

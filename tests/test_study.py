@@ -92,7 +92,7 @@ class TestTable:
         assert (results["seconds"] > 0).all()
 
     def test_agrees_with_the_histories(self):
-        for results, history in iter_study(small(patience=1), 3, data=DATA, n_jobs=1, progress=False):
+        for results, history, _ in iter_study(small(patience=1), 3, data=DATA, n_jobs=1, progress=False):
             assert set(results["arm"]) == set(history["arm"])
             assert list(history) == ["seed", "epoch", "loss", "validation_accuracy", "arm"]
             for _, row in results.iterrows():
@@ -231,7 +231,7 @@ class TestInterruption:
         finished = interrupt_after(4)
         with pytest.warns(UserWarning, match="the 4 blocks of seeds that were finished"):
             kept = quickly(small(arms=ARMS), 6)
-        assert len(kept) == sum(len(block.results) for block in finished) == 12
+        assert len(kept) == sum(len(block.results) for block in finished) == 16
         rows = pd.MultiIndex.from_frame(kept[["arm", "seed"]])
         same = results.set_index(["arm", "seed"]).loc[rows].reset_index()
         pd.testing.assert_frame_equal(numbers(kept), numbers(same))
