@@ -81,3 +81,10 @@ def test_notebooks_open_with_a_question_and_close_with_an_answer(path):
     assert re.match(r"# \d · .*\?\n", cells[0].source)
     assert cells[-2].source == "## Answer"
     assert "Markdown(" in cells[-1].source
+
+
+def test_readme_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
+    assert targets
+    assert all((ROOT / target).exists() for target in targets)
