@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlm.lstm import Recurrence
 from rlm.phrases import PAD
 
 Tokens = Int[Tensor, "phrase token"]
@@ -27,8 +28,7 @@ class LSTMEncoder(nn.Module):
     """
     The last hidden state of an LSTM that reads the words backwards, as Koziev's nn_relevancy_tripleloss does.
 
-    Written with matrix products because ``torch.func.vmap`` cannot batch ``torch.nn.LSTM``, which it equals. A
-    step computes only the rows that have begun; reading backwards, all of them end together at the first word.
+    It equals ``torch.nn.LSTM``, which ``torch.func.vmap`` cannot batch; see `rlm.lstm`.
 
     Parameters
     ----------
@@ -69,18 +69,14 @@ class LSTMEncoder(nn.Module):
         """
         packed = _columns(tokens, batch_sizes)
         cell = self.cell
-        # One more input, 1 at padding, closes the input gate: no state before a row's last word.
-        inputs = torch.cat([self.words(packed), (packed == PAD)[:, None]], dim=1)
-        closing = F.pad(cell.weight_ih.new_full((cell.hidden_size, 1), -1e4), (0, 0, 0, 3 * cell.hidden_size))
-        weight = torch.cat([cell.weight_ih, closing], dim=1)
-        gates = F.linear(inputs, weight, cell.bias_ih + cell.bias_hh)
-        hidden = state = gates.new_zeros(0, cell.hidden_size)
-        for step in reversed(gates.split(list(batch_sizes))):
-            hidden, state = _grow(hidden, len(step)), _grow(state, len(step))
-            i, f, g, o = (step + F.linear(hidden, cell.weight_hh)).chunk(4, dim=1)
-            state = f.sigmoid() * state + i.sigmoid() * g.tanh()
-            hidden = o.sigmoid() * state.tanh()
-        return hidden
+        weights = cell.weight_ih, cell.weight_hh
+        if torch.is_autocast_enabled(tokens.device.type):
+            lower = torch.get_autocast_dtype(tokens.device.type)
+            weights = tuple(weight.to(lower) for weight in weights)
+        # The recurrence takes seeds first; one model is one of them.
+        arguments = self.words(packed), *weights, cell.bias_ih + cell.bias_hh, packed != PAD
+        hidden, *_ = Recurrence.apply(*(argument[None] for argument in arguments), tuple(batch_sizes))
+        return hidden[0]
 
 
 class MeanEncoder(nn.Module):
