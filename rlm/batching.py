@@ -4,16 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int32, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 from torch import Tensor
 
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import Slices
 
-# Not `Triplets`: seeds may have different numbers of them.
-TripletRows = Int32[np.ndarray, "_ 3"]
+# Not `sampler.TripletRows`: seeds may have different numbers of them.
+TripletRows = Int32[Tensor, "_ 3"]
 Source = RealTriplets | RandomTriplets
 STEPS_AT_ONCE = 32
 
@@ -35,12 +34,15 @@ class Batch:
         Rows of `tokens`.
     is_real
         False where a triplet only fills up the batch.
+    sizes
+        Triplets of each seed that do not fill up, known without asking the device.
     """
 
     tokens: Int32[Tensor, "seed phrase token"]
     batch_sizes: tuple[int, ...]
     triplets: Int64[Tensor, "seed triplet 3"]
     is_real: Bool[Tensor, "seed triplet"]
+    sizes: tuple[int, ...]
 
     @property
     def weights(self) -> Float32[Tensor, "seed triplet"]:
@@ -48,7 +50,48 @@ class Batch:
         return self.is_real / self.is_real.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def epoch_batches(sources: Sequence[Source], slices: Sequence[Slices], epoch: int, batch_size: int) -> Iterator[Batch]:
+class PhraseTable:
+    """
+    The tokens of all phrases, as each seed of a block reads them, on the device that trains.
+
+    Parameters
+    ----------
+    slices
+        One per seed, of one corpus.
+    device
+        Where to keep them.
+    """
+
+    def __init__(self, slices: Sequence[Slices], device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.lengths = torch.from_numpy(slices[0].phrases.lengths).to(device)
+        self.filler = len(slices[0].phrases)  # the empty phrase, which sorts behind all others
+        tables = {id(one): torch.from_numpy(one.tokens).to(device) for one in slices}
+        # Seeds that share a split share its table; seeds with a split of their own do not know the same words.
+        self.tokens = list(tables.values()) if len(tables) == 1 else [tables[id(one)] for one in slices]
+
+    def __call__(self, phrases: Int[Tensor, "seed phrase"], width: int) -> Int32[Tensor, "seed phrase token"]:
+        """
+        Look up phrases.
+
+        Parameters
+        ----------
+        phrases
+            Phrase indices of each seed.
+        width
+            How many tokens of each.
+
+        Returns
+        -------
+        torch.Tensor
+            Their tokens.
+        """
+        if len(self.tokens) == 1:
+            return self.tokens[0][phrases, :width]
+        return torch.stack([tokens[rows, :width] for tokens, rows in zip(self.tokens, phrases, strict=True)])
+
+
+def epoch_batches(sources: Sequence[Source], table: PhraseTable, epoch: int, batch_size: int) -> Iterator[Batch]:
     """
     The batches of one epoch, for a block of seeds.
 
@@ -57,8 +100,10 @@ def epoch_batches(sources: Sequence[Source], slices: Sequence[Slices], epoch: in
 
     Parameters
     ----------
-    sources, slices
+    sources
         One per seed.
+    table
+        Of the same seeds.
     epoch
         Number of the epoch.
     batch_size
@@ -70,62 +115,78 @@ def epoch_batches(sources: Sequence[Source], slices: Sequence[Slices], epoch: in
         One training step.
     """
     chunks = (source.epoch(epoch, batch_size * STEPS_AT_ONCE) for source in sources)
-    nothing = np.empty((0, 3), np.int32)
+    nothing = torch.empty((0, 3), dtype=torch.int32, device=table.device)
     for chunk in zip_longest(*chunks, fillvalue=nothing):
-        yield from _batches(chunk, slices, batch_size)
+        yield from _batches(chunk, table, batch_size)
 
 
-def one_batch(triplets: Sequence[TripletRows], slices: Sequence[Slices]) -> Batch:
+def one_batch(triplets: Sequence[TripletRows], table: PhraseTable) -> Batch:
     """
     All given triplets as a single batch.
 
     Parameters
     ----------
-    triplets, slices
-        One per seed.
+    triplets
+        One list per seed.
+    table
+        Of the same seeds.
 
     Returns
     -------
     Batch
         For evaluation: every phrase is in it once.
     """
-    return next(_batches(triplets, slices, max(map(len, triplets))))
+    return next(_batches(triplets, table, max(map(len, triplets))))
 
 
-def _batches(triplets: Sequence[TripletRows], slices: Sequence[Slices], batch_size: int) -> Iterator[Batch]:
+def _batches(triplets: Sequence[TripletRows], table: PhraseTable, batch_size: int) -> Iterator[Batch]:
     """Cut each seed's triplets into steps; building many steps at once is what makes them cheap."""
-    filler = len(slices[0].phrases)  # the empty phrase, which sorts behind all others
     steps = -(-max(map(len, triplets)) // batch_size)
-    indices = np.full((len(triplets), steps * batch_size, 3), filler, np.int32)
-    for row, mine in zip(indices, triplets, strict=True):
+    padded = torch.full((len(triplets), steps * batch_size, 3), table.filler, dtype=torch.int32, device=table.device)
+    for row, mine in zip(padded, triplets, strict=True):
         row[: len(mine)] = mine
-    indices = indices.reshape(len(triplets), steps, batch_size, 3)
-    phrases, places, counts = _distinct(indices.reshape(len(triplets), steps, -1), filler)
-    lengths = slices[0].phrases.lengths[phrases]
-    for step, count in enumerate(counts.max(axis=0)):
-        mine, tokens_per_phrase = phrases[:, step, :count], lengths[:, step, :count]
-        longest = int(tokens_per_phrase.max())
-        reach = (tokens_per_phrase[:, :, None] > np.arange(longest)).sum(axis=1).max(axis=0)
-        tokens = [seed.tokens[rows, :longest] for seed, rows in zip(slices, mine, strict=True)]
+    indices = padded.view(len(triplets), steps, batch_size, 3)
+    phrases, places = distinct(indices.flatten(2), table.filler)
+    is_real = indices[..., 0] != table.filler
+    places = places.view(indices.shape) * is_real[..., None]  # what only fills up may name any phrase
+    lengths = table.lengths[phrases.long()]
+    positions = torch.arange(table.tokens[0].shape[1], dtype=lengths.dtype, device=table.device)
+    # Lengths fall along a step's phrases: the first one that is too short tells how many reach a position.
+    reach = torch.searchsorted(-lengths, (-positions).expand(*lengths.shape[:2], -1).contiguous())
+    for step, sizes in enumerate(reach.amax(dim=0).tolist()):  # the only wait for the device in so many steps
+        batch_sizes = tuple(size for size in sizes if size)
         yield Batch(
-            tokens=torch.from_numpy(np.stack(tokens)),
-            batch_sizes=(int(count), *map(int, reach[1:])),
-            triplets=torch.from_numpy(places[:, step].reshape(len(triplets), batch_size, 3)),
-            is_real=torch.from_numpy(indices[:, step, :, 0] != filler),
+            tokens=table(phrases[:, step, : sizes[0]], len(batch_sizes)),
+            batch_sizes=batch_sizes,
+            triplets=places[:, step],
+            is_real=is_real[:, step],
+            sizes=tuple(min(max(len(mine) - step * batch_size, 0), batch_size) for mine in triplets),
         )
 
 
-def _distinct(
-    values: Int32[np.ndarray, "seed step slot"], filler: int
-) -> tuple[Int32[np.ndarray, "seed step slot"], Int64[np.ndarray, "seed step slot"], Int64[np.ndarray, "seed step"]]:
-    """`numpy.unique` along the last axis: sorted values (then filler), place of every value, how many."""
-    order = np.argsort(values, axis=-1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=-1)
-    is_first = np.ones(values.shape, bool)
-    is_first[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    rank = is_first.cumsum(axis=-1) - 1
-    distinct = np.full_like(values, filler)
-    np.put_along_axis(distinct, rank, ordered, axis=-1)
-    places = np.empty(values.shape, np.int64)
-    np.put_along_axis(places, order, rank, axis=-1)
-    return distinct, places, rank[..., -1] + 1
+def distinct(
+    values: Int[Tensor, "*row slot"], filler: int
+) -> tuple[Int[Tensor, "*row slot"], Int64[Tensor, "*row slot"]]:
+    """
+    As `torch.unique` of every row, without waiting for the device to say how many there are.
+
+    Parameters
+    ----------
+    values
+        Any numbers.
+    filler
+        What stands behind the last different value of a row.
+
+    Returns
+    -------
+    torch.Tensor
+        The different values, rising, then fillers.
+    torch.Tensor
+        For every value its place among them.
+    """
+    ordered, order = values.sort(dim=-1)
+    is_first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[..., 1:], ordered[..., :-1], out=is_first[..., 1:])
+    rank = is_first.cumsum(dim=-1) - 1
+    compact = torch.full_like(values, filler).scatter_(-1, rank, ordered)
+    return compact, torch.empty_like(order).scatter_(-1, order, rank)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -10,7 +11,6 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
-from rlm.batching import Batch
 from rlm.errors import InputError
 from rlm.seeding import stream
 
@@ -35,6 +35,45 @@ class Block:
     encoder: nn.Module
     seeds: tuple[int, ...]
     weights: dict[str, Float[Tensor, "seed *shape"]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.weights.values())).device
+
+    def to(self, device: torch.device | str) -> "Block":
+        """
+        The same block on another device.
+
+        Parameters
+        ----------
+        device
+            As in ``torch.Tensor.to``.
+
+        Returns
+        -------
+        Block
+            Shares the encoder; its buffers move with it.
+        """
+        weights = {name: weight.to(device) for name, weight in self.weights.items()}
+        return Block(self.encoder.to(device), self.seeds, weights)
+
+    def rows(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> "Block":
+        """
+        Some of the seeds.
+
+        Parameters
+        ----------
+        rows
+            Their places in `seeds`.
+
+        Returns
+        -------
+        Block
+            Copies of their weights.
+        """
+        weights = {name: weight[rows] for name, weight in self.weights.items()}
+        return Block(self.encoder, tuple(self.seeds[row] for row in rows), weights)
 
     def embed(
         self, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]
@@ -95,17 +134,17 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
 
 
 def of_triplets(
-    embeddings: Float[Tensor, "seed phrase dim"], batch: Batch
+    embeddings: Float[Tensor, "seed phrase dim"], triplets: Int[Tensor, "seed triplet 3"]
 ) -> tuple[PerTriplet, PerTriplet, PerTriplet]:
     """
-    Embeddings of the anchors, positives and negatives of a batch.
+    Embeddings of anchors, positives and negatives.
 
     Parameters
     ----------
     embeddings
-        Of the batch's phrases.
-    batch
-        Triplets.
+        Of a batch's phrases.
+    triplets
+        Rows of `embeddings`.
 
     Returns
     -------
@@ -113,7 +152,7 @@ def of_triplets(
         Anchors, positives, negatives.
     """
     seeds, phrases, _ = embeddings.shape
-    first = torch.arange(0, seeds * phrases, phrases)[:, None, None]
+    first = torch.arange(0, seeds * phrases, phrases, device=triplets.device)[:, None, None]
     # Looked up like word vectors: the gradient of F.embedding is several times faster than that of indexing.
-    anchor, positive, negative = F.embedding(batch.triplets + first, embeddings.flatten(0, 1)).unbind(dim=2)
+    anchor, positive, negative = F.embedding(triplets + first, embeddings.flatten(0, 1)).unbind(dim=2)
     return anchor, positive, negative

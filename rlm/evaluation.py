@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
-from rlm.batching import Batch, one_batch
+from rlm.batching import Batch, PhraseTable, one_batch
 from rlm.block import Block
 from rlm.errors import InputError
 from rlm.loss import squared_distance
@@ -64,7 +64,7 @@ def triplet_accuracy(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch)
     """
     positive, negative = triplet_distances(embeddings, batch)
     is_right = (positive < negative).double() + (positive == negative).double() / 2
-    return (is_right * batch.is_real).sum(dim=1).div(batch.is_real.sum(dim=1)).numpy()
+    return (is_right * batch.is_real).sum(dim=1).div(batch.is_real.sum(dim=1)).cpu().numpy()
 
 
 def triplet_distances(
@@ -195,7 +195,8 @@ def split_batch(block: Block, slices: Slices | Sequence[Slices], split: str) -> 
         One batch for all seeds.
     """
     mine = one_per_seed(block, slices)
-    return one_batch([getattr(one, split) for one in mine], mine)
+    triplets = [torch.from_numpy(getattr(one, split)).to(block.device) for one in mine]
+    return one_batch(triplets, PhraseTable(mine, block.device))
 
 
 def _embedded_split(block: Block, slices: Slices | Sequence[Slices], split: str) -> tuple[Batch, Tensor]:
@@ -209,9 +210,9 @@ def _scored_pairs(embeddings: Tensor, batch: Batch) -> list[tuple[np.ndarray, np
     for positive, negative, triplets, is_real in zip(
         *triplet_distances(embeddings, batch), batch.triplets, batch.is_real, strict=True
     ):
-        pairs = torch.cat([triplets[is_real][:, [0, 1]], triplets[is_real][:, [0, 2]]]).numpy()
+        pairs = torch.cat([triplets[is_real][:, [0, 1]], triplets[is_real][:, [0, 2]]]).cpu().numpy()
         _, first = np.unique(pairs, axis=0, return_index=True)
         is_relevant = np.arange(len(pairs)) < len(pairs) // 2
-        score = -torch.cat([positive[is_real], negative[is_real]]).numpy()
+        score = -torch.cat([positive[is_real], negative[is_real]]).cpu().numpy()
         pairs_of_seed.append((is_relevant[first], score[first]))
     return pairs_of_seed

@@ -1,7 +1,6 @@
 """The recurrence of an LSTM over packed phrases, for all seeds of a block at once, with its own backward pass."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -55,7 +54,9 @@ class Recurrence(Function):
         dim = weight_hh.shape[2]
         kept: list[Tensor] = []
         rows_before = 0
-        for words, open_ in reversed(list(zip(inputs.split(batch_sizes, 1), is_word.split(batch_sizes, 1), strict=True))):
+        for words, open_ in reversed(
+            list(zip(inputs.split(batch_sizes, 1), is_word.split(batch_sizes, 1), strict=True))
+        ):
             rows = words.shape[1]
             gates = bias[:, :, None].repeat(1, 1, rows)
             _add_product(gates, weight_ih, words.mT)
@@ -91,7 +92,9 @@ class Recurrence(Function):
         steps = [kept[start : start + 4] for start in range(0, len(kept), 4)][::-1]
         of_hidden = of_hidden.mT.contiguous()
         of_inputs = []
-        of_weight_ih, of_weight_hh = (torch.zeros_like(weight, dtype=of_hidden.dtype) for weight in (weight_ih, weight_hh))
+        of_weight_ih, of_weight_hh = (
+            torch.zeros_like(weight, dtype=of_hidden.dtype) for weight in (weight_ih, weight_hh)
+        )
         of_bias = of_hidden.new_zeros(weight_ih.shape[:2])
         of_next_state = None
         for position, words in enumerate(inputs.split(ctx.batch_sizes, 1)):
@@ -133,7 +136,7 @@ class Recurrence(Function):
     @staticmethod
     def vmap(
         info: Any,  # noqa: ANN401
-        in_dims: tuple[Any, ...],  # noqa: ANN401
+        in_dims: tuple[Any, ...],
         *arguments: Any,  # noqa: ANN401
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """The mapped dimension joins the seeds."""

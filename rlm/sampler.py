@@ -1,10 +1,12 @@
-"""Samplers: the order in which a seed sees triplets, real ones or random ones."""
+"""Samplers: the order in which a seed sees triplets, real ones or random ones, made on the device that trains."""
 
 from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt64
+import torch
+from jaxtyping import Int, Int32, Int64
+from torch import Tensor
 
 from rlm.errors import InputError
 from rlm.negatives import Triplets
@@ -12,6 +14,8 @@ from rlm.seeding import stream
 from rlm.slicer import Components
 
 Redraw = Literal["epoch", "once"]
+Batching = Literal["flat", "grouped"]
+TripletRows = Int32[Tensor, "triplet 3"]
 
 
 class RealTriplets:
@@ -27,19 +31,35 @@ class RealTriplets:
     size
         An epoch ends after this many triplets, a new random choice each time; all of them by default, and never
         more.
+    batching
+        ``"flat"``: every triplet has its own place in the order. ``"grouped"``: the triplets of one (anchor,
+        positive) pair follow each other, so that a batch encodes fewer different phrases and costs less.
+    device
+        Where the triplets are made.
     """
 
-    def __init__(self, triplets: Triplets, seed: int, size: int | None = None) -> None:
+    def __init__(
+        self,
+        triplets: Triplets,
+        seed: int,
+        size: int | None = None,
+        batching: Batching = "flat",
+        device: torch.device | str = "cpu",
+    ) -> None:
         if size is not None and size < 1:
             raise InputError(f"expected at least one triplet per epoch, found {size}")
-        self.triplets = triplets
         self.seed = seed
         self.size = len(triplets) if size is None else min(size, len(triplets))
+        if batching == "grouped":
+            triplets, self.lengths = _by_pair(triplets)
+        else:
+            self.lengths = None
+        self.triplets = torch.from_numpy(triplets).to(device)
 
     def __len__(self) -> int:
         return self.size
 
-    def epoch(self, epoch: int, chunk: int) -> Iterator[Triplets]:
+    def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
         """
         The triplets of an epoch, none twice.
 
@@ -52,12 +72,46 @@ class RealTriplets:
 
         Yields
         ------
-        numpy.ndarray
+        torch.Tensor
             Up to `chunk` triplets.
         """
-        order = stream(self.seed, "order", epoch).permutation(len(self.triplets))[: self.size]
-        for start in range(0, self.size, chunk):
-            yield self.triplets[order[start : start + chunk]]
+        order = torch.from_numpy(self._order(epoch)).to(self.triplets.device)
+        for rows in order.split(chunk):
+            yield self.triplets[rows]
+
+    def _order(self, epoch: int) -> Int[np.ndarray, " triplet"]:
+        generator = stream(self.seed, "order", epoch)
+        if self.lengths is None:
+            return generator.permutation(len(self.triplets))[: self.size]
+        groups = generator.permutation(len(self.lengths))
+        lengths = self.lengths[groups]
+        starts = (self.lengths.cumsum() - self.lengths)[groups]
+        within = np.arange(len(self.triplets)) - np.repeat(lengths.cumsum() - lengths, lengths)
+        return (np.repeat(starts, lengths) + within)[: self.size]
+
+
+def triplets_per_pair(triplets: Triplets) -> int:
+    """
+    How many negatives an (anchor, positive) pair has.
+
+    Parameters
+    ----------
+    triplets
+        At least one.
+
+    Returns
+    -------
+    int
+        The mean over different pairs, rounded.
+    """
+    return round(_by_pair(triplets)[1].mean())
+
+
+def _by_pair(triplets: Triplets) -> tuple[Triplets, Int64[np.ndarray, " pair"]]:
+    """The triplets in order of their pairs, and how many each pair has."""
+    triplets = triplets[np.lexsort((triplets[:, 1], triplets[:, 0]))]
+    is_first = np.append(True, (triplets[1:, :2] != triplets[:-1, :2]).any(axis=1))
+    return triplets, np.diff(np.append(np.flatnonzero(is_first), len(triplets)))
 
 
 class RandomTriplets:
@@ -78,14 +132,31 @@ class RandomTriplets:
     redraw
         ``"epoch"``: new triplets every epoch, as arXiv 1811.01640 reshuffles its labels (section 3).
         ``"once"``: the same triplets for ever, in a new order every epoch: one fixed set to memorise.
+    per_pair
+        So many triplets in a row share one random anchor and one random positive; see `RealTriplets` on grouped
+        batches.
+    device
+        Where the triplets are made.
     """
 
-    def __init__(self, components: Components, seed: int, size: int, redraw: Redraw = "epoch") -> None:
+    def __init__(
+        self,
+        components: Components,
+        seed: int,
+        size: int,
+        redraw: Redraw = "epoch",
+        per_pair: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
         if redraw not in ("epoch", "once"):
             raise InputError(f"expected redraw 'epoch' or 'once', found {redraw!r}")
         if size < 1:
             raise InputError(f"expected at least one random triplet per epoch, found {size}")
-        self.components = components
+        if per_pair < 1:
+            raise InputError(f"expected at least one triplet per pair, found {per_pair}")
+        self.components = [torch.from_numpy(part).to(device) for part in components]
+        self.per_pair = per_pair
+        self.device = device
         self.seed = seed
         self.size = size
         self.redraw = redraw
@@ -93,7 +164,7 @@ class RandomTriplets:
     def __len__(self) -> int:
         return self.size
 
-    def draw(self, epoch: int, index: Int[np.ndarray, " triplet"]) -> Triplets:
+    def draw(self, epoch: int, index: Int64[Tensor, " triplet"]) -> TripletRows:
         """
         The random triplets with the given numbers.
 
@@ -106,15 +177,19 @@ class RandomTriplets:
 
         Returns
         -------
-        numpy.ndarray
-            One triplet per number, the same whenever it is asked for.
+        torch.Tensor
+            One triplet per number, the same whenever it is asked for and on every device.
         """
         key = stream(self.seed, "random_triplets", 0 if self.redraw == "once" else epoch)
-        bits = _splitmix(key.integers(2**64, dtype=np.uint64), index.astype(np.uint64)[:, None] * 3 + SLOTS)
-        columns = [part[bits[:, slot] % np.uint64(len(part))] for slot, part in enumerate(self.components)]
-        return np.stack(columns, axis=1)
+        key = int(key.integers(2**64, dtype=np.uint64).astype(np.int64))
+        pair = index // self.per_pair
+        columns = [
+            part[_splitmix(key, number * 3 + slot).remainder(len(part))]
+            for slot, (part, number) in enumerate(zip(self.components, (pair, pair, index), strict=True))
+        ]
+        return torch.stack(columns, dim=1)
 
-    def epoch(self, epoch: int, chunk: int) -> Iterator[Triplets]:
+    def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
         """
         All random triplets of an epoch; see `RealTriplets.epoch`.
 
@@ -127,31 +202,39 @@ class RandomTriplets:
 
         Yields
         ------
-        numpy.ndarray
+        torch.Tensor
             Up to `chunk` triplets.
         """
-        order = self._order(epoch)
+        order = None if self.redraw == "epoch" else torch.from_numpy(self._order(epoch)).to(self.device)
         for start in range(0, self.size, chunk):
-            index = np.arange(start, min(start + chunk, self.size))
-            yield self.draw(epoch, index if order is None else order[index])
+            stop = min(start + chunk, self.size)
+            index = torch.arange(start, stop, device=self.device)
+            yield self.draw(epoch, index if order is None else order[start:stop].long())
 
-    def _order(self, epoch: int) -> Int32[np.ndarray, " triplet"] | None:
-        if self.redraw == "epoch":
-            return None
-        return stream(self.seed, "random_order", epoch).permutation(np.arange(self.size, dtype=np.int32))
+    def _order(self, epoch: int) -> Int32[np.ndarray, " triplet"]:
+        pairs = np.arange(-(-self.size // self.per_pair), dtype=np.int32)
+        order = stream(self.seed, "random_order", epoch).permutation(pairs)
+        if self.per_pair > 1:
+            order = (order[:, None] * self.per_pair + np.arange(self.per_pair, dtype=np.int32)).ravel()
+        return order[order < self.size]
 
 
-SLOTS = np.arange(3, dtype=np.uint64)
-
-
-def _splitmix(key: np.uint64, counter: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
+def _splitmix(key: int, counter: Int64[Tensor, " draw"]) -> Int64[Tensor, " draw"]:
     """
-    Outputs number `counter` of the SplitMix64 generator that starts at `key`.
+    The upper 63 bits of the outputs number `counter` of the SplitMix64 generator that starts at `key`.
 
-    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17. Unsigned
-    arithmetic wraps around, as the algorithm requires.
+    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17. Its numbers
+    are unsigned, PyTorch's signed: products and sums wrap around to the same bits, shifts are masked.
     """
-    z = key + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z = (counter + 1) * _signed(0x9E3779B97F4A7C15) + key
+    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
+    return _shift(z ^ _shift(z, 31), 1)
+
+
+def _shift(bits: Int64[Tensor, " draw"], by: int) -> Int64[Tensor, " draw"]:
+    return (bits >> by) & (2 ** (64 - by) - 1)
+
+
+def _signed(bits: int) -> int:
+    return bits - 2**64

@@ -6,11 +6,12 @@ import tracemalloc
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
-from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair
 from rlm.seeding import STREAMS, stream
 from rlm.slicer import Components
 
@@ -68,8 +69,8 @@ class TestRandomTriplets:
     def test_equal_the_published_generator(self, seed, epoch, start):
         key = int(stream(seed, "random_triplets", epoch).integers(2**64, dtype=np.uint64))
         outputs = itertools.islice(splitmix64(key), 3 * start, 3 * start + 15)
-        expected = [part[next(outputs) % len(part)] for _ in range(5) for part in REPEATED]
-        drawn = RandomTriplets(REPEATED, seed, size=100).draw(epoch, np.arange(start, start + 5))
+        expected = [part[(next(outputs) >> 1) % len(part)] for _ in range(5) for part in REPEATED]
+        drawn = RandomTriplets(REPEATED, seed, size=100).draw(epoch, torch.arange(start, start + 5))
         assert drawn.ravel().tolist() == expected
 
     @pytest.mark.parametrize("redraw", ["epoch", "once"])
@@ -90,19 +91,21 @@ class TestRandomTriplets:
     @given(st.permutations(range(40)), st.integers(1, 39), st.sampled_from(["epoch", "once"]))
     def test_a_number_gives_the_same_triplet_in_any_order_and_part(self, order, cut, redraw):
         source = RandomTriplets(REPEATED, seed=3, size=40, redraw=redraw)
-        everything = source.draw(5, np.arange(40))
+        everything = source.draw(5, torch.arange(40))
         again = RandomTriplets(REPEATED, seed=3, size=999, redraw=redraw)
-        np.testing.assert_array_equal(again.draw(5, np.array(order[:cut])), everything[order[:cut]])
+        np.testing.assert_array_equal(
+            again.draw(5, torch.tensor(order[:cut], dtype=torch.long)), everything[order[:cut]]
+        )
 
     def test_redraw_epoch_deals_new_triplets_every_epoch(self):
         source = RandomTriplets(REPEATED, seed=4, size=50)
         assert multiset(all_of(source, 1)) != multiset(all_of(source, 2))
-        np.testing.assert_array_equal(all_of(source, 1), source.draw(1, np.arange(50)))
+        np.testing.assert_array_equal(all_of(source, 1), source.draw(1, torch.arange(50)))
 
     def test_redraw_once_deals_the_same_triplets_in_another_order(self):
         source = RandomTriplets(REPEATED, seed=4, size=50, redraw="once")
         assert (all_of(source, 1) != all_of(source, 2)).any()
-        assert multiset(all_of(source, 1)) == multiset(all_of(source, 2)) == multiset(source.draw(9, np.arange(50)))
+        assert multiset(all_of(source, 1)) == multiset(all_of(source, 2)) == multiset(source.draw(9, torch.arange(50)))
 
     def test_seeds_have_their_own_triplets(self):
         one, other = (all_of(RandomTriplets(REPEATED, seed, size=50), 1) for seed in (0, 1))
@@ -116,11 +119,24 @@ class TestRandomTriplets:
 
     def test_size_takes_no_memory(self):
         tracemalloc.start()
-        drawn = RandomTriplets(REPEATED, seed=6, size=20_000_000).draw(1, np.array([0, 19_999_999]))
+        drawn = RandomTriplets(REPEATED, seed=6, size=20_000_000).draw(1, torch.tensor([0, 19_999_999]))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert drawn.shape == (2, 3)
         assert peak < 1_000_000
+
+    @pytest.mark.parametrize("redraw", ["epoch", "once"])
+    def test_grouped_triplets_share_random_pairs(self, redraw):
+        source = RandomTriplets(REPEATED, seed=7, size=13, redraw=redraw, per_pair=5)
+        drawn = source.draw(1, torch.arange(13))
+        flat = RandomTriplets(REPEATED, seed=7, size=13).draw(0 if redraw == "once" else 1, torch.arange(13))
+        if redraw == "epoch":
+            np.testing.assert_array_equal(drawn[:, :2], flat[:3, :2].repeat_interleave(5, 0)[:13])
+            np.testing.assert_array_equal(drawn[:, 2], flat[:, 2])
+        one = all_of(source, 2)
+        assert multiset(one) == multiset(source.draw(2, torch.arange(13)))
+        pair_changes = (one[1:, :2] != one[:-1, :2]).any(axis=1).sum()
+        assert pair_changes <= 2
 
     def test_unknown_redraw_is_refused(self, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # whose own error would come first
@@ -153,6 +169,19 @@ class TestRealTriplets:
         assert all(len(set(epoch)) == len(source) == 12 for epoch in epochs)
         assert all(set(epoch) <= set(multiset(self.TRIPLETS)) for epoch in epochs)
         assert epochs[0] != epochs[1]
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(4, 6), st.integers(7, 9)), min_size=1, unique=True))
+    def test_grouped_epochs_keep_the_triplets_of_a_pair_together(self, rows):
+        triplets = np.array(rows, np.int32)
+        source = RealTriplets(triplets, seed=1, batching="grouped")
+        epochs = [all_of(source, epoch) for epoch in (1, 2)]
+        for drawn in epochs:
+            assert multiset(drawn) == multiset(triplets)
+            changes = (drawn[1:, :2] != drawn[:-1, :2]).any(axis=1).sum()
+            assert changes + 1 == len({row[:2] for row in rows})
+
+    def test_triplets_per_pair_is_the_rounded_mean(self):
+        assert triplets_per_pair(np.array([[0, 1, 2], [3, 1, 2], [0, 1, 4], [0, 1, 5], [3, 1, 6]], np.int32)) == 2
 
     def test_size_never_exceeds_the_triplets(self):
         assert multiset(all_of(RealTriplets(self.TRIPLETS, seed=0, size=1000), 1)) == multiset(self.TRIPLETS)

@@ -10,7 +10,7 @@ from conftest import topic_pairs
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 from torch import nn
 
-from rlm.batching import epoch_batches, one_batch
+from rlm.batching import PhraseTable, epoch_batches, one_batch
 from rlm.block import init_block
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
@@ -71,7 +71,7 @@ class TestBatches:
     def test_spell_the_triplets_of_every_seed(self, unequal_slices):
         sources = [RealTriplets(one.train, seed) for seed, one in enumerate(unequal_slices)]
         expected = [list(source.epoch(1, 10)) for source in sources]
-        batches = list(epoch_batches(sources, unequal_slices, 1, 10))
+        batches = list(epoch_batches(sources, PhraseTable(unequal_slices), 1, 10))
         assert len(batches) == max(map(len, expected))
         for seed, (one, steps) in enumerate(zip(unequal_slices, expected, strict=True)):
             for step, batch in enumerate(batches):
@@ -86,7 +86,7 @@ class TestBatches:
 
     def test_batch_sizes_count_the_phrases_that_reach_a_position(self, unequal_slices):
         sources = [RealTriplets(one.train, seed) for seed, one in enumerate(unequal_slices)]
-        for batch in epoch_batches(sources, unequal_slices, 1, 10):
+        for batch in epoch_batches(sources, PhraseTable(unequal_slices), 1, 10):
             is_token = batch.tokens != 0
             assert (is_token.sum(2).diff(dim=1) <= 0).all()
             assert batch.batch_sizes[0] == batch.tokens.shape[1]
@@ -96,11 +96,11 @@ class TestBatches:
     def test_long_epochs_lose_nothing(self, slices, size):
         """Batches are built 32 steps at a time; here steps end before, at and after that."""
         source = RandomTriplets(slices.components, seed=0, size=size)
-        batches = list(epoch_batches([source], [slices], epoch=1, batch_size=1))
+        batches = list(epoch_batches([source], PhraseTable([slices]), epoch=1, batch_size=1))
         spelled = np.concatenate(
             [np.pad(b.tokens[0][b.triplets[0]], ((0, 0), (0, 0), (0, 9)))[..., :9] for b in batches]
         )
-        expected = slices.tokens[source.draw(1, np.arange(size))]
+        expected = slices.tokens[source.draw(1, torch.arange(size))]
         np.testing.assert_array_equal(spelled[..., : expected.shape[-1]], expected)
 
 
@@ -127,14 +127,17 @@ class TestEvaluation:
     @both
     def test_many_phrases_are_embedded_as_in_one_go(self, kind):
         slices = slice_corpus(index_corpus(topic_pairs(np.random.default_rng(1), topics=60, pairs=1100)))
-        batch = one_batch([np.concatenate([getattr(slices, name) for name in SPLITS])] * 2, [slices] * 2)
+        batch = one_batch(
+            [torch.from_numpy(np.concatenate([getattr(slices, name) for name in SPLITS]))] * 2,
+            PhraseTable([slices] * 2),
+        )
         assert batch.batch_sizes[0] > 2048
         block = new_block(slices, kind, seeds=(0, 1))
         torch.testing.assert_close(embed(block, batch), block.embed(batch.tokens, batch.batch_sizes))
 
     def test_triplet_accuracy_equals_a_slow_loop_with_half_for_ties(self, unequal_slices):
         rng = np.random.default_rng(0)
-        batch = one_batch([one.test for one in unequal_slices], unequal_slices)
+        batch = one_batch([torch.from_numpy(one.test) for one in unequal_slices], PhraseTable(unequal_slices))
         embeddings = torch.from_numpy(rng.integers(3, size=(3, batch.batch_sizes[0], 2))).double()
         ties, expected = 0, []
         for points, one, places, is_real in zip(
@@ -197,10 +200,10 @@ class TestAgainstTorch:
             adam = torch.optim.Adam(twin.parameters(), lr=1e-2)
             drawn = RandomTriplets(one.components, block.seeds[row], 23)
             mine = history[history.seed == block.seeds[row]].set_index("epoch")
-            assert mine.loss[0] == pytest.approx(loss_of(twin, one, drawn.draw(1, np.arange(23))).item())
+            assert mine.loss[0] == pytest.approx(loss_of(twin, one, drawn.draw(1, torch.arange(23))).item())
             for epoch in range(1, 5):
                 torch_epoch(twin, adam, one, list(drawn.epoch(epoch, 5)))
-                seen, unseen = (drawn.draw(epoch, np.arange(23) + skip) for skip in (0, 23))
+                seen, unseen = (drawn.draw(epoch, torch.arange(23) + skip) for skip in (0, 23))
                 assert mine.loss[epoch] == pytest.approx(loss_of(twin, one, seen).item(), abs=1e-6)
                 for column, triplets in {"seen_accuracy": seen, "unseen_accuracy": unseen}.items():
                     assert mine[column][epoch] == pytest.approx(accuracy_of(twin, one, triplets))
@@ -240,7 +243,7 @@ class TestAgainstTorch:
             drawn = RandomTriplets(slices.components, seed, 23)
             for epoch in range(1, 5):
                 torch_epoch(twin, adam, slices, list(drawn.epoch(epoch, 5)))
-            expected = loss_of(twin, slices, drawn.draw(4, np.arange(23))).item()
+            expected = loss_of(twin, slices, drawn.draw(4, torch.arange(23))).item()
             assert history[history.seed == seed].loss.iloc[-1] == pytest.approx(expected, abs=1e-4)
 
 
@@ -378,7 +381,7 @@ class TestWhatPretrainingShows:
         block = new_block(unequal_slices[0], kind, dtype=torch.float64)
         _, history = quiet(pretrain, block, unequal_slices, epochs=0, random_triplets=15)
         for row, one in enumerate(unequal_slices):
-            shown = np.unique(RandomTriplets(one.components, block.seeds[row], 15).draw(1, np.arange(15)))
+            shown = np.unique(RandomTriplets(one.components, block.seeds[row], 15).draw(1, torch.arange(15)))
             with torch.no_grad():
                 points = torch_twin(kind, weights_of(block, row))(torch.from_numpy(one.tokens[shown])).tolist()
             squares = [sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) for a in points for b in points]

@@ -1,0 +1,153 @@
+"""One training step of a block of seeds: forward, backward and Adam."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
+
+from rlm.batching import Batch, distinct
+from rlm.block import Block, of_triplets
+from rlm.errors import InputError
+from rlm.loss import triplet_loss
+from rlm.optimiser import BlockAdam, Optimizer
+from rlm.phrases import PAD
+
+
+class Trainer:
+    """
+    A block whose weights are being trained.
+
+    Parameters
+    ----------
+    block
+        Where to start from; not changed.
+    learning_rate
+        Of Adam.
+    margin
+        Of the triplet loss.
+    optimizer
+        ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`.
+    precision
+        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32.
+    in_unison
+        Whether all seeds have triplets in every batch.
+    """
+
+    def __init__(
+        self, block: Block, learning_rate: float, margin: float, optimizer: Optimizer, precision: str, in_unison: bool
+    ) -> None:
+        self.margin = margin
+        self.lower = precision == "bf16"
+        trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
+        self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
+        weights = {name: weight for name, weight in block.weights.items() if name in trained}
+        self.adam = BlockAdam(weights, learning_rate, self.tables, in_unison)
+        self.frozen = block
+
+    @property
+    def block(self) -> Block:
+        """The current block; its weights change with the next step."""
+        return dataclasses.replace(self.frozen, weights=self.frozen.weights | self.adam.weights)
+
+    def keep(self, rows: Int[np.ndarray, " row"]) -> None:
+        """
+        Go on with some of the seeds.
+
+        Parameters
+        ----------
+        rows
+            Their places in the block.
+        """
+        self.adam.keep(rows)
+        self.frozen = self.frozen.rows(rows)
+
+    def train(self, batches: Iterable[Batch]) -> Float[np.ndarray, " seed"]:
+        """
+        Take one step per batch.
+
+        Parameters
+        ----------
+        batches
+            Of the block's seeds.
+
+        Returns
+        -------
+        numpy.ndarray
+            Mean loss of each seed over its triplets.
+
+        Raises
+        ------
+        InputError
+            If a loss is not finite.
+        """
+        seeds = self.frozen.seeds
+        total = torch.zeros(len(seeds), device=self.frozen.device)
+        triplets = np.zeros(len(seeds))
+        for batch in batches:
+            total += self._step(batch) * total.new_tensor(batch.sizes)
+            triplets += batch.sizes
+        mean = total.cpu().numpy() / triplets
+        diverged = [seed for seed, loss in zip(seeds, mean, strict=True) if not np.isfinite(loss)]
+        if diverged:
+            raise InputError(
+                f"expected a finite loss, found none for seed(s) {', '.join(map(str, diverged))}; lower learning_rate"
+            )
+        return mean
+
+    def _step(self, batch: Batch) -> Float[Tensor, " seed"]:
+        present = [place for place, size in enumerate(batch.sizes) if size]
+        trained, tokens = dict(self.adam.weights), batch.tokens
+        if self.tables:
+            # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
+            words, tokens = _own_vocabulary(tokens, batch.batch_sizes, len(trained[min(self.tables)][0]))
+            trained |= {name: self.adam.look_up(name, words) for name in self.tables}
+        leaves = {name: weight.detach().requires_grad_() for name, weight in trained.items()}
+        block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
+            embeddings = block.embed(tokens, batch.batch_sizes).to(next(iter(leaves.values())).dtype)
+        losses = triplet_loss(*of_triplets(embeddings, batch.triplets), self.margin)
+        loss = (losses * batch.weights).sum(dim=1)
+        # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
+        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        gradients = dict(zip(leaves, gradients, strict=True))
+        self.adam.step(gradients, present)
+        for name in self.tables:
+            self.adam.step_rows(name, words, gradients[name], present)
+        return loss.detach()
+
+
+def word_tables(encoder: nn.Module) -> set[str]:
+    """
+    The parameters of an encoder that hold one row per word.
+
+    Parameters
+    ----------
+    encoder
+        A plain module for one model.
+
+    Returns
+    -------
+    set of str
+        Names of the weights of its largest ``torch.nn.Embedding``, and others of the same number of rows.
+    """
+    tables = {f"{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Embedding)}
+    rows = max((table.num_embeddings for table in tables.values()), default=0)
+    return {name for name, table in tables.items() if table.num_embeddings == rows}
+
+
+def _own_vocabulary(
+    tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int
+) -> tuple[Int64[Tensor, "seed word"], Int64[Tensor, "seed phrase token"]]:
+    """The different words of each seed's batch, the empty one first, and the tokens numbered by their place there."""
+    packed = [tokens[:, :rows, position] for position, rows in enumerate(batch_sizes)]
+    empty = tokens.new_full((len(tokens), 1), PAD)
+    words, places = distinct(torch.cat([empty, *packed], dim=1).long(), vocabulary_size)
+    if tokens.device.type == "cpu":  # elsewhere, to know how many there are would take a wait
+        words = words[:, : int(places.max()) + 1]
+    columns = places[:, 1:].split(batch_sizes, dim=1)
+    phrases = tokens.shape[1]
+    padded = [nn.functional.pad(column, (0, phrases - column.shape[1]), value=PAD) for column in columns]
+    return words, torch.stack(padded, dim=2)
