@@ -7,6 +7,7 @@ from itertools import zip_longest
 import torch
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import Slices
@@ -185,8 +186,7 @@ def distinct(
         For every value its place among them.
     """
     ordered, order = values.sort(dim=-1)
-    is_first = torch.ones_like(ordered, dtype=torch.bool)
-    torch.ne(ordered[..., 1:], ordered[..., :-1], out=is_first[..., 1:])
+    is_first = F.pad(ordered[..., 1:] != ordered[..., :-1], (1, 0), value=True)
     rank = is_first.cumsum(dim=-1) - 1
     compact = torch.full_like(values, filler).scatter_(-1, rank, ordered)
     return compact, torch.empty_like(order).scatter_(-1, order, rank)

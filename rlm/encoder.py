@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,10 +73,38 @@ class LSTMEncoder(nn.Module):
         if torch.is_autocast_enabled(tokens.device.type):
             lower = torch.get_autocast_dtype(tokens.device.type)
             weights = tuple(weight.to(lower) for weight in weights)
+        bias = cell.bias_ih + cell.bias_hh
+        if torch.compiler.is_compiling():  # the compiler fuses the steps, and their backward pass, by itself
+            return _recurrence(self.words(packed), *weights, bias, packed != PAD, tuple(batch_sizes))
         # The recurrence takes seeds first; one model is one of them.
-        arguments = self.words(packed), *weights, cell.bias_ih + cell.bias_hh, packed != PAD
+        arguments = self.words(packed), *weights, bias, packed != PAD
         hidden, *_ = Recurrence.apply(*(argument[None] for argument in arguments), tuple(batch_sizes))
         return hidden[0]
+
+
+def _recurrence(
+    inputs: Float[Tensor, "packed word_dim"],
+    weight_ih: Float[Tensor, "gates word_dim"],
+    weight_hh: Float[Tensor, "gates dim"],
+    bias: Float[Tensor, " gates"],
+    is_word: Bool[Tensor, " packed"],
+    batch_sizes: Sequence[int],
+) -> Embeddings:
+    """`rlm.lstm.Recurrence` of one model, in as few words as possible."""
+    dim = weight_hh.shape[1]
+    steps = F.linear(inputs, weight_ih, bias.to(weight_ih.dtype)).to(bias.dtype).split(list(batch_sizes))
+    hidden = state = bias.new_zeros(0, dim)
+    for step, open_ in zip(reversed(steps), reversed(is_word[:, None].split(list(batch_sizes))), strict=True):
+        rows = len(hidden)
+        i, _, g, o = step[rows:].chunk(4, dim=1)  # the rows that begin have no state to forget
+        new_state = torch.where(open_[rows:], i.sigmoid() * g.tanh(), 0)
+        new_hidden = o.sigmoid() * new_state.tanh()
+        if rows:
+            i, f, g, o = (step[:rows] + F.linear(hidden.to(weight_hh.dtype), weight_hh)).chunk(4, dim=1)
+            state = f.sigmoid() * state + torch.where(open_[:rows], i.sigmoid() * g.tanh(), 0)
+            hidden = o.sigmoid() * state.tanh()
+        hidden, state = torch.cat([hidden, new_hidden]), torch.cat([state, new_state])
+    return hidden
 
 
 class MeanEncoder(nn.Module):

@@ -86,6 +86,7 @@ class Recurrence(Function):
         ctx.save_for_backward(words, weight_ih, weight_hh, *kept)
 
     @staticmethod
+    @torch.no_grad()
     def backward(ctx: Any, of_hidden: Tensor, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Back through the steps, from the first word to the last."""
         inputs, weight_ih, weight_hh, *kept = ctx.saved_tensors

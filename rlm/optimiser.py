@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim.adam import adam
 
 Optimizer = Literal["adam", "rowwise_adam"]
@@ -31,11 +32,6 @@ class BlockAdam:
     in_unison
         Whether all seeds always step together. Then one call serves them all, otherwise each has its own.
 
-    Attributes
-    ----------
-    weights
-        The current ones.
-
     References
     ----------
     Kingma and Ba, "Adam", ICLR 2015, algorithm 1, by ``torch.optim.adam``; the tables as in
@@ -47,13 +43,23 @@ class BlockAdam:
     ) -> None:
         self.learning_rate = learning_rate
         self.in_unison = in_unison
-        self.tables = tables
-        self.dense = [name for name in weights if name not in tables]
-        self.weights = {name: self._own(name, weight) for name, weight in weights.items()}
-        self.means = {name: self._own(name, torch.zeros_like(weight)) for name, weight in weights.items()}
-        self.squares = {name: self._own(name, torch.zeros_like(weight)) for name, weight in weights.items()}
+        self.tables = {name: _with_spare_row(weights[name]) for name in tables}
+        self.table_moments = {
+            name: (torch.zeros_like(table), torch.zeros_like(table)) for name, table in self.tables.items()
+        }
+        dense = {name: weight for name, weight in weights.items() if name not in tables}
+        self.dense = {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in dense.items()}
+        self.means, self.squares = (
+            {name: torch.zeros_like(weight) for name, weight in self.dense.items()} for _ in "12"
+        )
         # A count per seed and weight, since PyTorch's function raises each that it is given.
         self.steps = {name: weight.new_zeros(len(weight)) for name, weight in weights.items()}
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The current weights, of which the next step changes the content."""
+        seeds = len(next(iter(self.steps.values())))
+        return self.dense | {name: table[:-1].unflatten(0, (seeds, -1)) for name, table in self.tables.items()}
 
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """
@@ -72,7 +78,7 @@ class BlockAdam:
             return [tensors[name][part] for part in parts for name in self.dense]
 
         adam(
-            listed(self.weights),
+            listed(self.dense),
             [gradient.contiguous() for gradient in listed(gradients)],  # fused, it takes no heed of strides
             listed(self.means),
             listed(self.squares),
@@ -88,30 +94,30 @@ class BlockAdam:
             maximize=False,
         )
 
-    def look_up(self, name: str, words: Int64[Tensor, "seed word"]) -> Float[Tensor, "seed word dim"]:
+    def find_rows(self, name: str, words: Int64[Tensor, "seed word"]) -> Int64[Tensor, " row"]:
         """
-        Rows of a table.
+        Where the rows of words lie in a table of all seeds.
 
         Parameters
         ----------
         name
             Of the table.
         words
-            Row numbers of each seed; the number of rows where there is none.
+            Row numbers of each seed; the number of rows where there is none, which is the spare row.
 
         Returns
         -------
         torch.Tensor
-            A copy of these rows.
+            Rows of ``tables[name]``.
         """
-        return _with_spare_row(self.weights[name])[self._flat(name, words)]
+        seeds = len(words)
+        spare = len(self.tables[name]) - 1
+        rows = spare // seeds
+        first = torch.arange(0, spare, rows, device=words.device)[:, None]
+        return torch.where(words < rows, words + first, spare).flatten()
 
     def step_rows(
-        self,
-        name: str,
-        words: Int64[Tensor, "seed word"],
-        gradient: Float[Tensor, "seed word dim"],
-        present: Sequence[int],
+        self, name: str, rows: Int64[Tensor, " row"], gradient: Float[Tensor, "seed word dim"], present: Sequence[int]
     ) -> None:
         """
         Update the used rows of a table, and only their moments.
@@ -120,8 +126,8 @@ class BlockAdam:
         ----------
         name
             Of the table.
-        words
-            As in `look_up`, none twice.
+        rows
+            Used rows, see `find_rows`; none twice but the spare one, which has no gradient.
         gradient
             Of these rows.
         present
@@ -129,16 +135,16 @@ class BlockAdam:
         """
         steps = self.steps[name]
         steps[slice(None) if self.in_unison else list(present)] += 1
-        mean_rate, square_rate = (1 - beta for beta in BETAS)
         steps = steps.clamp(min=1)
         size = self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
-        table, means, squares = (_with_spare_row(state[name]) for state in (self.weights, self.means, self.squares))
-        flat = self._flat(name, words)
-        mean = means[flat].lerp_(gradient, mean_rate)
-        square = squares[flat].mul_(1 - square_rate).addcmul_(gradient, gradient, value=square_rate)
-        means[flat] = mean
-        squares[flat] = square
-        table[flat] -= size[:, None, None] * mean / square.sqrt_().add_(EPS)
+        table, (means, squares) = self.tables[name], self.table_moments[name]
+        # F.embedding and index_copy_ move whole rows, several times faster than indexing does.
+        mean, square, weight = (F.embedding(rows, part).view_as(gradient) for part in (means, squares, table))
+        mean = mean.lerp(gradient, 1 - BETAS[0])
+        square = square.lerp(gradient.square(), 1 - BETAS[1])
+        weight = weight - size[:, None, None] * mean / (square.sqrt() + EPS)
+        for part, updated in ((means, mean), (squares, square), (table, weight)):
+            part.index_copy_(0, rows, updated.flatten(0, 1))
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """
@@ -149,25 +155,17 @@ class BlockAdam:
         rows
             Their places.
         """
-        for state in (self.weights, self.means, self.squares):
-            for name, tensor in state.items():
-                state[name] = self._own(name, tensor[rows])
-        self.steps = {name: steps[rows] for name, steps in self.steps.items()}
+        seeds = len(next(iter(self.steps.values())))
 
-    def _own(self, name: str, tensor: Tensor) -> Tensor:
-        """A contiguous copy; behind that of a table lies a spare row, for what only fills up to write to."""
-        if name not in self.tables:
-            return tensor.clone(memory_format=torch.contiguous_format)
-        storage = tensor.new_zeros(tensor.shape[0] * tensor.shape[1] + 1, tensor.shape[2])
-        storage[:-1] = tensor.flatten(0, 1)
-        return storage[:-1].view(tensor.shape)
+        def kept(table: Tensor) -> Tensor:
+            return _with_spare_row(table[:-1].unflatten(0, (seeds, -1))[rows])
 
-    def _flat(self, name: str, words: Int64[Tensor, "seed word"]) -> Int64[Tensor, "seed word"]:
-        seeds, rows, _ = self.weights[name].shape
-        first = torch.arange(0, seeds * rows, rows, device=words.device)[:, None]
-        return torch.where(words < rows, words + first, seeds * rows)
+        self.tables = {name: kept(table) for name, table in self.tables.items()}
+        self.table_moments = {name: (kept(mean), kept(square)) for name, (mean, square) in self.table_moments.items()}
+        for tensors in (self.dense, self.means, self.squares, self.steps):
+            tensors.update({name: tensor[rows].contiguous() for name, tensor in tensors.items()})
 
 
 def _with_spare_row(table: Float[Tensor, "seed row dim"]) -> Float[Tensor, "rows dim"]:
-    seeds, rows, dim = table.shape
-    return table.as_strided((seeds * rows + 1, dim), (dim, 1))
+    """The rows of all seeds, and behind them one that what only fills up may write to."""
+    return F.pad(table.flatten(0, 1), (0, 0, 0, 1))

@@ -32,8 +32,9 @@ class RealTriplets:
         An epoch ends after this many triplets, a new random choice each time; all of them by default, and never
         more.
     batching
-        ``"flat"``: every triplet has its own place in the order. ``"grouped"``: the triplets of one (anchor,
-        positive) pair follow each other, so that a batch encodes fewer different phrases and costs less.
+        ``"flat"``: every triplet has its own place in the order. ``"grouped"``: the triplets of one pair of
+        anchor and positive, in either role, follow each other, so that a batch has fewer different phrases and
+        costs less.
     device
         Where the triplets are made.
     """
@@ -92,7 +93,7 @@ class RealTriplets:
 
 def triplets_per_pair(triplets: Triplets) -> int:
     """
-    How many negatives an (anchor, positive) pair has.
+    How many negatives a pair of anchor and positive has.
 
     Parameters
     ----------
@@ -108,10 +109,12 @@ def triplets_per_pair(triplets: Triplets) -> int:
 
 
 def _by_pair(triplets: Triplets) -> tuple[Triplets, Int64[np.ndarray, " pair"]]:
-    """The triplets in order of their pairs, and how many each pair has."""
-    triplets = triplets[np.lexsort((triplets[:, 1], triplets[:, 0]))]
-    is_first = np.append(True, (triplets[1:, :2] != triplets[:-1, :2]).any(axis=1))
-    return triplets, np.diff(np.append(np.flatnonzero(is_first), len(triplets)))
+    """The triplets in order of their pairs, whichever of a pair is the anchor, and how many each pair has."""
+    pairs = np.sort(triplets[:, :2], axis=1)
+    order = np.lexsort(pairs.T)
+    pairs = pairs[order]
+    is_first = np.append(True, (pairs[1:] != pairs[:-1]).any(axis=1))
+    return triplets[order], np.diff(np.append(np.flatnonzero(is_first), len(pairs)))
 
 
 class RandomTriplets:

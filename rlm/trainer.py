@@ -1,15 +1,18 @@
 """One training step of a block of seeds: forward, backward and Adam."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
+from torch.func import grad_and_value
+from torch.nn import functional as F
 
 from rlm.batching import Batch, distinct
 from rlm.block import Block, of_triplets
+from rlm.compiling import fit, static_batch_sizes, try_to_compile
 from rlm.errors import InputError
 from rlm.loss import triplet_loss
 from rlm.optimiser import BlockAdam, Optimizer
@@ -46,11 +49,25 @@ class Trainer:
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
         self.adam = BlockAdam(weights, learning_rate, self.tables, in_unison)
         self.frozen = block
+        self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
+        self.batch_sizes: tuple[int, ...] = ()
 
     @property
     def block(self) -> Block:
         """The current block; its weights change with the next step."""
         return dataclasses.replace(self.frozen, weights=self.frozen.weights | self.adam.weights)
+
+    def compile(self, sample: Iterable[Batch]) -> None:
+        """
+        Compile the step for batches like these; larger ones are trained on without.
+
+        Parameters
+        ----------
+        sample
+            Batches of the block's seeds.
+        """
+        self.batch_sizes = static_batch_sizes(sample)
+        self.compiled = try_to_compile(torch.no_grad()(self._gradients), self.frozen.device)
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """
@@ -62,6 +79,7 @@ class Trainer:
             Their places in the block.
         """
         self.adam.keep(rows)
+        self.batch_sizes = ()
         self.frozen = self.frozen.rows(rows)
 
     def train(self, batches: Iterable[Batch]) -> Float[np.ndarray, " seed"]:
@@ -99,24 +117,53 @@ class Trainer:
 
     def _step(self, batch: Batch) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]
-        trained, tokens = dict(self.adam.weights), batch.tokens
+        fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
+        if fitted:
+            loss, gradients = self.compiled(fitted.tokens, self.batch_sizes, fitted.triplets, fitted.weights)
+        else:
+            loss, gradients = self._gradients(
+                batch.tokens, batch.batch_sizes, batch.triplets, batch.weights, present, trimmed=True
+            )
+        self.adam.step(gradients, present)
+        return loss.detach()
+
+    def _gradients(
+        self,
+        tokens: Int[Tensor, "seed phrase token"],
+        batch_sizes: tuple[int, ...],
+        triplets: Int64[Tensor, "seed triplet 3"],
+        shares: Float[Tensor, "seed triplet"],
+        present: Sequence[int] = (),
+        trimmed: bool = False,
+    ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
+        """Losses and gradients; tables are updated on the spot."""
+        leaves, rows = dict(self.adam.dense), {}
         if self.tables:
             # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
-            words, tokens = _own_vocabulary(tokens, batch.batch_sizes, len(trained[min(self.tables)][0]))
-            trained |= {name: self.adam.look_up(name, words) for name in self.tables}
-        leaves = {name: weight.detach().requires_grad_() for name, weight in trained.items()}
-        block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
-        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
-            embeddings = block.embed(tokens, batch.batch_sizes).to(next(iter(leaves.values())).dtype)
-        losses = triplet_loss(*of_triplets(embeddings, batch.triplets), self.margin)
-        loss = (losses * batch.weights).sum(dim=1)
+            words, tokens = _own_vocabulary(tokens, batch_sizes, self.vocabulary_size, trimmed)
+            for name, table in self.adam.tables.items():
+                rows[name] = self.adam.find_rows(name, words)
+                leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
+
+        def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            block = Block(self.frozen.encoder, self.frozen.seeds, self.frozen.weights | leaves)
+            with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
+                embeddings = block.embed(tokens, batch_sizes)
+            embeddings = embeddings.to(next(iter(leaves.values())).dtype)
+            loss = (triplet_loss(*of_triplets(embeddings, triplets), self.margin) * shares).sum(dim=1)
+            return loss.sum(), loss
+
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
-        gradients = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
-        gradients = dict(zip(leaves, gradients, strict=True))
-        self.adam.step(gradients, present)
+        if torch.compiler.is_compiling():
+            gradients, (_, loss) = grad_and_value(total, has_aux=True)(leaves)
+        else:  # where torch.func would prepare second derivatives as well
+            leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+            value, loss = total(leaves)
+            gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+            gradients = dict(zip(leaves, gradients, strict=True))
         for name in self.tables:
-            self.adam.step_rows(name, words, gradients[name], present)
-        return loss.detach()
+            self.adam.step_rows(name, rows[name], gradients.pop(name), present)
+        return loss, gradients
 
 
 def word_tables(encoder: nn.Module) -> set[str]:
@@ -139,15 +186,15 @@ def word_tables(encoder: nn.Module) -> set[str]:
 
 
 def _own_vocabulary(
-    tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int
+    tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int, trimmed: bool
 ) -> tuple[Int64[Tensor, "seed word"], Int64[Tensor, "seed phrase token"]]:
     """The different words of each seed's batch, the empty one first, and the tokens numbered by their place there."""
     packed = [tokens[:, :rows, position] for position, rows in enumerate(batch_sizes)]
     empty = tokens.new_full((len(tokens), 1), PAD)
     words, places = distinct(torch.cat([empty, *packed], dim=1).long(), vocabulary_size)
-    if tokens.device.type == "cpu":  # elsewhere, to know how many there are would take a wait
+    if trimmed and tokens.device.type == "cpu":  # elsewhere, to know how many there are would take a wait
         words = words[:, : int(places.max()) + 1]
     columns = places[:, 1:].split(batch_sizes, dim=1)
     phrases = tokens.shape[1]
-    padded = [nn.functional.pad(column, (0, phrases - column.shape[1]), value=PAD) for column in columns]
+    padded = [F.pad(column, (0, phrases - column.shape[1]), value=PAD) for column in columns]
     return words, torch.stack(padded, dim=2)

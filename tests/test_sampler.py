@@ -170,18 +170,18 @@ class TestRealTriplets:
         assert all(set(epoch) <= set(multiset(self.TRIPLETS)) for epoch in epochs)
         assert epochs[0] != epochs[1]
 
-    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(4, 6), st.integers(7, 9)), min_size=1, unique=True))
+    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(2, 5), st.integers(6, 9)), min_size=1, unique=True))
     def test_grouped_epochs_keep_the_triplets_of_a_pair_together(self, rows):
         triplets = np.array(rows, np.int32)
         source = RealTriplets(triplets, seed=1, batching="grouped")
         epochs = [all_of(source, epoch) for epoch in (1, 2)]
         for drawn in epochs:
             assert multiset(drawn) == multiset(triplets)
-            changes = (drawn[1:, :2] != drawn[:-1, :2]).any(axis=1).sum()
-            assert changes + 1 == len({row[:2] for row in rows})
+            pairs = [frozenset(row[:2]) for row in drawn.tolist()]
+            assert len(list(itertools.groupby(pairs))) == len(set(pairs))
 
     def test_triplets_per_pair_is_the_rounded_mean(self):
-        assert triplets_per_pair(np.array([[0, 1, 2], [3, 1, 2], [0, 1, 4], [0, 1, 5], [3, 1, 6]], np.int32)) == 2
+        assert triplets_per_pair(np.array([[0, 1, 2], [3, 1, 2], [1, 0, 4], [0, 1, 5], [3, 1, 6]], np.int32)) == 2
 
     def test_size_never_exceeds_the_triplets(self):
         assert multiset(all_of(RealTriplets(self.TRIPLETS, seed=0, size=1000), 1)) == multiset(self.TRIPLETS)

@@ -1,0 +1,118 @@
+"""Compilation of a training step: static shapes, so that one graph serves a whole run."""
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from rlm.batching import Batch
+
+# Compiling takes a minute where nothing is cached; the encoders here win that back within so many triplets.
+WORTH_COMPILING = 10_000_000
+SAMPLED_BATCHES = 1000
+ROUNDED_TO = 8
+log = logging.getLogger(__name__)
+
+
+def is_worth_compiling(triplets: int, positions: int) -> bool:
+    """
+    Whether a run is long enough, and its phrases are short enough, to compile its steps.
+
+    Parameters
+    ----------
+    triplets
+        That the block will be trained on.
+    positions
+        Tokens of the longest phrase. A graph has a piece for each, so that compiling takes minutes where phrases
+        have 30, and gains little since most of its steps are then narrow.
+
+    Returns
+    -------
+    bool
+        Decided by measurement, see ``docs/performance.md``.
+    """
+    return triplets >= WORTH_COMPILING and positions <= 12
+
+
+def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:
+    """
+    Batch sizes that hold for (nearly) all batches of a run.
+
+    Parameters
+    ----------
+    batches
+        A sample of them; at most 1,000 are looked at.
+
+    Returns
+    -------
+    tuple of int
+        For each position the largest number of phrases that reach it, rounded up.
+    """
+    sizes: list[int] = []
+    for batch in islice(batches, SAMPLED_BATCHES):
+        sizes += [0] * (len(batch.batch_sizes) - len(sizes))
+        sizes[: len(batch.batch_sizes)] = map(max, sizes, batch.batch_sizes)
+    return tuple(-(-size // ROUNDED_TO) * ROUNDED_TO for size in sizes)
+
+
+def fit(batch: Batch, batch_sizes: tuple[int, ...]) -> Batch | None:
+    """
+    Bring a batch to static shapes.
+
+    Parameters
+    ----------
+    batch
+        As it comes.
+    batch_sizes
+        From `static_batch_sizes`.
+
+    Returns
+    -------
+    Batch or None
+        Filled up with empty phrases; none if it is larger somewhere.
+    """
+    if len(batch.batch_sizes) > len(batch_sizes) or any(map(int.__gt__, batch.batch_sizes, batch_sizes)):
+        return None
+    missing = len(batch_sizes) - batch.tokens.shape[2], batch_sizes[0] - batch.tokens.shape[1]
+    tokens = F.pad(batch.tokens, (0, missing[0], 0, missing[1]))
+    return dataclasses.replace(batch, tokens=tokens, batch_sizes=batch_sizes, triplets=batch.triplets.contiguous())
+
+
+def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """
+    Compile a function; it runs uncompiled, with one warning, where that turns out to be impossible.
+
+    Parameters
+    ----------
+    function
+        Of tensors with static shapes.
+    device
+        Of the tensors; on a GPU its kernels are launched together, as one CUDA graph.
+
+    Returns
+    -------
+    callable
+        Does what `function` does.
+    """
+    torch.compiler.reset()  # another block's graphs would count against PyTorch's limit of recompilations
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True, mode=mode)
+
+    def run(*arguments: Any) -> Any:  # noqa: ANN401
+        nonlocal compiled
+        if compiled is None:
+            return function(*arguments)
+        try:
+            return compiled(*arguments)
+        except RuntimeError as error:  # what PyTorch raises without a C++ compiler, or for code it cannot trace
+            compiled = None
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(f"training goes on without compilation, which failed: {reason}", stacklevel=2)
+            return function(*arguments)
+
+    return run
