@@ -54,6 +54,7 @@ class Recurrence(Function):
         dim = weight_hh.shape[2]
         kept: list[Tensor] = []
         rows_before = 0
+        hidden = state = bias[:, :, None]  # of no row yet
         for words, open_ in reversed(
             list(zip(inputs.split(batch_sizes, 1), is_word.split(batch_sizes, 1), strict=True))
         ):
@@ -67,13 +68,13 @@ class Recurrence(Function):
             gates[:, 3 * dim :].sigmoid_()
             i, f, g, o = gates.chunk(4, dim=1)
             i.mul_(open_[:, None])
-            state = i * g
+            state_before, state = state, i * g
             if rows_before:
                 state[:, :, :rows_before].addcmul_(f[:, :, :rows_before], state_before)
             squashed = state.tanh()
             hidden = o * squashed
             kept += [gates, state, squashed, hidden]
-            rows_before, state_before = rows, state
+            rows_before = rows
         return hidden.mT, *kept
 
     @staticmethod

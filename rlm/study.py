@@ -8,7 +8,9 @@ from numbers import Integral
 from typing import Literal, NamedTuple
 
 import joblib
+import numpy as np
 import pandas as pd
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from tqdm.auto import tqdm
@@ -18,13 +20,14 @@ from rlm.datasets import load
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_accuracy
-from rlm.sampler import Redraw
+from rlm.optimiser import Optimizer
+from rlm.sampler import Batching, Redraw
 from rlm.slicer import FRACTIONS, Corpus, Slices, index_corpus, slice_corpus
-from rlm.training import finetune, pretrain
+from rlm.training import Precision, finetune, pretrain
 
 Arm = Literal["scratch", "pretrained", "pretrained_once"]
 REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once"}
-LARGEST_BLOCK = 5
+LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 
 
 class StudyConfig(BaseModel):
@@ -70,6 +73,27 @@ class StudyConfig(BaseModel):
         le=100_000_000,
         description="An epoch of fine-tuning ends after at most so many triplets, a new random choice each time, so "
         "that early stopping looks often enough on large data.",
+    )
+    batching: Batching = Field(
+        "flat",
+        description="flat: triplets in random order. grouped: the triplets of a pair follow each other, so that a "
+        "batch has fewer different phrases; up to twice as fast, and another random order.",
+    )
+    optimizer: Optimizer = Field(
+        "adam",
+        description="adam, or rowwise_adam: word vectors move only in steps that use them, at a cost that does not "
+        "grow with the vocabulary.",
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="fp32, or bf16: matrix products of training steps in bfloat16; faster where hardware has it.",
+    )
+    compile: bool | None = Field(
+        None,
+        description="Compile training steps; by default where a run is long enough to win back the minute it takes.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train; auto takes a GPU where there is one. The random draws are the same."
     )
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
     fractions: tuple[float, float, float] = Field(
@@ -219,10 +243,13 @@ def iter_study(
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     corpus = index_corpus(load(config.dataset) if data is None else data, config.max_tokens)
     _slices(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
-    blocks = [list(map(int, seeds[i : i + LARGEST_BLOCK])) for i in range(0, len(seeds), LARGEST_BLOCK)]
+    device = _device(config)
+    largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
+    blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // largest))]
     # Block by block, so that a study that is stopped early has pairs.
     tasks = [(arm, block) for block in blocks for arm in config.arms]
-    run = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    processes = n_jobs if device.type == "cpu" else 1  # a GPU serves one process best
+    run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
     with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
         for result in run(joblib.delayed(run_block)(config, corpus, arm, block, make_encoder) for arm, block in tasks):
             bar.update(len(result.results))
@@ -259,15 +286,10 @@ def run_block(
     """
     start = time.perf_counter()
     slices = _slices(config, corpus, seeds)
-    shared = {
-        "margin": config.margin,
-        "learning_rate": config.learning_rate,
-        "batch_size": config.batch_size,
-        "epoch_triplets": config.epoch_triplets,
-        "progress": False,
-    }
+    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
+    shared = {name: getattr(config, name) for name in names} | {"progress": False}
     make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
-    block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds)
+    block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(_device(config))
     pretraining = pd.DataFrame()
     if arm in REDRAW:
         block, pretraining = pretrain(
@@ -306,3 +328,20 @@ def _slices(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[S
     if config.split == "fixed":
         return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
     return [slice_corpus(corpus, seed, **settings) for seed in seeds]
+
+
+def _device(config: StudyConfig) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:
+    """How many seeds half of the GPU's free memory holds: weights, moments, gradients, and what a step keeps."""
+    free, _ = torch.cuda.mem_get_info(device)
+    weights = len(corpus.phrases.words) * config.word_dim + 8 * config.dim * (config.word_dim + config.dim)
+    positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
+    floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
+    return max(1, free // (2 * 4 * floats))

@@ -59,7 +59,9 @@ class Trainer:
 
     def compile(self, sample: Iterable[Batch]) -> None:
         """
-        Compile the step for batches like these; larger ones are trained on without.
+        Compile forward, backward and the tables' update into one graph, for batches like these.
+
+        Larger batches, and those in which a seed has no triplets, are trained on without it.
 
         Parameters
         ----------
@@ -69,9 +71,15 @@ class Trainer:
         self.batch_sizes = static_batch_sizes(sample)
         self.compiled = try_to_compile(torch.no_grad()(self._gradients), self.frozen.device)
 
+    @property
+    def largest_to_shrink_to(self) -> int:
+        """With how few seeds to go on, at most, so that leaving the others out pays: compiled, half of them."""
+        seeds = len(self.frozen.seeds)
+        return seeds // 2 if self.batch_sizes else seeds - 1
+
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """
-        Go on with some of the seeds.
+        Go on with some of the seeds, without compilation, which would have to be done again.
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ from tqdm.auto import trange
 
 from rlm.batching import PhraseTable, epoch_batches, one_batch
 from rlm.block import Block, of_triplets
+from rlm.compiling import is_worth_compiling
 from rlm.evaluation import embed, one_per_seed, split_batch, triplet_accuracy
 from rlm.loss import squared_distance, triplet_loss
 from rlm.optimiser import Optimizer
@@ -36,6 +37,7 @@ def pretrain(
     batching: Batching = "flat",
     optimizer: Optimizer = "adam",
     precision: Precision = "fp32",
+    compile: bool | None = None,
     progress: bool = True,
 ) -> tuple[Block, pd.DataFrame]:
     """
@@ -72,6 +74,9 @@ def pretrain(
         random anchor and positive, see `RealTriplets`.
     optimizer, precision
         See `Trainer`.
+    compile
+        Whether to compile the step, see `Trainer.compile`; by default where the run is long enough to win back
+        what that takes, see `is_worth_compiling`.
     progress
         Show a progress bar.
 
@@ -92,6 +97,8 @@ def pretrain(
         per_pair = 1 if batching == "flat" else triplets_per_pair(one.train)
         sources.append(RandomTriplets(one.components, seed, size, redraw, per_pair, block.device))
     trainer = Trainer(block, learning_rate, margin, optimizer, precision, _same_size(sources))
+    if _compiles(compile, sources, table, epochs):
+        trainer.compile(epoch_batches(sources, table, 1, batch_size))
     history = [_diagnose(block, sources, table, margin)]
     for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
         trainer.train(epoch_batches(sources, table, epoch, batch_size))
@@ -112,6 +119,7 @@ def finetune(
     batching: Batching = "flat",
     optimizer: Optimizer = "adam",
     precision: Precision = "fp32",
+    compile: bool | None = None,
     progress: bool = True,
 ) -> tuple[Block, pd.DataFrame]:
     """
@@ -135,6 +143,9 @@ def finetune(
         ``"flat"`` or ``"grouped"``, see `RealTriplets`.
     optimizer, precision
         See `Trainer`.
+    compile
+        Whether to compile the step, see `Trainer.compile`; by default where the run is long enough to win back
+        what that takes, see `is_worth_compiling`.
 
     Returns
     -------
@@ -151,10 +162,13 @@ def finetune(
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
     trainer = Trainer(block, learning_rate, margin, optimizer, precision, _same_size(sources))
+    if _compiles(compile, sources, table, min(max_epochs, 2 * patience)):
+        trainer.compile(epoch_batches(sources, table, 1, batch_size))
     best = {name: weight.clone() for name, weight in block.weights.items()}
     best_accuracy = np.full(len(mine), -np.inf)
     best_epoch = np.zeros(len(mine), int)
-    running = np.arange(len(mine))
+    is_running = np.ones(len(mine), bool)
+    rows = np.arange(len(mine))  # of the block, in the trainer
     validation = split_batch(block, mine, "validation")
     history = []
     for epoch in trange(max_epochs + 1, desc="fine-tuning", unit="epoch", disable=not progress, leave=False):
@@ -163,24 +177,33 @@ def finetune(
         else:
             loss = trainer.train(epoch_batches(sources, table, epoch, batch_size))
         accuracy = triplet_accuracy(embed(trainer.block, validation), validation)
-        history.append(_per_seed(trainer.block, epoch, loss=loss, validation_accuracy=accuracy))
+        history.append(_per_seed(trainer.block, epoch, loss=loss, validation_accuracy=accuracy)[is_running[rows]])
 
-        is_better = accuracy > best_accuracy[running]
-        improved = running[is_better]
+        is_better = is_running[rows] & (accuracy > best_accuracy[rows])
+        improved = rows[is_better]
         best_accuracy[improved], best_epoch[improved] = accuracy[is_better], epoch
         for name, weight in trainer.block.weights.items():
             best[name][improved] = weight[is_better]
-        goes_on = epoch - best_epoch[running] < patience
-        if not goes_on.any():
+        is_running &= epoch - best_epoch < patience
+        if not is_running.any():
             break
-        if not goes_on.all():  # who has stopped leaves the block, and costs nothing any more
-            running = running[goes_on]
-            trainer.keep(np.flatnonzero(goes_on))
-            sources = [sources[place] for place in np.flatnonzero(goes_on)]
-            theirs = [mine[row] for row in running]
+        stay = np.flatnonzero(is_running[rows])
+        if len(stay) <= trainer.largest_to_shrink_to:
+            rows = rows[stay]
+            trainer.keep(stay)
+            sources = [sources[place] for place in stay]
+            theirs = [mine[row] for row in rows]
             table = PhraseTable(theirs, block.device)
             validation = split_batch(trainer.block, theirs, "validation")
     return dataclasses.replace(block, weights=best), pd.concat(history, ignore_index=True)
+
+
+def _compiles(
+    compile: bool | None, sources: Sequence[RealTriplets | RandomTriplets], table: PhraseTable, epochs: int
+) -> bool:
+    if compile is None:
+        return is_worth_compiling(epochs * sum(map(len, sources)), table.tokens[0].shape[1])
+    return compile
 
 
 def _same_size(sources: Sequence[RealTriplets | RandomTriplets]) -> bool:

@@ -131,8 +131,8 @@ class TestStudy:
         assert "paired seeds" in printed
 
     def test_interrupted_without_pairs_it_shows_the_table(self, rlm_command, pairs, interrupt_after):
-        interrupt_after(3, lost=[0])  # pretrained 3 to 5 and scratch 0 to 2
-        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 6, *QUICK)
+        interrupt_after(3, lost=[0])  # one block of each arm, of different seeds
+        code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 12, *QUICK)
         assert code == 0
         assert "scratch" in printed
 

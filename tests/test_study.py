@@ -227,11 +227,12 @@ class TestInterruption:
 
         return interrupt_after
 
-    def test_keeps_the_finished_blocks(self, interrupt_after, results):
+    def test_keeps_the_finished_blocks(self, interrupt_after, results, monkeypatch):
+        monkeypatch.setattr(rlm.study, "LARGEST_BLOCK", 3)
         finished = interrupt_after(4)
         with pytest.warns(UserWarning, match="the 4 blocks of seeds that were finished"):
             kept = quickly(small(arms=ARMS), 6)
-        assert len(kept) == sum(len(block.results) for block in finished) == 16
+        assert len(kept) == sum(len(block.results) for block in finished) == 12
         rows = pd.MultiIndex.from_frame(kept[["arm", "seed"]])
         same = results.set_index(["arm", "seed"]).loc[rows].reset_index()
         pd.testing.assert_frame_equal(numbers(kept), numbers(same))

@@ -1,0 +1,165 @@
+"""What is timed: each trains without end on the same triplets, one process on one core."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import rlm
+from rlm.batching import PhraseTable, epoch_batches
+from rlm.block import init_block
+from rlm.sampler import RealTriplets
+from rlm.slicer import Slices
+from rlm.trainer import Trainer
+
+WORD_DIM, DIM, BATCH, MARGIN, RATE = 32, 64, 150, 0.5, 1e-3
+EPOCH = 20_000
+
+
+@cache
+def slices_of(dataset: str) -> Slices:
+    return rlm.slice_corpus(rlm.index_corpus(rlm.load(dataset)), seed=0)
+
+
+class HandEncoder(nn.Module):
+    """What one writes by hand: padded tokens, nn.LSTM or a masked mean."""
+
+    def __init__(self, encoder: str, vocabulary_size: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary_size, WORD_DIM, padding_idx=0)
+        self.lstm = nn.LSTM(WORD_DIM, DIM, batch_first=True) if encoder == "lstm" else None
+        self.output = nn.Linear(WORD_DIM, DIM) if encoder == "mean" else None
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        if self.lstm is not None:
+            return self.lstm(self.words(tokens))[0][torch.arange(len(tokens)), lengths - 1]
+        return self.output(self.words(tokens).sum(dim=1) / lengths[:, None])
+
+
+def hand_loop(dataset: str, encoder: str, loss: str = "by hand") -> Iterator[int]:
+    """A pre-tokenised loop with fused Adam; the loss by hand, or pytorch-metric-learning's."""
+    slices = slices_of(dataset)
+    tokens = torch.from_numpy(slices.tokens)
+    lengths = torch.from_numpy(slices.phrases.lengths).long()
+    # Read forwards here: the same work, and nn.LSTM's own direction.
+    model = HandEncoder(encoder, slices.vocabulary_size)
+    optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
+    if loss == "pml":
+        from pytorch_metric_learning.distances import LpDistance
+        from pytorch_metric_learning.losses import TripletMarginLoss
+
+        distance = LpDistance(normalize_embeddings=False, power=2)
+        criterion = TripletMarginLoss(margin=MARGIN, distance=distance)
+    triplets = torch.from_numpy(slices.train)
+    while True:
+        for rows in triplets[torch.randperm(len(triplets))[:EPOCH]].long().split(BATCH):
+            phrases = rows.T.reshape(-1)
+            longest = int(lengths[phrases].max())
+            embeddings = model(tokens[phrases, :longest], lengths[phrases])
+            if loss == "pml":
+                n = len(rows)
+                places = torch.arange(3 * n)
+                value = criterion(embeddings, places, indices_tuple=(places[:n], places[n : 2 * n], places[2 * n :]))
+            else:
+                anchor, positive, negative = embeddings.chunk(3)
+                gap = (anchor - positive).square().sum(1) - (anchor - negative).square().sum(1)
+                value = F.relu(gap + MARGIN).mean()
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            yield len(rows)
+
+
+def sentence_transformers(dataset: str, encoder: str) -> Iterator[int]:
+    """Its trainer, on the texts of the same triplets; a step is counted when the trainer says that it ends."""
+    os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true", TOKENIZERS_PARALLELISM="false")
+    import threading
+    from queue import Queue
+
+    import transformers
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+    )
+    from sentence_transformers.sentence_transformer.modules import LSTM, Dense, Pooling, WordEmbeddings
+    from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
+
+    transformers.logging.set_verbosity_error()
+    slices = slices_of(dataset)
+    words = np.array(["", "", *slices.phrases.words], dtype=object)
+    texts = [" ".join(words[row[row > 0]]) for row in slices.phrases.tokens]
+    chosen = np.random.default_rng(0).permutation(len(slices.train))[:EPOCH]
+    columns = {
+        name: [texts[phrase] for phrase in slices.train[chosen, place]]
+        for place, name in enumerate(("anchor", "positive", "negative"))
+    }
+    vocabulary = list(dict.fromkeys(words[2:]))
+    tokenizer = WhitespaceTokenizer(vocabulary, stop_words=set(), do_lower_case=False)
+    vectors = np.random.default_rng(0).normal(0, 0.1, (len(vocabulary), WORD_DIM)).astype("float32")
+    modules = [WordEmbeddings(tokenizer, vectors, update_embeddings=True)]
+    if encoder == "lstm":
+        modules += [LSTM(WORD_DIM, DIM, bidirectional=False), Pooling(DIM, pooling_mode="mean")]
+    else:
+        modules += [Pooling(WORD_DIM, pooling_mode="mean"), Dense(WORD_DIM, DIM, activation_function=nn.Identity())]
+    model = SentenceTransformer(modules=modules, device="cpu")
+    done: Queue[int] = Queue(maxsize=1)  # the trainer waits until its step has been counted
+
+    class Count(transformers.TrainerCallback):
+        def on_step_end(self, *_: object, **__: object) -> None:
+            done.put(BATCH)
+
+    arguments = SentenceTransformerTrainingArguments(
+        tempfile.mkdtemp(),
+        num_train_epochs=10_000,
+        per_device_train_batch_size=BATCH,
+        dataloader_drop_last=True,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        learning_rate=RATE,
+    )
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(columns),
+        loss=losses.TripletLoss(model, triplet_margin=MARGIN),
+        callbacks=[Count()],
+    )
+    threading.Thread(target=trainer.train, daemon=True).start()
+    while True:
+        yield done.get()
+
+
+def ours(
+    dataset: str,
+    encoder: str,
+    seeds: int,
+    batching: str = "flat",
+    optimizer: str = "adam",
+    precision: str = "fp32",
+    compile: bool = False,
+) -> Iterator[int]:
+    """A block of seeds, as a study trains it."""
+    slices = slices_of(dataset)
+    block = init_block(lambda: rlm.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds))
+    sources = [RealTriplets(slices.train, seed, EPOCH, batching) for seed in range(seeds)]
+    table = PhraseTable([slices] * seeds)
+    trainer = Trainer(block, RATE, MARGIN, optimizer, precision, in_unison=True)
+    if compile:
+        trainer.compile(epoch_batches(sources, table, 1, BATCH))
+    epoch = 0
+    while True:
+        epoch += 1
+        for batch in epoch_batches(sources, table, epoch, BATCH):
+            trainer.train([batch])
+            yield sum(batch.sizes)

@@ -1,0 +1,111 @@
+"""Triplets per second of a whole machine: ours beside its peers, every contestant on all cores, in turns."""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks import contestants
+
+RUNNING: list[Iterator[int]] = []
+
+
+def settings(encoder: str, dataset: str) -> dict[str, tuple[str, dict]]:
+    """Name of each contestant, the generator that trains it, and its arguments."""
+    common = {"dataset": dataset, "encoder": encoder}
+    found = {
+        "hand loop": ("hand_loop", common),
+        "pytorch-metric-learning": ("hand_loop", common | {"loss": "pml"}),
+        "sentence-transformers": ("sentence_transformers", common),
+    }
+    seeds = {"lstm": 8, "mean": 16}[encoder]
+    chosen = [
+        ("flat", "adam", "fp32", False),
+        ("flat", "adam", "fp32", True),
+        ("grouped", "adam", "fp32", False),
+        ("grouped", "rowwise_adam", "fp32", True),
+        ("grouped", "rowwise_adam", "bf16", True),
+    ]
+    for batching, optimizer, precision, compile in chosen:
+        if compile and (encoder, dataset) == ("lstm", "chatterbot-english"):
+            continue  # minutes of compilation for 32 positions, see rlm.compiling
+        name = ", ".join(["rlm", batching, optimizer, precision, "compiled" if compile else "eager"])
+        arguments = {"seeds": seeds, "batching": batching, "optimizer": optimizer, "precision": precision}
+        found[name] = ("ours", common | arguments | {"compile": compile})
+    return found
+
+
+def measure(function: str, arguments: dict, seconds: float) -> float:
+    """Triplets per second of this process, whose contestant goes on where it stopped last time."""
+    torch.set_num_threads(1)
+    if not RUNNING:
+        RUNNING.append(getattr(contestants, function)(**arguments))
+        for _ in range(20):
+            next(RUNNING[0])
+    start, triplets = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        triplets += next(RUNNING[0])
+    return triplets / (time.perf_counter() - start)
+
+
+def matrix_rate(seconds: float) -> float:
+    """GFLOP/s of this process on 2048 x 2048 matrices in fp32."""
+    torch.set_num_threads(1)
+    left, right = torch.randn(2, 2048, 2048)
+    start, products = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        left @ right
+        products += 1
+    return 2 * 2048**3 * products / (time.perf_counter() - start) / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--datasets", nargs="+", default=["pqa", "chatterbot-english"])
+    parser.add_argument("--encoders", nargs="+", default=["lstm", "mean"])
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    os.environ["OMP_NUM_THREADS"] = "1"  # also for threads that a trainer starts
+
+    def pools() -> list[ProcessPoolExecutor]:
+        return [ProcessPoolExecutor(1, mp_context=get_context("spawn")) for _ in range(cores)]
+
+    def on_all_cores(pools: list[ProcessPoolExecutor], function: Callable[..., float], *arguments: object) -> float:
+        return sum(future.result() for future in [pool.submit(function, *arguments) for pool in pools])
+
+    rows = []
+    for dataset in options.datasets:
+        for encoder in options.encoders:
+            field = settings(encoder, dataset)
+            # Each contestant keeps its processes for all rounds, one per core, so that it compiles once.
+            homes = {name: pools() for name in [*field, "matrix"]}
+            for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
+                seconds = options.seconds if round_ >= 0 else 0.5
+                rate = on_all_cores(homes["matrix"], matrix_rate, 0.5)
+                for name, (function, arguments) in field.items():
+                    speed = on_all_cores(homes[name], measure, function, arguments, seconds)
+                    if round_ >= 0:
+                        row = {"dataset": dataset, "encoder": encoder, "contestant": name, "round": round_}
+                        rows.append(row | {"triplets_per_second": speed, "gflops": rate})
+            for home in homes.values():
+                for pool in home:
+                    pool.shutdown(cancel_futures=True)
+            table = pd.DataFrame(rows).query("dataset == @dataset and encoder == @encoder")
+            speeds = table.groupby("contestant", sort=False)["triplets_per_second"].agg(["median", "min", "max"])
+            print(f"\n{dataset}, {encoder}: triplets per second, {cores} processes of one thread")
+            print(speeds.round(-2).astype(int).to_string(), flush=True)
+    options.out.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

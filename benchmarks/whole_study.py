@@ -1,0 +1,105 @@
+"""Time to verdict of a whole study: ours beside the loop that one writes by hand, seed by seed, under joblib."""
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+import rlm
+from benchmarks.contestants import HandEncoder, slices_of
+from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.seeding import stream
+
+
+def train(model: HandEncoder, optimizer: torch.optim.Optimizer, chunks: object, tokens: object, lengths: object) -> None:
+    for rows in chunks:
+        phrases = rows.T.reshape(-1).long()
+        anchor, positive, negative = model(tokens[phrases, : int(lengths[phrases].max())], lengths[phrases]).chunk(3)
+        gap = (anchor - positive).square().sum(1) - (anchor - negative).square().sum(1)
+        optimizer.zero_grad()
+        F.relu(gap + 0.5).mean().backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def accuracy(model: HandEncoder, triplets: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> float:
+    phrases, places = triplets.unique(return_inverse=True)
+    parts = [model(tokens[part, : int(lengths[part].max())], lengths[part]) for part in phrases.split(512)]
+    anchor, positive, negative = torch.cat(parts)[places].unbind(1)
+    right = (anchor - positive).square().sum(1) < (anchor - negative).square().sum(1)
+    return right.float().mean().item()
+
+
+def one_seed(config: rlm.StudyConfig, arm: str, seed: int) -> dict:
+    """One run as a careful person writes it: nn.LSTM, padded batches, fused Adam, early stopping."""
+    torch.set_num_threads(1)
+    slices = slices_of(config.dataset)
+    tokens = torch.from_numpy(slices.tokens)
+    lengths = torch.from_numpy(slices.phrases.lengths).long()
+    torch.manual_seed(int(stream(seed, "init").integers(2**63)))
+    model = HandEncoder("lstm", slices.vocabulary_size)
+    if arm == "pretrained":
+        optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
+        source = RandomTriplets(slices.components, seed, len(slices.train))
+        for epoch in range(1, config.pretrain_epochs + 1):
+            train(model, optimizer, source.epoch(epoch, config.batch_size), tokens, lengths)
+    optimizer = torch.optim.Adam(model.parameters(), config.learning_rate, fused=True)
+    source = RealTriplets(slices.train, seed, config.epoch_triplets)
+    validation, test = (torch.from_numpy(getattr(slices, split)).long() for split in ("validation", "test"))
+    best, best_epoch, weights = accuracy(model, validation, tokens, lengths), 0, copy.deepcopy(model.state_dict())
+    for epoch in range(1, config.max_epochs + 1):
+        train(model, optimizer, source.epoch(epoch, config.batch_size), tokens, lengths)
+        found = accuracy(model, validation, tokens, lengths)
+        if found > best:
+            best, best_epoch, weights = found, epoch, copy.deepcopy(model.state_dict())
+        if epoch - best_epoch >= config.patience:
+            break
+    model.load_state_dict(weights)
+    return {"arm": arm, "seed": seed, "test_accuracy": accuracy(model, test, tokens, lengths)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--max-epochs", type=int, default=20)
+    parser.add_argument("--patience", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    config = rlm.StudyConfig(pretrain_epochs=10, max_epochs=options.max_epochs, patience=options.patience)
+    slices_of(config.dataset)
+    # Processes start, and import what they need, before the clock does.
+    joblib.Parallel(n_jobs=-1)(joblib.delayed(slices_of)(config.dataset) for _ in range(8))
+    start = time.perf_counter()
+    ours = rlm.run_study(config, options.seeds, progress=False)
+    our_seconds = time.perf_counter() - start
+    print(f"rlm: {our_seconds:.0f} s; {rlm.compare(ours, 'pretrained').headline}", flush=True)
+    start = time.perf_counter()
+    runs = [(arm, seed) for seed in range(options.seeds) for arm in config.arms]
+    by_hand = joblib.Parallel(n_jobs=-1)(joblib.delayed(one_seed)(config, arm, seed) for arm, seed in runs)
+    hand_seconds = time.perf_counter() - start
+    pairs = pd.DataFrame(by_hand).merge(ours, on=["arm", "seed"], suffixes=("_by_hand", ""))
+    difference = (pairs["test_accuracy"] - pairs["test_accuracy_by_hand"]).to_numpy()
+    half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
+    result = {
+        "pairs": options.seeds,
+        "rlm_seconds": our_seconds,
+        "hand_seconds": hand_seconds,
+        "ratio": hand_seconds / our_seconds,
+        "accuracy_rlm": pairs["test_accuracy"].mean(),
+        "accuracy_by_hand": pairs["test_accuracy_by_hand"].mean(),
+        "difference": [difference.mean(), difference.mean() - half, difference.mean() + half],
+        "settings": f"pre-training 10 epochs, at most {options.max_epochs} epochs, patience {options.patience}",
+    }
+    print(json.dumps(result, indent=1))
+    options.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
