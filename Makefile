@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test lab lint clean
+.PHONY: help setup report test bench lab lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,14 @@ report: $(READY) ## Run the notebooks and write reports/index.html
 
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest
+
+bench: $(READY) ## Time training beside its peers, write docs/performance.md (half an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	mkdir -p docs/benchmarks
+	$(BIN)/python -m benchmarks.peers --out docs/benchmarks/peers.json
+	$(BIN)/python -m benchmarks.whole_study --out docs/benchmarks/study.json
+	$(BIN)/python -m benchmarks.growth --out docs/benchmarks/growth.json
+	$(BIN)/python -m benchmarks.performance docs/benchmarks
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -18,7 +18,9 @@ from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.seeding import stream
 
 
-def train(model: HandEncoder, optimizer: torch.optim.Optimizer, chunks: object, tokens: object, lengths: object) -> None:
+def train(
+    model: HandEncoder, optimizer: torch.optim.Optimizer, chunks: object, tokens: object, lengths: object
+) -> None:
     for rows in chunks:
         phrases = rows.T.reshape(-1).long()
         anchor, positive, negative = model(tokens[phrases, : int(lengths[phrases].max())], lengths[phrases]).chunk(3)
@@ -68,8 +70,8 @@ def one_seed(config: rlm.StudyConfig, arm: str, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--max-epochs", type=int, default=20)
-    parser.add_argument("--patience", type=int, default=5)
+    parser.add_argument("--max-epochs", type=int, default=12)
+    parser.add_argument("--patience", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     config = rlm.StudyConfig(pretrain_epochs=10, max_epochs=options.max_epochs, patience=options.patience)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from rlm.batching import Batch
 
 # Compiling takes a minute where nothing is cached; the encoders here win that back within so many triplets.
-WORTH_COMPILING = 10_000_000
+WORTH_COMPILING = 5_000_000
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
 log = logging.getLogger(__name__)

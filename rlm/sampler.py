@@ -83,11 +83,13 @@ class RealTriplets:
     def _order(self, epoch: int) -> Int[np.ndarray, " triplet"]:
         generator = stream(self.seed, "order", epoch)
         if self.lengths is None:
-            return generator.permutation(len(self.triplets))[: self.size]
+            return generator.choice(len(self.triplets), self.size, replace=False)
         groups = generator.permutation(len(self.lengths))
+        ends = self.lengths[groups].cumsum()
+        groups = groups[: np.searchsorted(ends, self.size) + 1]  # as many as fill the epoch
         lengths = self.lengths[groups]
         starts = (self.lengths.cumsum() - self.lengths)[groups]
-        within = np.arange(len(self.triplets)) - np.repeat(lengths.cumsum() - lengths, lengths)
+        within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         return (np.repeat(starts, lengths) + within)[: self.size]
 
 

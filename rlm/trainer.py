@@ -32,7 +32,8 @@ class Trainer:
     margin
         Of the triplet loss.
     optimizer
-        ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`.
+        ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
+        then sees a batch's own numbering of words, with 0 for padding as always.
     precision
         ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32.
     in_unison
@@ -126,12 +127,8 @@ class Trainer:
     def _step(self, batch: Batch) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]
         fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
-        if fitted:
-            loss, gradients = self.compiled(fitted.tokens, self.batch_sizes, fitted.triplets, fitted.weights)
-        else:
-            loss, gradients = self._gradients(
-                batch.tokens, batch.batch_sizes, batch.triplets, batch.weights, present, trimmed=True
-            )
+        step, batch, trimmed = (self.compiled, fitted, False) if fitted else (self._gradients, batch, True)
+        loss, gradients = step(batch.tokens, batch.batch_sizes, batch.triplets, batch.weights, present, trimmed)
         self.adam.step(gradients, present)
         return loss.detach()
 
@@ -141,8 +138,8 @@ class Trainer:
         batch_sizes: tuple[int, ...],
         triplets: Int64[Tensor, "seed triplet 3"],
         shares: Float[Tensor, "seed triplet"],
-        present: Sequence[int] = (),
-        trimmed: bool = False,
+        present: Sequence[int],
+        trimmed: bool,
     ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
         """Losses and gradients; tables are updated on the spot."""
         leaves, rows = dict(self.adam.dense), {}

@@ -1,0 +1,118 @@
+"""Write docs/performance.md and its figures from what the benchmarks measured."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+import torch
+
+
+def machine() -> str:
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    flags = Path("/proc/cpuinfo").read_text()
+    bf16 = "with" if "avx512_bf16" in flags or "amx_bf16" in flags else "without"
+    cpu = names[0] if names else platform.processor()
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{os.cpu_count()} cores of {cpu}, {bf16} bf16 instructions; {versions}"
+
+
+def peers_tables(rows: pd.DataFrame) -> str:
+    parts = []
+    for (dataset, encoder), group in rows.groupby(["dataset", "encoder"], sort=False):
+        wide = group.pivot(index="round", columns="contestant", values="triplets_per_second")[group.contestant.unique()]
+        table = pd.DataFrame(
+            {
+                "triplets/s": wide.median().round(-2).astype(int),
+                "min": wide.min().round(-2).astype(int),
+                "max": wide.max().round(-2).astype(int),
+                # Round by round, so that a slow minute of the machine slows both sides of a ratio.
+                "x hand loop": wide.div(wide["hand loop"], axis=0).median().round(2),
+                "x sentence-transformers": wide.div(wide["sentence-transformers"], axis=0).median().round(1),
+            }
+        )
+        gflops = group.groupby("round").gflops.first()
+        parts.append(
+            f"### `{encoder}`, {dataset}\n\n{table.to_markdown()}\n\n"
+            f"Matrix products in the same rounds: {gflops.median():.0f} GFLOP/s fp32 "
+            f"({gflops.min():.0f}-{gflops.max():.0f})."
+        )
+    return "\n\n".join(parts)
+
+
+def growth_figure(rows: pd.DataFrame, out: Path) -> None:
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for axis, what, label in zip(
+        axes, ("seeds", "random triplets", "words"), ("seeds", "random triplets", "words"), strict=True
+    ):
+        part = rows[rows.what.str.startswith(what)]
+        sns.lineplot(part, x="size", y="seconds", hue="what", marker="o", ax=axis, legend=what == "words")
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds")
+        if what == "words":
+            axis.get_legend().set_title("")
+    figure.savefig(out, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    options = parser.parse_args()
+    peers = pd.DataFrame(json.loads((options.folder / "peers.json").read_text()))
+    study = json.loads((options.folder / "study.json").read_text())
+    growth = pd.DataFrame(json.loads((options.folder / "growth.json").read_text()))
+    growth_figure(growth, options.docs / "growth.png")
+    seeds = growth[growth.what == "seeds"].set_index("size").seconds
+    low, high = study["difference"][1:]
+    per_seed = pd.DataFrame({"seconds": seeds.round(1), "seconds per seed": (seeds / seeds.index).round(2)})
+    rest = growth[growth.what != "seeds"].drop(columns="drawn").round(1)
+    text = f"""# Performance
+
+Printed by `make bench` on {datetime.date.today()}: {machine()}.
+
+A contestant runs on all cores at once, as processes of one thread, end to end: batches are built, gradients taken,
+weights updated. Contestants take turns, round by round; a ratio is the median over rounds. Word vectors of 32,
+embeddings of 64, batches of 150 triplets, Adam.
+
+{peers_tables(peers)}
+
+## A whole study
+
+{study["pairs"]} pairs of the English chat corpus, `lstm`, {study["settings"]}; both on all cores.
+
+| | seconds | mean test accuracy |
+| --- | --- | --- |
+| rlm | {study["rlm_seconds"]:.0f} | {study["accuracy_rlm"]:.3f} |
+| hand loop, seed by seed, joblib | {study["hand_seconds"]:.0f} | {study["accuracy_by_hand"]:.3f} |
+
+{study["ratio"]:.1f} times faster. Accuracy by rlm minus accuracy by hand, paired by arm and seed:
+{study["difference"][0]:+.4f} [{low:+.4f}, {high:+.4f}].
+
+## Growth
+
+![Seconds against seeds, random triplets and words](growth.png)
+
+Seeds (two epochs of fine-tuning on the chat corpus, `lstm`, eager):
+
+{per_seed.to_markdown()}
+
+Twenty epochs of random triplets drawn, and 200 steps of `mean` with so many words; megabytes are what the process
+grew by:
+
+{rest.to_markdown(index=False)}
+"""
+    (options.docs / "performance.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What makes training fast must not change what is trained: optimisers, grouping, precision, compilation, devices."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import topic_pairs
+
+import rlm
+from rlm import compiling
+from rlm.batching import PhraseTable, distinct, epoch_batches
+from rlm.block import init_block
+from rlm.compiling import fit, static_batch_sizes
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.sampler import RealTriplets
+from rlm.training import finetune, pretrain
+
+both = pytest.mark.parametrize("kind", ENCODERS)
+SETTINGS = {"max_epochs": 4, "batch_size": 15, "learning_rate": 1e-2, "progress": False}
+
+
+def new_block(slices, kind="mean", seeds=(0, 1, 2), dtype=torch.float32):
+    return init_block(lambda: ENCODERS[kind](slices.vocabulary_size, 4, 5).to(dtype), seeds)
+
+
+def loss_of(twin, slices, triplets):
+    anchor, positive, negative = (twin(torch.from_numpy(slices.tokens[column])) for column in triplets.T)
+    return ((anchor - positive).square().sum(1) - (anchor - negative).square().sum(1) + 0.5).relu().mean()
+
+
+@both
+@pytest.mark.parametrize("batching", ["flat", "grouped"])
+def test_rowwise_adam_is_torchs_sparse_adam(kind, batching, unequal_slices, torch_twin):
+    block = new_block(unequal_slices[0], kind, dtype=torch.float64)
+    settings = SETTINGS | {"optimizer": "rowwise_adam", "batching": batching}
+    _, history = finetune(block, unequal_slices, **settings)
+    for row, (seed, one) in enumerate(zip(block.seeds, unequal_slices, strict=True)):
+        twin = torch_twin(kind, {name: weight[row] for name, weight in block.weights.items()})
+        twin.words.sparse = True
+        optimizers = [
+            torch.optim.SparseAdam(twin.words.parameters(), lr=1e-2),
+            torch.optim.Adam(twin.layer.parameters(), lr=1e-2),
+        ]
+        order = RealTriplets(one.train, seed, batching=batching)
+        for epoch in range(1, 5):
+            total = 0.0
+            for triplets in order.epoch(epoch, 15):
+                twin.zero_grad()
+                loss = loss_of(twin, one, triplets)
+                loss.backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+                total += loss.item() * len(triplets)
+            found = history.query("seed == @seed and epoch == @epoch").loss.item()
+            assert found == pytest.approx(total / len(order), abs=1e-6)
+
+
+@both
+@pytest.mark.parametrize("optimizer", ["adam", "rowwise_adam"])
+def test_seeds_in_unison_train_as_alone(kind, optimizer, slices):
+    """Of one split all seeds step together, by one call; alone each is its own block."""
+    settings = SETTINGS | {"optimizer": optimizer}
+    # In double precision: Adam magnifies the rounding of a gradient that is zero, as that of the mean's bias.
+    together, _ = finetune(new_block(slices, kind, dtype=torch.float64), slices, **settings)
+    for row in range(3):
+        alone, _ = finetune(new_block(slices, kind, (row,), torch.float64), slices, **settings)
+        for name, weight in alone.weights.items():
+            torch.testing.assert_close(weight[0], together.weights[name][row], rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_rounds_products_but_keeps_weights(slices):
+    block = new_block(slices, "lstm")
+    (low, found), (_, expected) = (
+        finetune(block, slices, precision=precision, **SETTINGS) for precision in ("bf16", "fp32")
+    )
+    assert all(weight.dtype == torch.float32 for weight in low.weights.values())
+    difference = (found.loss - expected.loss).abs()
+    assert 0 < difference.max() < 0.02
+
+
+def test_distinct_is_unique():
+    values = np.random.default_rng(0).integers(0, 6, (4, 3, 9))
+    found, places = distinct(torch.from_numpy(values), filler=99)
+    np.testing.assert_array_equal(np.take_along_axis(found.numpy(), places.numpy(), -1), values)
+    for row, expected in zip(found.flatten(0, 1).tolist(), values.reshape(-1, 9), strict=True):
+        different = np.unique(expected).tolist()
+        assert row == different + [99] * (9 - len(different))
+
+
+class TestCompilation:
+    def batches(self, slices):
+        sources = [RealTriplets(slices.train, seed) for seed in (0, 1)]
+        return list(epoch_batches(sources, PhraseTable([slices] * 2), 1, 15))
+
+    def test_static_shapes_hold_the_sample_and_change_no_embedding(self, slices):
+        batches = self.batches(slices)
+        sizes = static_batch_sizes(batches)
+        block = new_block(slices, "lstm", seeds=(0, 1))
+        for batch in batches:
+            fitted = fit(batch, sizes)
+            assert fitted.batch_sizes == sizes
+            assert fitted.tokens.shape[1:] == (sizes[0], len(sizes))
+            found, expected = (block.embed(one.tokens, one.batch_sizes) for one in (fitted, batch))
+            torch.testing.assert_close(found[:, : expected.shape[1]], expected)
+
+    def test_a_larger_batch_does_not_fit(self, slices):
+        batch = self.batches(slices)[0]
+        sizes = batch.batch_sizes
+        assert fit(batch, sizes) is not None
+        assert fit(batch, sizes[:-1]) is None
+        assert fit(batch, (*sizes[:-1], sizes[-1] - 1)) is None
+
+    @pytest.mark.parametrize(("kind", "optimizer"), [("mean", "adam"), ("lstm", "rowwise_adam")])
+    def test_compiled_training_is_eager_training(self, kind, optimizer, slices, monkeypatch):
+        monkeypatch.setattr(compiling, "SAMPLED_BATCHES", 2)  # so that some batches are larger than the sample
+        block = new_block(slices, kind)
+        settings = SETTINGS | {"optimizer": optimizer, "patience": 4}
+        (_, found), (_, expected) = (finetune(block, slices, compile=compile, **settings) for compile in (True, False))
+        np.testing.assert_allclose(found.loss, expected.loss, atol=1e-4)
+        np.testing.assert_allclose(found.validation_accuracy, expected.validation_accuracy, atol=0.03)
+
+    def test_what_cannot_be_compiled_is_trained_without_with_one_warning(self, slices, monkeypatch):
+        def no_compiler(*_, **__):
+            def fail(*_):
+                raise RuntimeError("No working C++ compiler found\nand more")
+
+            return fail
+
+        monkeypatch.setattr(torch, "compile", no_compiler)
+        block = new_block(slices)
+        with pytest.warns(
+            UserWarning, match=r"goes on without compilation.*No working C\+\+ compiler found$"
+        ) as caught:
+            _, found = finetune(block, slices, compile=True, **SETTINGS)
+        assert len(caught) == 1
+        _, expected = finetune(block, slices, compile=False, **SETTINGS)
+        np.testing.assert_array_equal(found, expected)
+
+    def test_short_runs_and_long_phrases_stay_eager(self):
+        assert not compiling.is_worth_compiling(10_000, 6)
+        assert not compiling.is_worth_compiling(10**9, 32)
+        assert compiling.is_worth_compiling(10**9, 6)
+
+
+class TestStoppedSeeds:
+    @pytest.mark.parametrize("optimizer", ["adam", "rowwise_adam"])
+    def test_who_stops_early_leaves_without_disturbing_the_others(self, optimizer, slices):
+        seeds = tuple(range(8))
+        settings = SETTINGS | {"max_epochs": 12, "patience": 1, "optimizer": optimizer}
+        together, history = finetune(new_block(slices, "lstm", seeds, torch.float64), slices, **settings)
+        stopped = history.groupby("seed").epoch.max()
+        assert len(set(stopped)) > 2  # they do leave one after the other
+        for seed in seeds:
+            alone, own = finetune(new_block(slices, "lstm", (seed,), torch.float64), slices, **settings)
+            np.testing.assert_allclose(history[history.seed == seed].loss, own.loss, atol=1e-4)
+            for name, weight in alone.weights.items():
+                torch.testing.assert_close(weight[0], together.weights[name][seed], rtol=1e-3, atol=1e-4)
+
+
+class TestDevices:
+    def test_a_gpu_that_is_not_there_is_refused(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        data = topic_pairs(np.random.default_rng(0), topics=6, pairs=30)
+        with pytest.raises(InputError, match="expected a GPU for device 'cuda', found none"):
+            rlm.run_study(rlm.StudyConfig(device="cuda"), 1, data=data)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.parametrize(("kind", "compile"), list(itertools.product(ENCODERS, [False, True])))
+    def test_a_gpu_trains_as_the_cpu_does(self, kind, compile, slices):
+        block = new_block(slices, kind)
+        settings = {"epochs": 2, "random_triplets": 60, "batch_size": 15, "progress": False}
+        (_, found), (_, expected) = (
+            pretrain(start, slices, compile=compile, **settings) for start in (block.to("cuda"), block.to("cpu"))
+        )
+        np.testing.assert_allclose(found.loss, expected.loss, atol=1e-3)
