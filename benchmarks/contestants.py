@@ -26,6 +26,15 @@ def slices_of(dataset: str) -> Slices:
     return rlm.slice_corpus(rlm.index_corpus(rlm.load(dataset)), seed=0)
 
 
+def hand_tokens(slices: Slices) -> tuple[Tensor, Tensor]:
+    """Tokens, last word first, zeros after the end; and how many. So that nn.LSTM reads as `rlm.LSTMEncoder` does."""
+    lengths = torch.from_numpy(slices.phrases.lengths).long()
+    places = torch.arange(slices.tokens.shape[1])
+    from_end = (lengths[:, None] - 1 - places).clamp(min=0)
+    tokens = torch.from_numpy(slices.tokens).gather(1, from_end)
+    return torch.where(places < lengths[:, None], tokens, 0), lengths
+
+
 class HandEncoder(nn.Module):
     """What one writes by hand: padded tokens, nn.LSTM or a masked mean."""
 
@@ -44,17 +53,16 @@ class HandEncoder(nn.Module):
 def hand_loop(dataset: str, encoder: str, loss: str = "by hand") -> Iterator[int]:
     """A pre-tokenised loop with fused Adam; the loss by hand, or pytorch-metric-learning's."""
     slices = slices_of(dataset)
-    tokens = torch.from_numpy(slices.tokens)
-    lengths = torch.from_numpy(slices.phrases.lengths).long()
-    # Read forwards here: the same work, and nn.LSTM's own direction.
+    tokens, lengths = hand_tokens(slices)
     model = HandEncoder(encoder, slices.vocabulary_size)
     optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
     if loss == "pml":
         from pytorch_metric_learning.distances import LpDistance
         from pytorch_metric_learning.losses import TripletMarginLoss
+        from pytorch_metric_learning.reducers import MeanReducer
 
         distance = LpDistance(normalize_embeddings=False, power=2)
-        criterion = TripletMarginLoss(margin=MARGIN, distance=distance)
+        criterion = TripletMarginLoss(margin=MARGIN, distance=distance, reducer=MeanReducer())
     triplets = torch.from_numpy(slices.train)
     while True:
         for rows in triplets[torch.randperm(len(triplets))[:EPOCH]].long().split(BATCH):

@@ -27,7 +27,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {cpu}, {bf16} bf16 instructions; {versions}"
 
 
-def peers_tables(rows: pd.DataFrame) -> str:
+def peers_section(rows: pd.DataFrame) -> str:
     parts = []
     for (dataset, encoder), group in rows.groupby(["dataset", "encoder"], sort=False):
         wide = group.pivot(index="round", columns="contestant", values="triplets_per_second")[group.contestant.unique()]
@@ -47,7 +47,47 @@ def peers_tables(rows: pd.DataFrame) -> str:
             f"Matrix products in the same rounds: {gflops.median():.0f} GFLOP/s fp32 "
             f"({gflops.min():.0f}-{gflops.max():.0f})."
         )
-    return "\n\n".join(parts)
+    return """## Beside its peers
+
+A contestant runs on all cores at once, as processes of one thread, end to end: batches are built, gradients taken,
+weights updated. Contestants take turns, round by round; a ratio is the median over rounds. Word vectors of 32,
+embeddings of 64, batches of 150 triplets, Adam.
+
+""" + "\n\n".join(parts)
+
+
+def study_section(study: dict) -> str:
+    low, high = study["difference"][1:]
+    return f"""## A whole study
+
+{study["pairs"]} pairs of the English chat corpus, `lstm`, {study["settings"]}; both on all cores.
+
+| | seconds | mean test accuracy |
+| --- | --- | --- |
+| rlm | {study["rlm_seconds"]:.0f} | {study["accuracy_rlm"]:.3f} |
+| hand loop, seed by seed, joblib | {study["hand_seconds"]:.0f} | {study["accuracy_by_hand"]:.3f} |
+
+{study["ratio"]:.1f} times faster. Accuracy by rlm minus accuracy by hand, paired by arm and seed:
+{study["difference"][0]:+.4f} [{low:+.4f}, {high:+.4f}]."""
+
+
+def growth_section(growth: pd.DataFrame, docs: Path) -> str:
+    growth_figure(growth, docs / "growth.png")
+    seeds = growth[growth.what == "seeds"].set_index("size").seconds
+    per_seed = pd.DataFrame({"seconds": seeds.round(1), "seconds per seed": (seeds / seeds.index).round(2)})
+    rest = growth[growth.what != "seeds"].drop(columns="drawn").round(1)
+    return f"""## Growth
+
+![Seconds against seeds, random triplets and words](growth.png)
+
+Seeds (two epochs of fine-tuning on the chat corpus, `lstm`, eager):
+
+{per_seed.to_markdown()}
+
+Twenty epochs of random triplets drawn, and 200 steps of `mean` with so many words; megabytes are what the process
+grew by:
+
+{rest.to_markdown(index=False)}"""
 
 
 def growth_figure(rows: pd.DataFrame, out: Path) -> None:
@@ -68,50 +108,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()
-    peers = pd.DataFrame(json.loads((options.folder / "peers.json").read_text()))
-    study = json.loads((options.folder / "study.json").read_text())
-    growth = pd.DataFrame(json.loads((options.folder / "growth.json").read_text()))
-    growth_figure(growth, options.docs / "growth.png")
-    seeds = growth[growth.what == "seeds"].set_index("size").seconds
-    low, high = study["difference"][1:]
-    per_seed = pd.DataFrame({"seconds": seeds.round(1), "seconds per seed": (seeds / seeds.index).round(2)})
-    rest = growth[growth.what != "seeds"].drop(columns="drawn").round(1)
-    text = f"""# Performance
-
-Printed by `make bench` on {datetime.date.today()}: {machine()}.
-
-A contestant runs on all cores at once, as processes of one thread, end to end: batches are built, gradients taken,
-weights updated. Contestants take turns, round by round; a ratio is the median over rounds. Word vectors of 32,
-embeddings of 64, batches of 150 triplets, Adam.
-
-{peers_tables(peers)}
-
-## A whole study
-
-{study["pairs"]} pairs of the English chat corpus, `lstm`, {study["settings"]}; both on all cores.
-
-| | seconds | mean test accuracy |
-| --- | --- | --- |
-| rlm | {study["rlm_seconds"]:.0f} | {study["accuracy_rlm"]:.3f} |
-| hand loop, seed by seed, joblib | {study["hand_seconds"]:.0f} | {study["accuracy_by_hand"]:.3f} |
-
-{study["ratio"]:.1f} times faster. Accuracy by rlm minus accuracy by hand, paired by arm and seed:
-{study["difference"][0]:+.4f} [{low:+.4f}, {high:+.4f}].
-
-## Growth
-
-![Seconds against seeds, random triplets and words](growth.png)
-
-Seeds (two epochs of fine-tuning on the chat corpus, `lstm`, eager):
-
-{per_seed.to_markdown()}
-
-Twenty epochs of random triplets drawn, and 200 steps of `mean` with so many words; megabytes are what the process
-grew by:
-
-{rest.to_markdown(index=False)}
-"""
-    (options.docs / "performance.md").write_text(text)
+    sections = {
+        "peers": lambda found: peers_section(pd.DataFrame(found)),
+        "study": study_section,
+        "growth": lambda found: growth_section(pd.DataFrame(found), options.docs),
+    }
+    parts = [f"# Performance\n\nMeasured by `make bench` until {datetime.date.today()}: {machine()}."]
+    for name, section in sections.items():
+        measured = options.folder / f"{name}.json"
+        if measured.exists():
+            parts.append(section(json.loads(measured.read_text())))
+    (options.docs / "performance.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

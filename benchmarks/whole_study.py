@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import rlm
-from benchmarks.contestants import HandEncoder, slices_of
+from benchmarks.contestants import HandEncoder, hand_tokens, slices_of
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.seeding import stream
 
@@ -43,8 +43,7 @@ def one_seed(config: rlm.StudyConfig, arm: str, seed: int) -> dict:
     """One run as a careful person writes it: nn.LSTM, padded batches, fused Adam, early stopping."""
     torch.set_num_threads(1)
     slices = slices_of(config.dataset)
-    tokens = torch.from_numpy(slices.tokens)
-    lengths = torch.from_numpy(slices.phrases.lengths).long()
+    tokens, lengths = hand_tokens(slices)
     torch.manual_seed(int(stream(seed, "init").integers(2**63)))
     model = HandEncoder("lstm", slices.vocabulary_size)
     if arm == "pretrained":
