@@ -108,7 +108,8 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
         if compiled is None:
             return function(*arguments)
         try:
-            return compiled(*arguments)
+            with torch.no_grad():  # gradients are taken within
+                return compiled(*arguments)
         except RuntimeError as error:  # what PyTorch raises without a C++ compiler, or for code it cannot trace
             compiled = None
             reason = str(error).strip().partition("\n")[0]

@@ -162,8 +162,11 @@ class BlockAdam:
 
         self.tables = {name: kept(table) for name, table in self.tables.items()}
         self.table_moments = {name: (kept(mean), kept(square)) for name, (mean, square) in self.table_moments.items()}
-        for tensors in (self.dense, self.means, self.squares, self.steps):
+        for tensors in (self.dense, self.means, self.squares):
             tensors.update({name: tensor[rows].contiguous() for name, tensor in tensors.items()})
+        # In unison, PyTorch counts for the first seed only.
+        counted = np.zeros_like(rows) if self.in_unison else rows
+        self.steps = {name: steps[counted] for name, steps in self.steps.items()}
 
 
 def _with_spare_row(table: Float[Tensor, "seed row dim"]) -> Float[Tensor, "rows dim"]:

@@ -70,7 +70,7 @@ class Trainer:
             Batches of the block's seeds.
         """
         self.batch_sizes = static_batch_sizes(sample)
-        self.compiled = try_to_compile(torch.no_grad()(self._gradients), self.frozen.device)
+        self.compiled = try_to_compile(self._gradients, self.frozen.device)
 
     @property
     def largest_to_shrink_to(self) -> int:

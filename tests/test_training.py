@@ -287,7 +287,7 @@ class TestPairing:
     def test_seeds_with_less_to_read_wait_without_moving(self, kind, unequal_slices):
         """Their slices differ in size, and they stop at different epochs; alone, each has the same result."""
         block = new_block(unequal_slices[0], kind, dtype=torch.float64)
-        settings = {"max_epochs": 6, "patience": 2, "batch_size": 20, "learning_rate": 3e-2}
+        settings = {"max_epochs": 12, "patience": 2, "batch_size": 20, "learning_rate": 3e-2}
         together, history = quiet(finetune, block, unequal_slices, **settings)
         assert history.groupby("seed").epoch.max().nunique() > 1
         for row, one in enumerate(unequal_slices):
