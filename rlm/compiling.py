@@ -1,7 +1,6 @@
 """Compilation of a training step: static shapes, so that one graph serves a whole run."""
 
 import dataclasses
-import logging
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -16,7 +15,6 @@ from rlm.batching import Batch
 WORTH_COMPILING = 5_000_000
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
-log = logging.getLogger(__name__)
 
 
 def is_worth_compiling(triplets: int, positions: int) -> bool:

@@ -138,7 +138,7 @@ class BlockAdam:
         steps = steps.clamp(min=1)
         size = self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
         table, (means, squares) = self.tables[name], self.table_moments[name]
-        # F.embedding and index_copy_ move whole rows, several times faster than indexing does.
+        # F.embedding moves whole rows, several times faster than indexing does.
         mean, square, weight = (F.embedding(rows, part).view_as(gradient) for part in (means, squares, table))
         mean = mean.lerp(gradient, 1 - BETAS[0])
         square = square.lerp(gradient.square(), 1 - BETAS[1])

@@ -114,7 +114,7 @@ class Trainer:
         total = torch.zeros(len(seeds), device=self.frozen.device)
         triplets = np.zeros(len(seeds))
         for batch in batches:
-            total += self._step(batch) * total.new_tensor(batch.sizes)
+            total += self._step(batch) * batch.is_real.sum(dim=1)
             triplets += batch.sizes
         mean = total.cpu().numpy() / triplets
         diverged = [seed for seed, loss in zip(seeds, mean, strict=True) if not np.isfinite(loss)]

@@ -1,6 +1,7 @@
 """Pre-training on random triplets and fine-tuning on real ones, for a block of seeds at once."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,6 +22,7 @@ from rlm.trainer import Trainer
 
 Precision = Literal["fp32", "bf16"]
 DIAGNOSED_TRIPLETS = 10_000
+log = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -201,8 +203,10 @@ def finetune(
 def _compiles(
     compile: bool | None, sources: Sequence[RealTriplets | RandomTriplets], table: PhraseTable, epochs: int
 ) -> bool:
+    planned = epochs * sum(map(len, sources))
     if compile is None:
-        return is_worth_compiling(epochs * sum(map(len, sources)), table.tokens[0].shape[1])
+        compile = is_worth_compiling(planned, table.tokens[0].shape[1])
+    log.info("%s steps for at most %d triplets", "compiled" if compile else "eager", planned)
     return compile
 
 
