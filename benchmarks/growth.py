@@ -26,11 +26,11 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def random_triplets(size: int) -> dict[str, float]:
+def random_triplets(size: int, redraw: str) -> dict[str, float]:
     """Draw 20 epochs of random triplets, in the chunks that training takes."""
     torch.set_num_threads(1)
     slices = slices_of("chatterbot-english")
-    source = RandomTriplets(slices.components, 0, size)
+    source = RandomTriplets(slices.components, 0, size, redraw)
     chunks = source.epoch(0, 32 * BATCH)
     next(chunks)
     before, start = peak_megabytes(), time.perf_counter()
@@ -81,7 +81,8 @@ def main() -> None:
         rlm.run_study(config, seeds, progress=False)
         note("seeds", seeds, {"seconds": time.perf_counter() - start})
     for size in options.triplets:
-        note("random triplets", size, alone(random_triplets, size))
+        for redraw in ("epoch", "once"):
+            note(f"random triplets, redraw {redraw}", size, alone(random_triplets, size, redraw))
     for size in options.words:
         for optimizer in ("adam", "rowwise_adam"):
             note(f"words, {optimizer}", size, alone(words, size, optimizer))

@@ -16,6 +16,7 @@ from rlm.slicer import Components
 Redraw = Literal["epoch", "once"]
 Batching = Literal["flat", "grouped"]
 TripletRows = Int32[Tensor, "triplet 3"]
+SHUFFLE_ROUNDS = 32
 
 
 class RealTriplets:
@@ -210,18 +211,29 @@ class RandomTriplets:
         torch.Tensor
             Up to `chunk` triplets.
         """
-        order = None if self.redraw == "epoch" else torch.from_numpy(self._order(epoch)).to(self.device)
         for start in range(0, self.size, chunk):
-            stop = min(start + chunk, self.size)
-            index = torch.arange(start, stop, device=self.device)
-            yield self.draw(epoch, index if order is None else order[start:stop].long())
+            index = torch.arange(start, min(start + chunk, self.size), device=self.device)
+            yield self.draw(epoch, index if self.redraw == "epoch" else self._shuffled(epoch, index))
 
-    def _order(self, epoch: int) -> Int32[np.ndarray, " triplet"]:
-        pairs = np.arange(-(-self.size // self.per_pair), dtype=np.int32)
-        order = stream(self.seed, "random_order", epoch).permutation(pairs)
-        if self.per_pair > 1:
-            order = (order[:, None] * self.per_pair + np.arange(self.per_pair, dtype=np.int32)).ravel()
-        return order[order < self.size]
+    def _shuffled(self, epoch: int, index: Int64[Tensor, " triplet"]) -> Int64[Tensor, " triplet"]:
+        pairs = max(self.size // self.per_pair, 1)  # a last one that has fewer triplets stays last
+        pair = index // self.per_pair
+        shuffled = _swap_or_not(pair.clamp(max=pairs - 1), pairs, stream(self.seed, "random_order", epoch))
+        return torch.where(pair < pairs, shuffled * self.per_pair + index % self.per_pair, index)
+
+
+def _swap_or_not(index: Int64[Tensor, " draw"], size: int, generator: np.random.Generator) -> Int64[Tensor, " draw"]:
+    """
+    Where a random permutation of ``range(size)`` takes these numbers, without storing it.
+
+    Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012, figure 1. Every round
+    matches each number with another one, and swaps the two or not.
+    """
+    for _ in range(SHUFFLE_ROUNDS):
+        partner = (int(generator.integers(size)) - index).remainder(size)
+        coin = _splitmix(int(generator.integers(2**63)), torch.maximum(index, partner)) & 1
+        index = torch.where(coin == 1, partner, index)
+    return index
 
 
 def _splitmix(key: int, counter: Int64[Tensor, " draw"]) -> Int64[Tensor, " draw"]:

@@ -2,6 +2,7 @@
 
 import itertools
 import tracemalloc
+from collections import Counter
 
 import jaxtyping
 import numpy as np
@@ -107,6 +108,15 @@ class TestRandomTriplets:
         assert (all_of(source, 1) != all_of(source, 2)).any()
         assert multiset(all_of(source, 1)) == multiset(all_of(source, 2)) == multiset(source.draw(9, torch.arange(50)))
 
+    def test_redraw_once_deals_them_in_any_order(self):
+        """Every order of four is equally likely."""
+        parts = [np.arange(1000 * slot, 1000 * slot + 1000, dtype=np.int32) for slot in range(3)]
+        source = RandomTriplets(Components(*parts), seed=4, size=4, redraw="once")
+        orders = [tuple(map(tuple, all_of(source, epoch).tolist())) for epoch in range(1, 1201)]
+        counts = Counter(orders)
+        assert len(counts) == 24
+        assert chisquare(list(counts.values())).pvalue > 0.001
+
     def test_seeds_have_their_own_triplets(self):
         one, other = (all_of(RandomTriplets(REPEATED, seed, size=50), 1) for seed in (0, 1))
         assert (one != other).any()
@@ -117,12 +127,13 @@ class TestRandomTriplets:
         assert [len(chunk) for chunk in source.epoch(1, 10)] == [10, 10, 3]
         np.testing.assert_array_equal(all_of(source, 1, chunk=10), all_of(source, 1, chunk=23))
 
-    def test_size_takes_no_memory(self):
+    @pytest.mark.parametrize("redraw", ["epoch", "once"])
+    def test_size_takes_no_memory(self, redraw):
         tracemalloc.start()
-        drawn = RandomTriplets(REPEATED, seed=6, size=20_000_000).draw(1, torch.tensor([0, 19_999_999]))
+        drawn = next(RandomTriplets(REPEATED, seed=6, size=20_000_000, redraw=redraw).epoch(1, 10))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert drawn.shape == (2, 3)
+        assert drawn.shape == (10, 3)
         assert peak < 1_000_000
 
     @pytest.mark.parametrize("redraw", ["epoch", "once"])
