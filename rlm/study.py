@@ -1,5 +1,6 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores."""
 
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -249,7 +250,7 @@ def iter_study(
     # Block by block, so that a study that is stopped early has pairs.
     tasks = [(arm, block) for block in blocks for arm in config.arms]
     processes = n_jobs if device.type == "cpu" else 1  # a GPU serves one process best
-    run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
+    run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", initializer=_ignore_interrupts)
     with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
         for result in run(joblib.delayed(run_block)(config, corpus, arm, block, make_encoder) for arm, block in tasks):
             bar.update(len(result.results))
@@ -321,6 +322,11 @@ def run_block(
         }
     )
     return BlockResult(results, history.assign(arm=arm), pretraining.assign(arm=arm))
+
+
+def _ignore_interrupts() -> None:
+    """In a worker process: Ctrl-C reaches it too, but it is the parent that ends it, in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _slices(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
