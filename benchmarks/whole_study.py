@@ -35,8 +35,8 @@ def accuracy(model: HandEncoder, triplets: torch.Tensor, tokens: torch.Tensor, l
     phrases, places = triplets.unique(return_inverse=True)
     parts = [model(tokens[part, : int(lengths[part].max())], lengths[part]) for part in phrases.split(512)]
     anchor, positive, negative = torch.cat(parts)[places].unbind(1)
-    right = (anchor - positive).square().sum(1) < (anchor - negative).square().sum(1)
-    return right.float().mean().item()
+    gap = (anchor - positive).square().sum(1) - (anchor - negative).square().sum(1)
+    return ((gap < 0).float() + 0.5 * (gap == 0)).mean().item()  # a tie is half right, as in rlm
 
 
 def one_seed(config: rlm.StudyConfig, arm: str, seed: int) -> dict:

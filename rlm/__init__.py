@@ -1,20 +1,24 @@
 """Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?"""
 
+from rlm.audit import Audit, audit
 from rlm.block import Block, init_block
-from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets, read_triplets
+from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
 from rlm.evaluation import evaluate, roc
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
+from rlm.reading import Reading, read
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.slicer import Components, Corpus, Slices, index_corpus, slice_corpus
+from rlm.slicer import Components, Corpus, Slices, explain_dropped, index_corpus, slice_at_random, slice_corpus
 from rlm.stats import Estimate, Verdict, compare, summarise
 from rlm.study import StudyConfig, iter_study, run_study, tidy
+from rlm.synthetic import make_synthetic
 from rlm.training import finetune, pretrain
 
 __all__ = [
     "ENCODERS",
+    "Audit",
     "Block",
     "Components",
     "Corpus",
@@ -22,13 +26,16 @@ __all__ = [
     "LSTMEncoder",
     "MeanEncoder",
     "RandomTriplets",
+    "Reading",
     "RealTriplets",
     "Slices",
     "StudyConfig",
     "Verdict",
+    "audit",
     "best_so_far",
     "compare",
     "evaluate",
+    "explain_dropped",
     "explain_pretraining",
     "finetune",
     "index_corpus",
@@ -37,15 +44,17 @@ __all__ = [
     "load",
     "load_chatterbot",
     "load_pqa",
+    "make_synthetic",
     "make_triplets",
     "plot_learning_curves",
     "plot_pretraining",
     "plot_roc",
     "plot_seeds",
     "pretrain",
-    "read_triplets",
+    "read",
     "roc",
     "run_study",
+    "slice_at_random",
     "slice_corpus",
     "squared_distance",
     "summarise",

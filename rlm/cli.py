@@ -1,6 +1,8 @@
 """The command line: `rlm study` and `rlm report`."""
 
+import logging
 import sys
+import textwrap
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,8 @@ from cyclopts import App, CycloptsError, Parameter
 from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.files import write_whole
+from rlm.reading import READ_AS_IT_IS, Reading
+from rlm.slicer import index_corpus, slice_corpus
 from rlm.stats import compare, summarise
 from rlm.study import StudyConfig, iter_study, tidy
 
@@ -72,9 +76,41 @@ def study(
 
 
 @app.command
+def audit(
+    *,
+    dataset: str = StudyConfig().dataset,
+    reading: Annotated[Reading, Parameter(name="*")] = READ_AS_IT_IS,
+    split_seed: int = 0,
+) -> None:
+    """
+    Look for reasons not to trust a study on these data: leaks, shortcuts, contradictions, and what baselines reach.
+
+    Parameters
+    ----------
+    dataset
+        chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.
+    reading
+        How to read data of your own.
+    split_seed
+        Seed of the split.
+    """
+    from rlm.audit import audit
+
+    corpus = index_corpus(load(dataset, **reading.model_dump()))
+    found = audit(corpus, slice_corpus(corpus, split_seed))
+    print(found.splits.T.to_string(float_format="{:,.2f}".format))
+    print(f"\n{found.baselines.to_string(float_format='{:.3f}'.format)}")
+    for check in found.checks.itertuples():
+        print(f"\n{check.severity.upper():8}{check.check}: {check.found}")
+        if check.severity != "fine":
+            print(textwrap.indent(textwrap.fill(f"{check.meaning} {check.advice}", 100), " " * 8))
+
+
+@app.command
 def report(
     *,
     dataset: str = StudyConfig().dataset,
+    reading: Annotated[Reading, Parameter(name="*")] = READ_AS_IT_IS,
     seeds: int = 20,
     out: Path = Path("reports"),
     notebooks: Path | None = None,
@@ -85,7 +121,9 @@ def report(
     Parameters
     ----------
     dataset
-        chatterbot-LANGUAGE, pqa, or the path of a file with columns anchor, positive[, negative].
+        chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.
+    reading
+        How to read data of your own.
     seeds
         Number of paired seeds in the study.
     out
@@ -97,14 +135,24 @@ def report(
 
     if seeds < 1:
         raise InputError(f"expected --seeds of at least 1, found {seeds}")
-    load(dataset)  # a wrong name or file ends here, not minutes later in a notebook
-    if Path(dataset).is_file():
-        dataset = str(Path(dataset).resolve())  # notebooks run in their own folder
-    print(build_report(out, {"dataset": dataset, "seeds": seeds}, notebooks or NOTEBOOKS))
+    index_corpus(
+        load(dataset, **reading.model_dump())
+    )  # what cannot be used ends here, not minutes later in a notebook
+    # Notebooks run in their own folder.
+    dataset, options = _absolute(dataset), reading.model_dump(exclude_defaults=True)
+    if reading.irrelevant is not None:
+        options["irrelevant"] = _absolute(reading.irrelevant)
+    print(build_report(out, {"dataset": dataset, "reading": options, "seeds": seeds}, notebooks or NOTEBOOKS))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
+    logging.basicConfig(format="rlm: %(message)s")
+    logging.getLogger("rlm").setLevel(logging.INFO)
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -121,7 +169,8 @@ def _explain(error: CycloptsError) -> str:
         return str(error)
     lines = []
     for problem in invalid.errors():
-        option = "".join(f"--{field} " for field in problem["loc"][:1]).replace("_", "-")
+        fields = [part for part in problem["loc"] if isinstance(part, str)]
+        option = "".join(f"--{field} " for field in fields[-1:]).replace("_", "-")
         found = f", found {problem['input']!r}" if problem["loc"] else ""
         lines.append(f"{option}{problem['msg'].removeprefix('Value error, ')}{found}")
     return "; ".join(lines)

@@ -1,13 +1,54 @@
 """Negatives: phrases that are not known to be relevant, drawn from the candidates of a split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from rlm.errors import InputError
+from rlm.similarity import most_alike, trigrams
 
 Triplets = Int32[np.ndarray, "triplet 3"]
+
+KINDS = ("random", "similar", "manual")
+SPARE = 20  # so many of the most alike may turn out to be relevant
+
+
+class Relevance:
+    """
+    What is known to be relevant to what.
+
+    Parameters
+    ----------
+    pairs
+        Phrase indices; relevance goes in both directions.
+    group
+        Of every phrase, where all phrases of a group are relevant to each other.
+    """
+
+    def __init__(self, pairs: Int[np.ndarray, "pair 2"], group: Int[np.ndarray, " phrase"] | None = None) -> None:
+        self.keys = np.unique(np.concatenate([_key(*pairs.T), _key(*pairs.T[::-1])]))
+        self.group = group
+
+    def __call__(
+        self, query: Int[np.ndarray, " draw"], candidate: Int[np.ndarray, " draw"]
+    ) -> Bool[np.ndarray, " draw"]:
+        """
+        Whether candidates are known to be relevant to queries; a phrase is to itself.
+
+        Parameters
+        ----------
+        query, candidate
+            Phrase indices.
+
+        Returns
+        -------
+        numpy.ndarray
+            One value per draw.
+        """
+        keys = _key(query, candidate)
+        found = np.isin(keys, self.keys) | (query == candidate)
+        return found if self.group is None else found | (self.group[query] == self.group[candidate])
 
 
 def draw_negatives(
@@ -15,12 +56,17 @@ def draw_negatives(
     negatives: int,
     rng: np.random.Generator,
     texts: Sequence[str],
-) -> Triplets:
+    *,
+    relevance: Relevance | None = None,
+    kinds: Mapping[str, float | int] | None = None,
+    irrelevant: Int32[np.ndarray, "irrelevant 2"] | None = None,
+) -> tuple[Triplets, int]:
     """
     Give each pair its negatives, alternately (anchor, positive, positive') and (positive, anchor, anchor').
 
     A negative is drawn from the same side of the other pairs, with repeats, so that the candidate alone does
-    not tell positives from negatives. It is never the query itself nor a phrase known to be relevant to it.
+    not tell positives from negatives; manual ones are taken from wherever they are. It is never the query itself nor
+    a phrase known to be relevant to it.
 
     Parameters
     ----------
@@ -31,29 +77,129 @@ def draw_negatives(
     rng
         Source of the draws.
     texts
-        Texts of the phrases, for error messages.
+        Texts of the phrases.
+    relevance
+        What is relevant; the pairs by default.
+    kinds
+        Shares of ``"random"`` negatives, ``"similar"`` ones (the most alike to the query by character trigrams) and
+        ``"manual"`` ones (known to be irrelevant to the query); all random by default.
+    irrelevant
+        Pairs of phrases, for manual negatives.
 
     Returns
     -------
     numpy.ndarray
         ``len(pairs) * negatives`` triplets, those of one pair together.
+    int
+        How many negatives are random because there was none of the kind that was wanted.
 
     Raises
     ------
     InputError
-        If `negatives` is not positive or a phrase is relevant to every candidate.
+        If `negatives` is not positive, or a phrase is relevant to every candidate.
     """
     if negatives < 1:
         raise InputError(f"expected at least 1 negative per pair, found {negatives}")
-    known = _relevance_keys(pairs)
+    relevance = relevance or Relevance(pairs)
     triplets = np.empty((len(pairs), negatives, 3), np.int32)
     for side in (0, 1):
         mine = triplets[:, side::2]
         mine[..., 0] = pairs[:, side, None]
         mine[..., 1] = pairs[:, 1 - side, None]
-        drawn = _draw_irrelevant(mine[..., 0].ravel(), pairs[:, 1 - side], known, rng, texts)
+        drawn = _draw_irrelevant(mine[..., 0].ravel(), pairs[:, 1 - side], relevance, rng, texts)
         mine[..., 2] = drawn.reshape(mine.shape[:2])
-    return triplets.reshape(-1, 3)
+    missing = 0
+    for kind, where in _deal_kinds(kinds or {"random": 1}, triplets.shape[:2], rng).items():
+        wanted = triplets[where]
+        if kind == "similar":
+            sides, ranks = _sides_and_ranks(where)
+            found = _most_similar(wanted[:, 0], sides, ranks, pairs, relevance, texts)
+        elif irrelevant is None or not len(irrelevant):
+            found = np.full(len(wanted), -1)
+        else:
+            found = _choose_irrelevant(wanted[:, 0], irrelevant, rng)
+        wanted[:, 2] = np.where(found >= 0, found, wanted[:, 2])
+        triplets[where] = wanted
+        missing += int((found < 0).sum())
+    return triplets.reshape(-1, 3), missing
+
+
+def check_kinds(kinds: Mapping[str, float | int]) -> None:
+    """
+    Require shares of the known kinds of negatives.
+
+    Parameters
+    ----------
+    kinds
+        Share of each kind.
+
+    Raises
+    ------
+    InputError
+        If a kind is unknown, or the shares are negative or do not sum to 1.
+    """
+    if not set(kinds) <= set(KINDS) or min(kinds.values(), default=-1) < 0 or not np.isclose(sum(kinds.values()), 1):
+        raise InputError(f"expected shares of {', '.join(KINDS)} negatives with the sum 1, found {dict(kinds)}")
+
+
+def _deal_kinds(
+    kinds: Mapping[str, float | int], shape: tuple[int, int], rng: np.random.Generator
+) -> dict[str, Bool[np.ndarray, "pair negative"]]:
+    """Which negatives are to be of which kind, other than random."""
+    check_kinds(kinds)
+    dealt = rng.choice(len(kinds), shape, p=list(kinds.values())) if len(kinds) > 1 else np.zeros(shape, int)
+    return {kind: dealt == number for number, kind in enumerate(kinds) if kind != "random"}
+
+
+def _sides_and_ranks(
+    where: Bool[np.ndarray, "pair negative"],
+) -> tuple[Int[np.ndarray, " draw"], Int[np.ndarray, " draw"]]:
+    """The side that each of these negatives' query is from, and how many of the same side its pair has before it."""
+    sides = np.broadcast_to(np.arange(where.shape[1]) % 2, where.shape)
+    ranks = np.empty(where.shape, int)
+    for side in (0, 1):
+        ranks[:, side::2] = where[:, side::2].cumsum(axis=1) - 1
+    return sides[where], ranks[where]
+
+
+def _most_similar(
+    query: Int[np.ndarray, " draw"],
+    sides: Int[np.ndarray, " draw"],
+    ranks: Int[np.ndarray, " draw"],
+    pairs: Int32[np.ndarray, "pair 2"],
+    relevance: Relevance,
+    texts: Sequence[str],
+) -> Int[np.ndarray, " draw"]:
+    """For each query the irrelevant candidate of that rank; -1 where there are not so many."""
+    used, place = np.unique(pairs, return_inverse=True)
+    grams = trigrams([texts[phrase] for phrase in used])
+    place = place.reshape(pairs.shape)
+    found = np.full(len(query), -1)
+    for side in np.unique(sides):
+        mine = sides == side
+        queries, row = np.unique(query[mine], return_inverse=True)
+        pool, first = np.unique(pairs[:, 1 - side], return_index=True)
+        top = most_alike(
+            grams[np.searchsorted(used, queries)], grams[place[first, 1 - side]], int(ranks[mine].max()) + 1 + SPARE
+        )
+        alike = np.where(top >= 0, pool[top], -1)
+        asked = np.broadcast_to(queries[:, None], alike.shape)
+        is_usable = (alike >= 0) & ~relevance(asked.ravel(), alike.ravel().clip(0)).reshape(alike.shape)
+        order = np.argsort(~is_usable, axis=1, kind="stable")  # usable ones first, the most alike ahead
+        ordered = np.take_along_axis(np.where(is_usable, alike, -1), order, axis=1)
+        found[mine] = ordered[row, ranks[mine]]
+    return found
+
+
+def _choose_irrelevant(
+    query: Int[np.ndarray, " draw"], irrelevant: Int32[np.ndarray, "irrelevant 2"], rng: np.random.Generator
+) -> Int[np.ndarray, " draw"]:
+    """For each query one of the phrases known to be irrelevant to it; -1 where there is none."""
+    both = np.concatenate([irrelevant, irrelevant[:, ::-1]])
+    both = both[np.lexsort(both.T[::-1])]
+    start, stop = (np.searchsorted(both[:, 0], query, side) for side in ("left", "right"))
+    chosen = start + (rng.random(len(query)) * (stop - start)).astype(int)
+    return np.where(stop > start, both[np.minimum(chosen, len(both) - 1), 1], -1)
 
 
 def redraw_negatives(
@@ -84,8 +230,7 @@ def redraw_negatives(
         If a phrase is relevant to every candidate.
     """
     triplets = rows.copy()
-    known = _relevance_keys(rows[:, :2])
-    triplets[where, 2] = _draw_irrelevant(rows[where, 0], rows[:, 1], known, rng, texts)
+    triplets[where, 2] = _draw_irrelevant(rows[where, 0], rows[:, 1], Relevance(rows[:, :2]), rng, texts)
     return triplets
 
 
@@ -103,41 +248,30 @@ def is_contradicted(rows: Triplets) -> Bool[np.ndarray, " triplet"]:
     numpy.ndarray
         One value per triplet.
     """
-    return _is_relevant(rows[:, 0], rows[:, 2], _relevance_keys(rows[:, :2]))
+    return Relevance(rows[:, :2])(rows[:, 0], rows[:, 2])
 
 
 def _key(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return first.astype(np.int64) << 32 | second
 
 
-def _relevance_keys(pairs: Int[np.ndarray, "pair 2"]) -> np.ndarray:
-    """Sorted keys of all relevant (query, candidate) pairs, in both directions."""
-    return np.unique(np.concatenate([_key(*pairs.T), _key(*pairs.T[::-1])]))
-
-
-def _is_relevant(query: np.ndarray, candidate: np.ndarray, known: np.ndarray) -> np.ndarray:
-    keys = _key(query, candidate)
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return (known[place] == keys) | (query == candidate)
-
-
 def _draw_irrelevant(
     query: Int32[np.ndarray, " draw"],
     pool: Int32[np.ndarray, " candidate"],
-    known: Int[np.ndarray, " key"],
+    relevance: Relevance,
     rng: np.random.Generator,
     texts: Sequence[str],
 ) -> Int32[np.ndarray, " draw"]:
     drawn = rng.choice(pool, len(query))
-    wrong = np.flatnonzero(_is_relevant(query, drawn, known))
+    wrong = np.flatnonzero(relevance(query, drawn))
     for _ in range(10):
         if not len(wrong):
             return drawn
         drawn[wrong] = rng.choice(pool, len(wrong))
-        wrong = wrong[_is_relevant(query[wrong], drawn[wrong], known)]
+        wrong = wrong[relevance(query[wrong], drawn[wrong])]
     # What rejection has not settled by now is relevant to most of the pool: choose from the rest.
     for phrase in np.unique(query[wrong]):
-        rest = pool[~_is_relevant(np.full(len(pool), phrase, np.int32), pool, known)]
+        rest = pool[~relevance(np.full(len(pool), phrase, np.int32), pool)]
         if not len(rest):
             raise InputError(
                 f"no negative can be drawn for {texts[phrase]!r}: all {len(np.unique(pool))} candidates are "

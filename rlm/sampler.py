@@ -16,7 +16,7 @@ from rlm.slicer import Components
 Redraw = Literal["epoch", "once"]
 Batching = Literal["flat", "grouped"]
 TripletRows = Int32[Tensor, "triplet 3"]
-SHUFFLE_ROUNDS = 32
+SHUFFLE_ROUNDS = 16
 
 
 class RealTriplets:
@@ -226,13 +226,16 @@ def _swap_or_not(index: Int64[Tensor, " draw"], size: int, generator: np.random.
     """
     Where a random permutation of ``range(size)`` takes these numbers, without storing it.
 
-    Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012, figure 1. Every round
-    matches each number with another one, and swaps the two or not.
+    Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012, figure 1: every round
+    matches each number with another one, and swaps the two or not. That is decided by multiply-shift hashing
+    (Dietzfelbinger et al., Journal of Algorithms 25, 1997, section 2.3): no secret is kept here.
     """
     for _ in range(SHUFFLE_ROUNDS):
-        partner = (int(generator.integers(size)) - index).remainder(size)
-        coin = _splitmix(int(generator.integers(2**63)), torch.maximum(index, partner)) & 1
-        index = torch.where(coin == 1, partner, index)
+        partner = int(generator.integers(size)) - index
+        partner = torch.where(partner < 0, partner + size, partner)
+        factor, offset = map(int, generator.integers(-(2**63), 2**63, 2))
+        is_swapped = torch.maximum(index, partner) * (factor | 1) + offset < 0
+        index = torch.where(is_swapped, partner, index)
     return index
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from rlm.errors import InputError
 
-STREAMS = ("split", "negatives", "init", "order", "random_triplets", "random_order")
+STREAMS = ("split", "negatives", "init", "order", "random_triplets", "random_order", "audit")
 
 
 def stream(seed: int, name: str, *keys: int) -> np.random.Generator:

@@ -1,6 +1,7 @@
 """The slicer: text in, index triplets out, split so that no phrase is in two splits."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rlm.errors import InputError
-from rlm.negatives import draw_negatives, is_contradicted, redraw_negatives
+from rlm.negatives import Relevance, draw_negatives, is_contradicted, redraw_negatives
 from rlm.phrases import PAD, UNKNOWN, Phrases, index_phrases
 from rlm.seeding import stream
 
@@ -45,13 +46,20 @@ class Corpus:
         The different phrases.
     rows
         Columns anchor, positive and, where the data came with them, negative; no row twice.
-    repeated
-        How many rows of the data repeated an earlier one, and were dropped.
+    irrelevant
+        Pairs of phrases that the data call irrelevant to each other.
+    is_transitive
+        Whether phrases that are relevant to each other through others, as those of one label are, are relevant
+        themselves and serve as no negatives.
+    dropped
+        Rows of the data that are not used: row (its label in the data's index) and reason.
     """
 
     phrases: Phrases
     rows: Rows
-    repeated: int
+    irrelevant: Int32[np.ndarray, "irrelevant 2"]
+    is_transitive: bool
+    dropped: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,14 @@ class Slices:
         return Components(*self.train.T)
 
     @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what training and evaluation see: phrases, splits and known words."""
+        digest = hashlib.sha256("\n".join(self.phrases.texts).encode())
+        for part in (self.tokens, self.train, self.validation, self.test):
+            digest.update(np.ascontiguousarray(part, "<i4").tobytes())
+        return digest.hexdigest()
+
+    @property
     def vocabulary_size(self) -> int:
         """
         Rows that a word-vector table needs: all words of the corpus, padding and the unknown word.
@@ -101,21 +117,23 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     Parameters
     ----------
     data
-        Columns ``anchor``, ``positive`` and optionally ``negative``, all text.
+        Text columns ``anchor``, ``positive`` and, optionally, one more: ``negative``; ``relevance``, 1 for pairs that
+        are relevant and 0 for others; or ``label``, where all phrases of one label are relevant to each other.
     max_tokens
         Longer phrases are cut to this many tokens.
 
     Returns
     -------
     Corpus
-        The phrases, and the different rows of `data` as phrase indices, in order. A row that stands there many times
-        would weigh as much in every accuracy.
+        The phrases, and the different rows of `data` as phrase indices, in order. Rows are dropped, and listed, in
+        which a text is missing or has no word, in which two phrases are the same as far as they are read, which
+        repeat an earlier row (left in, it would weigh as much in every accuracy), or which call irrelevant what
+        another row calls relevant.
 
     Raises
     ------
     InputError
-        If a column is missing, there are no rows, a cell is not text or has no word, or the phrases of a row
-        are not all different.
+        If a column is missing, a cell is not text, a relevance is neither 0 nor 1, or no relevant row is left.
     """
     missing = [column for column in COLUMNS[:2] if column not in data]
     if missing:
@@ -127,31 +145,82 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
         raise InputError("expected at least one pair, found an empty table")
     columns = [column for column in COLUMNS if column in data]
     for column in columns:
-        is_text = data[column].map(lambda cell: isinstance(cell, str)).to_numpy(bool)
-        if not is_text.all():
-            row = int(np.argmin(is_text))
-            raise InputError(
-                f"expected text in column {column!r}, found {data[column].iloc[row]!r} in row {row} "
-                f"({(~is_text).sum()} such rows); drop or fill these rows"
-            )
-    phrases, flat = index_phrases(data[columns].to_numpy(object).ravel(), max_tokens)
-    rows = flat.reshape(-1, len(columns))
-    _require_different(rows, columns, phrases.texts)
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return Corpus(phrases, rows[np.sort(first)], repeated=len(rows) - len(first))
+        _require_text(data[column])
+    by_column, texts = pd.factorize(pd.concat([data[column].fillna("") for column in columns], ignore_index=True))
+    # From column after column to row after row, so that words are numbered in the order in which one reads them.
+    by_row, order = pd.factorize(by_column.reshape(len(columns), -1).T.ravel())
+    phrases, phrase_of_text = index_phrases(texts.take(order), max_tokens)
+    rows = phrase_of_text[by_row].reshape(-1, len(columns))
+    is_relevant = _relevance(data)
+
+    ordered = np.sort(rows, axis=1)
+    reason = pd.Series(None, data.index, dtype=object)
+    reason[pd.DataFrame(rows).assign(is_relevant=is_relevant).duplicated().to_numpy()] = "repeated"
+    reason[~is_relevant & Relevance(rows[is_relevant, :2])(*rows[:, :2].T)] = "relevant elsewhere"
+    reason[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)] = "same phrase twice"
+    reason[(rows < 0).any(axis=1)] = "without words"
+    is_kept = reason.isna().to_numpy()
+    dropped = reason[~is_kept].rename("reason").rename_axis(data.index.name or "row").reset_index()
+    if not (is_kept & is_relevant).any():
+        raise InputError(
+            f"expected at least one row of different phrases, found none that can be used: {explain_dropped(dropped)}; "
+            "give other data or a larger max_tokens"
+        )
+    return Corpus(phrases, rows[is_kept & is_relevant], rows[is_kept & ~is_relevant, :2], "label" in data, dropped)
 
 
-def _require_different(rows: Rows, columns: Sequence[str], texts: Sequence[str]) -> None:
-    for i, first in enumerate(columns):
-        for j in range(i + 1, len(columns)):
-            same = rows[:, i] == rows[:, j]
-            if same.any():
-                row = int(np.argmax(same))
-                raise InputError(
-                    f"expected different phrases in a row, found the {columns[j]} equal to the {first} in row {row}: "
-                    f"{texts[rows[row, i]]!r} ({same.sum()} such rows; phrases are compared by the tokens that are "
-                    "read, see max_tokens); remove these rows"
-                )
+def _require_text(column: pd.Series) -> None:
+    if isinstance(column.dtype, pd.StringDtype):
+        return
+    is_text = column.map(lambda cell: isinstance(cell, str)).to_numpy(bool) | column.isna().to_numpy()
+    if not is_text.all():
+        row = int(np.argmin(is_text))
+        raise InputError(
+            f"expected text in column {column.name!r}, found {column.iloc[row]!r} in {_name(column, row)} "
+            f"({(~is_text).sum()} such rows); convert or drop these rows"
+        )
+
+
+def _relevance(data: pd.DataFrame) -> Bool[np.ndarray, " row"]:
+    if "relevance" not in data:
+        return np.ones(len(data), bool)
+    relevance = pd.to_numeric(data["relevance"], errors="coerce").to_numpy(float, na_value=np.nan)
+    is_known = np.isin(relevance, (0, 1))
+    if not is_known.all():
+        row = int(np.argmin(is_known))
+        raise InputError(
+            f"expected relevance 1 or 0, found {str(data['relevance'].iloc[row])!r} in {_name(data, row)} "
+            f"({(~is_known).sum()} such rows); convert or drop these rows"
+        )
+    return relevance == 1
+
+
+def _name(data: pd.DataFrame | pd.Series, row: int) -> str:
+    return f"{data.index.name or 'row'} {data.index[row]}"
+
+
+def explain_dropped(dropped: pd.DataFrame, examples: int = 3) -> str:
+    """
+    Say how many rows were dropped, why, and which come first.
+
+    Parameters
+    ----------
+    dropped
+        As in `Corpus`.
+    examples
+        How many rows to name for a reason.
+
+    Returns
+    -------
+    str
+        Such as ``"2 without words (line 7, 9), 1 repeated (line 8)"``.
+    """
+    name = dropped.columns[0]
+    parts = []
+    for reason, rows in dropped.groupby("reason", sort=False)[name]:
+        named = ", ".join(map(str, rows.head(examples))) + (", ..." if len(rows) > examples else "")
+        parts.append(f"{len(rows):,} {reason} ({name} {named})")
+    return ", ".join(parts) or "none"
 
 
 def slice_corpus(
@@ -159,6 +228,7 @@ def slice_corpus(
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
     negatives: int = 5,
+    negative_kinds: Mapping[str, float | int] | None = None,
 ) -> Slices:
     """
     Split a corpus by connected component of its relevance graph and give every pair its negatives.
@@ -179,6 +249,10 @@ def slice_corpus(
         divided, so they are met approximately.
     negatives
         Negatives per pair (ignored where the corpus has its own).
+    negative_kinds
+        Shares of random, similar and manual negatives, see `rlm.negatives.draw_negatives`; by default all manual where
+        the corpus has irrelevant pairs, and all random elsewhere. Where there is none of a kind, it is drawn at random
+        instead, and counted in the summary.
 
     Returns
     -------
@@ -188,8 +262,9 @@ def slice_corpus(
     Raises
     ------
     InputError
-        If the fractions are not positive or do not sum to 1, if a split would be empty, or if a phrase is
-        relevant to every candidate of its split.
+        If the fractions are not positive or do not sum to 1, if a split would be empty, if a phrase is
+        relevant to every candidate of its split, or if manual negatives are wanted of a corpus without irrelevant
+        pairs.
     """
     if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
         raise InputError(
@@ -199,7 +274,14 @@ def slice_corpus(
     component = relevance_components(rows[:, :2], len(phrases))
     split_of_row = _split_rows(component[rows[:, 0]], fractions, stream(seed, "split"))
     rng = stream(seed, "negatives")
-    unusable = None
+    relevance = _relevance_of(corpus, component)
+    kinds = negative_kinds or {"manual" if len(corpus.irrelevant) else "random": 1}
+    if "manual" in kinds and not len(corpus.irrelevant):
+        raise InputError(
+            "expected pairs known to be irrelevant, for manual negatives, found none; give a column relevance with 0 "
+            "and 1, or a file of premise|question lines as irrelevant"
+        )
+    split_of_irrelevant = _split_irrelevant(corpus, split_of_row)
     if rows.shape[1] == 3:
         unusable = _negatives_of_other_splits(rows, split_of_row) | is_contradicted(rows)
     triplets, summary = [], []
@@ -207,7 +289,10 @@ def slice_corpus(
         mine = split_of_row == number
         try:
             if rows.shape[1] == 2:
-                split, redrawn = draw_negatives(rows[mine], negatives, rng, phrases.texts), 0
+                known = corpus.irrelevant[split_of_irrelevant == number]
+                split, redrawn = draw_negatives(
+                    rows[mine], negatives, rng, phrases.texts, relevance=relevance, kinds=kinds, irrelevant=known
+                )
             else:
                 foreign = unusable[mine]
                 split, redrawn = redraw_negatives(rows[mine], foreign, rng, phrases.texts), int(foreign.sum())
@@ -226,15 +311,53 @@ def slice_corpus(
             }
         )
 
-    known = np.full(len(phrases.words) + 2, UNKNOWN, np.int32)
-    training_tokens = np.unique(phrases.tokens[np.unique(triplets[0])])
-    known[training_tokens] = training_tokens
-    known[PAD] = PAD
-    tokens = known[phrases.tokens]
+    tokens = _known_words(phrases, triplets[0])
     for row, split in zip(summary, triplets, strict=True):
         read = tokens[np.unique(split)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
     return Slices(phrases, tokens, *triplets, summary=pd.DataFrame(summary))
+
+
+def slice_at_random(
+    corpus: Corpus, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS, negatives: int = 5
+) -> Slices:
+    """
+    Split triplets at random, as is usual: the phrases of one split stand in the others too. To see what that leaks.
+
+    Parameters
+    ----------
+    corpus, seed, fractions, negatives
+        As of `slice_corpus`; negatives are random.
+
+    Returns
+    -------
+    Slices
+        The three splits; the summary says which share of a split's triplets has a phrase that training has.
+    """
+    triplets = corpus.rows
+    if triplets.shape[1] == 2:
+        relevance = _relevance_of(corpus, relevance_components(corpus.rows, len(corpus.phrases)))
+        rng, texts = stream(seed, "negatives"), corpus.phrases.texts
+        triplets, _ = draw_negatives(corpus.rows, negatives, rng, texts, relevance=relevance)
+    order = stream(seed, "split").permutation(len(triplets))
+    ends = (np.cumsum(fractions)[:2] * len(order)).astype(int)
+    splits = [triplets[rows] for rows in np.split(order, ends)]
+    leaked = [float(np.isin(split, splits[0]).any(axis=1).mean()) for split in splits]
+    summary = pd.DataFrame({"split": SPLITS, "triplets": list(map(len, splits)), "leaked": leaked})
+    return Slices(corpus.phrases, _known_words(corpus.phrases, splits[0]), *splits, summary=summary)
+
+
+def _relevance_of(corpus: Corpus, component: Int32[np.ndarray, " phrase"]) -> Relevance:
+    return Relevance(corpus.rows[:, :2], component if corpus.is_transitive else None)
+
+
+def _known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int32[np.ndarray, "row token"]:
+    """The token table, with the unknown word in place of all that training does not see."""
+    known = np.full(len(phrases.words) + 2, UNKNOWN, np.int32)
+    training_tokens = np.unique(phrases.tokens[np.unique(train)])
+    known[training_tokens] = training_tokens
+    known[PAD] = PAD
+    return known[phrases.tokens]
 
 
 def relevance_components(pairs: Int[np.ndarray, "pair 2"], phrases: int) -> Int32[np.ndarray, " phrase"]:
@@ -278,6 +401,18 @@ def _split_rows(
             "is never divided; give more data or other fractions"
         )
     return split[group]
+
+
+def _split_irrelevant(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np.ndarray, " irrelevant"]:
+    """The split that both phrases of an irrelevant pair belong to; -1 where there is none."""
+    home = np.full(len(corpus.phrases), -1)
+    home[corpus.rows[:, 0]] = home[corpus.rows[:, 1]] = split_of_row
+    # A phrase that is in no relevant pair belongs to the split that uses it first.
+    for query, candidate in (corpus.irrelevant[::-1].T, corpus.irrelevant[::-1, ::-1].T):
+        is_free = (home[candidate] < 0) & (home[query] >= 0)
+        home[candidate[is_free]] = home[query[is_free]]
+    first, second = home[corpus.irrelevant].T
+    return np.where(first == second, first, -1)
 
 
 def _negatives_of_other_splits(rows: Rows, split_of_row: Int[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:

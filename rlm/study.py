@@ -1,18 +1,20 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores."""
 
+import logging
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -21,13 +23,16 @@ from rlm.datasets import load
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_accuracy
+from rlm.negatives import check_kinds
 from rlm.optimiser import Optimizer
+from rlm.reading import READ_AS_IT_IS, Mapped, Reading
 from rlm.sampler import Batching, Redraw
-from rlm.slicer import FRACTIONS, Corpus, Slices, index_corpus, slice_corpus
+from rlm.slicer import FRACTIONS, Corpus, Slices, explain_dropped, index_corpus, slice_corpus
 from rlm.training import Precision, finetune, pretrain
 
 Arm = Literal["scratch", "pretrained", "pretrained_once"]
 REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once"}
+log = logging.getLogger(__name__)
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 
 
@@ -39,8 +44,9 @@ class StudyConfig(BaseModel):
     dataset: str = Field(
         "chatterbot-english",
         min_length=1,
-        description="chatterbot-LANGUAGE, pqa, or the path of a file with columns anchor, positive[, negative].",
+        description="chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.",
     )
+    reading: Annotated[Reading, Parameter(name="*")] = Field(READ_AS_IT_IS, description="How to read data of your own.")
     arms: tuple[Arm, ...] = Field(
         ("scratch", "pretrained"),
         min_length=1,
@@ -97,6 +103,11 @@ class StudyConfig(BaseModel):
         "auto", description="Where to train; auto takes a GPU where there is one. The random draws are the same."
     )
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
+    negative_kinds: Mapped[float] | None = Field(
+        None,
+        description="Shares of random, similar (most alike by character trigrams) and manual (known to be irrelevant) "
+        "negatives, as similar=0.5,random=0.5; all manual where data have a column relevance, else all random.",
+    )
     fractions: tuple[float, float, float] = Field(
         FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
     )
@@ -104,6 +115,13 @@ class StudyConfig(BaseModel):
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
     )
     split_seed: int = Field(0, ge=0, description="Seed of the fixed split.")
+
+    @field_validator("negative_kinds")
+    @classmethod
+    def _check_kinds(cls, kinds: dict[str, float] | None) -> dict[str, float] | None:
+        if kinds is not None:
+            check_kinds(kinds)
+        return kinds
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":
@@ -242,7 +260,11 @@ def iter_study(
         raise InputError(f"expected at least one seed, each once and none negative, found {seeds or 'none'}")
     if n_jobs == 0:
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
-    corpus = index_corpus(load(config.dataset) if data is None else data, config.max_tokens)
+    corpus = index_corpus(
+        load(config.dataset, **config.reading.model_dump()) if data is None else data, config.max_tokens
+    )
+    if len(corpus.dropped):
+        log.info("rows left out: %s", explain_dropped(corpus.dropped))
     _slices(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
     device = _device(config)
     largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
@@ -330,7 +352,8 @@ def _ignore_interrupts() -> None:
 
 
 def _slices(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
-    settings = {"fractions": config.fractions, "negatives": config.negatives}
+    names = ["fractions", "negatives", "negative_kinds"]
+    settings = {name: getattr(config, name) for name in names}
     if config.split == "fixed":
         return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
     return [slice_corpus(corpus, seed, **settings) for seed in seeds]

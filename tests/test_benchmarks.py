@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from benchmarks import contestants, growth
+from benchmarks import contestants, growth, reading
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -32,9 +32,14 @@ def test_pytorch_metric_learning_has_the_same_loss(monkeypatch):
 
 def test_growth_measures_draws(monkeypatch):
     monkeypatch.setattr(contestants.torch, "set_num_threads", lambda _: None)  # for a process of its own
-    found = growth.random_triplets(1000)
+    found = growth.random_triplets(1000, "once")
     assert found["drawn"] == 20_000
     assert found["seconds"] > 0
+
+
+def test_both_readers_find_the_same_rows(tmp_path):
+    reading.write_triplets(tmp_path / "triplets.tsv", 2000)
+    assert reading.by_rlm(tmp_path / "triplets.tsv") == reading.by_dictionaries(tmp_path / "triplets.tsv") == 2000
 
 
 def test_the_hand_encoder_is_the_same_model(torch_twin):

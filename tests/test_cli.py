@@ -16,6 +16,7 @@ from conftest import topic_pairs
 import rlm.cli
 from rlm.cli import main
 from rlm.files import write_whole
+from rlm.reading import Reading
 from rlm.stats import compare, summarise
 from rlm.study import StudyConfig, iter_study, run_study
 
@@ -151,7 +152,10 @@ class TestMistakes:
         ("arguments", "words"),
         [
             (["--dataset", "chatterbot-klingon"], ["unknown dataset 'chatterbot-klingon'", "chatterbot-english"]),
-            (["--dataset", "no/such/file.tsv"], ["no/such/file.tsv", "no such file"]),
+            (
+                ["--dataset", "no/such/file.tsv"],
+                ["no/such/file.tsv: expected triplets or pairs in a file, found nothing"],
+            ),
             (["--epochs", "3"], ["--epochs"]),
             (["--seeds", "many"], ["--seeds", "many"]),
             (["--seeds", "0"], ["expected at least one seed"]),
@@ -161,6 +165,11 @@ class TestMistakes:
             (["--learning-rate", "7"], ["--learning-rate", "less than or equal to 1"]),
             (["--encoder", "gru"], ["--encoder", "gru", "lstm", "mean"]),
             (["--arms", "scratch", "--arms", "scratch"], ["expected every arm once"]),
+            (["--columns", "fact"], ["--columns expected name=value,name=value; found 'fact'"]),
+            (["--columns", "anchr=fact"], ["--columns expected columns for anchor, positive", "found 'anchr'"]),
+            (["--negative-kinds", "hard=1"], ["--negative-kinds expected shares of random, similar, manual"]),
+            (["--negative-kinds", "similar=0.5"], ["--negative-kinds expected shares", "with the sum 1"]),
+            (["--negative-kinds", "manual=1"], ["expected pairs known to be irrelevant"]),
             (["--fractions", "0.5", "0.5", "0.5"], ["expected three positive fractions with the sum 1"]),
             (["--out", "no/such/folder/r.csv"], ["no/such/folder", "create the folder first"]),
         ],
@@ -171,7 +180,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            ("", ["empty file"]),
+            ("", ["expected a first line of column names"]),
             ("question\tanswer\nhow are you\tfine\n", ["column 'anchor' not found", "question, answer"]),
             ("anchor\tpositive\n", ["found none"]),
             ("anchor\tpositive\nhow are you\tfine\n", ["split would be empty"]),
@@ -199,11 +208,58 @@ class TestMistakes:
         self.refuse(rlm_command("study", "--dataset", pairs, "--out", tmp_path, *QUICK), str(tmp_path))
 
 
+class TestOwnData:
+    @pytest.fixture(scope="class")
+    def files(self, tmp_path_factory):
+        """The same triplets three times, under a user's own column names."""
+        folder = tmp_path_factory.mktemp("own")
+        rng = np.random.default_rng(0)
+        names = {"anchor": "fact", "positive": "question", "negative": "other"}
+        frame = rlm.make_triplets(topic_pairs(rng, topics=8, pairs=80), 2, rng=rng).rename(columns=names)
+        frame["other"] = frame["other"] + " снег"
+        frame.to_csv(folder / "mine.csv", sep=";", index=False, encoding="cp1251")
+        frame.to_json(folder / "mine.jsonl", orient="records", lines=True)
+        frame.to_parquet(folder / "mine.parquet")
+        return folder
+
+    def test_every_format_gives_the_same_study(self, rlm_command, files, tmp_path):
+        results = []
+        for name, options in {"mine.csv": ["--encoding", "cp1251"], "mine.jsonl": [], "mine.parquet": []}.items():
+            columns = ["--columns", "anchor=fact,positive=question,negative=other"]
+            out = tmp_path / f"{name}.csv"
+            code, _, errors = rlm_command(
+                "study", "--dataset", files / name, *columns, *options, "--seeds", 1, "--out", out, *QUICK
+            )
+            assert code == 0, errors
+            results.append(pd.read_csv(out).drop(columns="seconds"))
+        assert results[0].equals(results[1])
+        assert results[0].equals(results[2])
+
+    def test_audit_prints_splits_baselines_and_checks(self, rlm_command, files):
+        columns = "anchor=fact,positive=question,negative=other"
+        code, printed, _ = rlm_command("audit", "--dataset", files / "mine.parquet", "--columns", columns)
+        assert code == 0
+        for part in (
+            "effective anchors",
+            "anchor-blind classifier",
+            "WARNING size of the test",
+            "FINE    contradictions",
+        ):
+            assert part in printed
+
+    def test_what_is_left_out_is_said(self, rlm_command, tmp_path, caplog):
+        frame = topic_pairs(np.random.default_rng(0), topics=8, pairs=80)
+        frame.loc[2, "positive"] = "???"
+        frame.to_csv(tmp_path / "mine.csv", index=False)
+        assert rlm_command("study", "--dataset", tmp_path / "mine.csv", "--seeds", 1, *QUICK)[0] == 0
+        assert "rows left out: 1 without words (line 4)" in caplog.text
+
+
 class TestHelp:
     def test_names_every_field_of_the_config(self, rlm_command):
         code, printed, _ = rlm_command("study", "--help")
         assert code == 0
-        for field in (*StudyConfig.model_fields, "seeds", "out", "jobs"):
+        for field in ({*StudyConfig.model_fields, *Reading.model_fields} - {"reading"}) | {"seeds", "out", "jobs"}:
             assert f"--{field.replace('_', '-')} " in printed
 
     def test_names_the_commands(self, rlm_command):

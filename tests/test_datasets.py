@@ -15,14 +15,15 @@ import pytest
 import yaml
 
 from rlm import datasets
-from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets, read_triplets
+from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.errors import InputError
 from rlm.phrases import tokenise
+from rlm.slicer import explain_dropped, index_corpus
 
 CHATTERBOT = Path(chatterbot_corpus.__file__).parent / "data"
 LANGUAGES = sorted(folder.name for folder in CHATTERBOT.iterdir() if folder.is_dir())
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-FACTS = {"name", "title", "source", "licence", "version", "pairs", "anchors", "dropped"}
+FACTS = {"name", "title", "source", "licence", "version", "dropped"}
 
 
 def write(path, content):
@@ -55,15 +56,14 @@ def test_every_language_gives_the_pairs_of_a_slow_loop(language):
                     pairs.append((conversation[i], conversation[i + 1]))
             else:
                 malformed += 1
-    expected = distinct_pairs(pairs)
     frame = load_chatterbot(language)
-    assert len(frame) > 0
-    assert list(frame.itertuples(index=False, name=None)) == expected
-    dropped = frame.attrs["dropped"]
-    assert dropped["malformed conversations"] == malformed
-    assert sum(dropped.values()) - malformed == len(pairs) - len(expected)
-    assert frame.attrs["pairs"] == len(expected)
-    assert frame.attrs["anchors"] == len({tuple(tokenise(anchor)) for anchor, _ in expected})
+    assert list(frame.itertuples(index=False, name=None)) == pairs
+    assert frame.attrs["dropped"] == {"malformed conversations": malformed}
+    corpus = index_corpus(frame, max_tokens=512)
+    texts = np.array(corpus.phrases.texts, dtype=object)[corpus.rows]
+    expected = distinct_pairs(pairs)
+    assert [tuple(map(tokenise, row)) for row in texts] == [tuple(map(tokenise, row)) for row in expected]
+    assert len(corpus.dropped) == len(pairs) - len(expected)
 
 
 def test_english_is_the_measured_corpus_without_the_characters_of_its_malformed_conversation():
@@ -71,13 +71,10 @@ def test_english_is_the_measured_corpus_without_the_characters_of_its_malformed_
     assert not frame["anchor"].isin(["I", "n", "a"]).any()
     if metadata.version("chatterbot-corpus") != "1.3.3":
         pytest.skip("the numbers were measured on chatterbot-corpus 1.3.3")
-    assert (len(frame), frame.attrs["anchors"]) == (1172, 1010)
-    assert frame.attrs["dropped"] == {
-        "malformed conversations": 1,
-        "without words": 0,
-        "same phrase twice": 2,
-        "duplicates": 1132,
-    }
+    corpus = index_corpus(frame)
+    assert (len(corpus.rows), len(np.unique(corpus.rows[:, 0]))) == (1172, 1010)
+    assert frame.attrs["dropped"] == {"malformed conversations": 1}
+    assert corpus.dropped["reason"].value_counts().to_dict() == {"repeated": 1132, "same phrase twice": 2}
 
 
 def test_what_a_corpus_drops_is_counted_by_reason(tmp_path, monkeypatch):
@@ -94,13 +91,10 @@ def test_what_a_corpus_drops_is_counted_by_reason(tmp_path, monkeypatch):
     write(tmp_path / "klingon" / "talk.yml", yaml.safe_dump({"conversations": conversations}))
     monkeypatch.setattr("chatterbot_corpus.corpus.DATA_DIRECTORY", str(tmp_path))
     frame = load("chatterbot-klingon")
-    assert frame.to_numpy().tolist() == [["Hi", "Hello!"], ["Hello!", "How are you?"]]
-    assert frame.attrs["dropped"] == {
-        "malformed conversations": 3,
-        "without words": 1,
-        "same phrase twice": 1,
-        "duplicates": 1,
-    }
+    assert frame.attrs["dropped"] == {"malformed conversations": 3}
+    corpus = index_corpus(frame)
+    assert len(corpus.rows) == 2
+    assert explain_dropped(corpus.dropped) == "1 repeated (row 2), 1 without words (row 3), 1 same phrase twice (row 4)"
 
 
 def test_unknown_language_names_the_known_ones():
@@ -166,9 +160,8 @@ def test_a_file_is_downloaded_once_and_quietly(server, tmp_path, monkeypatch, ca
         ["Я жду звонков", "ты ждёшь звонков?"],
         ["Снег белый", "какой снег?"],
         ["Снег белый", "что белое?"],
+        ["я жду звонков.", "ты ждешь звонков?"],
     ]
-    assert frame.attrs["dropped"]["duplicates"] == 1
-    assert (frame.attrs["pairs"], frame.attrs["anchors"]) == (3, 2)
     assert load_pqa(["small.txt"]).equals(frame)
     assert server.asked == ["/QA/small.txt"]
     assert [path.name for path in (tmp_path / "cache" / "pqa").iterdir()] == ["small.txt"]
@@ -180,14 +173,14 @@ def test_a_part_of_the_files_is_another_dataset(server, monkeypatch):
     monkeypatch.setattr(datasets, "_PQA_SHA256", {"small.txt": checksum, "copy.txt": checksum})
     whole, part = load_pqa(), load_pqa(["copy.txt"])
     assert (whole.attrs["name"], part.attrs["name"]) == ("pqa", "pqa (copy.txt)")
-    assert (whole.attrs["dropped"]["duplicates"], part.attrs["dropped"]["duplicates"]) == (5, 1)
+    assert (len(whole), len(part)) == (8, 4)
     assert server.asked == ["/QA/small.txt", "/QA/copy.txt"]
 
 
 def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
     (tmp_path / "cache" / "pqa").mkdir(parents=True)
     cached = write(tmp_path / "cache" / "pqa" / "small.txt", "T: другое\nQ: что другое?\n")
-    assert len(load_pqa()) == 3
+    assert len(load_pqa()) == 4
     assert cached.read_bytes() == BLOCKS
 
 
@@ -208,7 +201,7 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(server, tmp_path, 
         load_pqa()
     assert list(folder.iterdir()) == []
     write(folder / "small.txt", BLOCKS)
-    assert len(load_pqa()) == 3
+    assert len(load_pqa()) == 4
 
 
 def test_without_network_the_error_is_the_same(server, monkeypatch):
@@ -230,83 +223,9 @@ def test_the_russian_files_give_the_measured_numbers(monkeypatch):
     monkeypatch.setenv("RLM_DATA_DIR", str(SHARED))
     monkeypatch.setattr(datasets, "_PQA_URL", "http://127.0.0.1:1/nothing-may-be-downloaded/")
     frame = load("pqa")
-    assert len(frame) == frame.attrs["pairs"] == 139_501
-    assert frame.attrs["anchors"] == 9_870
-    assert len(frame) + sum(frame.attrs["dropped"].values()) == 141_109
-    assert len({" ".join(tokenise(text)) for text in frame["positive"]}) == 121_107
-
-
-# Own files
-
-ROWS = [["Null", 'say "no, no"', "NA"], ["ёж", "ежи", "nan"]]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        'anchor\tpositive\tnegative\nNull\tsay "no, no"\tNA\nёж\tежи\tnan\n',
-        'anchor,positive,negative\nNull,"say ""no, no""",NA\nёж,ежи,nan',
-        '\ufeffanchor,id,negative,positive\r\nNull,1,NA,"say ""no, no"""\r\n\r\nёж,2,nan,ежи\r\n\r\n',
-    ],
-    ids=["tabs", "commas", "byte order mark, CRLF, other columns, empty lines"],
-)
-def test_triplets_are_read_as_they_stand(tmp_path, content):
-    frame = read_triplets(write(tmp_path / "own.csv", content))
-    assert list(frame.columns) == ["anchor", "positive", "negative"]
-    assert frame.to_numpy().tolist() == ROWS
-
-
-def test_quotation_marks_between_tabs_are_ordinary(tmp_path):
-    path = write(tmp_path / "own.csv", 'anchor\tpositive\tnegative\n"a\tb"\tc, d\n"e\tf\t"g"\n')
-    assert read_triplets(path).to_numpy().tolist() == [['"a', 'b"', "c, d"], ['"e', "f", '"g"']]
-
-
-def test_pairs_need_no_negative_and_exact_repetitions_are_counted(tmp_path):
-    content = "anchor\tpositive\na\tb\na\tb\nA\tb\na\tc\n"
-    frame = read_triplets(write(tmp_path / "own.tsv", content))
-    assert list(frame.columns) == ["anchor", "positive"]
-    assert frame.to_numpy().tolist() == [["a", "b"], ["A", "b"], ["a", "c"]]
-    assert frame.index.tolist() == [0, 1, 2]
-    assert frame.attrs["dropped"] == {"duplicates": 1}
-    assert (frame.attrs["pairs"], frame.attrs["anchors"]) == (2, 1)
-    assert hashlib.sha256(content.encode()).hexdigest() in frame.attrs["version"]
-
-
-HEADER = "anchor\tpositive\tnegative\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "found an empty file"),
-        ("\n \n", "found an empty file"),
-        (HEADER, "expected rows below the column names, found none"),
-        ("question,answer\na,b\n", "'anchor' not found; the file has: question, answer. Let its first line name"),
-        ("anchor\tnegative\na\tb\n", "'positive' not found; the file has: anchor, negative"),
-        (HEADER.encode() + "a\tb\tй\n".encode("cp1251"), "0xe9 at position 29 (line 2); convert the file to UTF-8"),
-        (HEADER.encode("utf-16"), "0xff at position 0 (line 1); convert the file to UTF-8"),
-        (HEADER + "a\tb\tc\nd\te\n", "expected 3 cells as in the first line, found 2 in line 3"),
-        (HEADER + "\na\tb\tc\td\n", "expected 3 cells as in the first line, found 4 in line 3"),
-        ('anchor,positive\n"a\nb",c\nd,e, f\n', "found 3 in line 4; mend the line, quoting cells that contain"),
-        ('anchor,positive\na,b\nc,"d\ne,f\n', "bad quoting in the row of line 3"),
-        ('anchor,positive\na,"b"c\n', "bad quoting in the row of line 2"),
-        (HEADER + "a\tb\tc\n\na\t...\tc\n", "found '...' in line 4, column 'positive' (1 such cells)"),
-        (HEADER + "a\t\tc\n\t\t\n", "found '' in line 2, column 'positive' (4 such cells)"),
-        (HEADER + "a\tb\tc\na\tb\tc\na\tb\tB!\n", "the negative equal to the positive in line 4: 'b' (1 such rows)"),
-        ("anchor,positive\na,A\n", "the positive equal to the anchor in line 2"),
-    ],
-)
-def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, content, message):
-    path = write(tmp_path / "own.csv", content)
-    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: .*{re.escape(message)}"):
-        read_triplets(path)
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"own\.csv: expected a file of triplets or pairs, found nothing"):
-        read_triplets(tmp_path / "own.csv")
-    with pytest.raises(FileNotFoundError, match="found a folder; check the path"):
-        read_triplets(tmp_path)
+    corpus = index_corpus(frame)
+    assert (len(frame), len(corpus.rows)) == (141_109, 139_501)
+    assert [len(np.unique(side)) for side in corpus.rows.T] == [9_870, 121_107]
 
 
 # By name
@@ -321,7 +240,7 @@ def test_load_takes_names_and_paths(tmp_path, server):
     for name, frame in loaded.items():
         assert set(frame.attrs) == FACTS
         assert json.loads(json.dumps(frame.attrs)) == frame.attrs
-        assert all(frame.attrs[fact] for fact in FACTS)
+        assert all(frame.attrs[fact] for fact in FACTS - {"dropped"})
         assert frame.attrs["name"] == (name if isinstance(name, str) and name != str(path) else "own.csv")
 
 

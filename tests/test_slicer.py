@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from rlm.negatives import draw_negatives
 from rlm.phrases import PAD, UNKNOWN, index_phrases, tokenise
-from rlm.slicer import COLUMNS, SPLITS, index_corpus, relevance_components, slice_corpus
+from rlm.slicer import COLUMNS, SPLITS, explain_dropped, index_corpus, relevance_components, slice_corpus
 
 
 def table(rows):
@@ -91,9 +91,14 @@ class TestPhrases:
     def test_words_keep_inner_apostrophes_and_hyphens_but_no_underscore(self):
         assert tokenise("_don't_ stop-gap -- 3rd 'x'") == ["don't", "stop-gap", "3rd", "x"]
 
-    def test_phrase_without_words_is_refused(self):
-        with pytest.raises(ValueError, match=r"at least one word in every phrase, found none in '\.\.\.'"):
-            index_phrases(["fine", "..."], 5)
+    def test_text_without_words_is_no_phrase(self):
+        phrases, index = index_phrases(["...", "fine", ""], 5)
+        assert (phrases.texts, index.tolist()) == (("fine",), [-1, 0, -1])
+
+    def test_scripts_without_spaces_are_read_by_character_and_joiners_are_inside_words(self):
+        assert tokenise("今日は、良い天気 AI2台") == [*"今日は良い天気", "ai2", "台"]
+        assert tokenise("สวัสดี") == ["ส", "วั", "ส", "ดี"]
+        assert tokenise("می\u200cخواهم بروم") == ["می\u200cخواهم", "بروم"]
 
 
 class TestIndexCorpus:
@@ -102,7 +107,8 @@ class TestIndexCorpus:
     def test_rows_spell_the_texts(self, data):
         corpus = index_corpus(data)
         words = data.map(lambda text: " ".join(tokenise(text)))
-        assert corpus.repeated == words.duplicated().sum()
+        assert corpus.dropped["row"].tolist() == words.index[words.duplicated()].tolist()
+        assert set(corpus.dropped["reason"]) <= {"repeated"}
         for texts, row in zip(data[~words.duplicated()].to_numpy(), corpus.rows, strict=True):
             assert [tokenise(corpus.phrases.texts[i]) for i in row] == [tokenise(text) for text in texts]
 
@@ -112,18 +118,52 @@ class TestIndexCorpus:
             (pd.DataFrame({"question": ["a"], "answer": ["b"]}), "column 'anchor' not found; .* question, answer"),
             (pd.DataFrame({"anchor": ["a"], "text": ["b"]}), "column 'positive' not found; .* anchor, text. Rename"),
             (pd.DataFrame({"anchor": [], "positive": []}), "at least one pair, found an empty table"),
-            (table([("a", "b"), ("c", None)]), r"text in column 'positive', found (nan|None) in row 1 \(1 such"),
-            (table([("a", "b"), ("c", float("nan"))]), "text in column 'positive', found nan in row 1"),
             (table([("a", 3), ("c", 4)]), r"text in column 'positive', found .*3.* in row 0 \(2 such rows\)"),
-            (table([("a", "b"), ("c", "?!")]), r"at least one word in every phrase, found none in '\?!'"),
-            (table([("a", "b"), ("c", "C.")]), "found the positive equal to the anchor in row 1: 'c'"),
-            (table([("a", "b", "c"), ("c", "Two dogs", "two dogs!")]), "negative equal to the positive in row 1"),
-            (table([("a", "b", "A"), ("c", "d", "e")]), r"negative equal to the anchor in row 0: 'a' \(1 such"),
+            (
+                table([("a", "a"), ("c", "?!")]),
+                r"none that can be used: 1 same phrase twice \(row 0\), 1 without words",
+            ),
+            (
+                table([("a", "b"), ("c", "d")]).assign(relevance=[1, 2]),
+                r"relevance 1 or 0, found '2' in row 1 \(1 such",
+            ),
+            (table([("a", "b"), ("c", "d")]).assign(relevance=["1", None]), "relevance 1 or 0, found 'nan' in row 1"),
+            (table([("a", "b"), ("c", "d")]).assign(relevance=0), "at least one row of different phrases, found none"),
         ],
     )
     def test_unusable_data_is_refused(self, data, message):
         with pytest.raises(ValueError, match=message):
             index_corpus(data)
+
+    def test_what_cannot_be_used_is_dropped_and_listed(self):
+        rows = [("a", "b"), ("c", None), ("c", float("nan")), ("c", "?!"), ("c", "C."), ("A", "b!"), ("e", "f")]
+        data = table(rows).set_axis(range(2, 9)).rename_axis("line")
+        corpus = index_corpus(data)
+        assert [corpus.phrases.texts[phrase] for phrase in corpus.rows.ravel()] == ["a", "b", "e", "f"]
+        assert list(corpus.dropped.itertuples(index=False, name=None)) == [
+            (3, "without words"),
+            (4, "without words"),
+            (5, "without words"),
+            (6, "same phrase twice"),
+            (7, "repeated"),
+        ]
+        assert explain_dropped(corpus.dropped, examples=2) == (
+            "3 without words (line 3, 4, ...), 1 same phrase twice (line 6), 1 repeated (line 7)"
+        )
+
+    @pytest.mark.parametrize("negative", ["A", "two dogs!"])
+    def test_a_negative_that_is_another_phrase_of_its_row_is_dropped(self, negative):
+        corpus = index_corpus(table([("a", "Two dogs", negative), ("c", "d", "e")]))
+        assert len(corpus.rows) == 1
+        assert explain_dropped(corpus.dropped) == "1 same phrase twice (row 0)"
+
+    def test_irrelevant_pairs_are_kept_apart_unless_they_are_called_relevant_too(self):
+        data = table([("a", "b"), ("a", "c"), ("b", "a"), ("d", "e"), ("a", "c")]).assign(relevance=[1, "0", 0, 1.0, 0])
+        corpus = index_corpus(data)
+        texts = np.array(corpus.phrases.texts)
+        assert texts[corpus.rows].tolist() == [["a", "b"], ["d", "e"]]
+        assert texts[corpus.irrelevant].tolist() == [["a", "c"]]
+        assert explain_dropped(corpus.dropped) == "1 relevant elsewhere (row 2), 1 repeated (row 4)"
 
 
 class TestSplit:
@@ -277,7 +317,7 @@ class TestDrawNegatives:
             with pytest.raises(ValueError, match=r"no negative can be drawn for 'phrase \d+'.*give more pairs"):
                 draw_negatives(pairs, negatives, rng, texts)
             return
-        for query, _, negative in draw_negatives(pairs, negatives, rng, texts).tolist():
+        for query, _, negative in draw_negatives(pairs, negatives, rng, texts)[0].tolist():
             assert query != negative
             assert (query, negative) not in forbidden
 
@@ -287,7 +327,7 @@ class TestDrawNegatives:
         query = [(0, 100 + i) for i in range(relevant) for _ in range(1 + 20 * (relevant > 1))]
         others = [(10 + i, 200 + i % 4) for i in range(10)]
         pairs = np.array(query + others, np.int32)
-        triplets = draw_negatives(pairs, 3001, np.random.default_rng(5), [""] * 300)
+        triplets, _ = draw_negatives(pairs, 3001, np.random.default_rng(5), [""] * 300)
         mine = triplets[triplets[:, 0] == 0, 2].tolist()
         pool = Counter(positive for _, positive in others)
         assert set(mine) == set(pool)

@@ -1,0 +1,390 @@
+"""Files of one's own: every format gives the same slices, whatever is wrong is said with its line."""
+
+import gzip
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import topic_pairs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import rlm
+from rlm.errors import InputError
+
+MESSY = ["Null", 'say "no, no"', "NA", "ёж; ёжик | nan", "سلام دنیا", "=1+1", "1e5", "😀 smile"]
+
+
+@pytest.fixture(scope="module")
+def triplets():
+    rng = np.random.default_rng(0)
+    frame = rlm.make_triplets(topic_pairs(rng, topics=12, pairs=60), 2, rng=rng)
+    frame.loc[:3, "negative"] = MESSY[:4]
+    frame.loc[4:7, "negative"] = MESSY[4:]
+    return frame
+
+
+def fingerprint(frame):
+    return rlm.slice_corpus(rlm.index_corpus(frame), seed=0).fingerprint
+
+
+def compress(path, kind):
+    target = path.with_name(path.name + kind)
+    with pa.output_stream(str(target), compression="detect") as out:
+        out.write(path.read_bytes())
+    path.unlink()
+    return target
+
+
+def as_text(encoding="utf-8", suffix=".csv", **style):
+    def write(frame, folder):
+        path = folder / f"own{suffix}"
+        frame.to_csv(path, index=False, encoding=encoding, **style)
+        return path
+
+    return write
+
+
+def as_jsonl(frame, folder):
+    frame.to_json(folder / "own.jsonl", orient="records", lines=True)
+    return folder / "own.jsonl"
+
+
+def as_parquet(frame, folder):
+    frame.to_parquet(folder / "own.parquet")
+    return folder / "own.parquet"
+
+
+def as_dictionaries(frame, folder):
+    frame.astype("category").to_parquet(folder / "own.pq")
+    return folder / "own.pq"
+
+
+def as_saved_dataset(frame, folder):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_pandas(frame).save_to_disk(folder / "own")
+    return folder / "own"
+
+
+def as_dataset_of_parts(frame, folder):
+    datasets = pytest.importorskip("datasets")
+    parts = {"train": datasets.Dataset.from_pandas(frame), "test": datasets.Dataset.from_pandas(frame[:1])}
+    datasets.DatasetDict(parts).save_to_disk(folder / "own")
+    return folder / "own"
+
+
+def as_hub_folder(frame, folder):
+    pytest.importorskip("datasets")
+    (folder / "own").mkdir()
+    frame.to_parquet(folder / "own" / "train-00000.parquet")
+    return folder / "own"
+
+
+FORMATS = {
+    "csv": (as_text(), {}),
+    "tsv": (as_text(suffix=".tsv", sep="\t", quotechar="`"), {}),
+    "quoted tsv": (as_text(sep="\t", quoting=1), {"quotechar": '"'}),
+    "semicolons, byte order mark": (as_text("utf-8-sig", sep=";"), {}),
+    "bars, UTF-16": (as_text("utf-16", sep="|"), {}),
+    "another delimiter and quotation mark": (as_text(sep="~", quotechar="'"), {"delimiter": "~", "quotechar": "'"}),
+    "CRLF": (as_text(lineterminator="\r\n"), {}),
+    "UTF-8 by name": (as_text(), {"encoding": "utf-8"}),
+    "jsonl": (as_jsonl, {}),
+    "parquet": (as_parquet, {}),
+    "parquet with dictionaries": (as_dictionaries, {}),
+    "dataset": (as_saved_dataset, {}),
+    "dataset of parts": (as_dataset_of_parts, {}),
+    "folder of a hub dataset": (as_hub_folder, {}),
+}
+
+
+class TestFormats:
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_every_format_gives_the_same_slices(self, name, triplets, tmp_path):
+        write, options = FORMATS[name]
+        found = rlm.read(write(triplets, tmp_path), **options)
+        assert found.to_numpy().tolist() == triplets.to_numpy().tolist()
+        assert fingerprint(found) == fingerprint(triplets)
+
+    @pytest.mark.parametrize("compression", [".gz", ".zst", ".bz2"])
+    @pytest.mark.parametrize("name", ["csv", "bars, UTF-16", "jsonl", "parquet"])
+    def test_each_may_be_compressed(self, name, compression, triplets, tmp_path):
+        write, options = FORMATS[name]
+        found = rlm.read(compress(write(triplets, tmp_path), compression), **options)
+        assert fingerprint(found) == fingerprint(triplets)
+
+    def test_cp1251_is_read_by_its_name_or_guessed_with_a_warning(self, tmp_path):
+        rows = [("Я жду ваших звонков", "ты ждёшь ваших звонков?"), ("Снег белый", "какого цвета снег?")] * 3
+        frame = pd.DataFrame(rows, columns=["anchor", "positive"])
+        path = as_text("cp1251", sep=";")(frame, tmp_path)
+        assert rlm.read(path, encoding="cp1251").to_numpy().tolist() == frame.to_numpy().tolist()
+        with pytest.warns(UserWarning, match="is not UTF-8 and was read as cp1251, a guess; name its encoding"):
+            assert rlm.read(path).to_numpy().tolist() == frame.to_numpy().tolist()
+
+    def test_columns_have_any_names_and_rows_know_their_lines(self, tmp_path):
+        path = tmp_path / "own.csv"
+        path.write_text('id,fact,other,question\n1,a,"c\nc",b\n\n2,d,f,e\n')
+        found = rlm.read(path, anchor="fact", positive="question", negative="other")
+        assert found.index.name == "line"
+        assert found.to_dict("index") == {
+            2: {"anchor": "a", "positive": "b", "negative": "c\nc"},
+            5: {"anchor": "d", "positive": "e", "negative": "f"},
+        }
+        assert list(rlm.read(path, anchor="fact", positive="question")) == ["anchor", "positive"]
+
+    def test_a_large_file_is_read_in_pieces(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("rlm.reading.ROWS_AT_ONCE", 7)
+        path = tmp_path / "own.csv"
+        path.write_text("anchor,positive\n" + "".join(f"a {i},b {i}\n" for i in range(50)))
+        found = rlm.read(path)
+        assert found["positive"].tolist() == [f"b {i}" for i in range(50)]
+        assert found.index.tolist() == list(range(2, 52))
+
+    def test_attributes_say_where_it_is_from(self, tmp_path):
+        path = as_text()(pd.DataFrame({"anchor": ["a"], "positive": ["b"]}), tmp_path)
+        attributes = rlm.read(path).attrs
+        assert (attributes["name"], attributes["source"], attributes["title"]) == (
+            "own.csv",
+            str(path),
+            "Pairs of own.csv",
+        )
+        assert attributes["version"].startswith("sha256:")
+
+
+class TestLayouts:
+    def test_blocks_of_premises_and_questions(self, tmp_path):
+        path = tmp_path / "own.txt"
+        path.write_text("T: Снег белый\nQ: какой снег?\nA: белый\nQ:что белое?\n\nT: a\nQ: b\n")
+        found = rlm.read(path, layout="blocks")
+        assert found.to_numpy().tolist() == [["Снег белый", "какой снег?"], ["Снег белый", "что белое?"], ["a", "b"]]
+        assert found.index.tolist() == [2, 4, 7]
+
+    def test_groups_and_labels_are_connected_and_give_no_negatives_of_their_own(self, tmp_path):
+        rng = np.random.default_rng(0)
+        groups = [[f"g{group} m{member}" for member in range(rng.integers(1, 7))] for group in range(40)]
+        (tmp_path / "groups.txt").write_text("\n\n".join("\n".join(group) for group in groups))
+        labelled = [(text, str(number)) for number, group in enumerate(groups) for text in group]
+        rng.shuffle(labelled)
+        pd.DataFrame(labelled, columns=["what", "class"]).to_csv(tmp_path / "labels.csv", index=False)
+        for found in (
+            rlm.read(tmp_path / "groups.txt", layout="groups"),
+            rlm.read(tmp_path / "labels.csv", text="what", label="class"),
+        ):
+            alone = sum(len(group) == 1 for group in groups)
+            assert found.attrs["dropped"]["alone with their label"] == alone
+            assert len(found) == sum({1: 0, 2: 1}.get(len(group), len(group)) for group in groups)
+            slices = rlm.slice_corpus(rlm.index_corpus(found), seed=0, negatives=6)
+            group_of = np.array([text.split()[0] for text in slices.phrases.texts])
+            for split in (slices.train, slices.validation, slices.test):
+                anchor, positive, negative = group_of[split].T
+                assert (anchor == positive).all()
+                assert (anchor != negative).all()
+            assert len(np.unique(group_of[np.unique(slices.train)])) > 1
+
+    def test_relevance_makes_known_negatives(self, tmp_path):
+        rng = np.random.default_rng(1)
+        rows = [(f"q {i}", f"a {i} {j}", 1) for i in range(60) for j in range(2)]
+        rows += [(f"q {i}", f"wrong {i} {j}", 0) for i in range(60) for j in range(2)]
+        rng.shuffle(rows)
+        path = as_text()(pd.DataFrame(rows, columns=["anchor", "positive", "is_duplicate"]), tmp_path)
+        corpus = rlm.index_corpus(rlm.read(path, relevance="is_duplicate"))
+        slices = rlm.slice_corpus(corpus, seed=0, negatives=1)
+        texts = np.array(slices.phrases.texts)
+        for anchor, _, negative in texts[slices.train]:
+            assert negative.startswith(f"wrong {anchor.split()[1]} ")
+        assert slices.summary["redrawn_negatives"].sum() == 0
+
+    def test_irrelevant_pairs_come_from_a_file_of_their_own(self, tmp_path):
+        pairs = pd.DataFrame({"anchor": ["a", "b"], "positive": ["c", "d"]})
+        path = as_text()(pairs, tmp_path)
+        (tmp_path / "irrelevant.txt").write_text("a|d\n\nb | c\n")
+        found = rlm.read(path, irrelevant=str(tmp_path / "irrelevant.txt"))
+        corpus = rlm.index_corpus(found)
+        texts = np.array(corpus.phrases.texts)
+        assert texts[corpus.rows].tolist() == [["a", "c"], ["b", "d"]]
+        assert texts[corpus.irrelevant].tolist() == [["a", "d"], ["b", "c"]]
+
+
+HEADER = "anchor\tpositive\tnegative\n"
+GZIP = gzip.compress(b"anchor,positive\n" + b"".join(b"word%d,other%d\n" % (i, i) for i in range(3000)))
+WRONG = [
+    ("own.csv", "", "expected a first line of column names, found nothing"),
+    ("own.csv", "\n \n", "expected a first line of column names, found nothing"),
+    ("own.csv", HEADER, "expected at least one row, found none"),
+    (
+        "own.csv",
+        "question,answer\na,b\n",
+        "column 'anchor' not found; the file has: question, answer. Expected columns",
+    ),
+    ("own.csv", "anchor\tnegative\na\tb\n", "column 'positive' not found; the file has: anchor, negative"),
+    ("own.csv", "anchor,positive,anchor\na,b,c\n", "column 'anchor' found 2 times"),
+    ("own.csv", "anchor,positive,negative,relevance\na,b,c,1\n", "either negatives or relevance, found both"),
+    ("own.csv", "anchor,positive\nй,é\n".encode() + b"\xff,b\n", "expected UTF-8, found other bytes in line 3; mend"),
+    ("own.csv", HEADER + "a\tb\tc\nd\te\n", "expected 3 cells as in the first line, found 2 in line 3"),
+    ("own.csv", HEADER + "\na\tb\tc\td\n", "expected 3 cells as in the first line, found 4 in line 3"),
+    ("own.csv", 'anchor,positive\n"a\nb",c\nd,e, f\n', "found 3 in line 4; mend the line, quoting cells that contain"),
+    ("own.csv", 'anchor,positive\na,b\nc,"d\ne,f\n', "found a row at line 3 that cannot be read"),
+    ("own.csv", 'anchor,positive\na,"b"c\n', "found a row at line 2 that cannot be read"),
+    ("own.csv", "anchor,positive\na," + "b" * 200_000, "field larger than field limit"),
+    ("own.csv", b"\xff\xfea\x00n\x00c", "expected utf-16, found something else"),
+    ("own.csv.gz", GZIP[:2000], "expected a whole file, found"),
+    ("own.csv.gz", b"anchor,positive\na,b\n", "expected a whole file, found"),
+    ("own.csv.zst", b"nonsense", "expected a whole file, found"),
+    ("own.jsonl", "", "expected one JSON object per line, found an empty file"),
+    (
+        "own.jsonl",
+        '{"anchor": "a", "positive": "b"}\n{"anchor": "a"',
+        "expected one JSON object per line, found '{\"anch",
+    ),
+    (
+        "own.jsonl",
+        '{"anchor": "a", "positive": "b"}\n\n["a", "b"]',
+        'expected a JSON object, found \'["a", "b"]\' in line 3',
+    ),
+    (
+        "own.jsonl",
+        '{"anchor": "a", "positive": "b"}\n{"anchor": "a"}',
+        "expected 'positive' in every line, found anchor in",
+    ),
+    ("own.jsonl", '{"anchor": "a", "positive": 3}', "expected text as positive, found '3' in line 1"),
+    ("own.jsonl", '{"anchor": "a", "positive": "\\ud800"}', "half of a character (a lone surrogate)"),
+    ("own.jsonl", "[" * 100_000, "expected one JSON object per line"),
+    ("own.parquet", b"PAR1 nonsense", "expected a Parquet file, found"),
+    ("own.parquet", "", "expected a Parquet file, found"),
+]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(("name", "content", "message"), WRONG, ids=[message[:40] for *_, message in WRONG])
+    def test_what_is_wrong_is_said(self, tmp_path, name, content, message):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(InputError, match=f"(?s)^{re.escape(str(path))}: .*{re.escape(message)}"):
+            rlm.read(path)
+
+    @pytest.mark.parametrize(
+        ("layout", "content", "message"),
+        [
+            ("blocks", "Q: what?\n", "expected a premise (T:) before any question, found 'Q: what?' in line 1"),
+            ("blocks", "T: a\nQ: b\nWhat?\n", "expected T:, Q: or A: to begin a line, found 'What?' in line 3"),
+            ("blocks", "T: a\n", "expected at least one row, found none"),
+            ("groups", "\n\n", "expected at least one row, found none"),
+            ("groups", "a\n\nb\n", "expected at least two texts with one label, or in one group; found none"),
+        ],
+    )
+    def test_layouts_say_what_is_wrong(self, tmp_path, layout, content, message):
+        (tmp_path / "own.txt").write_text(content)
+        with pytest.raises(InputError, match=re.escape(message)):
+            rlm.read(tmp_path / "own.txt", layout=layout)
+
+    def test_columns_of_numbers_are_no_text(self, tmp_path):
+        pd.DataFrame({"anchor": ["a"], "positive": [3]}).to_parquet(tmp_path / "own.parquet")
+        with pytest.raises(InputError, match="expected text in column 'positive', found int64"):
+            rlm.read(tmp_path / "own.parquet")
+
+    def test_options_are_checked(self, tmp_path):
+        path = as_text()(pd.DataFrame({"anchor": ["a"], "positive": ["b"]}), tmp_path)
+        with pytest.raises(InputError, match="column 'fact' not found; the file has: anchor, positive"):
+            rlm.read(path, anchor="fact")
+        with pytest.raises(InputError, match="an encoding that Python knows, such as cp1251; found 'utf-9'"):
+            rlm.read(path, encoding="utf-9")
+        with pytest.raises(ValueError, match=r"(?s)columns.*expected columns for anchor, positive.*found 'anchr'"):
+            rlm.read(path, columns={"anchr": "fact"})
+        with pytest.raises(ValueError, match=r"(?s)encodin.*Extra inputs are not permitted"):
+            rlm.read(path, encodin="utf-8")
+        with pytest.raises(FileNotFoundError, match="expected a file of premise"):
+            rlm.read(path, irrelevant=str(tmp_path / "nothing.txt"))
+        with pytest.raises(FileNotFoundError, match=r"other\.csv: expected triplets or pairs in a file, found nothing"):
+            rlm.read(tmp_path / "other.csv")
+
+
+# A corpus of damaged files
+
+
+def damaged_files():
+    """Names and contents: every base format under every kind of damage, at several places."""
+    rng = np.random.default_rng(7)
+    rows = [(f"question {i} {rng.integers(99)}", f"answer {i} ё{rng.integers(99)}", f"other {i}") for i in range(40)]
+    frame = pd.DataFrame(rows, columns=["anchor", "positive", "negative"])
+    parquet = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pandas(frame), parquet)
+    bases = {
+        "own.csv": frame.to_csv(index=False).encode(),
+        "own.tsv": frame.to_csv(index=False, sep="\t").encode(),
+        "own.jsonl": frame.to_json(orient="records", lines=True, force_ascii=False).encode(),
+        "own.parquet": parquet.getvalue().to_pybytes(),
+        "own.txt": "\n".join(f"T: {a}\nQ: {p}\nA: {n}\n" for a, p, n in rows).encode(),
+    }
+    bases |= {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in bases.items()}
+    inserted = {
+        "NUL": b"\0" * 3,
+        "latin-1": b"\xe9\xe8",
+        "lone surrogate": b"\xed\xa0\x80",
+        "surrogate escape": b'"\\ud800"',
+        "quotation mark": b'"',
+        "delimiters": b",,\t\t;;",
+        "empty lines": b"\n\n\n",
+        "carriage return": b"\r",
+        "formula": b"=cmd|' /C calc'!A0",
+        "right to left": "\u202eمرحبا\u200f".encode(),
+        "emoji": "👩‍👩‍👧‍👦".encode(),
+        "utf-16": "ключ".encode("utf-16"),
+        "brackets": b"{[" * 200,
+        "nothing": b"",
+    }
+    for name, content in bases.items():
+        for place in np.linspace(0, len(content), 5).astype(int):
+            yield f"{name}, cut at {place}", name, content[:place]
+            for damage, some in inserted.items():
+                yield f"{name}, {damage} at {place}", name, content[:place] + some + content[place:]
+    header = b"anchor,positive\n"
+    yield "a line of 10 MB", "own.csv", header + b"a," + b"word " * 2_000_000 + b"\n"
+    yield "a cell of 10 MB", "own.jsonl", json.dumps({"anchor": "a", "positive": "word " * 2_000_000}).encode()
+    yield "empty columns", "own.csv", header + b",\n" * 30
+    yield "header of blanks", "own.csv", b" , \na,b\n"
+    yield "random bytes", "own.csv", rng.bytes(5000)
+    yield "random bytes, compressed", "own.csv.gz", gzip.compress(rng.bytes(5000))
+
+
+@pytest.mark.filterwarnings("ignore:.*a guess.*:UserWarning")
+def test_damaged_files_are_read_as_documented_or_refused(tmp_path, capsys):
+    tried, messages = 0, {}
+    for what, name, content in damaged_files():
+        path = tmp_path / name
+        path.write_bytes(content)
+        layout = "blocks" if ".txt" in name else "columns"
+        tried += 1
+        try:
+            frame = rlm.read(path, layout=layout)
+            corpus = rlm.index_corpus(frame)
+        except InputError as error:
+            messages[what] = str(error)
+            continue
+        assert len(corpus.rows) + len(corpus.irrelevant) + len(corpus.dropped) == len(frame), what
+    for what, message in messages.items():
+        assert re.search(r"expected|not found|found \d+ times", message), what
+        assert message.encode(), what
+    with capsys.disabled():
+        print(f"{tried} damaged files: {len(messages)} refused, {tried - len(messages)} read", end=" ")
+    assert tried >= 300
+    assert 0 < len(messages) < tried
+
+
+@given(st.lists(st.lists(st.text(max_size=8), min_size=2, max_size=3), min_size=1, max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+def test_any_text_survives_csv_and_json(tmp_path, rows):
+    frame = pd.DataFrame([row[:2] for row in rows], columns=["anchor", "positive"])
+    try:
+        frame["anchor"].str.cat().encode() and frame["positive"].str.cat().encode()
+    except UnicodeEncodeError:
+        return
+    as_jsonl_path = tmp_path / "own.jsonl"
+    as_jsonl_path.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dict("records")), encoding="utf-8")
+    assert rlm.read(as_jsonl_path).to_numpy().tolist() == frame.to_numpy().tolist()
+    path = tmp_path / "own.csv"
+    frame.to_csv(path, index=False, quoting=1, lineterminator="\n")
+    assert rlm.read(path).to_numpy().tolist() == frame.to_numpy().tolist()
