@@ -51,7 +51,9 @@ def by_dictionaries(path: Path) -> int:
     tokens = [tuple(word_of.setdefault(word, len(word_of)) for word in tokenise(text)) for text in number_of]
     phrase_of: dict[tuple[int, ...], int] = {}
     phrase = np.array([phrase_of.setdefault(words, len(phrase_of)) for words in tokens], np.int32)
-    return len(pd.DataFrame(phrase[np.array(rows, np.int32)]).drop_duplicates())
+    found = phrase[np.array(rows, np.int32)]
+    is_usable = (np.diff(np.sort(found, axis=1)) != 0).all(axis=1)
+    return len(pd.DataFrame(found[is_usable]).drop_duplicates())
 
 
 def measured(function: str, path: Path) -> dict[str, float]:
