@@ -95,8 +95,9 @@ def reading_section(rows: list[dict]) -> str:
     return f"""## Reading
 
 From a tab-separated file of {rows[0]["triplets"]:,} triplets ({rows[0]["MB"]:.0f} MB) to index arrays, in a process of
-its own: `rlm.index_corpus(rlm.read(path))`, which checks every row and knows its line, beside `pandas.read_csv` and Python
-dictionaries, which fill short rows silently. Importing torch is part of both peaks ({rows[0]["before GB"]:.1f} GB).
+its own: `rlm.index_corpus(rlm.read(path))`, which checks every row and knows its line, beside `pandas.read_csv` and
+Python dictionaries, which fill short rows silently. Both peaks hold what importing torch takes
+({rows[0]["before GB"]:.1f} GB).
 
 {table.to_markdown()}"""
 
