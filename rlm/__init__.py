@@ -10,7 +10,7 @@ from rlm.loss import squared_distance, triplet_loss
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.slicer import Components, Corpus, Slices, explain_dropped, index_corpus, slice_at_random, slice_corpus
+from rlm.slicer import Components, Corpus, Slices, index_corpus, slice_at_random, slice_corpus
 from rlm.stats import Estimate, Verdict, compare, summarise
 from rlm.study import StudyConfig, iter_study, run_study, tidy
 from rlm.synthetic import make_synthetic
@@ -35,7 +35,6 @@ __all__ = [
     "best_so_far",
     "compare",
     "evaluate",
-    "explain_dropped",
     "explain_pretraining",
     "finetune",
     "index_corpus",

@@ -11,13 +11,11 @@ import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
-from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.files import write_whole
 from rlm.reading import READ_AS_IT_IS, Reading
-from rlm.slicer import index_corpus, slice_corpus
 from rlm.stats import compare, summarise
-from rlm.study import StudyConfig, iter_study, tidy
+from rlm.study import StudyConfig, iter_study, load_corpus, slices_of, tidy
 
 app = App(
     name="rlm",
@@ -78,26 +76,20 @@ def study(
 @app.command
 def audit(
     *,
-    dataset: str = StudyConfig().dataset,
-    reading: Annotated[Reading, Parameter(name="*")] = READ_AS_IT_IS,
-    split_seed: int = 0,
+    config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
 ) -> None:
     """
-    Look for reasons not to trust a study on these data: leaks, shortcuts, contradictions, and what baselines reach.
+    Look for reasons not to trust a study of this config: leaks, shortcuts, contradictions, and what baselines reach.
 
     Parameters
     ----------
-    dataset
-        chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.
-    reading
-        How to read data of your own.
-    split_seed
-        Seed of the split.
+    config
+        Of the study; what is said of its training makes no difference.
     """
     from rlm.audit import audit
 
-    corpus = index_corpus(load(dataset, **reading.model_dump()))
-    found = audit(corpus, slice_corpus(corpus, split_seed))
+    corpus = load_corpus(config)
+    found = audit(corpus, slices_of(config, corpus, [0])[0])
     print(found.splits.T.to_string(float_format="{:,.2f}".format))
     print(f"\n{found.baselines.to_string(float_format='{:.3f}'.format)}")
     for check in found.checks.itertuples():
@@ -135,9 +127,9 @@ def report(
 
     if seeds < 1:
         raise InputError(f"expected --seeds of at least 1, found {seeds}")
-    index_corpus(
-        load(dataset, **reading.model_dump())
-    )  # what cannot be used ends here, not minutes later in a notebook
+    # What cannot be used ends here, not minutes later in a notebook.
+    config = StudyConfig(dataset=dataset, reading=reading)
+    slices_of(config, load_corpus(config), [0])
     # Notebooks run in their own folder.
     dataset, options = _absolute(dataset), reading.model_dump(exclude_defaults=True)
     if reading.irrelevant is not None:

@@ -15,7 +15,7 @@ from chatterbot_corpus import corpus as chatterbot
 
 from rlm.errors import InputError
 from rlm.negatives import draw_negatives
-from rlm.reading import read
+from rlm.reading import Reading, add_irrelevant, read
 from rlm.slicer import COLUMNS, index_corpus
 
 PQA_COMMIT = "85d7cbdf41d8b62bbd385aaab2920bc9c4b4f63f"
@@ -38,7 +38,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     name
         ``"chatterbot-<language>"``, ``"pqa"``, or a source for `rlm.read`: a file, a folder, an id.
     options
-        For `rlm.read`.
+        For `rlm.read`; for the others ``irrelevant`` alone.
 
     Returns
     -------
@@ -54,10 +54,13 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         If the Russian files are not in the cache and cannot be downloaded.
     """
     chatterbots = {f"chatterbot-{language}": language for language in _chatterbot_languages()}
-    if name in chatterbots:
-        return load_chatterbot(chatterbots[name])
-    if name == "pqa":
-        return load_pqa()
+    if name in chatterbots or name == "pqa":
+        irrelevant = options.pop("irrelevant", None)
+        given = Reading(**options).model_dump(exclude_defaults=True)
+        if given:
+            raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; leave them out")
+        pairs = load_pqa() if name == "pqa" else load_chatterbot(chatterbots[name])
+        return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant)
     if Path(name).exists() or "/" in str(name):
         return read(name, **options)
     raise InputError(
@@ -144,7 +147,8 @@ def load_pqa(files: Sequence[str] | None = None) -> pd.DataFrame:
     unknown = [name for name in names if name not in _PQA_SHA256]
     if unknown or not names:
         raise InputError(f"expected files among {', '.join(_PQA_SHA256)}; found {', '.join(unknown) or 'none'}")
-    frame = pd.concat([read(path, layout="blocks") for path in _fetch_pqa(names)], ignore_index=True)
+    parts = [read(path, layout="blocks") for path in _fetch_pqa(names)]
+    frame = pd.concat([part.set_index(part.index.map(f"{part.attrs['name']}:{{}}".format)) for part in parts])
     frame.attrs = dict(
         dropped={},
         name="pqa" if set(names) == set(_PQA_SHA256) else f"pqa ({', '.join(names)})",
@@ -199,7 +203,7 @@ def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Gen
     """
     corpus = index_corpus(pairs.drop(columns="negative", errors="ignore"))
     texts = np.array(corpus.phrases.texts, dtype=object)
-    triplets, _ = draw_negatives(corpus.rows, negatives, rng, corpus.phrases.texts)
+    triplets, _ = draw_negatives(corpus.rows, negatives, rng, corpus.phrases.texts, relevance=corpus.relevance)
     frame = pd.DataFrame(texts[triplets], columns=list(COLUMNS))
     frame.attrs = pairs.attrs
     return frame

@@ -64,9 +64,10 @@ def draw_negatives(
     """
     Give each pair its negatives, alternately (anchor, positive, positive') and (positive, anchor, anchor').
 
-    A negative is drawn from the same side of the other pairs, with repeats, so that the candidate alone does
-    not tell positives from negatives; manual ones are taken from wherever they are. It is never the query itself nor
-    a phrase known to be relevant to it.
+    A random negative is drawn from the same side of the other pairs, with repeats, so that the candidate alone does
+    not tell positives from negatives. A similar one is of that side as well, without regard to how often it stands
+    there. A manual one may be any phrase; where it is known for the other side of the pair only, that side becomes the
+    anchor. None is the query itself or known to be relevant to it.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def draw_negatives(
     texts
         Texts of the phrases.
     relevance
-        What is relevant; the pairs by default.
+        What is relevant; by default the pairs alone.
     kinds
         Shares of ``"random"`` negatives, ``"similar"`` ones (the most alike to the query by character trigrams) and
         ``"manual"`` ones (known to be irrelevant to the query); all random by default.
@@ -118,6 +119,9 @@ def draw_negatives(
             found = np.full(len(wanted), -1)
         else:
             found = _choose_irrelevant(wanted[:, 0], irrelevant, rng)
+            other = np.where(found < 0, _choose_irrelevant(wanted[:, 1], irrelevant, rng), -1)
+            wanted[other >= 0, :2] = wanted[other >= 0, 1::-1]
+            found = np.maximum(found, other)
         wanted[:, 2] = np.where(found >= 0, found, wanted[:, 2])
         triplets[where] = wanted
         missing += int((found < 0).sum())
@@ -147,7 +151,8 @@ def _deal_kinds(
 ) -> dict[str, Bool[np.ndarray, "pair negative"]]:
     """Which negatives are to be of which kind, other than random."""
     check_kinds(kinds)
-    dealt = rng.choice(len(kinds), shape, p=list(kinds.values())) if len(kinds) > 1 else np.zeros(shape, int)
+    shares = np.array(list(kinds.values()), float)
+    dealt = rng.choice(len(kinds), shape, p=shares / shares.sum()) if len(kinds) > 1 else np.zeros(shape, int)
     return {kind: dealt == number for number, kind in enumerate(kinds) if kind != "random"}
 
 
@@ -171,23 +176,26 @@ def _most_similar(
     texts: Sequence[str],
 ) -> Int[np.ndarray, " draw"]:
     """For each query the irrelevant candidate of that rank; -1 where there are not so many."""
-    used, place = np.unique(pairs, return_inverse=True)
+    used = np.unique(pairs)
     grams = trigrams([texts[phrase] for phrase in used])
-    place = place.reshape(pairs.shape)
     found = np.full(len(query), -1)
     for side in np.unique(sides):
-        mine = sides == side
-        queries, row = np.unique(query[mine], return_inverse=True)
-        pool, first = np.unique(pairs[:, 1 - side], return_index=True)
-        top = most_alike(
-            grams[np.searchsorted(used, queries)], grams[place[first, 1 - side]], int(ranks[mine].max()) + 1 + SPARE
-        )
-        alike = np.where(top >= 0, pool[top], -1)
-        asked = np.broadcast_to(queries[:, None], alike.shape)
-        is_usable = (alike >= 0) & ~relevance(asked.ravel(), alike.ravel().clip(0)).reshape(alike.shape)
-        order = np.argsort(~is_usable, axis=1, kind="stable")  # usable ones first, the most alike ahead
-        ordered = np.take_along_axis(np.where(is_usable, alike, -1), order, axis=1)
-        found[mine] = ordered[row, ranks[mine]]
+        mine = np.flatnonzero(sides == side)
+        pool = np.unique(pairs[:, 1 - side])
+        wanted = int(ranks[mine].max()) + 1
+        top = wanted + SPARE
+        while len(mine):
+            queries, row = np.unique(query[mine], return_inverse=True)
+            places = most_alike(grams[np.searchsorted(used, queries)], grams[np.searchsorted(used, pool)], top)
+            asked = np.broadcast_to(queries[:, None], places.shape)
+            is_usable = (places >= 0) & ~relevance(asked.ravel(), pool[places].ravel()).reshape(places.shape)
+            order = np.argsort(~is_usable, axis=1, kind="stable")[:, :wanted]  # usable ones first, the most alike ahead
+            ranked = np.where(np.take_along_axis(is_usable, order, 1), pool[np.take_along_axis(places, order, 1)], -1)
+            found[mine] = ranked[row, ranks[mine]]
+            # Where all of the most alike were relevant, look further.
+            has_more = places[row, -1] >= 0
+            mine = mine[(found[mine] < 0) & has_more]
+            top *= 4
     return found
 
 

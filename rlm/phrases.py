@@ -19,7 +19,7 @@ PAD, UNKNOWN = 0, 1
 
 # Han, kana, Thai, Lao, Burmese, Khmer.
 _WITHOUT_SPACES = (
-    "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+    "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U000323af"
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 )
 
@@ -130,7 +130,7 @@ def index_phrases(texts: Sequence[str] | pd.Index, max_tokens: int) -> tuple[Phr
     number_of: dict[bytes, int] = {}  # by word numbers: millions of word lists would fill the memory
     first_texts: list[str] = []
     word_number: dict[str, int] = {}
-    longer: set[tuple[str, ...]] = set()
+    longer: set[int] = set()
     for i, text in enumerate(texts):
         words = tokenise(text)
         read = words[:max_tokens]  # what no encoder reads tells no phrases apart
@@ -142,7 +142,7 @@ def index_phrases(texts: Sequence[str] | pd.Index, max_tokens: int) -> tuple[Phr
             first_texts.append(text)
         phrase_of_text[i] = number_of[key]
         if len(words) > max_tokens:
-            longer.add(tuple(words))
+            longer.add(number_of[key])
 
     lengths = np.fromiter(map(len, number_of), np.int32, len(number_of)) // array("i").itemsize
     tokens = np.zeros((len(lengths) + 1, int(lengths.max(initial=0))), np.int32)

@@ -13,6 +13,8 @@ ARM_LABELS = {
     "scratch": "scratch\n(random init)",
     "pretrained": "pretrained\n(new random triplets\nevery epoch)",
     "pretrained_once": "pretrained once\n(one fixed set of\nrandom triplets)",
+    "rescaled": "rescaled\n(init with\npre-trained scale)",
+    "shuffled": "shuffled\n(pre-trained weights\nin random order)",
 }
 PALETTE = sns.color_palette("colorblind")
 CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}

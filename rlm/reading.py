@@ -17,16 +17,29 @@ from cyclopts import Parameter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from rlm.errors import InputError
-from rlm.textfiles import Rows, blocks, decode, delimited, groups, irrelevant_pairs, json_lines, open_bytes, shorten
+from rlm.phrases import tokenise
+from rlm.textfiles import (
+    COMPRESSIONS,
+    Rows,
+    blocks,
+    decode,
+    delimited,
+    groups,
+    irrelevant_pairs,
+    json_lines,
+    open_bytes,
+    printable,
+    shorten,
+)
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
 ROLES: tuple[Role, ...] = ("anchor", "positive", "negative", "relevance", "text", "label")
 ROWS_AT_ONCE = 100_000
-_COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
+_OTHERS = (".xlsx", ".xls", ".ods", ".zip", ".7z", ".pkl", ".feather", ".arrow", ".npz", ".pt")
 _FORMATS = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "delimited"),
-    **dict.fromkeys((".jsonl", ".ndjson"), "json"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
 
@@ -59,7 +72,7 @@ class Reading(BaseModel):
         "groups separated by empty lines.",
     )
     encoding: str | None = Field(None, description="Of text, such as cp1251; found out by default.")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="Of cells; found out by default.")
+    delimiter: str | None = Field(None, pattern=r"^[^\r\n]$", description="Of cells; found out by default.")
     quotechar: str | None = Field(
         None, max_length=1, description='Encloses cells; " by default, and nothing where tabs separate the cells.'
     )
@@ -116,9 +129,11 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         If there is no such file.
     InputError
         If the source is not as described. The message gives the line.
+    pydantic.ValidationError
+        If an option is unknown or not as `Reading` has it.
     """
-    mapped = {role: options.pop(role) for role in ROLES if role in options}
-    reading = Reading(**({"columns": mapped} if mapped else {}), **options)
+    roles = {role: options.pop(role) for role in ROLES if role in options}
+    reading = Reading(columns={**options.pop("columns", {}), **roles}, **options)
     path = Path(source)
     looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _format(path) is None
     if not path.exists() and not looks_like_id:
@@ -130,13 +145,9 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
                 version = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         else:
             frame, version = _hub(str(source), reading)
+        frame, dropped = _ring(frame) if "text" in frame else (frame, {})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    dropped = {}
-    if "text" in frame:
-        frame, dropped = _ring(frame)
-    if reading.irrelevant is not None:
-        frame = _with_irrelevant(frame, Path(reading.irrelevant), reading.encoding)
     frame.attrs = {
         "name": path.name,
         "title": f"{'Triplets' if 'negative' in frame else 'Pairs'} of {path.name}",
@@ -145,12 +156,50 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         "version": version,
         "dropped": dropped,
     }
-    return frame
+    return frame if reading.irrelevant is None else add_irrelevant(frame, reading.irrelevant)
+
+
+def add_irrelevant(pairs: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """
+    Add pairs known to be irrelevant, for manual negatives.
+
+    Parameters
+    ----------
+    pairs
+        As of `read`, without negatives.
+    path
+        Text file with a line ``premise|question`` for every irrelevant pair.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The pairs, and below them, with relevance 0, the irrelevant ones.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    InputError
+        If there are negatives already, or a line is no pair.
+    """
+    path = Path(path)
+    if "negative" in pairs:
+        raise InputError("expected pairs beside a file of irrelevant ones, found triplets; leave irrelevant out")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a file of premise|question lines, found nothing; check the path")
+    try:
+        known = decode(path, None, lambda text: _frame(*irrelevant_pairs(text)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    known.index = [f"{path.name}:{line}" for line in known.index]
+    both = pd.concat([pairs.assign(relevance=pairs.get("relevance", "1")), known])
+    both.index.name, both.attrs = pairs.index.name, pairs.attrs
+    return both
 
 
 def _format(path: Path) -> str | None:
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSED:
+    if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     return _FORMATS.get(suffixes[-1]) if suffixes else None
 
@@ -158,6 +207,8 @@ def _format(path: Path) -> str | None:
 def _file(path: Path, reading: Reading) -> pd.DataFrame:
     choose = partial(_choose, columns=reading.columns)
     found = _format(path)
+    if path.suffix.lower() in _OTHERS:
+        raise InputError(f"expected CSV, TSV, JSON lines or Parquet, found {path.suffix}; convert the file")
     if reading.layout != "columns":
         parse = {"blocks": blocks, "groups": groups}[reading.layout]
     elif found == "parquet":
@@ -173,14 +224,18 @@ def _choose(names: Sequence[str], columns: Mapping[Role, str]) -> dict[Role, str
     """Which column has which role; those that were named must be there."""
     has_labels = "text" in columns or ("text" in names and "anchor" not in {*names, *columns})
     roles = ("text", "label") if has_labels else ("anchor", "positive", "negative", "relevance")
+    foreign = [role for role in columns if role not in roles]
+    if foreign:
+        raise InputError(f"expected columns for {', '.join(roles)}, found {foreign[0]} beside them; leave it out")
     for role in dict.fromkeys([*columns, *roles[:2]]):
         name = columns.get(role, role)
         count = list(names).count(name)
         if count != 1:
             raise InputError(
                 f"column {name!r} {f'found {count} times' if count else 'not found'}; the file has: "
-                f"{', '.join(names)}. Expected columns anchor, positive and, if there are negatives, negative, "
-                "or else text and label; say what the file calls them, such as anchor='fact' (--columns anchor=fact)"
+                f"{printable(', '.join(names))}. Expected columns anchor, positive and, if there are negatives, "
+                "negative, or else text and label; say what the file calls them, such as anchor='fact' "
+                "(--columns anchor=fact)"
             )
     chosen = {role: columns.get(role, role) for role in roles if role in columns or role in names}
     if {"negative", "relevance"} <= chosen.keys():
@@ -205,7 +260,8 @@ def _frame(roles: Sequence[str], rows: Rows) -> pd.DataFrame:
 
 def _column(role: str, cells: Sequence[object], lines: Sequence[int]) -> pa.Array:
     if role in ("relevance", "label"):
-        cells = [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
+        cells = [cell if isinstance(cell, str) or _is_missing(cell) else json.dumps(cell) for cell in cells]
+        cells = [None if _is_missing(cell) else cell for cell in cells]
     try:
         return pa.array(cells, pa.string())
     except (pa.ArrowException, UnicodeError):
@@ -216,6 +272,10 @@ def _column(role: str, cells: Sequence[object], lines: Sequence[int]) -> pa.Arra
         ) from None
 
 
+def _is_missing(cell: object) -> bool:
+    return cell is None or cell != cell
+
+
 def _is_text(cell: object) -> bool:
     return cell is None or (isinstance(cell, str) and not any("\ud800" <= letter <= "\udfff" for letter in cell))
 
@@ -223,7 +283,7 @@ def _is_text(cell: object) -> bool:
 def _parquet(path: Path, reading: Reading) -> pd.DataFrame:
     try:
         with open_bytes(path) as stream:
-            file = pq.ParquetFile(pa.BufferReader(stream.read()) if path.suffix in _COMPRESSED else path)
+            file = pq.ParquetFile(pa.BufferReader(stream.read()) if path.suffix.lower() in COMPRESSIONS else path)
         chosen = _choose(file.schema_arrow.names, reading.columns)
         return _arrow(file.read(list(chosen.values())), chosen)
     except (pa.ArrowException, OSError) as error:
@@ -246,7 +306,7 @@ def _hub(source: str, reading: Reading) -> tuple[pd.DataFrame, str]:
             found = found[reading.part] if isinstance(found, datasets.DatasetDict) else found
         else:
             found = datasets.load_dataset(source, reading.subset, split=reading.part)
-    except (KeyError, ValueError, OSError) as error:  # its own errors are among these
+    except (datasets.exceptions.DatasetsError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise InputError(
             f"expected a Hugging Face dataset with a part {reading.part!r}, found: {shorten(str(error), 300)}; name "
             f"its subset and part, or, {hint}"
@@ -265,7 +325,11 @@ def _arrow(table: pa.Table, chosen: Mapping[Role, str]) -> pd.DataFrame:
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         if not is_text and role not in ("relevance", "label"):
             raise InputError(f"expected text in column {name!r}, found {column.type}; convert it")
-        columns[role] = column.cast(pa.string())
+        try:
+            columns[role] = column.cast(pa.string())
+            columns[role].validate(full=True)
+        except pa.ArrowException as error:
+            raise InputError(f"expected text in column {name!r}, found {column.type} ({error}); convert it") from error
     if not len(table):
         raise InputError("expected at least one row, found none; give at least one")
     return pa.table(columns).to_pandas().set_index(pd.RangeIndex(1, len(table) + 1, name="row"))
@@ -273,7 +337,11 @@ def _arrow(table: pa.Table, chosen: Mapping[Role, str]) -> pd.DataFrame:
 
 def _ring(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Each text with the next one of its label, the last with the first, so that all of a label are connected."""
-    texts = frame.dropna().drop_duplicates()
+    has_label = frame["label"].fillna("").str.strip() != ""
+    # Texts without words would be dropped later, and the chain would break there.
+    has_words = frame["text"].fillna("").map(lambda text: bool(tokenise(text)))
+    usable = frame[has_label & has_words]
+    texts = usable.drop_duplicates()
     by_label = texts.groupby("label", sort=False)
     size = by_label["text"].transform("size")
     following = by_label["text"].shift(-1).fillna(by_label["text"].transform("first"))
@@ -282,21 +350,8 @@ def _ring(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     if pairs.empty:
         raise InputError("expected at least two texts with one label, or in one group; found none")
     dropped = {
-        "without text or label": int(frame.isna().any(axis=1).sum()),
-        "repeated with the same label": len(frame.dropna()) - len(texts),
+        "without label or words": len(frame) - len(usable),
+        "repeated with the same label": len(usable) - len(texts),
         "alone with their label": int((size == 1).sum()),
     }
     return pairs, dropped
-
-
-def _with_irrelevant(frame: pd.DataFrame, path: Path, encoding: str | None) -> pd.DataFrame:
-    """Known irrelevant pairs, as rows of relevance 0 below the others."""
-    if "negative" in frame:
-        raise InputError("expected pairs beside a file of irrelevant ones, found triplets; leave irrelevant out")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file of premise|question lines, found nothing; check the path")
-    try:
-        known = decode(path, encoding, lambda text: _frame(*irrelevant_pairs(text)))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return pd.concat([frame.assign(relevance=frame.get("relevance", "1")), known])

@@ -6,7 +6,7 @@ import numpy as np
 
 from rlm.errors import InputError
 
-STREAMS = ("split", "negatives", "init", "order", "random_triplets", "random_order", "audit")
+STREAMS = ("split", "negatives", "init", "order", "random_triplets", "random_order", "audit", "shuffle")
 
 
 def stream(seed: int, name: str, *keys: int) -> np.random.Generator:
@@ -30,13 +30,15 @@ def stream(seed: int, name: str, *keys: int) -> np.random.Generator:
     Raises
     ------
     InputError
-        If the name is unknown.
+        If the name is unknown or the seed negative.
 
     Notes
     -----
     Derived with ``numpy.random.SeedSequence``, whose spawn keys give independent streams. The name enters as
     a checksum, so that a new name moves no existing stream.
     """
+    if seed < 0:
+        raise InputError(f"expected a seed of at least 0, found {seed}")
     if name not in STREAMS:
         raise InputError(f"unknown random stream {name!r}; known streams: {', '.join(STREAMS)}")
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), *keys)))

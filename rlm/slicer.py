@@ -53,6 +53,8 @@ class Corpus:
         themselves and serve as no negatives.
     dropped
         Rows of the data that are not used: row (its label in the data's index) and reason.
+    not_read
+        What its loader could not make into rows: how much of it, by reason.
     """
 
     phrases: Phrases
@@ -60,6 +62,30 @@ class Corpus:
     irrelevant: Int32[np.ndarray, "irrelevant 2"]
     is_transitive: bool
     dropped: pd.DataFrame
+    not_read: Mapping[str, int]
+
+    @property
+    def relevance(self) -> Relevance:
+        """What is known to be relevant to what."""
+        group = relevance_components(self.rows[:, :2], len(self.phrases)) if self.is_transitive else None
+        return Relevance(self.rows[:, :2], group)
+
+    def explain_left_out(self, examples: int = 3) -> str:
+        """
+        Say what of the data is not used, how much of it, why, and which rows come first.
+
+        Parameters
+        ----------
+        examples
+            How many rows to name for a reason.
+
+        Returns
+        -------
+        str
+            Such as ``"2 without words (line 7, 9), 1 repeated (line 8)"``, or ``"nothing"``.
+        """
+        not_read = [f"{count:,} {reason}" for reason, count in self.not_read.items() if count]
+        return ", ".join(not_read + _explain(self.dropped, examples)) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -135,6 +161,11 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     InputError
         If a column is missing, a cell is not text, a relevance is neither 0 nor 1, or no relevant row is left.
     """
+    if data.columns.has_duplicates or {"negative", "relevance"} <= {*data.columns}:
+        raise InputError(
+            "expected every column once, and either negative or relevance; found: "
+            f"{', '.join(map(str, data.columns))}. Leave the others out"
+        )
     missing = [column for column in COLUMNS[:2] if column not in data]
     if missing:
         raise InputError(
@@ -153,20 +184,25 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     rows = phrase_of_text[by_row].reshape(-1, len(columns))
     is_relevant = _relevance(data)
 
+    is_transitive = "label" in data
     ordered = np.sort(rows, axis=1)
     reason = pd.Series(None, data.index, dtype=object)
     reason[pd.DataFrame(rows).assign(is_relevant=is_relevant).duplicated().to_numpy()] = "repeated"
-    reason[~is_relevant & Relevance(rows[is_relevant, :2])(*rows[:, :2].T)] = "relevant elsewhere"
+    relevant = rows[is_relevant & (rows >= 0).all(axis=1), :2]
+    group = relevance_components(relevant, len(phrases)) if is_transitive else None
+    reason[~is_relevant & Relevance(relevant, group)(*rows[:, :2].T)] = "relevant elsewhere"
     reason[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)] = "same phrase twice"
     reason[(rows < 0).any(axis=1)] = "without words"
     is_kept = reason.isna().to_numpy()
     dropped = reason[~is_kept].rename("reason").rename_axis(data.index.name or "row").reset_index()
     if not (is_kept & is_relevant).any():
         raise InputError(
-            f"expected at least one row of different phrases, found none that can be used: {explain_dropped(dropped)}; "
-            "give other data or a larger max_tokens"
+            "expected at least one row of different phrases, found none that can be used: "
+            f"{', '.join(_explain(dropped, 3))}; give other data or a larger max_tokens"
         )
-    return Corpus(phrases, rows[is_kept & is_relevant], rows[is_kept & ~is_relevant, :2], "label" in data, dropped)
+    irrelevant = rows[is_kept & ~is_relevant, :2]
+    not_read = data.attrs.get("dropped", {})
+    return Corpus(phrases, rows[is_kept & is_relevant], irrelevant, is_transitive, dropped, not_read)
 
 
 def _require_text(column: pd.Series) -> None:
@@ -184,7 +220,8 @@ def _require_text(column: pd.Series) -> None:
 def _relevance(data: pd.DataFrame) -> Bool[np.ndarray, " row"]:
     if "relevance" not in data:
         return np.ones(len(data), bool)
-    relevance = pd.to_numeric(data["relevance"], errors="coerce").to_numpy(float, na_value=np.nan)
+    relevance = data["relevance"].map(lambda cell: {"true": 1, "false": 0}.get(str(cell).strip().lower(), cell))
+    relevance = pd.to_numeric(relevance, errors="coerce").to_numpy(float, na_value=np.nan)
     is_known = np.isin(relevance, (0, 1))
     if not is_known.all():
         row = int(np.argmin(is_known))
@@ -199,28 +236,13 @@ def _name(data: pd.DataFrame | pd.Series, row: int) -> str:
     return f"{data.index.name or 'row'} {data.index[row]}"
 
 
-def explain_dropped(dropped: pd.DataFrame, examples: int = 3) -> str:
-    """
-    Say how many rows were dropped, why, and which come first.
-
-    Parameters
-    ----------
-    dropped
-        As in `Corpus`.
-    examples
-        How many rows to name for a reason.
-
-    Returns
-    -------
-    str
-        Such as ``"2 without words (line 7, 9), 1 repeated (line 8)"``.
-    """
+def _explain(dropped: pd.DataFrame, examples: int) -> list[str]:
     name = dropped.columns[0]
     parts = []
     for reason, rows in dropped.groupby("reason", sort=False)[name]:
         named = ", ".join(map(str, rows.head(examples))) + (", ..." if len(rows) > examples else "")
         parts.append(f"{len(rows):,} {reason} ({name} {named})")
-    return ", ".join(parts) or "none"
+    return parts
 
 
 def slice_corpus(
@@ -274,7 +296,9 @@ def slice_corpus(
     component = relevance_components(rows[:, :2], len(phrases))
     split_of_row = _split_rows(component[rows[:, 0]], fractions, stream(seed, "split"))
     rng = stream(seed, "negatives")
-    relevance = _relevance_of(corpus, component)
+    relevance = corpus.relevance
+    if negative_kinds is not None and rows.shape[1] == 3:
+        raise InputError("expected pairs for negative_kinds, found triplets, which have negatives; leave it out")
     kinds = negative_kinds or {"manual" if len(corpus.irrelevant) else "random": 1}
     if "manual" in kinds and not len(corpus.irrelevant):
         raise InputError(
@@ -318,37 +342,29 @@ def slice_corpus(
     return Slices(phrases, tokens, *triplets, summary=pd.DataFrame(summary))
 
 
-def slice_at_random(
-    corpus: Corpus, seed: int = 0, fractions: tuple[float, float, float] = FRACTIONS, negatives: int = 5
-) -> Slices:
+def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
     """
-    Split triplets at random, as is usual: the phrases of one split stand in the others too. To see what that leaks.
+    Deal the same triplets to the splits at random, as is usual, to see what that leaks.
 
     Parameters
     ----------
-    corpus, seed, fractions, negatives
-        As of `slice_corpus`; negatives are random.
+    slices
+        An honest split.
+    seed
+        Owner of the stream ``split``.
 
     Returns
     -------
     Slices
-        The three splits; the summary says which share of a split's triplets has a phrase that training has.
+        Splits of the same sizes, whose phrases stand in each other; the summary says which share of a split's triplets
+        has a phrase that training has.
     """
-    triplets = corpus.rows
-    if triplets.shape[1] == 2:
-        relevance = _relevance_of(corpus, relevance_components(corpus.rows, len(corpus.phrases)))
-        rng, texts = stream(seed, "negatives"), corpus.phrases.texts
-        triplets, _ = draw_negatives(corpus.rows, negatives, rng, texts, relevance=relevance)
-    order = stream(seed, "split").permutation(len(triplets))
-    ends = (np.cumsum(fractions)[:2] * len(order)).astype(int)
-    splits = [triplets[rows] for rows in np.split(order, ends)]
+    triplets = [getattr(slices, name) for name in SPLITS]
+    ends = np.cumsum([len(split) for split in triplets])[:2]
+    splits = np.split(stream(seed, "split").permutation(np.concatenate(triplets)), ends)
     leaked = [float(np.isin(split, splits[0]).any(axis=1).mean()) for split in splits]
     summary = pd.DataFrame({"split": SPLITS, "triplets": list(map(len, splits)), "leaked": leaked})
-    return Slices(corpus.phrases, _known_words(corpus.phrases, splits[0]), *splits, summary=summary)
-
-
-def _relevance_of(corpus: Corpus, component: Int32[np.ndarray, " phrase"]) -> Relevance:
-    return Relevance(corpus.rows[:, :2], component if corpus.is_transitive else None)
+    return Slices(slices.phrases, _known_words(slices.phrases, splits[0]), *splits, summary=summary)
 
 
 def _known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int32[np.ndarray, "row token"]:

@@ -19,6 +19,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from rlm.block import init_block
+from rlm.controls import rescale, shuffle
 from rlm.datasets import load
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
@@ -27,11 +28,16 @@ from rlm.negatives import check_kinds
 from rlm.optimiser import Optimizer
 from rlm.reading import READ_AS_IT_IS, Mapped, Reading
 from rlm.sampler import Batching, Redraw
-from rlm.slicer import FRACTIONS, Corpus, Slices, explain_dropped, index_corpus, slice_corpus
+from rlm.slicer import FRACTIONS, Corpus, Slices, index_corpus, slice_corpus
 from rlm.training import Precision, finetune, pretrain
 
-Arm = Literal["scratch", "pretrained", "pretrained_once"]
-REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once"}
+Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
+REDRAW: dict[Arm, Redraw] = {
+    "pretrained": "epoch",
+    "pretrained_once": "once",
+    "rescaled": "epoch",
+    "shuffled": "epoch",
+}
 log = logging.getLogger(__name__)
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 
@@ -51,7 +57,8 @@ class StudyConfig(BaseModel):
         ("scratch", "pretrained"),
         min_length=1,
         description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (new "
-        "random triplets every epoch), pretrained_once (one fixed set of random triplets).",
+        "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
+        "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
     )
     encoder: Literal["lstm", "mean"] = Field("lstm", description="Encoder of a phrase.")
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
@@ -263,9 +270,8 @@ def iter_study(
     corpus = index_corpus(
         load(config.dataset, **config.reading.model_dump()) if data is None else data, config.max_tokens
     )
-    if len(corpus.dropped):
-        log.info("rows left out: %s", explain_dropped(corpus.dropped))
-    _slices(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
+    log.info("left out of the data: %s", corpus.explain_left_out())
+    slices_of(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
     device = _device(config)
     largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
     blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // largest))]
@@ -308,21 +314,26 @@ def run_block(
         Results and history of these seeds.
     """
     start = time.perf_counter()
-    slices = _slices(config, corpus, seeds)
+    slices = slices_of(config, corpus, seeds)
     names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
     shared = {name: getattr(config, name) for name in names} | {"progress": False}
     make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
     block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(_device(config))
     pretraining = pd.DataFrame()
     if arm in REDRAW:
+        initial = block
         block, pretraining = pretrain(
-            block,
+            initial,
             slices,
             epochs=config.pretrain_epochs,
             random_triplets=config.random_triplets,
             redraw=REDRAW[arm],
             **shared,
         )
+    if arm == "rescaled":
+        block = rescale(initial, block)
+    elif arm == "shuffled":
+        block = shuffle(block)
     block, history = finetune(block, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
     by_seed = history.groupby("seed")
     best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
@@ -351,7 +362,41 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _slices(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
+def load_corpus(config: StudyConfig) -> Corpus:
+    """
+    Load the data of a study, by its config.
+
+    Parameters
+    ----------
+    config
+        Says what to load and how to read it.
+
+    Returns
+    -------
+    Corpus
+        As indices.
+    """
+    return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
+
+
+def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
+    """
+    Slice the data of a study, by its config.
+
+    Parameters
+    ----------
+    config
+        Says how.
+    corpus
+        The data.
+    seeds
+        Of the study.
+
+    Returns
+    -------
+    list of Slices
+        One per seed; of a fixed split all the same.
+    """
     names = ["fractions", "negatives", "negative_kinds"]
     settings = {name: getattr(config, name) for name in names}
     if config.split == "fixed":

@@ -1,5 +1,6 @@
 """Text files: uncompressed, decoded, and cut into rows that know their line."""
 
+import codecs
 import csv
 import io
 import json
@@ -24,6 +25,7 @@ _BOMS = {
     BOM_UTF16_LE: "utf-16",
     BOM_UTF16_BE: "utf-16",
 }
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 T = TypeVar("T")
 Rows = Iterator[tuple[int, Sequence[object]]]  # the line of a row, and its cells
 Choose = Callable[[Sequence[str]], Mapping[str, str]]  # from the columns that there are to role -> column
@@ -31,7 +33,7 @@ Choose = Callable[[Sequence[str]], Mapping[str, str]]  # from the columns that t
 
 def open_bytes(path: Path) -> pa.NativeFile:
     """Open a file; the ending of its name says how it is compressed."""
-    return pa.input_stream(str(path), compression="detect")
+    return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
 
 
 def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]) -> T:
@@ -71,6 +73,8 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
         with open_bytes(path) as stream:
             start = stream.read(4)
         mark = next((name for bom, name in _BOMS.items() if start.startswith(bom)), None)
+        if encoding and mark and mark.split("-")[:2] == codecs.lookup(encoding).name.split("-")[:2]:
+            encoding = mark  # the same, but for the mark, which is no text
         try:
             return parse_as(encoding or mark or "utf-8")
         except UnicodeError as error:
@@ -79,7 +83,10 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
                     f"expected {encoding or mark}, found something else ({error}); name its encoding"
                 ) from error
         guess = _guess(path)
-        found = parse_as(guess)
+        try:
+            found = parse_as(guess)
+        except UnicodeError as error:
+            raise InputError(f"expected UTF-8, found what begins like {guess} ({error}); name its encoding") from error
     except LookupError as error:
         raise InputError(f"expected an encoding that Python knows, such as cp1251; found {encoding!r}") from error
     except (OSError, EOFError) as error:
@@ -327,6 +334,11 @@ def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
                 raise InputError(f"expected premise|question, found {shorten(content)} in line {line}; mend the line")
 
     return ["anchor", "positive", "relevance"], rows()
+
+
+def printable(text: str, length: int = 300) -> str:
+    """A text from the data without what a terminal would obey, and not too long."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:length])
 
 
 def shorten(text: str, length: int = 60) -> str:

@@ -35,6 +35,16 @@ def contradicting_rows(data):
     return pd.concat([data.assign(relevance=1), data[:40].assign(relevance=0)], ignore_index=True)
 
 
+def slice_as_usual(corpus, seed):
+    return rlm.slice_at_random(rlm.slice_corpus(corpus, seed))
+
+
+def half_of_the_negatives(data):
+    """Every second fact has an irrelevant question of its own, the others have none."""
+    wrong = pd.DataFrame({"anchor": data["anchor"], "positive": data["positive"] + " Really?"})[::2]
+    return pd.concat([data.assign(relevance=1), wrong.assign(relevance=0)], ignore_index=True)
+
+
 def misspelt_copies(data):
     """Of every question a copy with a letter less, asked of another fact."""
     copies = pd.DataFrame({"anchor": data["anchor"] + " Indeed.", "positive": data["positive"].str.slice(0, -2) + "?"})
@@ -52,7 +62,8 @@ def japanese(data):
 FAULTS = {
     ("rows left out",): lambda data: audited(repeated_rows(data)),
     ("contradictions",): lambda data: audited(contradicting_rows(data)),
-    ("shared phrases",): lambda data: audited(data, slice=rlm.slice_at_random),
+    ("shared phrases",): lambda data: audited(data, slice=slice_as_usual),
+    ("negatives drawn instead",): lambda data: audited(half_of_the_negatives(data)),
     ("near duplicates",): lambda data: audited(misspelt_copies(data)),
     ("size of the test",): lambda data: audited(data[:300]),
     ("unknown words",): lambda data: audited(unique_words(data)),
@@ -131,6 +142,17 @@ def test_effective_anchors_are_the_inverse_of_the_sum_of_squared_shares():
 def test_the_usual_split_is_shown_to_leak(audit_of_clean):
     found = audit_of_clean.checks.set_index("check").loc["a usual split", "found"]
     assert "100% of the test triplets would hold a training phrase" in found
+
+
+@pytest.mark.parametrize("rows", [8, 60])
+def test_tiny_triplets_are_audited_as_far_as_they_go(rows):
+    """A test split of one row has no interval and no harder negatives."""
+    data = pd.DataFrame(
+        {side: [f"{side} {i} x{i}" for i in range(rows)] for side in ("anchor", "positive", "negative")}
+    )
+    audit = audited(data)
+    assert audit.baselines["accuracy"].drop("trigram overlap, most similar negatives").notna().all()
+    assert "size of the test" in found_in(audit)
 
 
 class TestSimilarity:

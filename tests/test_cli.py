@@ -252,7 +252,7 @@ class TestOwnData:
         frame.loc[2, "positive"] = "???"
         frame.to_csv(tmp_path / "mine.csv", index=False)
         assert rlm_command("study", "--dataset", tmp_path / "mine.csv", "--seeds", 1, *QUICK)[0] == 0
-        assert "rows left out: 1 without words (line 4)" in caplog.text
+        assert "left out of the data: 1 without words (line 4)" in caplog.text
 
 
 class TestHelp:

@@ -18,7 +18,7 @@ from rlm import datasets
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.errors import InputError
 from rlm.phrases import tokenise
-from rlm.slicer import explain_dropped, index_corpus
+from rlm.slicer import index_corpus
 
 CHATTERBOT = Path(chatterbot_corpus.__file__).parent / "data"
 LANGUAGES = sorted(folder.name for folder in CHATTERBOT.iterdir() if folder.is_dir())
@@ -94,7 +94,9 @@ def test_what_a_corpus_drops_is_counted_by_reason(tmp_path, monkeypatch):
     assert frame.attrs["dropped"] == {"malformed conversations": 3}
     corpus = index_corpus(frame)
     assert len(corpus.rows) == 2
-    assert explain_dropped(corpus.dropped) == "1 repeated (row 2), 1 without words (row 3), 1 same phrase twice (row 4)"
+    assert corpus.explain_left_out() == (
+        "3 malformed conversations, 1 repeated (row 2), 1 without words (row 3), 1 same phrase twice (row 4)"
+    )
 
 
 def test_unknown_language_names_the_known_ones():
@@ -225,6 +227,7 @@ def test_the_russian_files_give_the_measured_numbers(monkeypatch):
     frame = load("pqa")
     corpus = index_corpus(frame)
     assert (len(frame), len(corpus.rows)) == (141_109, 139_501)
+    assert frame.index[0] == "premise_question_answer4_1s.txt:3"
     assert [len(np.unique(side)) for side in corpus.rows.T] == [9_870, 121_107]
 
 
@@ -242,6 +245,15 @@ def test_load_takes_names_and_paths(tmp_path, server):
         assert json.loads(json.dumps(frame.attrs)) == frame.attrs
         assert all(frame.attrs[fact] for fact in FACTS - {"dropped"})
         assert frame.attrs["name"] == (name if isinstance(name, str) and name != str(path) else "own.csv")
+
+
+def test_names_take_irrelevant_pairs_and_no_other_option(tmp_path):
+    (tmp_path / "irrelevant.txt").write_text("hello|goodbye\n")
+    frame = load("chatterbot-dutch", irrelevant=str(tmp_path / "irrelevant.txt"))
+    assert frame.iloc[-1].tolist() == ["hello", "goodbye", "0"]
+    assert frame.index[-1] == "irrelevant.txt:1"
+    with pytest.raises(InputError, match="expected no options for reading chatterbot-dutch, found encoding; leave"):
+        load("chatterbot-dutch", encoding="cp1251")
 
 
 def test_unknown_name_lists_the_known_ones_and_paths():
@@ -268,6 +280,14 @@ def test_triplets_pair_each_query_with_a_phrase_not_known_to_be_relevant():
     with_negatives = pairs.assign(negative="not used")
     assert triplets.equals(make_triplets(with_negatives, negatives=4, rng=np.random.default_rng(0)))
     assert not triplets.equals(make_triplets(pairs, negatives=4, rng=np.random.default_rng(1)))
+
+
+def test_triplets_of_labels_have_no_negative_of_the_same_label():
+    rows = [(f"{label} {i}", f"{label} {(i + 1) % 10}", label) for label in "abcdefgh" for i in range(10)]
+    triplets = make_triplets(
+        pd.DataFrame(rows, columns=["anchor", "positive", "label"]), negatives=6, rng=np.random.default_rng(0)
+    )
+    assert (triplets["anchor"].str[0] != triplets["negative"].str[0]).all()
 
 
 def test_impossible_triplets_are_refused():

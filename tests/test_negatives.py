@@ -50,6 +50,39 @@ def test_no_negative_is_relevant_whatever_its_kind():
     assert not {(query, negative) for query, _, negative in triplets.tolist()} & relevant
 
 
+def test_similar_negatives_are_found_behind_many_relevant_ones():
+    """The 60 phrases of a label are the most alike, and all relevant."""
+    rows = [
+        (f"{word} {i}", f"{word} {(i + 1) % 60}", word) for word in ("aaaa", "aabb", "zzzz", "zzyy") for i in range(60)
+    ]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "label"]))
+    triplets, missing = draw_negatives(
+        corpus.rows, 2, np.random.default_rng(0), corpus.phrases.texts, relevance=corpus.relevance, kinds={"similar": 1}
+    )
+    assert missing == 0
+    words = np.array([text.split()[0] for text in corpus.phrases.texts])[triplets]
+    nearest = {"aaaa": "aabb", "aabb": "aaaa", "zzzz": "zzyy", "zzyy": "zzzz"}
+    assert all(negative == nearest[anchor] for anchor, _, negative in words)
+
+
+def test_manual_negatives_are_taken_from_the_side_that_has_them():
+    rows = [(f"a{i}", f"p{i}", 1) for i in range(60)] + [(f"a{i}", f"n{i}", 0) for i in range(60)]
+    slices = rlm.slice_corpus(rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "relevance"])))
+    texts = np.array(slices.phrases.texts)
+    assert slices.summary["redrawn_negatives"].sum() == 0
+    for anchor, positive, negative in texts[slices.train]:
+        assert (anchor[0], positive[0], negative[0]) == ("a", "p", "n")
+        assert anchor[1:] == positive[1:] == negative[1:]
+
+
+def test_an_irrelevant_pair_of_one_label_is_a_contradiction():
+    rows = [(f"{label} {i}", f"{label} {(i + 1) % 6}", label, 1) for label in "abcdefgh" for i in range(6)]
+    rows += [("a 0", "a 3", "", 0), ("a 0", "b 3", "", 0)]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "label", "relevance"]))
+    assert len(corpus.irrelevant) == 1
+    assert corpus.explain_left_out() == "1 relevant elsewhere (row 48)"
+
+
 def test_shares_are_met_and_missing_manual_negatives_are_random(corpus):
     irrelevant = np.stack([corpus.rows[:300, 0], np.roll(corpus.rows[:300, 1], 7)], axis=1)
     known = {tuple(pair) for pair in irrelevant.tolist()} | {tuple(pair) for pair in irrelevant[:, ::-1].tolist()}
@@ -81,6 +114,17 @@ def test_irrelevant_phrases_stay_in_one_split():
 def test_shares_are_checked(corpus, kinds):
     with pytest.raises(ValueError, match="expected shares of random, similar, manual negatives with the sum 1"):
         draw_negatives(corpus.rows, 1, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds or {"random": 0.0})
+
+
+def test_thirds_are_shares(corpus):
+    kinds = {"similar": 0.333333, "random": 0.666666}
+    assert len(draw_negatives(corpus.rows, 1, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds)[0]) == 400
+
+
+def test_triplets_have_negatives_of_their_own():
+    data = rlm.make_synthetic(100, shortcut=0, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected pairs for negative_kinds, found triplets"):
+        rlm.slice_corpus(rlm.index_corpus(data), negative_kinds={"similar": 1})
 
 
 def test_manual_negatives_need_irrelevant_pairs(corpus):

@@ -93,6 +93,8 @@ FORMATS = {
     "another delimiter and quotation mark": (as_text(sep="~", quotechar="'"), {"delimiter": "~", "quotechar": "'"}),
     "CRLF": (as_text(lineterminator="\r\n"), {}),
     "UTF-8 by name": (as_text(), {"encoding": "utf-8"}),
+    "UTF-8 by name, byte order mark": (as_text("utf-8-sig"), {"encoding": "UTF8"}),
+    "UTF-16 by name": (as_text("utf-16"), {"encoding": "utf-16-le"}),
     "jsonl": (as_jsonl, {}),
     "parquet": (as_parquet, {}),
     "parquet with dictionaries": (as_dictionaries, {}),
@@ -116,6 +118,10 @@ class TestFormats:
         write, options = FORMATS[name]
         found = rlm.read(compress(write(triplets, tmp_path), compression), **options)
         assert fingerprint(found) == fingerprint(triplets)
+
+    def test_names_may_be_in_capitals(self, triplets, tmp_path):
+        path = compress(as_text()(triplets, tmp_path), ".gz").rename(tmp_path / "OWN.CSV.GZ")
+        assert fingerprint(rlm.read(path)) == fingerprint(triplets)
 
     def test_cp1251_is_read_by_its_name_or_guessed_with_a_warning(self, tmp_path):
         rows = [("Я жду ваших звонков", "ты ждёшь ваших звонков?"), ("Снег белый", "какого цвета снег?")] * 3
@@ -185,6 +191,32 @@ class TestLayouts:
                 assert (anchor != negative).all()
             assert len(np.unique(group_of[np.unique(slices.train)])) > 1
 
+    def test_empty_labels_are_no_label_and_wordless_texts_break_no_group(self, tmp_path):
+        path = tmp_path / "own.csv"
+        rows = ["one a,x", "red apple,", "two b,x", "?,x", "fast car,", "three c,x", "four d,x", "!,x", "one a,x"]
+        path.write_text("text,label\n" + "\n".join(rows))
+        found = rlm.read(path)
+        assert found[["anchor", "positive"]].to_numpy().tolist() == [
+            ["one a", "two b"],
+            ["two b", "three c"],
+            ["three c", "four d"],
+            ["four d", "one a"],
+        ]
+        corpus = rlm.index_corpus(found)
+        assert corpus.explain_left_out() == "4 without label or words, 1 repeated with the same label"
+        path = tmp_path / "own.jsonl"
+        path.write_text(
+            '{"text": "a", "label": NaN}\n{"text": "b", "label": null}\n' + '{"text": "c", "label": 1}\n' * 2
+        )
+        with pytest.raises(InputError, match="expected at least two texts with one label"):
+            rlm.read(path)
+
+    @pytest.mark.parametrize(("yes", "no"), [("true", "false"), ("True", "False"), ("1", "0"), ("1.0", "0.0")])
+    def test_relevance_may_be_said_in_several_ways(self, tmp_path, yes, no):
+        (tmp_path / "own.csv").write_text(f"anchor,positive,relevance\na,b,{yes}\na,c,{no}\n")
+        corpus = rlm.index_corpus(rlm.read(tmp_path / "own.csv"))
+        assert (len(corpus.rows), len(corpus.irrelevant)) == (1, 1)
+
     def test_relevance_makes_known_negatives(self, tmp_path):
         rng = np.random.default_rng(1)
         rows = [(f"q {i}", f"a {i} {j}", 1) for i in range(60) for j in range(2)]
@@ -192,7 +224,7 @@ class TestLayouts:
         rng.shuffle(rows)
         path = as_text()(pd.DataFrame(rows, columns=["anchor", "positive", "is_duplicate"]), tmp_path)
         corpus = rlm.index_corpus(rlm.read(path, relevance="is_duplicate"))
-        slices = rlm.slice_corpus(corpus, seed=0, negatives=1)
+        slices = rlm.slice_corpus(corpus, seed=0)
         texts = np.array(slices.phrases.texts)
         for anchor, _, negative in texts[slices.train]:
             assert negative.startswith(f"wrong {anchor.split()[1]} ")
@@ -255,6 +287,14 @@ WRONG = [
     ("own.jsonl", "[" * 100_000, "expected one JSON object per line"),
     ("own.parquet", b"PAR1 nonsense", "expected a Parquet file, found"),
     ("own.parquet", "", "expected a Parquet file, found"),
+    ("own.xlsx", "PK", "expected CSV, TSV, JSON lines or Parquet, found .xlsx; convert the file"),
+    ("own.csv", "text,label,anchor\na,b,c\n", "column 'positive' not found"),
+    ("own.csv", "\x1b[31m,b\n1,2\n", "the file has: ?[31m, b"),
+    (
+        "own.csv",
+        b"anchor,positive\n" + "мама,рама\n".encode("cp1251") * 11_000 + b"\x98,b\n",
+        "found what begins like",
+    ),
 ]
 
 
@@ -281,6 +321,15 @@ class TestErrors:
         with pytest.raises(InputError, match=re.escape(message)):
             rlm.read(tmp_path / "own.txt", layout=layout)
 
+    def test_parquet_that_is_no_text(self, tmp_path):
+        bad = pa.array([b"a", b"\xff"]).cast(pa.binary()).view(pa.string())
+        pq.write_table(pa.table({"anchor": bad, "positive": ["b", "c"]}), tmp_path / "own.parquet")
+        with pytest.raises(InputError, match="expected text in column 'anchor'"):
+            rlm.read(tmp_path / "own.parquet")
+        pd.DataFrame({"text": ["a"], "label": [["b"]]}).to_parquet(tmp_path / "own.parquet")
+        with pytest.raises(InputError, match="expected text in column 'label', found list"):
+            rlm.read(tmp_path / "own.parquet")
+
     def test_columns_of_numbers_are_no_text(self, tmp_path):
         pd.DataFrame({"anchor": ["a"], "positive": [3]}).to_parquet(tmp_path / "own.parquet")
         with pytest.raises(InputError, match="expected text in column 'positive', found int64"):
@@ -296,6 +345,10 @@ class TestErrors:
             rlm.read(path, columns={"anchr": "fact"})
         with pytest.raises(ValueError, match=r"(?s)encodin.*Extra inputs are not permitted"):
             rlm.read(path, encodin="utf-8")
+        with pytest.raises(InputError, match=r"expected columns for anchor.*found label beside them; leave it out"):
+            rlm.read(path, anchor="anchor", label="positive")
+        with pytest.raises(ValueError, match="delimiter"):
+            rlm.read(path, delimiter="\n")
         with pytest.raises(FileNotFoundError, match="expected a file of premise"):
             rlm.read(path, irrelevant=str(tmp_path / "nothing.txt"))
         with pytest.raises(FileNotFoundError, match=r"other\.csv: expected triplets or pairs in a file, found nothing"):

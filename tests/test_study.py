@@ -248,7 +248,7 @@ class TestConfig:
         ("settings", "text"),
         [
             ({"encoder": "gru"}, "Input should be 'lstm' or 'mean'"),
-            ({"arms": ("scratch", "lucky")}, "Input should be 'scratch', 'pretrained' or 'pretrained_once'"),
+            ({"arms": ("scratch", "lucky")}, "Input should be 'scratch', 'pretrained', 'pretrained_once', 'resc"),
             ({"arms": ()}, "at least 1 item"),
             ({"arms": ("scratch", "scratch")}, "expected every arm once, found scratch, scratch"),
             ({"margin": 0}, "greater than 0"),
