@@ -1,4 +1,4 @@
-"""From a file of millions of triplets to index arrays: ours beside pandas and Python dictionaries."""
+"""From a file of millions of triplets to index arrays, beside pandas and dictionaries; and similar negatives."""
 
 import argparse
 import json
@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 import rlm
+from rlm.negatives import draw_negatives
 from rlm.phrases import tokenise
 
 NEGATIVES = 5
+READERS = {"rlm": "by_rlm", "pandas and dictionaries": "by_dictionaries"}
 
 
 def write_triplets(path: Path, triplets: int, seed: int = 0) -> None:
@@ -56,6 +58,16 @@ def by_dictionaries(path: Path) -> int:
     return len(pd.DataFrame(found[is_usable]).drop_duplicates())
 
 
+def similar_negatives(path: Path) -> int:
+    """Two of the most alike negatives for each pair of 100,000 different phrases."""
+    corpus = rlm.index_corpus(rlm.read(path).drop(columns="negative"))
+    pairs = corpus.rows[: int(100_000 / 1.2)]  # five positives to an anchor
+    start = time.perf_counter()
+    draw_negatives(pairs, 2, np.random.default_rng(0), corpus.phrases.texts, kinds={"similar": 1})
+    print(f"similar negatives of {len(np.unique(pairs)):,} phrases: {time.perf_counter() - start:.0f} s", flush=True)
+    return len(np.unique(pairs))
+
+
 def measured(function: str, path: Path) -> dict[str, float]:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     rows = globals()[function](path)
@@ -75,11 +87,13 @@ def main() -> None:
         write_triplets(path, options.triplets)
         size = path.stat().st_size / 1e6
         print(f"{options.triplets:,} triplets, {size:.0f} MB", flush=True)
-        for name, function in {"rlm": "by_rlm", "pandas and dictionaries": "by_dictionaries"}.items():
+        for name, function in READERS.items():
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 row = pool.submit(measured, function, path).result()
             found.append({"reader": name, "triplets": options.triplets, "MB": size} | row)
             print(found[-1], flush=True)
+        write_triplets(path, min(options.triplets, 500_000))
+        similar_negatives(path)
     options.out.write_text(json.dumps(found, indent=1))
 
 
