@@ -92,6 +92,7 @@ grew by:
 
 def reading_section(rows: list[dict]) -> str:
     table = pd.DataFrame(rows).set_index("reader")[["rows", "seconds", "peak GB"]].round(1)
+    table["rows"] = table["rows"].map("{:,}".format)
     return f"""## Reading
 
 From a tab-separated file of {rows[0]["triplets"]:,} triplets ({rows[0]["MB"]:.0f} MB) to index arrays, in a process of
