@@ -80,7 +80,7 @@ def growth_section(growth: pd.DataFrame, docs: Path) -> str:
 
 ![Seconds against seeds, random triplets and words](growth.png)
 
-Seeds (two epochs of fine-tuning on the chat corpus, `lstm`, eager):
+Seeds (two epochs of fine-tuning on the chat corpus, `lstm`, eager; the first row includes starting the processes):
 
 {per_seed.to_markdown()}
 
@@ -124,10 +124,11 @@ def growth_figure(rows: pd.DataFrame, out: Path) -> None:
         axes, ("seeds", "random triplets", "words"), ("seeds", "random triplets", "words"), strict=True
     ):
         part = rows[rows.what.str.startswith(what)]
+        part = part.assign(what=part.what.str.removeprefix(f"{what}, "))
         sns.lineplot(part, x="size", y="seconds", hue="what", marker="o", ax=axis, legend=what != "seeds")
         axis.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds")
         if what != "seeds":
-            axis.get_legend().set_title("")
+            axis.legend(loc="upper left", frameon=False)
     figure.savefig(out, dpi=150)
 
 
