@@ -134,7 +134,8 @@ def report(
     dataset, options = _absolute(dataset), reading.model_dump(exclude_defaults=True)
     if reading.irrelevant is not None:
         options["irrelevant"] = _absolute(reading.irrelevant)
-    print(build_report(out, {"dataset": dataset, "reading": options, "seeds": seeds}, notebooks or NOTEBOOKS))
+    parameters = {"dataset": dataset, "seeds": seeds} | ({"reading": options} if options else {})
+    print(build_report(out, parameters, notebooks or NOTEBOOKS))
 
 
 def _absolute(path: str) -> str:
