@@ -2,6 +2,8 @@
 
 from rlm.audit import Audit, audit
 from rlm.block import Block, init_block
+from rlm.config import StudyConfig
+from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
 from rlm.evaluation import evaluate, roc
@@ -10,9 +12,9 @@ from rlm.loss import squared_distance, triplet_loss
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.slicer import Components, Corpus, Slices, index_corpus, slice_at_random, slice_corpus
+from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
 from rlm.stats import Estimate, Verdict, compare, summarise
-from rlm.study import StudyConfig, iter_study, run_study, tidy
+from rlm.study import iter_study, run_study, tidy
 from rlm.synthetic import make_synthetic
 from rlm.training import finetune, pretrain
 

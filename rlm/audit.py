@@ -8,27 +8,23 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int32
-from scipy.stats import bootstrap
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from rlm.baselines import BLIND, LOOKED_AT, OVERLAP, baselines_of, is_right, percent, some_of, with_interval
 from rlm.block import init_block, of_triplets
+from rlm.corpus import Corpus, relevance_components
 from rlm.encoder import MeanEncoder
-from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch
 from rlm.loss import squared_distance
-from rlm.negatives import Triplets, draw_negatives, is_contradicted
-from rlm.phrases import PAD, UNKNOWN, is_read_by_character, tokenise
+from rlm.negatives import Triplets, is_contradicted
+from rlm.phrases import PAD, UNKNOWN, is_read_by_character
 from rlm.seeding import stream
-from rlm.similarity import jaccard, most_alike, trigrams
-from rlm.slicer import SPLITS, Corpus, Slices, relevance_components, slice_at_random
+from rlm.similarity import most_alike, trigrams
+from rlm.slicer import SPLITS, Slices, slice_at_random
 from rlm.training import finetune
 
 Severity = Literal["fine", "note", "warning"]
-LOOKED_AT = 20_000
 NEAR_DUPLICATE = 0.9
-OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
 LEAK_SEEDS, LEAK_EPOCHS = 3, 5
 
 
@@ -83,7 +79,7 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
     """
     component = relevance_components(corpus.rows[:, :2], len(corpus.phrases))
     splits = _splits(corpus, slices, component)
-    baselines = _baselines(corpus, slices, component, seed)
+    baselines = baselines_of(corpus, slices, component, seed)
     checks = [
         _rows_left_out(corpus),
         _contradictions(corpus),
@@ -108,10 +104,6 @@ Check = tuple[str, Severity, str, str, str]
 
 def _severity(value: float | int, note: float | int, warning: float | int) -> Severity:
     return "warning" if value > warning else "note" if value > note else "fine"
-
-
-def _some(triplets: Triplets, rng: np.random.Generator) -> Triplets:
-    return triplets if len(triplets) <= LOOKED_AT else triplets[rng.choice(len(triplets), LOOKED_AT, replace=False)]
 
 
 def _splits(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " phrase"]) -> pd.DataFrame:
@@ -263,12 +255,12 @@ def _near_duplicates(slices: Slices) -> Check:
 def _leak_of_a_usual_split(slices: Slices, component: Int32[np.ndarray, " phrase"], seed: int) -> Check:
     usual = slice_at_random(slices, seed)
     leaked = usual.summary.set_index("split").loc["test", "leaked"]
-    honest, flattering = (_with_interval(*_quick_encoder(one, seed), component) for one in (slices, usual))
+    honest, flattering = (with_interval(*_quick_encoder(one, seed), component) for one in (slices, usual))
     return (
         "a usual split",
         "fine",
         f"were the triplets split at random, {leaked:.0%} of the test triplets would hold a training phrase, and a "
-        f"small encoder would be right about {_percent(flattering)} of them; it is about {_percent(honest)} here",
+        f"small encoder would be right about {percent(flattering)} of them; it is about {percent(honest)} here",
         "The excess is what remembering phrases is worth; published accuracies often contain it.",
         "Compare with accuracies of splits made in the same way only.",
     )
@@ -277,14 +269,14 @@ def _leak_of_a_usual_split(slices: Slices, component: Int32[np.ndarray, " phrase
 def _quick_encoder(slices: Slices, seed: int) -> tuple[Float[np.ndarray, " triplet"], Triplets]:
     """How often each test triplet is right, over a few seeds of briefly trained encoders, and these triplets."""
     seeds = range(seed, seed + LEAK_SEEDS)
-    some = {name: _some(getattr(slices, name), stream(seed, "audit", 3)) for name in ("validation", "test")}
+    some = {name: some_of(getattr(slices, name), stream(seed, "audit", 3)) for name in ("validation", "test")}
     small = dataclasses.replace(slices, **some)
     block = init_block(partial(MeanEncoder, slices.vocabulary_size), seeds)
     block, _ = finetune(block, small, max_epochs=LEAK_EPOCHS, epoch_triplets=LOOKED_AT, progress=False)
     batch = split_batch(block, [small] * LEAK_SEEDS, "test")
     anchor, positive, negative = of_triplets(embed(block, batch), batch.triplets)
     gap = squared_distance(anchor, negative) - squared_distance(anchor, positive)
-    return _right(gap.numpy()).mean(axis=0), small.test
+    return is_right(gap.numpy()).mean(axis=0), small.test
 
 
 def _effective_size(splits: pd.DataFrame) -> Check:
@@ -304,102 +296,13 @@ def _effective_size(splits: pd.DataFrame) -> Check:
 # --- shortcuts ---
 
 
-def _baselines(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
-    test = _some(slices.test, stream(seed, "audit", 0))
-    contestants = {
-        OVERLAP: (_by_overlap, test),
-        "trigram overlap, most similar negatives": (_by_overlap, _hard_triplets(corpus, slices, seed)),
-        "TF-IDF cosine": (_by_tfidf, test),
-        BLIND: (_by_candidate, test),
-    }
-    found = {
-        name: _with_interval(_right(method(slices, triplets)) if len(triplets) else np.empty(0), triplets, component)
-        for name, (method, triplets) in contestants.items()
-    }
-    return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("baseline")
-
-
-def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
-    """Test pairs with the most similar negatives among 3,000 of them; none if there are no irrelevant ones."""
-    rng = stream(seed, "audit", 2)
-    pairs = np.unique(corpus.rows[np.isin(corpus.rows[:, 0], slices.test), :2], axis=0)
-    pairs = pairs[rng.permutation(len(pairs))[:3000]]
-    try:
-        triplets, _ = draw_negatives(
-            pairs, 2, rng, corpus.phrases.texts, relevance=corpus.relevance, kinds={"similar": 1}
-        )
-    except InputError:
-        return np.empty((0, 3), np.int32)
-    return triplets
-
-
-def _right(margin: Float[np.ndarray, "*triplet"]) -> Float[np.ndarray, "*triplet"]:
-    """1 where the positive is nearer, and one half for a tie."""
-    return (margin > 0) + 0.5 * (margin == 0)
-
-
-def _with_interval(
-    right: Float[np.ndarray, " triplet"], triplets: Triplets, component: Int32[np.ndarray, " phrase"]
-) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval over components, which are what is independent; missing for fewer than two."""
-    if not len(right):
-        return np.nan, np.nan, np.nan
-    by_group = pd.DataFrame({"right": right, "of": 1.0}).groupby(component[triplets[:, 0]]).sum()
-    if len(by_group) < 2:
-        return float(right.mean()), np.nan, np.nan
-    interval = bootstrap(
-        (by_group["right"], by_group["of"]),
-        lambda right, of, axis: right.sum(axis) / of.sum(axis),
-        paired=True,
-        n_resamples=2000,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(right.mean()), float(interval.low), float(interval.high)
-
-
-def _percent(estimate: tuple[float, float, float]) -> str:
-    accuracy, low, high = estimate
-    return f"{accuracy:.1%} [{low:.1%}, {high:.1%}]"
-
-
-def _by_overlap(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
-    used, place = np.unique(test, return_inverse=True)
-    anchor, positive, negative = place.reshape(test.shape).T
-    grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
-    return jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
-
-
-def _by_tfidf(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
-    texts = np.array(slices.phrases.texts, dtype=object)
-    vectorizer = TfidfVectorizer(analyzer=tokenise).fit(texts[np.unique(slices.train)])
-    used, place = np.unique(test, return_inverse=True)
-    anchor, positive, negative = place.reshape(test.shape).T
-    vectors = vectorizer.transform(texts[used])
-    return vectors[anchor].multiply(vectors[positive] - vectors[negative]).sum(axis=1).A1
-
-
-def _by_candidate(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
-    """Logistic regression that sees positives and negatives, never the anchor."""
-    texts = np.array(slices.phrases.texts, dtype=object)
-    train = _some(slices.train, stream(0, "audit", 4))
-    used, place = np.unique(np.concatenate([train, test])[:, 1:], return_inverse=True)
-    seen = np.isin(used, train[:, 1:])
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True)
-    vectors = vectorizer.fit(texts[used[seen]]).transform(texts[used])
-    candidates, held_out = np.split(place.reshape(-1, 2), [len(train)])
-    model = LogisticRegression(max_iter=200).fit(vectors[candidates.T.ravel()], np.repeat([1, 0], len(train)))
-    positive, negative = model.decision_function(vectors)[held_out].T
-    return positive - negative
-
-
 def _overlap(corpus: Corpus, baselines: pd.DataFrame) -> Check:
     accuracy = baselines.loc[OVERLAP, "accuracy"]
     brings_negatives = corpus.rows.shape[1] == 3
     return (
         "difficulty",
         _severity(accuracy, 0.9, 0.95),
-        f"trigram overlap, untrained, is right about {_percent(tuple(baselines.loc[OVERLAP]))} of the test triplets",
+        f"trigram overlap, untrained, is right about {percent(tuple(baselines.loc[OVERLAP]))} of the test triplets",
         "What is left for training to improve is the rest.",
         "Give negatives that are more alike."
         if brings_negatives
@@ -413,7 +316,7 @@ def _anchor_blind(baselines: pd.DataFrame) -> Check:
     return (
         "anchor-blind",
         severity,
-        f"a classifier that never sees the anchor is right about {_percent((accuracy, low, high))}",
+        f"a classifier that never sees the anchor is right about {percent((accuracy, low, high))}",
         "Above 50 %, positives and negatives differ by themselves: that can be learnt, from random triplets as well, "
         "without learning what is relevant to what.",
         "Draw negatives from the positives of other anchors, as rlm does for pairs.",

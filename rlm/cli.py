@@ -11,11 +11,12 @@ import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
+from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.files import write_whole
 from rlm.reading import READ_AS_IT_IS, Reading
 from rlm.stats import compare, summarise
-from rlm.study import StudyConfig, iter_study, load_corpus, slices_of, tidy
+from rlm.study import iter_study, load_corpus, slices_of, tidy
 
 app = App(
     name="rlm",

@@ -13,10 +13,10 @@ import pooch
 import yaml
 from chatterbot_corpus import corpus as chatterbot
 
+from rlm.corpus import COLUMNS, index_corpus
 from rlm.errors import InputError
 from rlm.negatives import draw_negatives
 from rlm.reading import Reading, add_irrelevant, read
-from rlm.slicer import COLUMNS, index_corpus
 
 PQA_COMMIT = "85d7cbdf41d8b62bbd385aaab2920bc9c4b4f63f"
 _PQA_URL = f"https://raw.githubusercontent.com/Koziev/NLP_Datasets/{PQA_COMMIT}/QA/"
@@ -198,7 +198,7 @@ def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Gen
     Raises
     ------
     InputError
-        If `negatives` is not positive, `pairs` is not as `rlm.slicer.index_corpus` expects it, or a phrase is
+        If `negatives` is not positive, `pairs` is not as `rlm.index_corpus` expects it, or a phrase is
         relevant to every candidate.
     """
     corpus = index_corpus(pairs.drop(columns="negative", errors="ignore"))

@@ -5,138 +5,31 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
-from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 from tqdm.auto import tqdm
 
 from rlm.block import init_block
+from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.controls import rescale, shuffle
+from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_accuracy
-from rlm.negatives import check_kinds
-from rlm.optimiser import Optimizer
-from rlm.reading import READ_AS_IT_IS, Mapped, Reading
-from rlm.sampler import Batching, Redraw
-from rlm.slicer import FRACTIONS, Corpus, Slices, index_corpus, slice_corpus
-from rlm.training import Precision, finetune, pretrain
+from rlm.slicer import Slices, slice_corpus
+from rlm.training import finetune, pretrain
 
-Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
-REDRAW: dict[Arm, Redraw] = {
-    "pretrained": "epoch",
-    "pretrained_once": "once",
-    "rescaled": "epoch",
-    "shuffled": "epoch",
-}
 log = logging.getLogger(__name__)
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
-
-
-class StudyConfig(BaseModel):
-    """Everything that decides the numbers of a study, except its seeds. Unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dataset: str = Field(
-        "chatterbot-english",
-        min_length=1,
-        description="chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.",
-    )
-    reading: Annotated[Reading, Parameter(name="*")] = Field(READ_AS_IT_IS, description="How to read data of your own.")
-    arms: tuple[Arm, ...] = Field(
-        ("scratch", "pretrained"),
-        min_length=1,
-        description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (new "
-        "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
-        "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
-    )
-    encoder: Literal["lstm", "mean"] = Field("lstm", description="Encoder of a phrase.")
-    word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
-    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding.")
-    max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
-    margin: float = Field(0.5, gt=0, le=100, description="Margin of the triplet loss, in squared distance.")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of Adam.")
-    batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
-    pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
-    random_triplets: int | None = Field(
-        None,
-        ge=1,
-        le=100_000_000,
-        description="Random triplets per epoch; as many as fine-tuning sees by default.",
-    )
-    max_epochs: int = Field(50, ge=0, le=10_000, description="Most epochs of fine-tuning.")
-    patience: int = Field(
-        20,
-        ge=1,
-        le=10_000,
-        description="A seed stops after so many epochs without a new best validation accuracy.",
-    )
-    epoch_triplets: int = Field(
-        20_000,
-        ge=1,
-        le=100_000_000,
-        description="An epoch of fine-tuning ends after at most so many triplets, a new random choice each time, so "
-        "that early stopping looks often enough on large data.",
-    )
-    batching: Batching = Field(
-        "flat",
-        description="flat: triplets in random order. grouped: the triplets of a pair follow each other, so that a "
-        "batch has fewer different phrases; up to twice as fast, and another random order.",
-    )
-    optimizer: Optimizer = Field(
-        "adam",
-        description="adam, or rowwise_adam: word vectors move only in steps that use them, at a cost that does not "
-        "grow with the vocabulary.",
-    )
-    precision: Precision = Field(
-        "fp32",
-        description="fp32, or bf16: matrix products of training steps in bfloat16; faster where hardware has it.",
-    )
-    compile: bool | None = Field(
-        None,
-        description="Compile training steps; by default where a run is long enough to win back the minute it takes.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to train; auto takes a GPU where there is one. The random draws are the same."
-    )
-    negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
-    negative_kinds: Mapped[float] | None = Field(
-        None,
-        description="Shares of random, similar (most alike by character trigrams) and manual (known to be irrelevant) "
-        "negatives, as similar=0.5,random=0.5; all manual where data have a column relevance, else all random.",
-    )
-    fractions: tuple[float, float, float] = Field(
-        FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
-    )
-    split: Literal["fixed", "per_seed"] = Field(
-        "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
-    )
-    split_seed: int = Field(0, ge=0, description="Seed of the fixed split.")
-
-    @field_validator("negative_kinds")
-    @classmethod
-    def _check_kinds(cls, kinds: dict[str, float] | None) -> dict[str, float] | None:
-        if kinds is not None:
-            check_kinds(kinds)
-        return kinds
-
-    @model_validator(mode="after")
-    def _check(self) -> "StudyConfig":
-        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
-        if len(set(self.arms)) < len(self.arms):
-            raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
-        return self
 
 
 class BlockResult(NamedTuple):
@@ -278,9 +171,11 @@ def iter_study(
     # Block by block, so that a study that is stopped early has pairs.
     tasks = [(arm, block) for block in blocks for arm in config.arms]
     processes = n_jobs if device.type == "cpu" else 1  # a GPU serves one process best
-    run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", initializer=_ignore_interrupts)
+    run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
+    with _interrupts_held():
+        results = run(joblib.delayed(run_block)(config, corpus, arm, block, make_encoder) for arm, block in tasks)
     with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
-        for result in run(joblib.delayed(run_block)(config, corpus, arm, block, make_encoder) for arm, block in tasks):
+        for result in results:
             bar.update(len(result.results))
             yield result
 
@@ -357,9 +252,22 @@ def run_block(
     return BlockResult(results, history.assign(arm=arm), pretraining.assign(arm=arm))
 
 
-def _ignore_interrupts() -> None:
-    """In a worker process: Ctrl-C reaches it too, but it is the parent that ends it, in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """
+    Hold Ctrl-C back; processes and threads that are started meanwhile never see it.
+
+    A terminal sends it to workers too. One that dies of it, perhaps while it is still being started, can leave the
+    parent waiting for ever; it is the parent that ends them, in order.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def load_corpus(config: StudyConfig) -> Corpus:

@@ -8,7 +8,8 @@ from hypothesis import settings
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
-from rlm.slicer import Corpus, index_corpus, slice_corpus
+from rlm.corpus import Corpus, index_corpus
+from rlm.slicer import slice_corpus
 
 settings.register_profile("rlm", deadline=None)  # shared machines have slow moments
 settings.load_profile("rlm")

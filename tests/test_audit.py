@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import rlm
-from rlm.audit import OVERLAP
+from rlm.baselines import OVERLAP
 from rlm.similarity import jaccard, most_alike, trigrams
 
 PAIRS = 1200

@@ -15,10 +15,11 @@ from conftest import topic_pairs
 
 import rlm.cli
 from rlm.cli import main
+from rlm.config import StudyConfig
 from rlm.files import write_whole
 from rlm.reading import Reading
 from rlm.stats import compare, summarise
-from rlm.study import StudyConfig, iter_study, run_study
+from rlm.study import iter_study, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 SMALL = {"encoder": "mean", "word_dim": 4, "dim": 6, "max_epochs": 2, "pretrain_epochs": 1}

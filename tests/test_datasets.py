@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from rlm import datasets
+from rlm.corpus import index_corpus
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.errors import InputError
 from rlm.phrases import tokenise
-from rlm.slicer import index_corpus
 
 CHATTERBOT = Path(chatterbot_corpus.__file__).parent / "data"
 LANGUAGES = sorted(folder.name for folder in CHATTERBOT.iterdir() if folder.is_dir())

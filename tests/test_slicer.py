@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from rlm.corpus import COLUMNS, index_corpus, relevance_components
 from rlm.negatives import draw_negatives
 from rlm.phrases import PAD, UNKNOWN, index_phrases, tokenise
-from rlm.slicer import COLUMNS, SPLITS, index_corpus, relevance_components, slice_corpus
+from rlm.slicer import SPLITS, slice_corpus
 
 
 def table(rows):

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 import rlm.study
 from rlm.block import init_block
+from rlm.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
-from rlm.slicer import index_corpus, slice_corpus
+from rlm.slicer import slice_corpus
 from rlm.study import StudyConfig, iter_study, run_block, run_study, tidy
 
 COLUMNS = [

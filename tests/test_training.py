@@ -12,11 +12,12 @@ from torch import nn
 
 from rlm.batching import PhraseTable, epoch_batches, one_batch
 from rlm.block import init_block
+from rlm.corpus import index_corpus
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation import embed, evaluate, roc, triplet_accuracy
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.slicer import SPLITS, index_corpus, slice_corpus
+from rlm.slicer import SPLITS, slice_corpus
 from rlm.training import finetune, pretrain
 
 both = pytest.mark.parametrize("kind", ENCODERS)

@@ -1,0 +1,112 @@
+"""Baselines that every encoder must beat: trigram overlap, TF-IDF, and a classifier that never sees the anchor."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int32
+from scipy.stats import bootstrap
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from rlm.corpus import Corpus
+from rlm.errors import InputError
+from rlm.negatives import Triplets, draw_negatives
+from rlm.phrases import tokenise
+from rlm.seeding import stream
+from rlm.similarity import jaccard, trigrams
+from rlm.slicer import Slices
+
+LOOKED_AT = 20_000
+OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
+
+
+def baselines_of(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
+    test = some_of(slices.test, stream(seed, "audit", 0))
+    contestants = {
+        OVERLAP: (_by_overlap, test),
+        "trigram overlap, most similar negatives": (_by_overlap, _hard_triplets(corpus, slices, seed)),
+        "TF-IDF cosine": (_by_tfidf, test),
+        BLIND: (_by_candidate, test),
+    }
+    found = {
+        name: with_interval(is_right(method(slices, triplets)) if len(triplets) else np.empty(0), triplets, component)
+        for name, (method, triplets) in contestants.items()
+    }
+    return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("baseline")
+
+
+def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
+    """Test pairs with the most similar negatives among 3,000 of them; none if there are no irrelevant ones."""
+    rng = stream(seed, "audit", 2)
+    pairs = np.unique(corpus.rows[np.isin(corpus.rows[:, 0], slices.test), :2], axis=0)
+    pairs = pairs[rng.permutation(len(pairs))[:3000]]
+    try:
+        triplets, _ = draw_negatives(
+            pairs, 2, rng, corpus.phrases.texts, relevance=corpus.relevance, kinds={"similar": 1}
+        )
+    except InputError:
+        return np.empty((0, 3), np.int32)
+    return triplets
+
+
+def is_right(margin: Float[np.ndarray, "*triplet"]) -> Float[np.ndarray, "*triplet"]:
+    """1 where the positive is nearer, and one half for a tie."""
+    return (margin > 0) + 0.5 * (margin == 0)
+
+
+def with_interval(
+    right: Float[np.ndarray, " triplet"], triplets: Triplets, component: Int32[np.ndarray, " phrase"]
+) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over components, which are what is independent; missing for fewer than two."""
+    if not len(right):
+        return np.nan, np.nan, np.nan
+    by_group = pd.DataFrame({"right": right, "of": 1.0}).groupby(component[triplets[:, 0]]).sum()
+    if len(by_group) < 2:
+        return float(right.mean()), np.nan, np.nan
+    interval = bootstrap(
+        (by_group["right"], by_group["of"]),
+        lambda right, of, axis: right.sum(axis) / of.sum(axis),
+        paired=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(right.mean()), float(interval.low), float(interval.high)
+
+
+def percent(estimate: tuple[float, float, float]) -> str:
+    accuracy, low, high = estimate
+    return f"{accuracy:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _by_overlap(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
+    used, place = np.unique(test, return_inverse=True)
+    anchor, positive, negative = place.reshape(test.shape).T
+    grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
+    return jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
+
+
+def _by_tfidf(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
+    texts = np.array(slices.phrases.texts, dtype=object)
+    vectorizer = TfidfVectorizer(analyzer=tokenise).fit(texts[np.unique(slices.train)])
+    used, place = np.unique(test, return_inverse=True)
+    anchor, positive, negative = place.reshape(test.shape).T
+    vectors = vectorizer.transform(texts[used])
+    return vectors[anchor].multiply(vectors[positive] - vectors[negative]).sum(axis=1).A1
+
+
+def _by_candidate(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
+    """Logistic regression that sees positives and negatives, never the anchor."""
+    texts = np.array(slices.phrases.texts, dtype=object)
+    train = some_of(slices.train, stream(0, "audit", 4))
+    used, place = np.unique(np.concatenate([train, test])[:, 1:], return_inverse=True)
+    seen = np.isin(used, train[:, 1:])
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True)
+    vectors = vectorizer.fit(texts[used[seen]]).transform(texts[used])
+    candidates, held_out = np.split(place.reshape(-1, 2), [len(train)])
+    model = LogisticRegression(max_iter=200).fit(vectors[candidates.T.ravel()], np.repeat([1, 0], len(train)))
+    positive, negative = model.decision_function(vectors)[held_out].T
+    return positive - negative
+
+
+def some_of(triplets: Triplets, rng: np.random.Generator) -> Triplets:
+    return triplets if len(triplets) <= LOOKED_AT else triplets[rng.choice(len(triplets), LOOKED_AT, replace=False)]
