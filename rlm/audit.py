@@ -312,13 +312,14 @@ def _overlap(corpus: Corpus, baselines: pd.DataFrame) -> Check:
 
 def _anchor_blind(baselines: pd.DataFrame) -> Check:
     accuracy, low, high = baselines.loc[BLIND]
-    severity: Severity = "fine" if not low > 0.5 else "warning" if accuracy > 0.6 else "note"
+    is_fine = not (low > 0.5 or high < 0.5)  # also where there is no interval
+    severity: Severity = "fine" if is_fine else "warning" if abs(accuracy - 0.5) > 0.1 else "note"
     return (
         "anchor-blind",
         severity,
         f"a classifier that never sees the anchor is right about {percent((accuracy, low, high))}",
-        "Above 50 %, positives and negatives differ by themselves: that can be learnt, from random triplets as well, "
-        "without learning what is relevant to what.",
+        "Other than 50 %, positives and negatives differ by themselves, or by how often they are which: that can be "
+        "learnt, from random triplets as well, without learning what is relevant to what.",
         "Draw negatives from the positives of other anchors, as rlm does for pairs.",
     )
 

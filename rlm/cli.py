@@ -3,6 +3,7 @@
 import logging
 import sys
 import textwrap
+import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -147,6 +148,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
     logging.basicConfig(format="rlm: %(message)s")
     logging.getLogger("rlm").setLevel(logging.INFO)
+    warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -61,7 +61,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
             raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; leave them out")
         pairs = load_pqa() if name == "pqa" else load_chatterbot(chatterbots[name])
         return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant)
-    if Path(name).exists() or "/" in str(name):
+    if Path(name).exists() or "/" in str(name) or Path(name).suffix:
         return read(name, **options)
     raise InputError(
         f"unknown dataset {str(name)!r}, and no such file; known names: pqa, {', '.join(chatterbots)}. "

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Int, Int32
 
 from rlm.errors import InputError
@@ -90,7 +91,7 @@ def draw_negatives(
     Returns
     -------
     numpy.ndarray
-        ``len(pairs) * negatives`` triplets, those of one pair together.
+        ``len(pairs) * negatives`` triplets, those of one pair together; with manual negatives none twice, and so fewer.
     int
         How many negatives are random because there was none of the kind that was wanted.
 
@@ -125,7 +126,10 @@ def draw_negatives(
         wanted[:, 2] = np.where(found >= 0, found, wanted[:, 2])
         triplets[where] = wanted
         missing += int((found < 0).sum())
-    return triplets.reshape(-1, 3), missing
+    triplets = triplets.reshape(-1, 3)
+    if kinds and "manual" in kinds:  # few are known: the same one again would only weigh more
+        triplets = triplets[~pd.DataFrame(triplets).duplicated().to_numpy()]
+    return triplets, missing
 
 
 def check_kinds(kinds: Mapping[str, float | int]) -> None:

@@ -163,7 +163,10 @@ def iter_study(
     corpus = index_corpus(
         load(config.dataset, **config.reading.model_dump()) if data is None else data, config.max_tokens
     )
-    log.info("left out of the data: %s", corpus.explain_left_out())
+    if len(corpus.dropped):
+        log.info("left out of the data: %s", corpus.explain_left_out())
+        if data is not None and (corpus.dropped["reason"] != "repeated").any():
+            warnings.warn(f"left out of the data: {corpus.explain_left_out()}", stacklevel=2)
     slices_of(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
     device = _device(config)
     largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)

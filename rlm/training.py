@@ -206,7 +206,12 @@ def _compiles(
     planned = epochs * sum(map(len, sources))
     if compile is None:
         compile = is_worth_compiling(planned, table.tokens[0].shape[1])
-    log.info("%s steps for at most %d triplets", "compiled" if compile else "eager", planned)
+    log.log(
+        logging.INFO if compile else logging.DEBUG,
+        "%s steps for at most %d triplets",
+        "compiled" if compile else "eager",
+        planned,
+    )
     return compile
 
 

@@ -90,9 +90,11 @@ def test_shares_are_met_and_missing_manual_negatives_are_random(corpus):
     triplets, missing = draw_negatives(
         corpus.rows, 20, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds, irrelevant=irrelevant
     )
-    manual = sum((query, negative) in known for query, _, negative in triplets.tolist())
-    assert manual == pytest.approx(0.4 * 0.75 * len(triplets), rel=0.05)
-    assert missing == pytest.approx(0.4 * 0.25 * len(triplets), rel=0.1)
+    is_manual = np.array([(query, negative) in known for query, _, negative in triplets.tolist()])
+    assert (~is_manual).sum() == pytest.approx((0.6 + 0.4 * 0.25) * 20 * len(corpus.rows), rel=0.05)
+    assert missing == pytest.approx(0.4 * 0.25 * 20 * len(corpus.rows), rel=0.1)
+    assert is_manual.sum() > 0.9 * 2 * 300  # a pair known as irrelevant stands once for either side
+    assert len(np.unique(triplets, axis=0)) == len(triplets)
 
 
 def test_irrelevant_phrases_stay_in_one_split():
