@@ -87,9 +87,9 @@ class TestStudy:
     def test_interrupted_it_keeps_what_is_finished(self, pairs, tmp_path):
         out = tmp_path / "r.csv"
         endless = ["--max-epochs", 40, "--patience", 40, "--seeds", 2000, "--jobs", 2, "--pretrain-epochs", 0]
-        running = start(
-            "study", "--dataset", pairs, "--encoder", "mean", *endless, "--out", out, start_new_session=True
-        )
+        # Shells start jobs in the background, such as this suite perhaps, with Ctrl-C ignored.
+        settings = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        running = start("study", "--dataset", pairs, "--encoder", "mean", *endless, "--out", out, **settings)
         deadline = time.monotonic() + 120
         while not out.exists() and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
