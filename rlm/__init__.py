@@ -6,22 +6,27 @@ from rlm.config import StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
+from rlm.estimates import Estimate
 from rlm.evaluation import evaluate, roc
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
 from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.sequence import confidence_sequence
 from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
-from rlm.stats import Estimate, Verdict, compare, summarise
-from rlm.study import iter_study, run_study, tidy
+from rlm.stats import Verdict, compare, compare_all, summarise
+from rlm.store import list_studies, read_study
+from rlm.study import iter_study, run_study
 from rlm.synthetic import make_synthetic
+from rlm.task import BlockResult, join
 from rlm.training import finetune, pretrain
 
 __all__ = [
     "ENCODERS",
     "Audit",
     "Block",
+    "BlockResult",
     "Components",
     "Corpus",
     "Estimate",
@@ -36,12 +41,16 @@ __all__ = [
     "audit",
     "best_so_far",
     "compare",
+    "compare_all",
+    "confidence_sequence",
     "evaluate",
     "explain_pretraining",
     "finetune",
     "index_corpus",
     "init_block",
     "iter_study",
+    "join",
+    "list_studies",
     "load",
     "load_chatterbot",
     "load_pqa",
@@ -53,12 +62,12 @@ __all__ = [
     "plot_seeds",
     "pretrain",
     "read",
+    "read_study",
     "roc",
     "run_study",
     "slice_at_random",
     "slice_corpus",
     "squared_distance",
     "summarise",
-    "tidy",
     "triplet_loss",
 ]

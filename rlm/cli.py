@@ -1,9 +1,10 @@
-"""The command line: `rlm study` and `rlm report`."""
+"""The command line."""
 
 import logging
 import sys
 import textwrap
 import warnings
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +15,12 @@ from cyclopts import App, CycloptsError, Parameter
 
 from rlm.config import StudyConfig
 from rlm.errors import InputError
-from rlm.files import write_whole
+from rlm.files import whole, write_whole
 from rlm.reading import READ_AS_IT_IS, Reading
-from rlm.stats import compare, summarise
-from rlm.study import iter_study, load_corpus, slices_of, tidy
+from rlm.stats import BASELINE, compare_all, summarise
+from rlm.store import read_study
+from rlm.study import iter_study
+from rlm.task import BlockResult, join, load_corpus, slices_of
 
 app = App(
     name="rlm",
@@ -31,6 +34,9 @@ def study(
     *,
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
     seeds: int = 30,
+    db: Path | None = None,
+    until: float | None = None,
+    max_seeds: int | None = None,
     out: Path | None = None,
     jobs: int = -1,
 ) -> None:
@@ -45,6 +51,12 @@ def study(
         What to study.
     seeds
         Number of paired seeds.
+    db
+        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+    until
+        Stop when the interval of the difference, by the confidence sequence, is narrower than this; 0.02 is two points.
+    max_seeds
+        With --until, most paired seeds, instead of --seeds.
     out
         CSV file for the results, one row per arm and seed; written anew as each block of seeds is finished.
     jobs
@@ -54,25 +66,97 @@ def study(
         raise InputError(
             f"expected a file in an existing folder for --out, found {out}; name a file, or create the folder first"
         )
-    finished: list[pd.DataFrame] = []
+    if max_seeds is not None and until is None:
+        raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
+    planned = seeds if max_seeds is None else max_seeds
+    finished: list[BlockResult] = []
+    is_watched = until is not None
     try:
-        for block in iter_study(config, seeds, n_jobs=jobs):
-            finished.append(block.results)
+        for block in iter_study(config, planned, db=db, until=until, n_jobs=jobs):
+            finished.append(block)
             if out is not None:
-                write_whole(out, tidy(pd.concat(finished), config).to_csv(index=False))
+                write_whole(out, join(finished, config.arms).results.to_csv(index=False))
     except KeyboardInterrupt:
         if not finished:
             sys.exit("interrupted before any block of seeds was finished")
         print("interrupted: this is what was finished", file=sys.stderr)
-    results = tidy(pd.concat(finished), config)
+        is_watched = True
+    found = join(finished, config.arms).results
+    if until is not None:
+        _say_where_it_stopped(found, until, planned)
+    _print_verdict(found, config, is_watched)
+    for name, file in (("results", out), ("store", db)):
+        if file is not None:
+            print(f"\n{name}: {file}")
+
+
+@app.command
+def results(db: Path, *, study: int | None = None, out: Path | None = None) -> None:
+    """
+    Print the results of a stored study, or write them to a file.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Number of the study; may be left out where there is only one. The message without it lists them.
+    out
+        File ending in .csv, .json or .parquet.
+    """
+    stored = read_study(db, study)
+    table = join([stored.finished], stored.config.arms).results
+    if out is None:
+        print(table.to_string(index=False, float_format="{:.4f}".format))
+        return
+    writers = {
+        ".csv": partial(table.to_csv, index=False),
+        ".json": partial(table.to_json, orient="records", indent=2),
+        ".parquet": partial(table.to_parquet, index=False),
+    }
+    if out.suffix not in writers or not out.parent.is_dir():
+        raise InputError(f"expected --out FILE ending in {', '.join(writers)}, in an existing folder, found {out}")
+    with whole(out) as temporary:
+        writers[out.suffix](temporary)
+    print(f"results: {out}")
+
+
+@app.command
+def verdict(db: Path, *, study: int | None = None) -> None:
+    """
+    Print the table and the verdict of a stored study, also while it runs.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Number of the study; may be left out where there is only one. The message without it lists them.
+    """
+    stored = read_study(db, study)
+    _print_verdict(join([stored.finished], stored.config.arms).results, stored.config, stored.is_watched)
+
+
+def _print_verdict(results: pd.DataFrame, config: StudyConfig, is_watched: bool) -> None:
     print(f"{config.dataset}, encoder {config.encoder}: test accuracy over seeds, mean with its 95 % interval\n")
     print(summarise(results).to_string(float_format="{:.3f}".format))
-    for arm in config.arms:
-        seeds_of = [set(results.loc[results["arm"] == name, "seed"]) for name in (arm, "scratch")]
-        if arm != "scratch" and set.intersection(*seeds_of):
-            print(f"\n{compare(results, arm).text}")
-    if out is not None:
-        print(f"\nresults: {out}")
+    seeds_of = results.groupby("arm")["seed"].agg(set)
+    common = {arm: theirs & seeds_of.get(BASELINE, set()) for arm, theirs in seeds_of.items() if arm != BASELINE}
+    for found in compare_all(
+        results, arms=[arm for arm in config.arms if common.get(arm)], watched=is_watched
+    ).values():
+        print(f"\n{found.text}")
+
+
+def _say_where_it_stopped(results: pd.DataFrame, until: float, planned: int) -> None:
+    widths = {arm: found.anytime.width for arm, found in compare_all(results).items()}
+    pairs = results.groupby("arm")["seed"].nunique().min()
+    found = ", ".join(f"{100 * width:.1f} points for {arm}" for arm, width in widths.items())
+    if max(widths.values()) < until:
+        said = f"stopped by the confidence sequence after {pairs} pairs: its interval is {found}, narrower than"
+        print(f"{said} {100 * until:g} points\n")
+    else:
+        print(f"{planned} seeds were not enough for an interval narrower than {100 * until:g} points: it is {found}\n")
 
 
 @app.command

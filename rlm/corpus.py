@@ -1,7 +1,10 @@
 """The corpus: text pairs or triplets as indices, and what of the data cannot be used."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -45,6 +48,14 @@ class Corpus:
     is_transitive: bool
     dropped: pd.DataFrame
     not_read: Mapping[str, int]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that slices are made of."""
+        digest = hashlib.sha256(json.dumps([self.phrases.texts, self.phrases.words, self.is_transitive]).encode())
+        for part in (self.phrases.tokens, self.rows, self.irrelevant):
+            digest.update(str(part.shape).encode() + np.ascontiguousarray(part, "<i4").tobytes())
+        return digest.hexdigest()
 
     @property
     def relevance(self) -> Relevance:

@@ -48,7 +48,8 @@ def triplet_accuracy(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch)
     """
     Share of triplets whose anchor is nearer to the positive than to the negative.
 
-    A tie counts one half, so that an encoder that maps everything to one point is at chance, 0.5.
+    A tie counts one half, so that an encoder that maps everything to one point is at chance, 0.5. Embeddings that
+    are not finite have no accuracy, NaN.
 
     Parameters
     ----------
@@ -62,9 +63,29 @@ def triplet_accuracy(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch)
     numpy.ndarray
         Values in [0, 1], one per seed.
     """
+    scores = triplet_scores(embeddings, batch)
+    return (scores * batch.is_real).sum(dim=1).div(batch.is_real.sum(dim=1)).cpu().numpy()
+
+
+def triplet_scores(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> Float64[Tensor, "seed triplet"]:
+    """
+    Which triplets are right: the terms of `triplet_accuracy`.
+
+    Parameters
+    ----------
+    embeddings
+        Of the batch's phrases.
+    batch
+        Triplets.
+
+    Returns
+    -------
+    torch.Tensor
+        1 for right, 0 for wrong, 0.5 for a tie, NaN where an embedding is not finite.
+    """
     positive, negative = triplet_distances(embeddings, batch)
-    is_right = (positive < negative).double() + (positive == negative).double() / 2
-    return (is_right * batch.is_real).sum(dim=1).div(batch.is_real.sum(dim=1)).cpu().numpy()
+    scores = (positive < negative).double() + (positive == negative).double() / 2
+    return scores.masked_fill((positive - negative).isnan(), torch.nan)
 
 
 def triplet_distances(

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from rlm.stats import mean_with_interval
+from rlm.estimates import mean_with_interval
 
 COLLAPSED = 0.01
 

@@ -1,44 +1,32 @@
-"""Statistics of a study: a tidy table of results in, estimates with intervals and a verdict in words out."""
+"""The verdict of a study: a tidy table of results in, estimates with intervals and what they support in words out."""
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from rlm.errors import InputError
+from rlm.estimates import (
+    CONFIDENCE,
+    FEWEST_PAIRS,
+    Estimate,
+    detectable_difference,
+    holm,
+    mean_with_interval,
+    pairs_needed,
+    proportion,
+    ratio_of_variances,
+    sign_flip_p,
+)
+from rlm.sequence import confidence_sequence
 
-CONFIDENCE = 0.95
-RESAMPLES = 9_999
-# With fewer pairs t and sign-flip tests of the two-humped accuracies of such studies are wrong too often.
-FEWEST_PAIRS = 10
+CHANCE = 0.5
+BASELINE = "scratch"
 
 Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
-
-
-class Estimate(NamedTuple):
-    """A number with its 95 % interval; the bounds are missing where the data cannot tell."""
-
-    value: float
-    low: float
-    high: float
-
-    def excludes(self, value: float) -> bool:
-        """Whether the interval lies entirely to one side of `value`."""
-        return self.low > value or self.high < value
-
-    def in_points(self) -> str:
-        """Spell a difference of accuracies in percentage points."""
-        value, low, high = (100 * number for number in self)
-        return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else f"{value:+.1f} [no interval]"
-
-    def __str__(self) -> str:
-        """Spell the number and its interval."""
-        bounds = f"{self.low:.2f}, {self.high:.2f}" if np.isfinite(self.low) else "no interval"
-        return f"{self.value:.2f} [{bounds}]"
 
 
 @dataclass(frozen=True)
@@ -49,21 +37,32 @@ class Verdict:
     Attributes
     ----------
     decision
-        ``"helps"`` or ``"hurts"`` only where the interval excludes 0 and the test agrees.
+        ``"helps"`` or ``"hurts"`` only where the interval excludes 0 and the test agrees; of a watched study, where
+        the confidence sequence does.
     headline, details
         The decision as a sentence, and the paragraph behind it, in plain words.
     pairs
         Number of seeds that both arms have.
     difference
-        Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points).
+        Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points); for a number of seeds
+        that was fixed beforehand.
     difference_p
-        Sign-flip permutation test of a zero mean difference, two-sided.
+        Sign-flip permutation test of a zero mean difference, two-sided; Holm-corrected among several arms.
+    anytime
+        The same difference with an interval that holds however often one looked, see `rlm.confidence_sequence`.
+    anytime_p
+        As `difference_p`, for anybody who looked.
     improvement
         Probability that a seed does better with the arm than with the baseline; ties are left out.
     variance_ratio
         Variance over seeds in the arm by that in the baseline.
     variance_p
         Brown-Forsythe test of equal variances.
+    failed
+        By arm, the share of seeds that diverged or whose accuracy is within noise of chance; empty where the results
+        do not say how large their test splits are.
+    sd
+        Standard deviation of the paired differences, missing for one pair.
     """
 
     decision: Decision
@@ -72,9 +71,13 @@ class Verdict:
     pairs: int
     difference: Estimate
     difference_p: float
+    anytime: Estimate
+    anytime_p: float
     improvement: Estimate
     variance_ratio: Estimate
     variance_p: float
+    failed: dict[str, Estimate]
+    sd: float
 
     @property
     def text(self) -> str:
@@ -90,15 +93,40 @@ class Verdict:
         pandas.DataFrame
             One row per estimate: value, low, high (95 % interval) and p where there is a test.
         """
-        return pd.DataFrame(
-            [
-                (*self.difference, self.difference_p),
-                (*self.improvement, np.nan),
-                (*self.variance_ratio, self.variance_p),
-            ],
-            index=pd.Index(["mean difference", "probability of improvement", "ratio of variances"], name="estimate"),
-            columns=["value", "low", "high", "p"],
-        )
+        rows = {
+            "mean difference": (*self.difference, self.difference_p),
+            "mean difference, if watched": (*self.anytime, self.anytime_p),
+            "probability of improvement": (*self.improvement, np.nan),
+            "ratio of variances": (*self.variance_ratio, self.variance_p),
+        } | {f"failed seeds, {arm}": (*share, np.nan) for arm, share in self.failed.items()}
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "p"])
+        return table.rename_axis("estimate")
+
+    def pairs_needed(self, difference: float | int = 0.01) -> int:
+        """
+        How many seeds, in all, would find a difference of this size four times out of five.
+
+        Parameters
+        ----------
+        difference
+            In the metric's unit, not 0; 0.01 is one point.
+
+        Returns
+        -------
+        int
+            By the spread of the differences found here; at least 10.
+
+        Raises
+        ------
+        InputError
+            If the difference is 0, or there are not at least two pairs.
+        """
+        if difference == 0 or not np.isfinite(self.sd):
+            raise InputError(
+                f"expected a difference other than 0 and at least 2 pairs, found {difference} and {self.pairs}; "
+                "name the smallest difference that would matter to you, after a study of a few seeds"
+            )
+        return pairs_needed(difference, self.sd)
 
 
 def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
@@ -108,14 +136,14 @@ def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     Parameters
     ----------
     results
-        One row per arm and seed: columns arm, seed and `metric`.
+        One row per arm and seed: columns arm, seed and `metric`. A seed that diverged, and has none, counts as 0.5.
     metric
         The column to describe.
 
     Returns
     -------
     pandas.DataFrame
-        One row per arm, in order of appearance: seeds, mean with its 95 % t interval (low, high), sd (ddof 1),
+        One row per arm, in order of appearance: seeds, mean with its 95 % interval (low, high), sd (ddof 1),
         min, q25, median, q75, max.
 
     Raises
@@ -124,9 +152,10 @@ def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
         If a column is missing.
     """
     _require_columns(results, metric)
+    limits = (0.0, 1.0) if metric.endswith("accuracy") else ()
     rows = {}
-    for arm, values in results.dropna(subset=metric).groupby("arm", sort=False)[metric]:
-        mean, low, high = mean_with_interval(values.to_numpy())
+    for arm, values in results[metric].fillna(CHANCE).groupby(results["arm"], sort=False):
+        mean, low, high = mean_with_interval(values.to_numpy(), *limits)
         quartiles = values.quantile([0.25, 0.5, 0.75])
         rows[arm] = [len(values), mean, low, high, values.std(), values.min(), *quartiles, values.max()]
     columns = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
@@ -136,9 +165,10 @@ def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
 def compare(
     results: pd.DataFrame,
     arm: str = "pretrained",
-    baseline: str = "scratch",
+    baseline: str = BASELINE,
     metric: str = "test_accuracy",
-    seed: int = 0,
+    *,
+    watched: bool = False,
 ) -> Verdict:
     """
     Compare two arms seed by seed.
@@ -151,9 +181,10 @@ def compare(
     arm, baseline
         Arms of `results`; seeds that only one of them has are left out.
     metric
-        An accuracy in [0, 1].
-    seed
-        Of the resampling.
+        An accuracy in [0, 1]; 0.5 counts for a seed that diverged and has none.
+    watched
+        Whether somebody looked at results before all seeds were in, and might have stopped there. The verdict is then
+        that of the confidence sequence, in the order of the seeds.
 
     Returns
     -------
@@ -167,66 +198,119 @@ def compare(
 
     Notes
     -----
-    Mean difference: Student's t interval, because BCa bootstrap intervals cover too little on the two-humped
-    accuracies that studies of this kind produce. Test: sign-flip
-    permutation (exact up to 13 pairs), as in arXiv 2511.19794. Probability of improvement: Bouthillier et al.,
-    "Accounting for variance in machine learning benchmarks", MLSys 2021, section 4, with a Wilson interval. Ratio of
-    variances: paired percentile bootstrap of its logarithm; Brown and Forsythe, JASA 69, 1974.
+    How often each of these is wrong was measured, see docs/calibration.md. Mean difference: see `rlm.estimates`;
+    sign-flip permutation test as in arXiv 2511.19794. Probability of improvement: Bouthillier et al., "Accounting for
+    variance in machine learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of
+    variances with Fieller's interval; Brown and Forsythe, JASA 69, 1974.
     """
-    _require_columns(results, metric)
-    paired = _pair(results, arm, baseline, metric)
-    treated, control = paired[arm].to_numpy(), paired[baseline].to_numpy()
-    rng = np.random.default_rng(seed)
-    difference = mean_with_interval(treated - control)
-    difference_p = _sign_flip_p(treated - control, rng)
-    improvement = _probability_of_improvement(treated - control)
-    variance_ratio, variance_p = _compare_variances(treated, control, rng)
-    decision: Decision = "no evidence either way"
-    if len(paired) < FEWEST_PAIRS:
-        decision = "too few seeds"
-    elif difference.excludes(0.0) and difference_p < 1 - CONFIDENCE:
-        decision = "helps" if difference.value > 0 else "hurts"
-    sentences = [
-        f"Over {len(paired)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for {baseline} "
-        f"and {treated.mean():.1%} for {arm}: a difference of {difference.in_points()} points "
-        f"(sign-flip p = {difference_p:.2g}).",
-        f"With {arm} {(treated > control).sum()} seeds did better, {(treated < control).sum()} worse and "
-        f"{(treated == control).sum()} the same (probability of improvement, ties left out, {improvement}).",
-        _spread(treated, control, variance_ratio, variance_p, arm, baseline),
-        _basis(results),
-    ]
-    return Verdict(
-        decision,
-        _headline(decision, arm, baseline, len(paired), " on this split" if _is_fixed(results) else ""),
-        " ".join(sentence for sentence in sentences if sentence),
-        len(paired),
-        difference,
-        difference_p,
-        improvement,
-        variance_ratio,
-        variance_p,
-    )
+    return compare_all(results, baseline, metric, arms=[arm], watched=watched)[arm]
 
 
-def mean_with_interval(values: np.ndarray) -> Estimate:
+def compare_all(
+    results: pd.DataFrame,
+    baseline: str = BASELINE,
+    metric: str = "test_accuracy",
+    *,
+    arms: Sequence[str] | None = None,
+    watched: bool = False,
+) -> dict[str, Verdict]:
     """
-    Mean of independent values with Student's t interval.
+    Compare several arms with one baseline, with Holm's correction.
 
     Parameters
     ----------
-    values
-        At least one number; one alone has no interval.
+    results, baseline, metric, watched
+        As in `compare`.
+    arms
+        Arms of `results`; by default all but the baseline.
 
     Returns
     -------
-    Estimate
-        In the unit of the values.
+    dict
+        A verdict by arm.
+
+    Raises
+    ------
+    InputError
+        As `compare`.
     """
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Estimate(mean, np.nan, np.nan)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
-    return Estimate(mean, mean - half, mean + half)
+    _require_columns(results, metric)
+    if arms is None:
+        arms = [arm for arm in results["arm"].unique() if arm != baseline]
+    paired = {arm: _pair(results, arm, baseline, metric) for arm in arms}
+    differences = {arm: (pairs[arm] - pairs[baseline]).to_numpy() for arm, pairs in paired.items()}
+    p = holm({arm: sign_flip_p(found) for arm, found in differences.items()})
+    sequences = {arm: confidence_sequence(found) for arm, found in differences.items()}
+    anytime_p = holm({arm: sequence.p for arm, sequence in sequences.items()})
+    failed = _failed(results, metric)
+    verdicts = {}
+    for arm, found in differences.items():
+        treated, control = paired[arm][arm].to_numpy(), paired[arm][baseline].to_numpy()
+        difference = mean_with_interval(found, -1.0, 1.0)
+        anytime = sequences[arm].last
+        judged, judged_p = (anytime, anytime_p[arm]) if watched else (difference, p[arm])
+        decision: Decision = "no evidence either way"
+        if len(found) < FEWEST_PAIRS:
+            decision = "too few seeds"
+        elif judged.excludes(0.0) and judged_p < 1 - CONFIDENCE:
+            decision = "helps" if difference.value > 0 else "hurts"
+        improvement = proportion(int((found > 0).sum()), int((found != 0).sum()))
+        variance_ratio, variance_p = _compare_variances(treated, control)
+        theirs = {name: failed[name] for name in (baseline, arm) if name in failed}
+        test = "confidence sequence" if watched else "sign-flip"
+        corrected = f", Holm-corrected over {len(arms)} arms" if len(arms) > 1 else ""
+        sentences = [
+            f"Over {len(found)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for "
+            f"{baseline} and {treated.mean():.1%} for {arm}: a difference of {judged.in_points()} points "
+            f"({test} p = {judged_p:.2g}{corrected}).",
+            _power(decision, found),
+            f"With {arm} {(found > 0).sum()} seeds did better, {(found < 0).sum()} worse and "
+            f"{(found == 0).sum()} the same (probability of improvement, ties left out, {improvement}).",
+            _spread(treated, control, variance_ratio, variance_p, arm, baseline),
+            _failures(theirs),
+            _basis(results),
+        ]
+        verdicts[arm] = Verdict(
+            decision=decision,
+            headline=_headline(decision, arm, baseline, len(found), " on this split" if _is_fixed(results) else ""),
+            details=" ".join(sentence for sentence in sentences if sentence),
+            pairs=len(found),
+            difference=difference,
+            difference_p=p[arm],
+            anytime=anytime,
+            anytime_p=anytime_p[arm],
+            improvement=improvement,
+            variance_ratio=variance_ratio,
+            variance_p=variance_p,
+            failed=theirs,
+            sd=float(found.std(ddof=1)) if len(found) > 1 else np.nan,
+        )
+    return verdicts
+
+
+def noise_of_chance(groups: pd.Series) -> pd.Series:
+    """
+    The accuracy that guessing does not exceed 95 times out of 100.
+
+    Parameters
+    ----------
+    groups
+        Unrelated groups of each run's test split.
+
+    Returns
+    -------
+    pandas.Series
+        Values above 0.5, at most 1.
+    """
+    return (CHANCE + stats.norm.ppf(CONFIDENCE) * 0.5 / np.sqrt(groups)).clip(upper=1.0)
+
+
+def _failed(results: pd.DataFrame, metric: str) -> dict[str, Estimate]:
+    if "test_components" not in results:
+        return {}
+    is_failed = results[metric].isna() | (results[metric] <= noise_of_chance(results["test_components"]))
+    counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
+    return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}
 
 
 def _require_columns(results: pd.DataFrame, metric: str) -> None:
@@ -252,46 +336,37 @@ def _pair(results: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.Dat
             f"expected one row per arm and seed, found seed {first['seed']} of arm {first['arm']!r} more than once; "
             "compare the results of one study at a time"
         )
-    paired = results.pivot(index="seed", columns="arm", values=metric)[[arm, baseline]].dropna()
+    counted = results.assign(**{metric: results[metric].fillna(CHANCE)})
+    paired = counted.pivot(index="seed", columns="arm", values=metric)[[arm, baseline]].dropna().sort_index()
     if paired.empty:
         raise InputError(f"expected seeds that both {arm!r} and {baseline!r} have, found none; run the same seeds")
     return paired
 
 
-def _sign_flip_p(difference: np.ndarray, rng: np.random.Generator) -> float:
-    if len(difference) < 2:
-        return 1.0
-    test = stats.permutation_test(
-        (difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=RESAMPLES, rng=rng
+def _compare_variances(treated: np.ndarray, control: np.ndarray) -> tuple[Estimate, float]:
+    ratio = ratio_of_variances(treated, control)
+    if not np.isfinite(ratio.value):
+        return ratio, np.nan
+    return ratio, float(stats.levene(treated, control, center="median").pvalue)
+
+
+def _power(decision: Decision, differences: np.ndarray) -> str:
+    if decision != "no evidence either way" or np.ptp(differences) == 0:
+        return ""
+    found, sd = detectable_difference(differences), differences.std(ddof=1)
+    return (
+        f"Four studies of this size out of five would have found a difference of {100 * found:.1f} points; for one of "
+        f"1 point it takes about {pairs_needed(0.01, sd):,} seeds."
     )
-    return float(test.pvalue)
 
 
-def _probability_of_improvement(difference: np.ndarray) -> Estimate:
-    wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
-    if not wins + losses:
-        return Estimate(0.5, 0.0, 1.0)
-    interval = stats.binomtest(wins, wins + losses).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(wins / (wins + losses), float(interval.low), float(interval.high))
-
-
-def _compare_variances(treated: np.ndarray, control: np.ndarray, rng: np.random.Generator) -> tuple[Estimate, float]:
-    if len(treated) < 3 or np.ptp(treated) == 0 or np.ptp(control) == 0:
-        return Estimate(np.nan, np.nan, np.nan), np.nan
-
-    def log_ratio(treated: np.ndarray, control: np.ndarray, axis: int) -> np.ndarray:
-        return np.log(treated.var(axis=axis, ddof=1)) - np.log(control.var(axis=axis, ddof=1))
-
-    # Resamples of one value repeated have no variance and warn; they are left out.
-    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
-        resampled = stats.bootstrap(
-            (treated, control), log_ratio, paired=True, method="percentile", n_resamples=RESAMPLES, rng=rng
-        ).bootstrap_distribution
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.exp(np.quantile(resampled[np.isfinite(resampled)], [tail, 1 - tail]))
-    value = float(treated.var(ddof=1) / control.var(ddof=1))
-    p = float(stats.levene(treated, control, center="median").pvalue)
-    return Estimate(value, float(low), float(high)), p
+def _failures(failed: dict[str, Estimate]) -> str:
+    if not any(share.value for share in failed.values()):
+        return ""
+    shares = " and ".join(
+        f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] with {arm}" for arm, share in failed.items()
+    )
+    return f"Failed (diverged, or within noise of chance): {shares}."
 
 
 def _headline(decision: Decision, arm: str, baseline: str, pairs: int, scope: str) -> str:

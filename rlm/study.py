@@ -1,54 +1,32 @@
-"""A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores."""
+"""A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
 import logging
 import signal
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
-from typing import NamedTuple
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import get_active_backend
 from torch import nn
 from tqdm.auto import tqdm
 
-from rlm.block import init_block
 from rlm.config import REDRAW, Arm, StudyConfig
-from rlm.controls import rescale, shuffle
 from rlm.corpus import Corpus, index_corpus
-from rlm.datasets import load
-from rlm.encoder import ENCODERS
 from rlm.errors import InputError
-from rlm.evaluation import embed, split_batch, triplet_accuracy
-from rlm.slicer import Slices, slice_corpus
-from rlm.training import finetune, pretrain
+from rlm.sequence import confidence_sequence
+from rlm.stats import BASELINE, CHANCE
+from rlm.store import writing
+from rlm.task import BlockResult, device_of, join, load_corpus, run_block, slices_of
 
 log = logging.getLogger(__name__)
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
-
-
-class BlockResult(NamedTuple):
-    """
-    What one block of seeds of one arm gave.
-
-    Attributes
-    ----------
-    results
-        One row per seed, see `run_study`.
-    history
-        One row per seed and epoch of fine-tuning: arm and the columns of `finetune`'s history.
-    pretraining
-        One row per seed and epoch of pre-training: arm and the columns of `pretrain`'s history; empty for scratch.
-    """
-
-    results: pd.DataFrame
-    history: pd.DataFrame
-    pretraining: pd.DataFrame
 
 
 def run_study(
@@ -57,6 +35,8 @@ def run_study(
     *,
     data: pd.DataFrame | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
+    db: Path | str | None = None,
+    until: float | None = None,
     n_jobs: int = -1,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -76,8 +56,15 @@ def run_study(
     make_encoder
         Makes an encoder of your own from the size of the vocabulary, see `rlm.LSTMEncoder.forward`; the one that the
         config names by default.
+    db
+        SQLite file to keep every finished block in. What it holds of this study is not trained again, so a study
+        that was stopped, killed or extended goes on; see `rlm.store.writing` for what makes it another study.
+    until
+        Stop when the confidence sequence of every arm's mean difference to scratch is narrower than this (0.02 is two
+        points). A verdict on the results is then one of a watched study, see `rlm.compare`.
     n_jobs
-        Processes, of one thread each where they fill the machine; -1 for one per core.
+        Processes, of one thread each where they fill the machine; -1 for one per core. Inside
+        ``joblib.parallel_config(backend="dask")``, or another cluster's, its workers instead.
     progress
         Show a progress bar.
 
@@ -86,45 +73,28 @@ def run_study(
     pandas.DataFrame
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
         test_accuracy (triplets that no choice ever saw), best_epoch, epochs (run), seconds (wall time of its block,
-        pre-training included, over the block's seeds), split, test_triplets, test_anchors, test_components.
+        pre-training included, over the block's runs), split, test_triplets, test_anchors, test_components. A seed that
+        diverged (its loss was not finite) has no accuracy, and best_epoch 0.
 
     Raises
     ------
     InputError
-        If there are no seeds or a seed is negative or given twice, or the data cannot be read or sliced.
+        If there are no seeds or a seed is negative or given twice, the data cannot be read or sliced, `until` has
+        nothing to compare, or the store cannot be used; or if a process was killed, or memory ran out, in which case
+        the store keeps what was finished.
     KeyboardInterrupt
         If interrupted before any block is finished.
     """
     finished = []
+    settings = {"data": data, "make_encoder": make_encoder, "db": db, "until": until, "n_jobs": n_jobs}
     try:
-        for block in iter_study(config, seeds, data=data, make_encoder=make_encoder, n_jobs=n_jobs, progress=progress):
-            finished.append(block.results)
+        for block in iter_study(config, seeds, **settings, progress=progress):
+            finished.append(block)
     except KeyboardInterrupt:
         if not finished:
             raise
         warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=2)
-    return tidy(pd.concat(finished), config)
-
-
-def tidy(table: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
-    """
-    Bring the rows of finished blocks, which come in any order, into the order of arms and seeds.
-
-    Parameters
-    ----------
-    table
-        Results or histories of blocks, one after the other.
-    config
-        Gives the order of the arms.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The same rows.
-    """
-    rank = {arm: number for number, arm in enumerate(config.arms)}
-    keys = [key for key in ("arm", "seed", "epoch") if key in table]
-    return table.sort_values(keys, key=lambda k: k.map(rank) if k.name == "arm" else k, ignore_index=True)
+    return join(finished, config.arms).results
 
 
 def iter_study(
@@ -133,6 +103,8 @@ def iter_study(
     *,
     data: pd.DataFrame | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
+    db: Path | str | None = None,
+    until: float | None = None,
     n_jobs: int = -1,
     progress: bool = True,
 ) -> Iterator[BlockResult]:
@@ -141,118 +113,148 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, make_encoder, n_jobs, progress
+    config, seeds, data, make_encoder, db, until, n_jobs, progress
         As in `run_study`.
 
     Yields
     ------
     BlockResult
-        Each block of seeds of each arm as it is finished, in no particular order.
+        What the store has of it already, if anything; then each block as it is finished, in no particular order.
 
     Raises
     ------
     InputError
         As in `run_study`.
     """
-    seeds = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
-    is_seed = [isinstance(seed, Integral) and seed >= 0 for seed in seeds]
-    if not seeds or not all(is_seed) or len(set(seeds)) < len(seeds):
-        raise InputError(f"expected at least one seed, each once and none negative, found {seeds or 'none'}")
+    seeds = _check_seeds(seeds)
     if n_jobs == 0:
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
-    corpus = index_corpus(
-        load(config.dataset, **config.reading.model_dump()) if data is None else data, config.max_tokens
-    )
+    if until is not None and (until <= 0 or BASELINE not in config.arms or len(config.arms) < 2):
+        raise InputError(
+            f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
+            f"{', '.join(config.arms)}; leave until out or add arms"
+        )
+    corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
         if data is not None and (corpus.dropped["reason"] != "repeated").any():
             warnings.warn(f"left out of the data: {corpus.explain_left_out()}", stacklevel=2)
     slices_of(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
-    device = _device(config)
-    largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
-    blocks = [list(map(int, block)) for block in np.array_split(seeds, -(-len(seeds) // largest))]
-    # Block by block, so that a study that is stopped early has pairs.
-    tasks = [(arm, block) for block in blocks for arm in config.arms]
-    processes = n_jobs if device.type == "cpu" else 1  # a GPU serves one process best
-    run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-    with _interrupts_held():
-        results = run(joblib.delayed(run_block)(config, corpus, arm, block, make_encoder) for arm, block in tasks)
-    with tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
-        for result in results:
-            bar.update(len(result.results))
-            yield result
+    device = device_of(config)
+    finished: list[BlockResult] = []
+    with (
+        nullcontext() if db is None else writing(db, config, corpus, make_encoder) as store,
+        tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar,
+    ):
+        if store is not None:
+            store.plan(config.arms, seeds, until)
+            stored = _part_of(store.finished(), config.arms, seeds)
+            if len(stored.results):
+                log.info("%d of %d runs are in %s already", len(stored.results), len(config.arms) * len(seeds), db)
+                finished.append(stored)
+                bar.update(len(stored.results))
+                yield stored
+        if _is_narrow(finished, config.arms, seeds, until):
+            return
+        largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
+        tasks = _tasks(config, seeds, largest, finished)
+        processes = n_jobs if device.type == "cpu" else 1  # a GPU serves one process best
+        with _interrupts_held(), _at_hand(corpus):
+            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
+            results = run(joblib.delayed(run_block)(config, corpus, arms, block, make_encoder) for arms, block in tasks)
+        with _deaths_explained(db):
+            for result in results:
+                if store is not None:
+                    store.save(result, device.type)
+                _warn_of_diverged(result.results)
+                finished.append(result)
+                bar.update(len(result.results))
+                yield result
+                if _is_narrow(finished, config.arms, seeds, until):
+                    with warnings.catch_warnings(action="ignore"):  # joblib's, of tasks that are cancelled, as meant
+                        results.close()
+                    return
 
 
-def run_block(
-    config: StudyConfig,
-    corpus: Corpus,
-    arm: Arm,
-    seeds: Sequence[int],
-    make_encoder: Callable[[int], nn.Module] | None = None,
-) -> BlockResult:
-    """
-    Train one block of seeds of one arm, from initialisation to test accuracy.
+def _check_seeds(seeds: int | Sequence[int]) -> list[int]:
+    listed = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
+    is_seed = [isinstance(seed, Integral) and seed >= 0 for seed in listed]
+    if not listed or not all(is_seed) or len(set(listed)) < len(listed):
+        raise InputError(f"expected at least one seed, each once and none negative, found {listed or 'none'}")
+    return [int(seed) for seed in listed]
 
-    Parameters
-    ----------
-    config
-        What to study.
-    corpus
-        The indexed dataset.
-    arm
-        One arm.
-    seeds
-        Trained together; a seed's draws do not depend on which others are.
-    make_encoder
-        As in `run_study`.
 
-    Returns
-    -------
-    BlockResult
-        Results and history of these seeds.
-    """
-    start = time.perf_counter()
-    slices = slices_of(config, corpus, seeds)
-    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
-    shared = {name: getattr(config, name) for name in names} | {"progress": False}
-    make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
-    block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(_device(config))
-    pretraining = pd.DataFrame()
-    if arm in REDRAW:
-        initial = block
-        block, pretraining = pretrain(
-            initial,
-            slices,
-            epochs=config.pretrain_epochs,
-            random_triplets=config.random_triplets,
-            redraw=REDRAW[arm],
-            **shared,
-        )
-    if arm == "rescaled":
-        block = rescale(initial, block)
-    elif arm == "shuffled":
-        block = shuffle(block)
-    block, history = finetune(block, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
-    by_seed = history.groupby("seed")
-    best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
-    test_batch = split_batch(block, slices, "test")
-    test = [one.summary.set_index("split").loc["test"] for one in slices]
-    results = pd.DataFrame(
-        {
-            "arm": arm,
-            "seed": list(seeds),
-            "validation_accuracy": best["validation_accuracy"].to_numpy(),
-            "test_accuracy": triplet_accuracy(embed(block, test_batch), test_batch),
-            "best_epoch": best["epoch"].to_numpy(),
-            "epochs": by_seed["epoch"].max().loc[list(seeds)].to_numpy(),
-            "seconds": (time.perf_counter() - start) / len(seeds),
-            "split": config.split,
-            "test_triplets": [int(split["triplets"]) for split in test],
-            "test_anchors": [int(split["anchors"]) for split in test],
-            "test_components": [int(split["components"]) for split in test],
-        }
+def _tasks(
+    config: StudyConfig, seeds: Sequence[int], largest: int, finished: Sequence[BlockResult]
+) -> list[tuple[list[Arm], list[int]]]:
+    """Arms that share a pre-training, and the seeds to train them with, without what is finished."""
+    done = {pair for block in finished for pair in block.results[["arm", "seed"]].itertuples(index=False, name=None)}
+    starts: dict[str | None, list[Arm]] = {}
+    for arm in config.arms:
+        starts.setdefault(REDRAW.get(arm), []).append(arm)
+    tasks = []
+    # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: the
+    # blocks of a study that goes on are those it would have had.
+    for block in np.array_split(seeds, -(-len(seeds) // largest)):
+        for arms in starts.values():
+            wanted: dict[tuple[int, ...], list[Arm]] = {}
+            for arm in arms:
+                wanted.setdefault(tuple(int(seed) for seed in block if (arm, seed) not in done), []).append(arm)
+            tasks += [(theirs, list(missing)) for missing, theirs in wanted.items() if missing]
+    return tasks
+
+
+def _part_of(finished: BlockResult, arms: Sequence[Arm], seeds: Sequence[int]) -> BlockResult:
+    return BlockResult(
+        *(table[table["arm"].isin(arms) & table["seed"].isin(seeds)].reset_index(drop=True) for table in finished)
     )
-    return BlockResult(results, history.assign(arm=arm), pretraining.assign(arm=arm))
+
+
+def _is_narrow(finished: Sequence[BlockResult], arms: Sequence[Arm], seeds: Sequence[int], until: float | None) -> bool:
+    """Whether the sequence over the first seeds, up to the first that is not finished, is narrow for every arm."""
+    if until is None or not finished:
+        return False
+    accuracy = pd.concat([block.results for block in finished])
+    accuracy = accuracy.fillna({"test_accuracy": CHANCE}).pivot(index="seed", columns="arm", values="test_accuracy")
+    accuracy = accuracy.reindex(index=seeds, columns=arms)
+    accuracy = accuracy[accuracy.notna().all(axis=1).cummin()]
+    if accuracy.empty:
+        return False
+    widths = [
+        confidence_sequence((accuracy[arm] - accuracy[BASELINE]).to_numpy()).last.width
+        for arm in arms
+        if arm != BASELINE
+    ]
+    return all(width < until for width in widths)
+
+
+def _warn_of_diverged(results: pd.DataFrame) -> None:
+    diverged = results[results["test_accuracy"].isna()]
+    for arm, seeds in diverged.groupby("arm", sort=False)["seed"]:
+        warnings.warn(
+            f"seed(s) {', '.join(map(str, seeds))} of arm {arm} diverged: the loss is not finite. They count "
+            "as failed, at chance; lower learning_rate",
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def _deaths_explained(db: Path | str | None) -> Iterator[None]:
+    kept = "Finished blocks of seeds are lost, since no db was given" if db is None else f"{db} keeps what was finished"
+    try:
+        yield
+    except TerminatedWorkerError as error:
+        raise InputError(
+            f"a process of the study was killed, perhaps for want of memory. {kept}; run the study again with fewer "
+            "jobs, or a smaller batch_size, and a db to go on from"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has an exception of its own for a GPU's memory, and none for the CPU's.
+        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise InputError(
+            f"memory ran out. {kept}; run the study again with fewer jobs or a smaller batch_size"
+        ) from error
 
 
 @contextmanager
@@ -273,54 +275,10 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def load_corpus(config: StudyConfig) -> Corpus:
-    """
-    Load the data of a study, by its config.
-
-    Parameters
-    ----------
-    config
-        Says what to load and how to read it.
-
-    Returns
-    -------
-    Corpus
-        As indices.
-    """
-    return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
-
-
-def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
-    """
-    Slice the data of a study, by its config.
-
-    Parameters
-    ----------
-    config
-        Says how.
-    corpus
-        The data.
-    seeds
-        Of the study.
-
-    Returns
-    -------
-    list of Slices
-        One per seed; of a fixed split all the same.
-    """
-    names = ["fractions", "negatives", "negative_kinds"]
-    settings = {name: getattr(config, name) for name in names}
-    if config.split == "fixed":
-        return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
-    return [slice_corpus(corpus, seed, **settings) for seed in seeds]
-
-
-def _device(config: StudyConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+def _at_hand(corpus: Corpus) -> AbstractContextManager[object]:
+    """On a Dask cluster, give every worker the corpus: tasks need not carry it, and no worker's death loses it."""
+    client = getattr(get_active_backend()[0], "client", None)
+    return nullcontext() if client is None else joblib.parallel_config("dask", client=client, scatter=[corpus])
 
 
 def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:

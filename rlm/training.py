@@ -155,7 +155,7 @@ def finetune(
         Each seed with the weights of its best epoch, the earliest of equals; epoch 0, before any step, counts.
     pandas.DataFrame
         One row per seed and epoch it was trained for: seed, epoch, loss (mean over the epoch's steps; missing
-        for epoch 0), validation_accuracy.
+        for epoch 0), validation_accuracy. A seed stops at the first loss that is not finite.
     """
     mine = list(one_per_seed(block, slices))
     table = PhraseTable(mine, block.device)
@@ -186,7 +186,14 @@ def finetune(
         best_accuracy[improved], best_epoch[improved] = accuracy[is_better], epoch
         for name, weight in trainer.block.weights.items():
             best[name][improved] = weight[is_better]
+        diverged = rows[is_running[rows] & ~np.isfinite(loss)] if epoch else rows[:0]
+        if len(diverged):
+            log.warning(
+                "seed(s) %s diverged: the loss is not finite; lower learning_rate",
+                [block.seeds[row] for row in diverged],
+            )
         is_running &= epoch - best_epoch < patience
+        is_running[diverged] = False
         if not is_running.any():
             break
         stay = np.flatnonzero(is_running[rows])
@@ -245,8 +252,8 @@ def _diagnose(
     return _per_seed(
         block,
         epoch,
-        loss=loss.cpu().numpy(),
+        loss=loss.double().cpu().numpy(),
         seen_accuracy=triplet_accuracy(embeddings, seen),
         unseen_accuracy=triplet_accuracy(embed(block, unseen), unseen),
-        spread=2 * variance.cpu().numpy(),
+        spread=2 * variance.double().cpu().numpy(),
     )

@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, messages and files."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,6 +140,61 @@ class TestStudy:
         assert "scratch" in printed
 
 
+class TestStored:
+    @pytest.fixture(scope="class")
+    def db(self, pairs, tmp_path_factory):
+        """A study of twelve seeds, stopped by its sequence or not."""
+        return tmp_path_factory.mktemp("stored") / "study.db"
+
+    def test_the_same_command_goes_on(self, rlm_command, pairs, db, caplog):
+        first = rlm_command("study", "--dataset", pairs, "--seeds", 12, "--db", db, *QUICK)
+        assert first[0] == 0
+        assert f"store: {db}" in first[1]
+        again = rlm_command("study", "--dataset", pairs, "--seeds", 12, "--db", db, *QUICK)
+        assert again[1] == first[1]
+        assert f"24 of 24 runs are in {db} already" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("ending", "read"), [("csv", pd.read_csv), ("json", pd.read_json), ("parquet", pd.read_parquet)]
+    )
+    def test_results_come_as_tables(self, rlm_command, db, tmp_path, ending, read):
+        out = tmp_path / f"results.{ending}"
+        assert rlm_command("results", db, "--out", out)[0] == 0
+        table = read(out)
+        assert table["arm"].tolist() == ["scratch"] * 12 + ["pretrained"] * 12
+        code, printed, _ = rlm_command("results", db)
+        assert code == 0
+        assert len(printed.splitlines()) == 25
+        assert f"{table['test_accuracy'][3]:.4f}" in printed.splitlines()[4]
+
+    def test_the_verdict_is_that_of_the_study(self, rlm_command, pairs, db):
+        study = rlm_command("study", "--dataset", pairs, "--seeds", 12, "--db", db, *QUICK)
+        code, printed, _ = rlm_command("verdict", db)
+        assert code == 0
+        assert printed.strip() in study[1]
+
+    def test_until_says_where_it_stopped(self, rlm_command, pairs):
+        run = ["study", "--dataset", pairs, *QUICK, "--pretrain-epochs=0"]
+        run.remove("--pretrain-epochs=1")
+        code, printed, _ = rlm_command(*run, "--until", 0.02, "--max-seeds", 40)
+        assert code == 0
+        # Without pre-training all pairs are equal.
+        assert re.match(r"stopped by the confidence sequence after [12]\d pairs: its interval is 0.0 points", printed)
+        assert "confidence sequence p = 1" in printed
+        code, printed, _ = rlm_command(*run, "--until", 0.02, "--max-seeds", 10)
+        assert "10 seeds were not enough for an interval narrower than 2 points" in printed
+
+    def test_max_seeds_goes_with_until(self, rlm_command):
+        code, _, errors = rlm_command("study", "--max-seeds", 40)
+        assert code == 2
+        assert "expected --until beside --max-seeds" in errors
+
+    def test_other_endings_are_refused(self, rlm_command, db, tmp_path):
+        code, _, errors = rlm_command("results", db, "--out", tmp_path / "results.xlsx")
+        assert code == 2
+        assert "ending in .csv, .json, .parquet" in errors
+
+
 class TestMistakes:
     def refuse(self, found, *words):
         code, printed, errors = found
@@ -260,7 +316,8 @@ class TestHelp:
     def test_names_every_field_of_the_config(self, rlm_command):
         code, printed, _ = rlm_command("study", "--help")
         assert code == 0
-        for field in ({*StudyConfig.model_fields, *Reading.model_fields} - {"reading"}) | {"seeds", "out", "jobs"}:
+        own = {"seeds", "db", "until", "max_seeds", "out", "jobs"}
+        for field in ({*StudyConfig.model_fields, *Reading.model_fields} - {"reading"}) | own:
             assert f"--{field.replace('_', '-')} " in printed
 
     def test_names_the_commands(self, rlm_command):

@@ -13,7 +13,8 @@ from scipy import stats
 
 from rlm.errors import InputError
 from rlm.histories import best_so_far, explain_pretraining
-from rlm.stats import compare, summarise
+from rlm.sequence import confidence_sequence
+from rlm.stats import compare, compare_all, summarise
 
 NUMBER = r"([+-]?\d+\.\d+)"
 
@@ -56,9 +57,22 @@ class TestSummarise:
         assert list(summary) == ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
         for arm, row in summary.iterrows():
             values = results.loc[results["arm"] == arm, "test_accuracy"].to_numpy()
-            interval = stats.t.interval(0.95, 12, values.mean(), values.std(ddof=1) / np.sqrt(13))
-            expected = [13, values.mean(), *interval, values.std(ddof=1), *np.percentile(values, [0, 25, 50, 75, 100])]
-            np.testing.assert_allclose(row, expected)
+            expected = [13, values.mean(), values.std(ddof=1), *np.percentile(values, [0, 25, 50, 75, 100])]
+            np.testing.assert_allclose(row.drop(["low", "high"]), expected)
+            low, high = stats.t.interval(0.95, 12, values.mean(), values.std(ddof=1) / np.sqrt(13))
+            assert row["low"] <= low
+            assert high <= row["high"]
+
+    def test_a_seed_that_diverged_counts_as_chance(self):
+        results = study(pairs=12)
+        lost = results.assign(test_accuracy=results["test_accuracy"].where(results["seed"] != 3))
+        chance = results.assign(test_accuracy=results["test_accuracy"].where(results["seed"] != 3, 0.5))
+        pd.testing.assert_frame_equal(summarise(lost), summarise(chance))
+        assert compare(lost).difference == compare(chance).difference
+
+    def test_accuracies_have_no_interval_beyond_0_and_1(self):
+        row = summarise(table([0.4, 1.0], [0.9, 0.2])).loc["scratch"]
+        assert (row["low"], row["high"]) == (0, 1)
 
     def test_order_follows_the_rows(self):
         assert list(summarise(study()[::-1]).index) == ["pretrained", "scratch"]
@@ -80,12 +94,27 @@ class TestSummarise:
 
 
 class TestEstimates:
-    @pytest.mark.parametrize("pairs", [2, 10, 57])
-    def test_difference_is_the_paired_t_interval(self, pairs):
-        results = study(pairs, effect=0.01, spread=0.05, seed=pairs)
+    @pytest.mark.parametrize("pairs", [2, 9])
+    def test_difference_of_few_pairs_has_the_paired_t_interval(self, pairs):
+        results = study(pairs, effect=0.01, spread=0.01, seed=pairs)
         test = stats.ttest_1samp(differences(results), 0)
         expected = (differences(results).mean(), *test.confidence_interval(0.95))
         np.testing.assert_allclose(compare(results).difference, expected)
+
+    @pytest.mark.parametrize("skew", [1, -1])
+    def test_difference_of_many_pairs_has_the_wider_of_the_t_and_the_studentised_bootstrap_bounds(self, skew):
+        rng = np.random.default_rng(3)
+        steps = skew * 0.05 * rng.exponential(size=30)
+        found = compare(table(np.full(30, 0.5), 0.5 + steps)).difference
+        mean, error, t = steps.mean(), stats.sem(steps), []
+        for _ in range(40):
+            samples = rng.choice(steps, (1000, 30))
+            t.extend((samples.mean(axis=1) - mean) / stats.sem(samples, axis=1))
+        studentised = mean - np.quantile(t, [0.975, 0.025]) * error
+        low, high = stats.t.interval(0.95, 29, mean, error)
+        expected = min(low, studentised[0]), max(high, studentised[1])
+        assert (expected[0] < low - 0.1 * error) == (skew < 0)  # the longer tail has the wider bound
+        np.testing.assert_allclose(found[1:], expected, atol=0.15 * error)
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(-20, 20), min_size=2, max_size=10))
@@ -102,7 +131,7 @@ class TestEstimates:
 
     @settings(max_examples=30, deadline=None)
     @given(wins=st.integers(0, 30), losses=st.integers(0, 30), ties=st.integers(0, 5))
-    def test_probability_of_improvement_is_wilsons_with_ties_left_out(self, wins, losses, ties):
+    def test_probability_of_improvement_is_clopper_pearsons_with_ties_left_out(self, wins, losses, ties):
         steps = np.repeat([1, -1, 0], [wins, losses, ties]) / 64
         if not len(steps):
             return
@@ -111,22 +140,40 @@ class TestEstimates:
         if n == 0:
             assert found == (0.5, 0, 1)
             return
-        p, z = wins / n, stats.norm.ppf(0.975)
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        np.testing.assert_allclose(found, (p, centre - half, centre + half), atol=1e-12)
+        low = stats.beta.ppf(0.025, wins, losses + 1) if wins else 0
+        high = stats.beta.ppf(0.975, wins + 1, losses) if losses else 1
+        np.testing.assert_allclose(found, (wins / n, low, high), atol=1e-6)
 
-    def test_variance_ratio_is_bootstrapped_over_pairs(self):
-        results = study(pairs=40, spread=0.08)
+    @settings(max_examples=40, deadline=None)
+    @given(pairs=st.integers(3, 40), spread=st.sampled_from([0.003, 0.08, 0.3]), seed=st.integers(0, 99))
+    def test_variance_ratio_keeps_what_a_t_test_of_squared_deviations_cannot_refuse(self, pairs, spread, seed):
+        results = study(pairs, spread=spread, seed=seed)
         arms = {arm: values.to_numpy() for arm, values in results.groupby("arm")["test_accuracy"]}
-        rng = np.random.default_rng(1)
-        resamples = rng.integers(40, size=(4000, 40))
-        variances = {arm: np.array([values[rows].var() for rows in resamples]) for arm, values in arms.items()}
-        low, high = np.quantile(variances["pretrained"] / variances["scratch"], [0.025, 0.975])
+        squares = {arm: (values - values.mean()) ** 2 for arm, values in arms.items()}
         found = compare(results).variance_ratio
         assert found.value == pytest.approx(arms["pretrained"].var() / arms["scratch"].var())
-        np.testing.assert_allclose(found[1:], (low, high), rtol=0.1)
-        assert found.low < found.value < found.high
+        assert found.low <= found.value <= found.high
+
+        def p(ratio):
+            return stats.ttest_1samp(squares["pretrained"] - ratio * squares["scratch"], 0).pvalue
+
+        for bound in found[1:]:
+            if 0 < bound < np.inf:
+                assert p(bound) == pytest.approx(0.05, abs=1e-6)
+        if found.high == np.inf:
+            assert p(1e9) > 0.05
+        if found.low == 0 and found.high < np.inf:
+            assert p(0) >= 0.05 - 1e-9
+
+    def test_failed_seeds_are_those_within_noise_of_chance(self):
+        scratch, pretrained = np.full(20, 0.7), np.full(20, 0.7)
+        scratch[:6] = [0.5, 0.4, 0.55, 0.57, 0.59, np.nan]
+        found = compare(table(scratch, pretrained, **BASIS | {"test_components": 100})).failed
+        # Of 100 groups chance gets 58 or fewer right 95 times out of 100.
+        assert stats.binom.cdf(58, 100, 0.5) == pytest.approx(0.95, abs=0.01)
+        assert {arm: share.value for arm, share in found.items()} == {"scratch": 5 / 20, "pretrained": 0}
+        assert found["pretrained"].high == pytest.approx(1 - 0.025 ** (1 / 20), abs=1e-6)
+        assert compare(table(scratch, pretrained)).failed == {}
 
     def test_brown_forsythe_is_anova_of_deviations_from_the_median(self):
         results = study(pairs=25, spread=0.08)
@@ -147,10 +194,96 @@ class TestEstimates:
         assert list(verdict.table()) == ["value", "low", "high", "p"]
         expected = [
             (*verdict.difference, verdict.difference_p),
+            (*verdict.anytime, verdict.anytime_p),
             (*verdict.improvement, np.nan),
             (*verdict.variance_ratio, verdict.variance_p),
         ]
         np.testing.assert_array_equal(verdict.table(), expected)
+
+
+class TestSeveralArms:
+    def test_p_values_are_corrected_as_holm_says(self):
+        rng = np.random.default_rng(0)
+        scratch = two_humped(rng, 20)
+        effects = {"pretrained": 0.006, "pretrained_once": 0.004, "rescaled": 0.008, "shuffled": 0.0}
+        arms = {arm: scratch + effect + rng.normal(0, 0.01, 20) for arm, effect in effects.items()}
+        parts = [pd.DataFrame({"arm": a, "seed": range(20), "test_accuracy": v}) for a, v in arms.items()]
+        results = pd.concat([parts[0].assign(arm="scratch", test_accuracy=scratch), *parts], ignore_index=True)
+        raw = {arm: compare(results, arm).difference_p for arm in effects}
+        found = compare_all(results)
+        assert list(found) == list(effects)
+        for arm in effects:
+            # Slowly: the largest of all smaller p values, each times the number of those not smaller than it.
+            smaller = [p for p in raw.values() if p <= raw[arm]]
+            expected = max(min(1, p * sum(other >= p for other in raw.values())) for p in smaller)
+            assert found[arm].difference_p == pytest.approx(expected)
+            assert found[arm].difference == compare(results, arm).difference
+
+    def test_pairs_needed_and_the_detectable_difference_agree_with_simulated_power(self):
+        rng = np.random.default_rng(0)
+        verdict = compare(study(pairs=30, spread=0.03, seed=2))
+        pairs = verdict.pairs_needed(0.01)
+        assert pairs == pytest.approx(((1.96 + 0.84) * verdict.sd / 0.01) ** 2, rel=0.05)
+        found = stats.ttest_1samp(rng.normal(0.01, verdict.sd, (4000, pairs)), 0, axis=1).pvalue < 0.05
+        assert found.mean() == pytest.approx(0.8, abs=0.03)
+        said = float(re.search(r"found a difference of ([0-9.]+) points", verdict.text)[1]) / 100
+        found = stats.ttest_1samp(rng.normal(said, verdict.sd, (4000, 30)), 0, axis=1).pvalue < 0.05
+        assert found.mean() == pytest.approx(0.8, abs=0.04)
+
+    @pytest.mark.parametrize(("pairs", "difference"), [(20, 0), (1, 0.01)])
+    def test_pairs_needed_asks_for_a_difference_and_pairs(self, pairs, difference):
+        with pytest.raises(InputError, match="expected a difference other than 0 and at least 2 pairs"):
+            compare(study(pairs)).pairs_needed(difference)
+
+
+class TestWatching:
+    def test_the_sequence_keeps_the_means_that_no_mixture_of_bets_has_refuted(self):
+        differences = np.random.default_rng(1).normal(0.01, 0.02, 40)
+        table = confidence_sequence(differences).table
+        assert list(table["pairs"]) == list(range(10, 41))
+        bets = np.linspace(-8, 8, 4001)
+        weights = np.exp(-(bets**2) / 2)
+        for row in table.itertuples():
+            for bound in (row.low, row.high):
+                # The mixture over bets of a normal density, by a sum instead of in closed form.
+                deviations = differences[: row.pairs] - bound
+                scale = np.sqrt(0.25 * np.square(differences[:10] - bound).sum())
+                k = bets / scale
+                wealth = np.exp(k * deviations.sum() - k**2 / 2 * np.square(deviations).sum())
+                assert np.average(wealth, weights=weights) == pytest.approx(20, rel=1e-3)
+
+    def test_the_p_value_is_what_the_best_look_gave(self):
+        differences = np.random.default_rng(2).normal(0.005, 0.01, 60)
+        sequence = confidence_sequence(differences)
+        excluded = (sequence.table["low"] > 0) | (sequence.table["high"] < 0)
+        assert (sequence.p < 0.05) == excluded.any()
+        assert confidence_sequence(differences[:30]).p >= sequence.p
+
+    def test_before_the_tenth_pair_nothing_is_said(self):
+        sequence = confidence_sequence(np.full(9, 0.1))
+        assert sequence.p == 1
+        assert sequence.last.value == pytest.approx(0.1)
+        assert np.isnan(sequence.last.low)
+
+    def test_equal_arms_are_within_nothing_of_each_other(self):
+        sequence = confidence_sequence(np.zeros(30))
+        assert sequence.p == 1
+        np.testing.assert_allclose(sequence.last, 0, atol=1e-12)
+
+    def test_a_watched_study_is_judged_by_the_sequence(self):
+        results = study(pairs=20, effect=0.008, spread=0.012, seed=4)
+        fixed, watched = compare(results), compare(results, watched=True)
+        assert fixed.decision == "helps"
+        assert watched.decision == "no evidence either way"
+        assert "confidence sequence p" in watched.text
+        assert watched.anytime == fixed.anytime
+        assert fixed.anytime.low < fixed.difference.low < fixed.difference.high < fixed.anytime.high
+
+    @pytest.mark.parametrize("shape", [two_humped, lambda rng, size: 0.7 - rng.gamma(1.2, 0.02, size)])
+    def test_who_always_looks_is_rarely_misled(self, shape):
+        rng = np.random.default_rng(0)
+        misled = sum(confidence_sequence(shape(rng, 200) - shape(rng, 200)).p < 0.05 for _ in range(400))
+        assert misled <= stats.binom.ppf(0.999, 400, 0.05)
 
 
 class TestDecision:

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 import rlm.study
 from rlm.block import init_block
+from rlm.config import StudyConfig
 from rlm.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.slicer import slice_corpus
-from rlm.study import StudyConfig, iter_study, run_block, run_study, tidy
+from rlm.study import iter_study, run_study
+from rlm.task import join, run_block
 
 COLUMNS = [
     "arm",
@@ -93,7 +95,7 @@ class TestTable:
         assert (results["seconds"] > 0).all()
 
     def test_agrees_with_the_histories(self):
-        for results, history, _ in iter_study(small(patience=1), 3, data=DATA, n_jobs=1, progress=False):
+        for results, _, history, _ in iter_study(small(patience=1), 3, data=DATA, n_jobs=1, progress=False):
             assert set(results["arm"]) == set(history["arm"])
             assert list(history) == ["seed", "epoch", "loss", "validation_accuracy", "arm"]
             for _, row in results.iterrows():
@@ -107,14 +109,22 @@ class TestTable:
         start = block.history[block.history["epoch"] == 0]["validation_accuracy"]
         assert block.results["validation_accuracy"].mean() > start.mean() + 0.1
 
-    def test_tidy_brings_blocks_into_order(self, results):
-        config = small(arms=ARMS)
-        shuffled = results.sample(frac=1, random_state=0)
-        pd.testing.assert_frame_equal(tidy(shuffled, config), results)
-        history = pd.DataFrame([(a, s, e) for e in (1, 0) for a in reversed(ARMS) for s in (1, 0)])
-        history.columns = ["arm", "seed", "epoch"]
-        expected = [(a, s, e) for a in ARMS for s in (0, 1) for e in (0, 1)]
-        assert [tuple(row) for row in tidy(history, config).to_numpy()] == expected
+    def test_join_brings_blocks_into_order(self):
+        blocks = list(iter_study(small(arms=ARMS), 6, data=DATA, n_jobs=1, progress=False))
+        joined = join(blocks[::-1], ARMS)
+        expected = [(arm, seed) for arm in ARMS for seed in range(6)]
+        assert list(joined.results[["arm", "seed"]].itertuples(index=False, name=None)) == expected
+        epochs = joined.history.groupby(["arm", "seed"], sort=False)["epoch"]
+        assert list(epochs.groups) == expected
+        assert epochs.apply(lambda epoch: list(epoch) == list(range(len(epoch)))).all()
+        assert len(joined.groups) == sum(len(block.groups) for block in blocks)
+
+    def test_groups_add_up_to_the_test_accuracy(self):
+        (block,) = iter_study(small(arms=["scratch"]), 3, data=DATA, n_jobs=1, progress=False)
+        for (_, groups), row in zip(block.groups.groupby("seed"), block.results.itertuples(), strict=True):
+            assert len(groups) == row.test_components
+            assert groups["triplets"].sum() == row.test_triplets
+            assert np.average(groups["test_accuracy"], weights=groups["triplets"]) == pytest.approx(row.test_accuracy)
 
 
 class TestPairing:
@@ -145,11 +155,11 @@ class TestPairing:
         config = small(max_epochs=3, patience=3)
         runs = {}
         for size in (1, 3, 8):
-            blocks = [run_block(config, CORPUS, arm, range(8)[start : start + size]) for start in range(0, 8, size)]
-            runs[size] = [pd.concat(tables) for tables in zip(*blocks, strict=True)]
+            blocks = [run_block(config, CORPUS, [arm], range(8)[start : start + size]) for start in range(0, 8, size)]
+            runs[size] = join(blocks, [arm])
         for size in (1, 3):
             for one, other in zip(runs[size], runs[8], strict=True):
-                one, other = (tidy(table.drop(columns="seconds", errors="ignore"), config) for table in (one, other))
+                one, other = (table.drop(columns="seconds", errors="ignore") for table in (one, other))
                 pd.testing.assert_frame_equal(one, other, rtol=1e-4, atol=1e-6)
 
     def test_company_in_a_block_changes_no_initial_weight(self):
@@ -234,6 +244,7 @@ class TestInterruption:
         with pytest.warns(UserWarning, match="the 4 blocks of seeds that were finished"):
             kept = quickly(small(arms=ARMS), 6)
         assert len(kept) == sum(len(block.results) for block in finished) == 12
+        assert set(kept["arm"]) == set(ARMS)
         rows = pd.MultiIndex.from_frame(kept[["arm", "seed"]])
         same = results.set_index(["arm", "seed"]).loc[rows].reset_index()
         pd.testing.assert_frame_equal(numbers(kept), numbers(same))

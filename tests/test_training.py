@@ -15,7 +15,7 @@ from rlm.block import init_block
 from rlm.corpus import index_corpus
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
-from rlm.evaluation import embed, evaluate, roc, triplet_accuracy
+from rlm.evaluation import embed, evaluate, roc, split_batch, triplet_accuracy
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import SPLITS, slice_corpus
 from rlm.training import finetune, pretrain
@@ -423,13 +423,18 @@ class TestYourOwnEncoder:
 
 
 class TestMistakes:
-    def test_divergence_names_the_seed(self, slices):
+    def test_a_seed_that_diverges_stops_alone(self, slices, caplog):
         block = new_block(slices)
+        _, others = quiet(finetune, block, slices, max_epochs=3, patience=3)
         block.weights["output.weight"][1] = float("nan")
-        with pytest.raises(
-            InputError, match=r"expected a finite loss, found none for seed\(s\) 1; lower learning_rate"
-        ):
-            quiet(pretrain, block, slices, epochs=1)
+        trained, history = quiet(finetune, block, slices, max_epochs=3, patience=3)
+        assert "seed(s) [1] diverged" in caplog.text
+        assert history.groupby("seed")["epoch"].max().tolist() == [3, 1, 3]
+        assert history.loc[history["seed"] == 1, ["loss", "validation_accuracy"]].isna().all(axis=None)
+        survived = [table[table["seed"] != 1].reset_index(drop=True) for table in (history, others)]
+        pd.testing.assert_frame_equal(*survived, atol=1e-6)
+        test = split_batch(trained, slices, "test")
+        assert np.isnan(triplet_accuracy(embed(trained, test), test)).tolist() == [False, True, False]
 
     def test_slices_come_one_per_seed_and_from_one_corpus(self, corpus, slices):
         block = new_block(slices)

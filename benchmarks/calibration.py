@@ -1,0 +1,151 @@
+"""
+How often the verdict is wrong: simulated studies with known truth, from accuracies of real runs.
+
+python -m benchmarks.calibration --pools docs/benchmarks/pools.csv --out docs/benchmarks/calibration.json
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rlm.files import write_whole
+from rlm.provenance import commit, versions
+from rlm.sequence import confidence_sequence
+from rlm.stats import compare, summarise
+
+PAIRS = (10, 20, 40)
+EFFECTS = (0.0, 0.01, 0.02, 0.05)
+LOOKS = 200
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def smoothed(pool: np.ndarray) -> Draw:
+    """Draw from real accuracies, blurred so that no two pairs tie by chance alone."""
+    width = 0.2 * pool.std(ddof=1)
+
+    def draw(rng: np.random.Generator, size: int) -> np.ndarray:
+        return rng.choice(pool, size) + rng.normal(0, width, size)
+
+    return draw
+
+
+def moments(draw: Draw) -> tuple[float, float]:
+    values = draw(np.random.default_rng(0), 4_000_000)
+    return float(values.mean()), float(values.var())
+
+
+def study(scratch: np.ndarray, pretrained: np.ndarray) -> pd.DataFrame:
+    arms = {"scratch": scratch, "pretrained": pretrained}
+    parts = [pd.DataFrame({"arm": arm, "seed": range(len(v)), "test_accuracy": v}) for arm, v in arms.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def fixed_cell(name: str, treated: Draw, control: Draw, pairs: int, effect: float, studies: int) -> dict:
+    """Studies of so many pairs, looked at once. Without an effect both arms have the same mean."""
+    (mean, variance), (base, base_variance) = moments(treated), moments(control)
+    rng = np.random.default_rng([pairs, int(1000 * effect)])
+    counted = {"helps": 0, "hurts": 0, "difference": 0, "mean": 0, "ratio": 0, "improvement": 0}
+    more = treated(rng, 1_000_000) - mean + effect > control(rng, 1_000_000) - base
+    for _ in range(studies):
+        results = study(control(rng, pairs), treated(rng, pairs) - mean + base + effect)
+        verdict = compare(results)
+        interval = summarise(results).loc["scratch"]
+        counted["helps"] += verdict.decision == "helps"
+        counted["hurts"] += verdict.decision == "hurts"
+        counted["difference"] += not verdict.difference.excludes(effect)
+        counted["mean"] += interval["low"] <= base <= interval["high"]
+        counted["ratio"] += not verdict.variance_ratio.excludes(variance / base_variance)
+        counted["improvement"] += not verdict.improvement.excludes(float(more.mean()))
+    return {"shape": name, "pairs": pairs, "effect": effect} | {key: n / studies for key, n in counted.items()}
+
+
+def watched_cell(name: str, treated: Draw, control: Draw, studies: int) -> dict:
+    """Studies that somebody looks at after every pair."""
+    mean, base = moments(treated)[0], moments(control)[0]
+    rng = np.random.default_rng(0)
+    excluded, widths, spread = 0, [], []
+    for _ in range(studies):
+        differences = treated(rng, LOOKS) - mean - control(rng, LOOKS) + base
+        sequence = confidence_sequence(differences)
+        excluded += sequence.p < 0.05
+        table = sequence.table.set_index("pairs")
+        widths.append((table["high"] - table["low"])[[20, 40, 100, 200]] / 2)
+        spread.append(differences.std())
+    half = pd.concat(widths, axis=1).median(axis=1)
+    return {"shape": name, "ever_excluded": excluded / studies, "sd": float(np.mean(spread))} | {
+        f"half_width_{pairs}": float(value) for pairs, value in half.items()
+    }
+
+
+def aa_studies(pool: np.ndarray, pairs: int, studies: int) -> dict:
+    """Scratch against scratch: real runs dealt to two arms at random, as often as they are dealt out."""
+    rng = np.random.default_rng(0)
+    per_deal = len(pool) // (2 * pairs)
+    decisions = []
+    while len(decisions) < studies:
+        dealt = rng.permutation(pool)[: per_deal * 2 * pairs].reshape(per_deal, 2, pairs)
+        decisions += [compare(study(*both)).decision for both in dealt]
+    false = sum(decision in ("helps", "hurts") for decision in decisions[:studies])
+    low, high = stats.binomtest(false, studies).proportion_ci(0.95, "exact")
+    return {
+        "runs": len(pool),
+        "pairs": pairs,
+        "studies": studies,
+        "false": false,
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pools", type=Path, default=Path("docs/benchmarks/pools.csv"), help="accuracies of real runs")
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/calibration.json"))
+    parser.add_argument("--studies", type=int, default=2000, help="simulated studies a cell")
+    parser.add_argument("--jobs", type=int, default=-1)
+    asked = parser.parse_args()
+    pools = pd.read_csv(asked.pools)
+    shapes = {name: smoothed(runs["test_accuracy"].to_numpy()) for name, runs in pools.groupby("pool", sort=False)}
+    # Some runs learn, some get nowhere: as an encoder has it that now and then fails.
+    one, skewed = (shapes[name] for name in ("one-humped", "skewed"))
+    shapes["two-humped"] = lambda rng, size: np.where(rng.random(size) < 0.3, skewed(rng, size), one(rng, size))
+    same = {name: (draw, draw) for name, draw in shapes.items()}
+    names = list(shapes)
+    # The hard case: both arms have the same mean, but not the same shape.
+    unlike = {f"{a} against {b}": (shapes[a], shapes[b]) for a, b in zip(names, names[1:] + names[:1], strict=True)}
+    cells = [(name, *arms, n, effect) for name, arms in same.items() for n in PAIRS for effect in EFFECTS]
+    cells += [(name, *arms, n, 0.0) for name, arms in unlike.items() for n in PAIRS]
+    run = joblib.Parallel(n_jobs=asked.jobs, verbose=1)
+    fixed = pd.DataFrame(run(joblib.delayed(fixed_cell)(*cell, asked.studies) for cell in cells))
+    watched = pd.DataFrame(
+        run(joblib.delayed(watched_cell)(name, *arms, asked.studies) for name, arms in (same | unlike).items())
+    )
+    aa = aa_studies(pools.loc[pools["pool"] == names[0], "test_accuracy"].to_numpy(), 20, 40)
+    print(fixed.to_string(index=False, float_format="{:.3f}".format), "\n")
+    print(watched.to_string(index=False, float_format="{:.3f}".format), "\n")
+    print(
+        f"A/A, {aa['runs']} real runs of {names[0]}: {aa['false']} false verdicts in {aa['studies']} studies "
+        f"of {aa['pairs']} pairs"
+    )
+    kept = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": f"python -m benchmarks.calibration --studies {asked.studies}",
+        "versions": versions(),
+        "commit": commit(),
+        "studies": asked.studies,
+        "fixed": fixed.to_dict("records"),
+        "watched": watched.to_dict("records"),
+        "aa": aa,
+    }
+    write_whole(asked.out, json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

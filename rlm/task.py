@@ -1,0 +1,245 @@
+"""One task of a study: train one block of seeds under one arm, from initialisation to test accuracy."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from rlm.block import Block, init_block
+from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.controls import rescale, shuffle
+from rlm.corpus import Corpus, index_corpus, relevance_components
+from rlm.datasets import load
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.evaluation import embed, split_batch, triplet_scores
+from rlm.slicer import Slices, slice_corpus
+from rlm.training import finetune, pretrain
+
+RESULTS = [
+    *("arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds", "split"),
+    *("test_triplets", "test_anchors", "test_components"),
+]
+
+
+class BlockResult(NamedTuple):
+    """
+    What one block of seeds gave.
+
+    Attributes
+    ----------
+    results
+        One row per arm and seed, see `rlm.run_study`.
+    groups
+        One row per arm, seed and component of the test split: component (its number in that split), triplets,
+        test_accuracy.
+    history
+        One row per arm, seed and epoch of fine-tuning: arm and the columns of `rlm.finetune`'s history.
+    pretraining
+        One row per arm, seed and epoch of pre-training: arm and the columns of `rlm.pretrain`'s history.
+    """
+
+    results: pd.DataFrame
+    groups: pd.DataFrame
+    history: pd.DataFrame
+    pretraining: pd.DataFrame
+
+
+def join(blocks: Sequence[BlockResult], arms: Sequence[Arm]) -> BlockResult:
+    """
+    Bring finished blocks, which come in any order, into the order of arms and seeds.
+
+    Parameters
+    ----------
+    blocks
+        At least one.
+    arms
+        In their order.
+
+    Returns
+    -------
+    BlockResult
+        All rows of all blocks.
+    """
+    rank = {arm: number for number, arm in enumerate(arms)}
+    joined = []
+    for tables in zip(*blocks, strict=True):
+        filled = [table for table in tables if len(table)]
+        table = pd.concat(filled) if filled else tables[0]
+        keys = [key for key in ("arm", "seed", "epoch", "component") if key in table]
+        joined.append(
+            table.sort_values(keys, key=lambda key: key.map(rank) if key.name == "arm" else key, ignore_index=True)
+        )
+    return BlockResult(*joined)
+
+
+def run_block(
+    config: StudyConfig,
+    corpus: Corpus,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    make_encoder: Callable[[int], nn.Module] | None = None,
+) -> BlockResult:
+    """
+    Train one block of seeds, from initialisation to test accuracy.
+
+    Parameters
+    ----------
+    config
+        What to study.
+    corpus
+        The indexed dataset.
+    arms
+        Those to train; they share one pre-training, see `REDRAW`.
+    seeds
+        Trained together; a seed's draws do not depend on which others are.
+    make_encoder
+        As in `rlm.run_study`.
+
+    Returns
+    -------
+    BlockResult
+        Results and history of these arms and seeds.
+    """
+    start = time.perf_counter()
+    slices = slices_of(config, corpus, seeds)
+    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
+    shared = {name: getattr(config, name) for name in names} | {"progress": False}
+    make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
+    initial = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(device_of(config))
+    pretrained, pretraining = initial, pd.DataFrame()
+    (redraw,) = {REDRAW.get(arm) for arm in arms}
+    if redraw is not None:
+        pretrained, pretraining = pretrain(
+            initial,
+            slices,
+            epochs=config.pretrain_epochs,
+            random_triplets=config.random_triplets,
+            redraw=redraw,
+            **shared,
+        )
+    blocks = []
+    for arm in arms:
+        controls = {"rescaled": partial(rescale, initial), "shuffled": shuffle}
+        begin = controls[arm](pretrained) if arm in controls else pretrained
+        block, history = finetune(begin, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
+        results, groups = _judge(block, slices, history)
+        tables = results.assign(split=config.split), groups, history, pretraining
+        blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
+    joined = join(blocks, arms)
+    seconds = (time.perf_counter() - start) / len(joined.results)
+    return joined._replace(results=joined.results.assign(seconds=seconds)[RESULTS])
+
+
+def _judge(block: Block, slices: Sequence[Slices], history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The seeds' rows of `BlockResult.results` and `BlockResult.groups`."""
+    seeds = list(block.seeds)
+    epochs = history.groupby("seed")["epoch"].max().loc[seeds].to_numpy()
+    history = history.fillna({"validation_accuracy": -np.inf})
+    best = history.loc[history.groupby("seed")["validation_accuracy"].idxmax()].set_index("seed").loc[seeds]
+    is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
+    has_diverged = is_lost.groupby(history["seed"]).any()[seeds].to_numpy()
+    batch = split_batch(block, slices, "test")
+    scores = triplet_scores(embed(block, batch), batch).cpu().numpy()
+    scores = [mine[:size] for mine, size in zip(scores, batch.sizes, strict=True)]
+    component_of = {id(one): _test_components(one) for one in slices}
+    groups = []
+    for seed, one, score in zip(seeds, slices, scores, strict=True):
+        component, triplets = component_of[id(one)]
+        accuracy = np.bincount(component, score) / triplets
+        found = {"seed": seed, "component": range(len(triplets)), "triplets": triplets, "test_accuracy": accuracy}
+        groups.append(pd.DataFrame(found))
+    test = [one.summary.set_index("split").loc["test"] for one in slices]
+    results = pd.DataFrame(
+        {
+            "seed": seeds,
+            "validation_accuracy": best["validation_accuracy"].where(~has_diverged).to_numpy(),
+            "test_accuracy": np.where(has_diverged, np.nan, [score.mean() for score in scores]),
+            "best_epoch": np.where(has_diverged, 0, best["epoch"].to_numpy()),
+            "epochs": epochs,
+            "test_triplets": [int(split["triplets"]) for split in test],
+            "test_anchors": [int(split["anchors"]) for split in test],
+            "test_components": [int(split["components"]) for split in test],
+        }
+    )
+    return results, pd.concat(groups, ignore_index=True)
+
+
+def _test_components(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+    """The component of every test triplet, numbered from 0, and how many triplets each has."""
+    component = relevance_components(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
+    _, number, triplets = np.unique(component, return_inverse=True, return_counts=True)
+    return number, triplets
+
+
+def load_corpus(config: StudyConfig) -> Corpus:
+    """
+    Load the data of a study, by its config.
+
+    Parameters
+    ----------
+    config
+        Says what to load and how to read it.
+
+    Returns
+    -------
+    Corpus
+        As indices.
+    """
+    return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
+
+
+def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
+    """
+    Slice the data of a study, by its config.
+
+    Parameters
+    ----------
+    config
+        Says how.
+    corpus
+        The data.
+    seeds
+        Of the study.
+
+    Returns
+    -------
+    list of Slices
+        One per seed; of a fixed split all the same.
+    """
+    names = ["fractions", "negatives", "negative_kinds"]
+    settings = {name: getattr(config, name) for name in names}
+    if config.split == "fixed":
+        return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
+    return [slice_corpus(corpus, seed, **settings) for seed in seeds]
+
+
+def device_of(config: StudyConfig) -> torch.device:
+    """
+    Where a study trains, by its config.
+
+    Parameters
+    ----------
+    config
+        Says where; ``"auto"`` means a GPU where there is one.
+
+    Returns
+    -------
+    torch.device
+        The CPU or the GPU.
+
+    Raises
+    ------
+    InputError
+        If there is no GPU for ``"cuda"``.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)

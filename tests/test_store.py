@@ -1,0 +1,323 @@
+"""The store keeps every finished block through whatever happens to a study."""
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import killed_study
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from killed_study import CONFIG, SEEDS, run
+from torch import nn
+
+import rlm.study
+from rlm.encoder import MeanEncoder
+from rlm.errors import InputError
+from rlm.stats import compare
+from rlm.store import list_studies, read_study
+from rlm.study import iter_study
+
+KILLS = 200
+TESTS = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(one_thread):
+    return run()
+
+
+@pytest.fixture
+def db(tmp_path):
+    return tmp_path / "study.db"
+
+
+def numbers(results):
+    return results.drop(columns="seconds")
+
+
+def rows(db):
+    """What a store holds, read without the package."""
+    with closing(sqlite3.connect(db)) as connection:
+        found = pd.read_sql_query("SELECT * FROM results", connection)
+    return found.set_index(["study", "arm", "seed"]).sort_index()
+
+
+@pytest.fixture
+def never_trains(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    return lambda: monkeypatch.setattr(rlm.study, "run_block", refuse)
+
+
+class TestGoingOn:
+    def test_what_is_done_is_not_trained_again(self, db, uninterrupted, never_trains):
+        first = run(db)
+        pd.testing.assert_frame_equal(numbers(first), numbers(uninterrupted))
+        never_trains()
+        pd.testing.assert_frame_equal(run(db), first)
+
+    def test_everything_comes_back_as_it_was(self, db):
+        blocks = list(iter_study(CONFIG, 12, data=killed_study.DATA, db=db, n_jobs=1, progress=False))
+        once = rlm.study.join(blocks, CONFIG.arms)
+        (stored,) = iter_study(CONFIG, 12, data=killed_study.DATA, db=db, n_jobs=1, progress=False)
+        again = rlm.study.join([stored], CONFIG.arms)
+        for name in once._fields:
+            pd.testing.assert_frame_equal(getattr(once, name), getattr(again, name), check_like=True)
+
+    def test_more_seeds_and_arms_take_only_what_is_missing(self, db, monkeypatch):
+        run(db, seeds=12)
+        trained = []
+
+        def noted(config, corpus, arms, seeds, make_encoder):
+            trained.extend((arm, seed) for arm in arms for seed in seeds)
+            return original(config, corpus, arms, seeds, make_encoder)
+
+        original = rlm.study.run_block
+        monkeypatch.setattr(rlm.study, "run_block", noted)
+        arms = (*CONFIG.arms, "rescaled")
+        results = run(db, CONFIG.model_copy(update={"arms": arms}), seeds=15)
+        assert sorted(trained) == sorted(
+            {(a, s) for a in arms for s in range(15)} - {(a, s) for a in CONFIG.arms for s in range(12)}
+        )
+        assert len(results) == 45
+
+    @pytest.mark.parametrize("changed", [{"margin": 0.6}, {"pretrain_epochs": 2}, {"split_seed": 1}, {"negatives": 2}])
+    def test_what_differs_never_mixes(self, db, changed):
+        one = run(db, seeds=3)
+        run(db, CONFIG.model_copy(update=changed), seeds=3)
+        assert len(list_studies(db)) == 2
+        assert len(rows(db)) == 12
+        pd.testing.assert_frame_equal(run(db, seeds=3), one)
+
+    def test_other_data_and_other_encoders_are_other_studies(self, db, monkeypatch):
+        run(db, seeds=3)
+
+        class Wider(MeanEncoder):
+            def __init__(self, vocabulary_size):
+                super().__init__(vocabulary_size, 8, 8)
+
+        run(db, seeds=3, make_encoder=Wider)
+        monkeypatch.setattr(killed_study, "DATA", killed_study.DATA[:-3])
+        run(db, seeds=3)
+        assert len(list_studies(db)) == 3
+        with pytest.raises(InputError, match="expected a make_encoder whose source can be read"):
+            run(db, seeds=3, make_encoder=eval("lambda size: None"))
+
+    def test_a_study_is_read_by_its_number(self, db):
+        run(db, seeds=12)
+        assert read_study(db).config == CONFIG
+        run(db, CONFIG.model_copy(update={"margin": 1.0}), seeds=3)
+        with pytest.raises(InputError, match=r"number of one study of .*study.db, found None; there are:\n.*\n.*\n1 "):
+            read_study(db)
+        assert read_study(db, 2).config.margin == 1
+        assert len(read_study(db, 1).finished.results) == 24
+
+    def test_it_knows_whether_it_was_watched(self, db):
+        run(db, seeds=12)
+        assert not read_study(db).is_watched
+        run(db, seeds=12)
+        assert not read_study(db).is_watched
+        run(db, seeds=14)
+        assert read_study(db).is_watched
+
+    def test_until_stops_and_goes_on(self, db, never_trains):
+        results = run(db, until=0.9)
+        pairs = results["seed"].nunique()
+        assert 10 <= pairs < SEEDS
+        assert compare(results).anytime.width < 0.9
+        assert read_study(db).is_watched
+        narrower = compare(results).anytime.width * 0.8
+        more = run(db, until=narrower)
+        assert pairs < more["seed"].nunique()
+        never_trains()
+        assert len(run(db, until=narrower)) == len(more)
+
+    @pytest.mark.parametrize(("settings", "arms"), [({"until": 0.0}, CONFIG.arms), ({"until": 0.1}, ("pretrained",))])
+    def test_until_needs_a_width_and_arms(self, settings, arms):
+        with pytest.raises(InputError, match="expected until to be a width above 0, and the arm scratch with others"):
+            run(config=CONFIG.model_copy(update={"arms": arms}), **settings)
+
+
+class TestFiles:
+    def test_a_second_run_on_the_file_is_refused(self, db):
+        blocks = iter_study(CONFIG, 12, data=killed_study.DATA, db=db, n_jobs=1, progress=False)
+        next(blocks)
+        with pytest.raises(InputError, match=r"another run is writing .*study.db; wait"):
+            run(db)
+        assert len(read_study(db).finished.results)  # reading goes on meanwhile
+        blocks.close()
+        assert len(run(db, seeds=12)) == 24
+
+    def test_a_file_that_another_program_holds_is_named(self, db, monkeypatch):
+        run(db, seeds=2)
+        monkeypatch.setattr(rlm.store, "SECONDS_TO_WAIT", 0.1)
+        with closing(sqlite3.connect(db)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(InputError, match=r"study.db: database is locked; another program holds it"):
+                run(db, seeds=3)
+        assert len(run(db, seeds=3)) == 6
+
+    @pytest.mark.parametrize("read", [run, read_study, list_studies])
+    def test_damage_is_named(self, db, read):
+        run(db, seeds=3)
+        content = bytearray(db.read_bytes())
+        content[4096:] = b"\x55" * (len(content) - 4096)
+        db.write_bytes(content)
+        with pytest.raises(InputError, match=r"expected a store of studies.*study.db: .*restore it from a copy"):
+            read(db)
+
+    @pytest.mark.parametrize("read", [run, read_study])
+    def test_other_files_are_left_alone(self, db, read):
+        db.write_text("arm,seed\n" * 200)
+        with pytest.raises(InputError, match=r"study.db: file is not a database; give another name"):
+            read(db)
+        assert db.read_text() == "arm,seed\n" * 200
+        db.unlink()
+        with closing(sqlite3.connect(db)) as connection:
+            connection.execute("CREATE TABLE mine (x)")
+        with pytest.raises(InputError, match="another SQLite file"):
+            read(db)
+
+    def test_a_newer_file_is_refused(self, db):
+        run(db, seeds=2)
+        with closing(sqlite3.connect(db)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        for read in (run, read_study):
+            with pytest.raises(InputError, match=r"version 1 or older, found version 99 in .*; update rlm"):
+                read(db)
+
+    def test_missing_files_and_folders_are_named(self, tmp_path):
+        with pytest.raises(InputError, match=r"found no file .*none.db; run a study"):
+            read_study(tmp_path / "none.db")
+        with pytest.raises(InputError, match=r"existing folder, found .*none/s.db; create the folder"):
+            run(tmp_path / "none" / "s.db")
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+    def test_a_file_that_may_not_be_written_is_named(self, db, tmp_path):
+        run(db, seeds=2)
+        for file in (tmp_path, *tmp_path.iterdir()):
+            file.chmod(0o555)
+        for folder in tmp_path.parents:
+            if folder.stat().st_mode & 0o005 != 0o005 and str(folder).startswith("/tmp"):
+                folder.chmod(0o755)
+        failed = in_process(f"os.setuid(65534); run({str(db)!r}, seeds=3)")
+        assert "expected a file that can be written" in failed or "make it writable" in failed
+
+
+def in_process(code):
+    """Run code in a process of its own; what it printed last on standard error."""
+    header = f"import os, resource, sys; sys.path.insert(0, {TESTS!r}); from killed_study import *\n"
+    done = subprocess.run([sys.executable, "-c", header + code], capture_output=True, text=True, check=False)
+    return done.stderr
+
+
+class TestFaults:
+    def test_killed_at_random_it_loses_nothing(self, tmp_path, monkeypatch):
+        """Each time the study goes on where it was killed; when it is done, a new one begins."""
+        many = {"seeds": 12, "largest_block": 1}  # a kill seldom hits what takes long
+        uninterrupted = run(**many)
+        start = time.perf_counter()
+        run(tmp_path / "once.db", **many)
+        patience = (time.perf_counter() - start) / 5  # so that a study goes on by some blocks between two kills
+        context = multiprocessing.get_context("forkserver")
+        monkeypatch.setenv("PYTHONPATH", TESTS)
+        context.set_forkserver_preload(["warm_study"])
+        rng, kills, studies = np.random.default_rng(0), 0, 0
+        kept = None
+        while kills < KILLS or kept is not None:
+            db = tmp_path / f"{studies}.db"
+            process = context.Process(target=run, args=(db,), kwargs=many)
+            process.start()
+            if kills < KILLS:
+                process.join(rng.uniform(0, patience))
+            process.join(0 if kills < KILLS else None)
+            if process.is_alive():
+                process.kill()
+                process.join()
+                kills += 1
+            else:
+                assert process.exitcode == 0
+            try:
+                now = rows(db)
+            except pd.errors.DatabaseError:  # killed before the tables were made
+                assert kept is None
+                continue
+            if kept is not None and len(kept):
+                pd.testing.assert_frame_equal(now.loc[kept.index], kept)
+            kept = now
+            if process.exitcode == 0:
+                pd.testing.assert_frame_equal(numbers(read_results(db)), numbers(uninterrupted))
+                assert len(now) == len(uninterrupted)
+                kept, studies = None, studies + 1
+        assert studies >= 3
+
+    def test_a_killed_worker_is_said_and_the_study_goes_on(self, db, uninterrupted, monkeypatch):
+        blocks = iter_study(CONFIG, SEEDS, data=killed_study.DATA, db=db, n_jobs=2, progress=False)
+        next(blocks)
+        next(child for child in psutil.Process().children() if "LokyProcess" in "".join(child.cmdline())).kill()
+        with pytest.raises(InputError, match=r"a process of the study was killed.*study.db keeps what was finished"):
+            list(blocks)
+        kept = rows(db)
+        results = run(db, n_jobs=2)
+        pd.testing.assert_frame_equal(rows(db).loc[kept.index], kept)
+        pd.testing.assert_frame_equal(numbers(results), numbers(uninterrupted), atol=1e-6)
+
+    def test_a_full_disk_is_said_and_the_study_goes_on(self, db, uninterrupted):
+        run(db, seeds=2)
+        limit = db.stat().st_size + 40_000
+        code = f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); run({str(db)!r})"
+        assert "run the study again, what was finished is kept" in in_process(code)
+        kept = rows(db)
+        pd.testing.assert_frame_equal(numbers(run(db)), numbers(uninterrupted), atol=1e-6)
+        pd.testing.assert_frame_equal(rows(db).loc[kept.index], kept)
+
+    def test_want_of_memory_is_said(self, db):
+        class Huge(nn.Module):
+            def __init__(self, vocabulary_size):
+                super().__init__()
+                self.words = nn.Embedding(vocabulary_size, 10**13)
+
+        with pytest.raises(InputError, match=r"memory ran out. .*study.db keeps what was finished"):
+            run(db, seeds=2, make_encoder=Huge)
+
+    def test_a_seed_that_diverges_is_kept_as_failed(self, db):
+        class Brittle(MeanEncoder):
+            """Every tenth or so has weights that are not finite."""
+
+            def __init__(self, vocabulary_size):
+                super().__init__(vocabulary_size, 4, 4)
+                if torch.rand(()) < 0.2:
+                    self.output.weight.data.fill_(torch.nan)
+
+        with pytest.warns(UserWarning, match=r"seed\(s\) .* of arm scratch diverged"):
+            results = run(db, seeds=20, make_encoder=Brittle)
+        failed = results["test_accuracy"].isna()
+        assert 0 < failed.sum() < 20
+        assert results.loc[failed, ["validation_accuracy"]].isna().all(axis=None)
+        assert results.loc[failed].groupby("seed").size().eq(2).all()  # both arms begin with the same weights
+        pd.testing.assert_frame_equal(run(db, seeds=20, make_encoder=Brittle), results)
+        verdict = compare(results)
+        assert verdict.pairs == 20
+        assert verdict.failed["scratch"].value >= failed.sum() / 40
+
+
+def read_results(db):
+    stored = read_study(db)
+    return rlm.study.join([stored.finished], stored.config.arms).results
