@@ -11,12 +11,14 @@ from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
+from rlm.retrieval import retrieve
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
 from rlm.stats import Estimate, Verdict, compare, summarise
 from rlm.study import iter_study, run_study, tidy
 from rlm.synthetic import make_synthetic
 from rlm.training import finetune, pretrain
+from rlm.verification import verify
 
 __all__ = [
     "ENCODERS",
@@ -53,6 +55,7 @@ __all__ = [
     "plot_seeds",
     "pretrain",
     "read",
+    "retrieve",
     "roc",
     "run_study",
     "slice_at_random",
@@ -61,4 +64,5 @@ __all__ = [
     "summarise",
     "tidy",
     "triplet_loss",
+    "verify",
 ]
