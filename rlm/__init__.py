@@ -1,5 +1,6 @@
 """Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?"""
 
+from rlm.arms import Trained, train_arm
 from rlm.audit import Audit, audit
 from rlm.block import Block, init_block
 from rlm.config import StudyConfig
@@ -9,6 +10,7 @@ from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
 from rlm.evaluation import evaluate, roc
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
+from rlm.model import Model, load_model
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
 from rlm.retrieval import retrieve
@@ -29,11 +31,13 @@ __all__ = [
     "Estimate",
     "LSTMEncoder",
     "MeanEncoder",
+    "Model",
     "RandomTriplets",
     "Reading",
     "RealTriplets",
     "Slices",
     "StudyConfig",
+    "Trained",
     "Verdict",
     "audit",
     "best_so_far",
@@ -46,6 +50,7 @@ __all__ = [
     "iter_study",
     "load",
     "load_chatterbot",
+    "load_model",
     "load_pqa",
     "make_synthetic",
     "make_triplets",
@@ -63,6 +68,7 @@ __all__ = [
     "squared_distance",
     "summarise",
     "tidy",
+    "train_arm",
     "triplet_loss",
     "verify",
 ]

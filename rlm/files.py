@@ -1,6 +1,8 @@
 """Files that are either whole or not there."""
 
 import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -27,3 +29,35 @@ def write_whole(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """
+    Write a folder of files, or leave what stood there.
+
+    Parameters
+    ----------
+    path
+        Where to; its own folder exists. A folder that is there is replaced, with all that is in it.
+    contents
+        By file name.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{what}") for what in ("new", "old"))
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists():
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,133 @@
+"""One arm of a study: from initial weights to trained ones."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from rlm.block import Block, init_block
+from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.controls import rescale, shuffle
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.slicer import Slices
+from rlm.training import finetune, pretrain
+
+
+class Trained(NamedTuple):
+    """
+    What training one block of seeds of one arm gave.
+
+    Attributes
+    ----------
+    block
+        Each seed at its best epoch.
+    history
+        Of fine-tuning, see `rlm.finetune`.
+    pretraining
+        Of pre-training, see `rlm.pretrain`; empty for scratch.
+    """
+
+    block: Block
+    history: pd.DataFrame
+    pretraining: pd.DataFrame
+
+
+def train_arm(
+    config: StudyConfig,
+    slices: Sequence[Slices],
+    arm: Arm,
+    seeds: Sequence[int],
+    make_encoder: Callable[[int], nn.Module] | None = None,
+    progress: bool = False,
+) -> Trained:
+    """
+    Initialise, pre-train where the arm does, and fine-tune.
+
+    Parameters
+    ----------
+    config
+        What to train and how.
+    slices
+        One per seed.
+    arm
+        One arm.
+    seeds
+        Trained together; a seed's draws do not depend on which others are.
+    make_encoder
+        As in `rlm.run_study`.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    Trained
+        The block on the device of the config, and its histories.
+    """
+    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
+    shared = {name: getattr(config, name) for name in names} | {"progress": progress}
+    make_encoder = make_encoder or encoder_of(config)
+    block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(device_of(config))
+    pretraining = pd.DataFrame()
+    if arm in REDRAW:
+        initial = block
+        block, pretraining = pretrain(
+            initial,
+            slices,
+            epochs=config.pretrain_epochs,
+            random_triplets=config.random_triplets,
+            redraw=REDRAW[arm],
+            **shared,
+        )
+    if arm == "rescaled":
+        block = rescale(initial, block)
+    elif arm == "shuffled":
+        block = shuffle(block)
+    block, history = finetune(block, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
+    return Trained(block, history, pretraining)
+
+
+def encoder_of(config: StudyConfig) -> Callable[[int], nn.Module]:
+    """
+    The encoder that a config names.
+
+    Parameters
+    ----------
+    config
+        Names it and its sizes.
+
+    Returns
+    -------
+    callable
+        Makes one from the size of the vocabulary.
+    """
+    return partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
+
+
+def device_of(config: StudyConfig) -> torch.device:
+    """
+    Where a config says to train.
+
+    Parameters
+    ----------
+    config
+        Says it.
+
+    Returns
+    -------
+    torch.device
+        A device that there is.
+
+    Raises
+    ------
+    InputError
+        If a GPU is wanted and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
