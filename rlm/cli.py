@@ -1,4 +1,4 @@
-"""The command line: `rlm study` and `rlm report`."""
+"""The command line: `rlm study`, `rlm audit`, `rlm report`, and the commands of `rlm.use`."""
 
 import logging
 import sys
@@ -18,12 +18,15 @@ from rlm.files import write_whole
 from rlm.reading import READ_AS_IT_IS, Reading
 from rlm.stats import compare, summarise
 from rlm.study import iter_study, load_corpus, slices_of, tidy
+from rlm.use import evaluate, query, train
 
 app = App(
     name="rlm",
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
+for command in (train, query, evaluate):
+    app.command(command)
 
 
 @app.command
