@@ -31,6 +31,7 @@ bench: $(READY) ## Time training beside its peers, write docs/performance.md (th
 	$(BIN)/python -m benchmarks.whole_study --out docs/benchmarks/study.json
 	$(BIN)/python -m benchmarks.growth --out docs/benchmarks/growth.json
 	$(BIN)/python -m benchmarks.reading --out docs/benchmarks/reading.json
+	$(BIN)/python -m benchmarks.search --out docs/benchmarks/search.json
 	$(BIN)/python -m benchmarks.performance docs/benchmarks
 
 lab: $(READY) ## Open the notebooks in JupyterLab

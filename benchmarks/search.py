@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -78,7 +79,8 @@ def main() -> None:
         np.save(vectors, like_embeddings(options.vectors + QUERIES))
         for method in get_args(Method):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                rows.append({"vectors": options.vectors} | pool.submit(measured, method, vectors, exact).result())
+                setting = {"vectors": options.vectors, "cores": len(os.sched_getaffinity(0))}
+                rows.append(setting | pool.submit(measured, method, vectors, exact).result())
             print(rows[-1], flush=True)
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
     options.out.write_text(json.dumps(rows, indent=1))

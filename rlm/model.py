@@ -1,5 +1,6 @@
 """A trained encoder with the words that it knows: from texts to embeddings, to a folder and back."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,8 @@ class Model:
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
-        return cls(block.rows([row]).to("cpu"), words, slices.vocabulary_size, config)
+        mine = Block(copy.deepcopy(block.encoder), block.seeds, block.weights).rows([row])  # `to` moves the encoder
+        return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
         """

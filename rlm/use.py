@@ -99,7 +99,9 @@ def query(
     log.info("%s premises, search: %s", f"{index.count:,}", index.method)
     for question in _questions():
         if encoder.words.keys().isdisjoint(tokenise(question)):
-            log.warning("expected a question with a word that the model knows, found %r", printable(question))
+            log.warning(
+                "expected a question with a word that the model knows, found %r; ask otherwise", printable(question)
+            )
             continue
         similarity, row = index.search(encoder.encode([question]), k)
         print(printable(question))
