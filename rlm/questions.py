@@ -127,18 +127,15 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock]) -> pd.DataFram
         count against the model, see `rlm.retrieval.first_relevant_ranks`.
     """
     texts = [text for block in blocks for text in (*block.premises, *block.questions)]
-    number_of = dict(zip(texts, index_phrases(texts, model.config.max_tokens)[1].tolist(), strict=True))
+    phrases, numbers = index_phrases(texts, model.config.max_tokens)
+    number_of = dict(zip(texts, numbers.tolist(), strict=True))
     asked = np.array([number_of[question] for block in blocks for question in block.questions])
     pairs = [(number_of[q], number_of[t]) for block in blocks for q in block.questions for t in block.premises]
     pairs = np.unique(np.array(pairs), axis=0)
-    texts_of = {number: text for text, number in reversed(number_of.items())}  # of several texts, the first
     (queries, query), (candidates, candidate) = (np.unique(column, return_inverse=True) for column in pairs.T)
-    vectors = [
-        F.normalize(torch.from_numpy(model.encode([texts_of[number] for number in numbers])))
-        for numbers in (queries.tolist(), candidates.tolist())
-    ]
-    ranks = first_relevant_ranks(*vectors, relevant=np.stack([query, candidate], axis=1))
+    vectors = F.normalize(torch.from_numpy(model.encode(phrases.texts)))
+    ranks = first_relevant_ranks(vectors[queries], vectors[candidates], np.stack([query, candidate], axis=1))
     ranks = ranks[np.searchsorted(queries, asked)]
-    group = relevance_components(pairs, max(number_of.values()) + 1)[asked]
+    group = relevance_components(pairs, len(phrases))[asked]
     found = {name: with_interval(values, group) for name, values in scores_by_query(ranks).items()}
     return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])

@@ -98,7 +98,7 @@ class Index:
             similarity, row = (torch.cat(columns) for columns in zip(*found, strict=True))
             return Neighbours(similarity.clamp(-1, 1).numpy(), row.numpy())
         squared_distance, row = self._index.search(unit.numpy(), k)
-        return Neighbours(1 - squared_distance / 2, row)  # of unit vectors: |a - b|^2 = 2 - 2 cos
+        return Neighbours((1 - squared_distance / 2).clip(-1, 1), row)  # of unit vectors: |a - b|^2 = 2 - 2 cos
 
 
 def _faiss_index(vectors: Float32[Tensor, "vector dim"], method: Method) -> Any:  # noqa: ANN401
@@ -106,8 +106,8 @@ def _faiss_index(vectors: Float32[Tensor, "vector dim"], method: Method) -> Any:
         import faiss
     except ImportError as error:
         raise InputError(
-            f"expected the package faiss-cpu, which searches more than {EXACT_UP_TO:,} vectors, found none; "
-            "pip install 'rlm[search]'"
+            f"expected the package faiss-cpu to search {len(vectors):,} vectors by {method}, found none; "
+            f"pip install 'rlm[search]', or say exact (--method exact), which is slower beyond {EXACT_UP_TO:,}"
         ) from error
     count, dim = vectors.shape
     if method == "ivf":
