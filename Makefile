@@ -24,13 +24,14 @@ report: $(READY) ## Run the notebooks and write reports/index.html
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Time training beside its peers, write docs/performance.md (three quarters of an hour)
+bench: $(READY) ## Time training beside its peers, write docs/performance.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	mkdir -p docs/benchmarks
 	$(BIN)/python -m benchmarks.peers --out docs/benchmarks/peers.json
 	$(BIN)/python -m benchmarks.whole_study --out docs/benchmarks/study.json
 	$(BIN)/python -m benchmarks.growth --out docs/benchmarks/growth.json
 	$(BIN)/python -m benchmarks.reading --out docs/benchmarks/reading.json
+	$(BIN)/python -m benchmarks.search --out docs/benchmarks/search.json
 	$(BIN)/python -m benchmarks.performance docs/benchmarks
 
 lab: $(READY) ## Open the notebooks in JupyterLab

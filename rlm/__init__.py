@@ -1,5 +1,6 @@
 """Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?"""
 
+from rlm.arms import Trained, train_arms
 from rlm.audit import Audit, audit
 from rlm.block import Block, init_block
 from rlm.config import StudyConfig
@@ -10,8 +11,10 @@ from rlm.estimates import Estimate
 from rlm.evaluation import evaluate, roc
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
+from rlm.model import Model, load_model
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
+from rlm.retrieval import retrieve
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.sequence import confidence_sequence
 from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
@@ -21,6 +24,7 @@ from rlm.study import iter_study, run_study
 from rlm.synthetic import make_synthetic
 from rlm.task import BlockResult, join
 from rlm.training import finetune, pretrain
+from rlm.verification import verify
 
 __all__ = [
     "ENCODERS",
@@ -32,11 +36,13 @@ __all__ = [
     "Estimate",
     "LSTMEncoder",
     "MeanEncoder",
+    "Model",
     "RandomTriplets",
     "Reading",
     "RealTriplets",
     "Slices",
     "StudyConfig",
+    "Trained",
     "Verdict",
     "audit",
     "best_so_far",
@@ -53,6 +59,7 @@ __all__ = [
     "list_studies",
     "load",
     "load_chatterbot",
+    "load_model",
     "load_pqa",
     "make_synthetic",
     "make_triplets",
@@ -63,11 +70,14 @@ __all__ = [
     "pretrain",
     "read",
     "read_study",
+    "retrieve",
     "roc",
     "run_study",
     "slice_at_random",
     "slice_corpus",
     "squared_distance",
     "summarise",
+    "train_arms",
     "triplet_loss",
+    "verify",
 ]

@@ -255,7 +255,8 @@ def _near_duplicates(slices: Slices) -> Check:
 def _leak_of_a_usual_split(slices: Slices, component: Int32[np.ndarray, " phrase"], seed: int) -> Check:
     usual = slice_at_random(slices, seed)
     leaked = usual.summary.set_index("split").loc["test", "leaked"]
-    honest, flattering = (with_interval(*_quick_encoder(one, seed), component) for one in (slices, usual))
+    judged = (_quick_encoder(one, seed) for one in (slices, usual))
+    honest, flattering = (with_interval(right, component[triplets[:, 0]]) for right, triplets in judged)
     return (
         "a usual split",
         "fine",

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int, Int32
 from scipy.stats import bootstrap
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -28,7 +28,9 @@ def baselines_of(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " 
         BLIND: (_by_candidate, test),
     }
     found = {
-        name: with_interval(is_right(method(slices, triplets)) if len(triplets) else np.empty(0), triplets, component)
+        name: with_interval(
+            is_right(method(slices, triplets)) if len(triplets) else np.empty(0), component[triplets[:, 0]]
+        )
         for name, (method, triplets) in contestants.items()
     }
     return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("baseline")
@@ -53,24 +55,22 @@ def is_right(margin: Float[np.ndarray, "*triplet"]) -> Float[np.ndarray, "*tripl
     return (margin > 0) + 0.5 * (margin == 0)
 
 
-def with_interval(
-    right: Float[np.ndarray, " triplet"], triplets: Triplets, component: Int32[np.ndarray, " phrase"]
-) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval over components, which are what is independent; missing for fewer than two."""
-    if not len(right):
+def with_interval(values: Float[np.ndarray, " value"], group: Int[np.ndarray, " value"]) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over groups, which are what is independent; missing for fewer than two."""
+    if not len(values):
         return np.nan, np.nan, np.nan
-    by_group = pd.DataFrame({"right": right, "of": 1.0}).groupby(component[triplets[:, 0]]).sum()
+    by_group = pd.DataFrame({"sum": values, "of": 1.0}).groupby(group).sum()
     if len(by_group) < 2:
-        return float(right.mean()), np.nan, np.nan
+        return float(values.mean()), np.nan, np.nan
     interval = bootstrap(
-        (by_group["right"], by_group["of"]),
-        lambda right, of, axis: right.sum(axis) / of.sum(axis),
+        (by_group["sum"], by_group["of"]),
+        lambda total, of, axis: total.sum(axis) / of.sum(axis),
         paired=True,
         n_resamples=2000,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(right.mean()), float(interval.low), float(interval.high)
+    return float(values.mean()), float(interval.low), float(interval.high)
 
 
 def percent(estimate: tuple[float, float, float]) -> str:

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: `rlm study`, `rlm audit`, `rlm report`, and the commands of `rlm.use`."""
 
 import logging
 import sys
@@ -21,12 +21,15 @@ from rlm.stats import BASELINE, compare_all, summarise
 from rlm.store import read_study
 from rlm.study import iter_study
 from rlm.task import BlockResult, join, load_corpus, slices_of
+from rlm.use import evaluate, query, train
 
 app = App(
     name="rlm",
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
+for command in (train, query, evaluate):
+    app.command(command)
 
 
 @app.command

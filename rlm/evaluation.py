@@ -1,47 +1,43 @@
-"""Evaluation: embeddings, triplet accuracy and ROC of a block of seeds."""
+"""Evaluation: triplet accuracy and ROC of a block of seeds."""
 
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlm.batching import Batch, PhraseTable, one_batch
 from rlm.block import Block
+from rlm.embedding import embed
 from rlm.errors import InputError
 from rlm.loss import squared_distance
 from rlm.slicer import Slices
 
-PHRASES_AT_ONCE = 2048
+Similarity = Literal["distance", "cosine"]
 
 
-def embed(block: Block, batch: Batch) -> Float[Tensor, "seed phrase dim"]:
+class ScoredPairs(NamedTuple):
     """
-    Embed every phrase of a batch under every seed, once, without gradients.
+    The different (anchor, candidate) pairs of a split under one seed, each once.
 
-    Parameters
+    Attributes
     ----------
-    block
-        Encoders.
-    batch
-        Phrases of as many seeds as `block` has.
-
-    Returns
-    -------
-    torch.Tensor
-        Embeddings.
+    anchor
+        Phrase of the batch.
+    is_relevant
+        Whether the candidate is a positive of the anchor.
+    score
+        Negated squared distance, of unit vectors where similarity is the cosine (it is 2 cos - 2 then).
     """
-    phrases = batch.batch_sizes[0]
-    parts = []
-    with torch.no_grad():
-        for start in range(0, phrases, PHRASES_AT_ONCE):
-            stop = min(start + PHRASES_AT_ONCE, phrases)
-            sizes = tuple(min(size, stop) - start for size in batch.batch_sizes if size > start)
-            parts.append(block.embed(batch.tokens[:, start:stop, : len(sizes)], sizes))
-    return torch.cat(parts, dim=1)
+
+    anchor: Int[np.ndarray, " pair"]
+    is_relevant: Bool[np.ndarray, " pair"]
+    score: Float[np.ndarray, " pair"]
 
 
 def triplet_accuracy(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> Float64[np.ndarray, " seed"]:
@@ -114,7 +110,9 @@ def triplet_distances(
     return torch.stack(to_positive), torch.stack(to_negative)
 
 
-def evaluate(block: Block, slices: Slices | Sequence[Slices], split: str = "test") -> pd.DataFrame:
+def evaluate(
+    block: Block, slices: Slices | Sequence[Slices], split: str = "test", similarity: Similarity = "distance"
+) -> pd.DataFrame:
     """
     Triplet accuracy and ROC AUC on one split.
 
@@ -126,32 +124,36 @@ def evaluate(block: Block, slices: Slices | Sequence[Slices], split: str = "test
         One for all seeds, or one per seed.
     split
         ``"train"``, ``"validation"`` or ``"test"``.
+    similarity
+        ``"distance"``: phrases are alike whose squared distance is small, as in training. ``"cosine"``: whose angle is.
 
     Returns
     -------
     pandas.DataFrame
         Columns seed, triplet_accuracy and roc_auc (of the pairs, see `roc`), both in [0, 1].
     """
-    batch, embeddings = _embedded_split(block, slices, split)
-    scores = _scored_pairs(embeddings, batch)
+    batch, embeddings = embedded_split(block, slices, split, similarity)
+    pairs = scored_pairs(embeddings, batch)
     return pd.DataFrame(
         {
             "seed": block.seeds,
             "triplet_accuracy": triplet_accuracy(embeddings, batch),
-            "roc_auc": [roc_auc_score(is_relevant, score) for is_relevant, score in scores],
+            "roc_auc": [roc_auc_score(mine.is_relevant, mine.score) for mine in pairs],
         }
     )
 
 
-def roc(block: Block, slices: Slices | Sequence[Slices], split: str = "test") -> pd.DataFrame:
+def roc(
+    block: Block, slices: Slices | Sequence[Slices], split: str = "test", similarity: Similarity = "distance"
+) -> pd.DataFrame:
     """
-    ROC curve of telling relevant from irrelevant pairs by distance.
+    ROC curve of telling relevant from irrelevant pairs by how alike they are.
 
     Every different (anchor, candidate) pair of the split's triplets counts once.
 
     Parameters
     ----------
-    block, slices, split
+    block, slices, split, similarity
         As in `evaluate`.
 
     Returns
@@ -159,10 +161,10 @@ def roc(block: Block, slices: Slices | Sequence[Slices], split: str = "test") ->
     pandas.DataFrame
         Columns seed, false_positive_rate, true_positive_rate.
     """
-    batch, embeddings = _embedded_split(block, slices, split)
+    batch, embeddings = embedded_split(block, slices, split, similarity)
     curves = []
-    for seed, (is_relevant, score) in zip(block.seeds, _scored_pairs(embeddings, batch), strict=True):
-        false_positives, true_positives, _ = roc_curve(is_relevant, score)
+    for seed, pairs in zip(block.seeds, scored_pairs(embeddings, batch), strict=True):
+        false_positives, true_positives, _ = roc_curve(pairs.is_relevant, pairs.score)
         curves.append(
             pd.DataFrame({"seed": seed, "false_positive_rate": false_positives, "true_positive_rate": true_positives})
         )
@@ -220,13 +222,43 @@ def split_batch(block: Block, slices: Slices | Sequence[Slices], split: str) -> 
     return one_batch(triplets, PhraseTable(mine, block.device))
 
 
-def _embedded_split(block: Block, slices: Slices | Sequence[Slices], split: str) -> tuple[Batch, Tensor]:
+def embedded_split(
+    block: Block, slices: Slices | Sequence[Slices], split: str, similarity: Similarity
+) -> tuple[Batch, Float[Tensor, "seed phrase dim"]]:
+    """
+    A split's triplets and the embeddings of its phrases.
+
+    Parameters
+    ----------
+    block, slices, split, similarity
+        As in `evaluate`.
+
+    Returns
+    -------
+    Batch
+        Its phrases in rising order.
+    torch.Tensor
+        Embeddings, of length one for the cosine: the nearest then have the smallest angle.
+    """
     batch = split_batch(block, slices, split)
-    return batch, embed(block, batch)
+    embeddings = embed(block, batch)
+    return batch, F.normalize(embeddings, dim=2) if similarity == "cosine" else embeddings
 
 
-def _scored_pairs(embeddings: Tensor, batch: Batch) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Relevance and score (negated distance) of every different pair, for each seed."""
+def scored_pairs(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> list[ScoredPairs]:
+    """
+    Every different (anchor, candidate) pair of a batch, for each seed.
+
+    Parameters
+    ----------
+    embeddings, batch
+        As in `triplet_accuracy`.
+
+    Returns
+    -------
+    list of ScoredPairs
+        One per seed.
+    """
     pairs_of_seed = []
     for positive, negative, triplets, is_real in zip(
         *triplet_distances(embeddings, batch), batch.triplets, batch.is_real, strict=True
@@ -235,5 +267,5 @@ def _scored_pairs(embeddings: Tensor, batch: Batch) -> list[tuple[np.ndarray, np
         _, first = np.unique(pairs, axis=0, return_index=True)
         is_relevant = np.arange(len(pairs)) < len(pairs) // 2
         score = -torch.cat([positive[is_real], negative[is_real]]).cpu().numpy()
-        pairs_of_seed.append((is_relevant[first], score[first]))
+        pairs_of_seed.append(ScoredPairs(pairs[first, 0], is_relevant[first], score[first]))
     return pairs_of_seed

@@ -17,13 +17,14 @@ from joblib.parallel import get_active_backend
 from torch import nn
 from tqdm.auto import tqdm
 
+from rlm.arms import device_of
 from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.errors import InputError
 from rlm.sequence import confidence_sequence
 from rlm.stats import BASELINE, CHANCE
 from rlm.store import writing
-from rlm.task import BlockResult, device_of, join, load_corpus, run_block, slices_of
+from rlm.task import BlockResult, join, load_corpus, run_block, slices_of
 
 log = logging.getLogger(__name__)
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer

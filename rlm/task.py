@@ -2,24 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from rlm.block import Block, init_block
-from rlm.config import REDRAW, Arm, StudyConfig
-from rlm.controls import rescale, shuffle
+from rlm.arms import train_arms
+from rlm.block import Block
+from rlm.config import Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus, relevance_components
 from rlm.datasets import load
-from rlm.encoder import ENCODERS
-from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_scores
 from rlm.slicer import Slices, slice_corpus
-from rlm.training import finetune, pretrain
 
 RESULTS = [
     *("arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds", "split"),
@@ -108,28 +103,10 @@ def run_block(
     """
     start = time.perf_counter()
     slices = slices_of(config, corpus, seeds)
-    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
-    shared = {name: getattr(config, name) for name in names} | {"progress": False}
-    make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
-    initial = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(device_of(config))
-    pretrained, pretraining = initial, pd.DataFrame()
-    (redraw,) = {REDRAW.get(arm) for arm in arms}
-    if redraw is not None:
-        pretrained, pretraining = pretrain(
-            initial,
-            slices,
-            epochs=config.pretrain_epochs,
-            random_triplets=config.random_triplets,
-            redraw=redraw,
-            **shared,
-        )
     blocks = []
-    for arm in arms:
-        controls = {"rescaled": partial(rescale, initial), "shuffled": shuffle}
-        begin = controls[arm](pretrained) if arm in controls else pretrained
-        block, history = finetune(begin, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
-        results, groups = _judge(block, slices, history)
-        tables = results.assign(split=config.split), groups, history, pretraining
+    for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
+        results, groups = _judge(trained.block, slices, trained.history)
+        tables = results.assign(split=config.split), groups, trained.history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)
@@ -217,29 +194,3 @@ def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list
     if config.split == "fixed":
         return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
     return [slice_corpus(corpus, seed, **settings) for seed in seeds]
-
-
-def device_of(config: StudyConfig) -> torch.device:
-    """
-    Where a study trains, by its config.
-
-    Parameters
-    ----------
-    config
-        Says where; ``"auto"`` means a GPU where there is one.
-
-    Returns
-    -------
-    torch.device
-        The CPU or the GPU.
-
-    Raises
-    ------
-    InputError
-        If there is no GPU for ``"cuda"``.
-    """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)

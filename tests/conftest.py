@@ -1,4 +1,6 @@
-"""Synthetic data shared by the tests."""
+"""Synthetic data, and the command line, shared by the tests."""
+
+import sys
 
 import numpy as np
 import pandas as pd
@@ -8,12 +10,16 @@ from hypothesis import settings
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
+from rlm.cli import main
 from rlm.corpus import Corpus, index_corpus
 from rlm.slicer import slice_corpus
 
 settings.register_profile("rlm", deadline=None)  # shared machines have slow moments
 settings.load_profile("rlm")
 torch.set_num_threads(1)  # the tensors are small
+
+SMALL = {"encoder": "mean", "word_dim": 4, "dim": 6, "max_epochs": 2, "pretrain_epochs": 1}
+QUICK = ["--jobs", 1] + [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
 
 
 def topic_pairs(rng: np.random.Generator, topics: int, pairs: int, words: int = 3) -> pd.DataFrame:
@@ -42,6 +48,29 @@ def unequal_slices(corpus):
     """Three splits of one corpus whose training parts differ much in size."""
     fractions = [(0.2, 0.4, 0.4), (0.7, 0.2, 0.1), (0.45, 0.3, 0.25)]
     return [slice_corpus(corpus, seed, shares, negatives=2) for seed, shares in enumerate(fractions)]
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "pairs.tsv"
+    topic_pairs(np.random.default_rng(0), topics=6, pairs=120).to_csv(path, sep="\t", index=False)
+    return path
+
+
+@pytest.fixture
+def rlm_command(monkeypatch, capsys):
+    """Runs `rlm ARGUMENTS`; gives exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rlm", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run
 
 
 TORCH_NAMES = {

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import topic_pairs
+from conftest import QUICK, SMALL, topic_pairs
 
 import rlm.cli
 from rlm.cli import main
@@ -23,31 +23,6 @@ from rlm.stats import compare, summarise
 from rlm.study import iter_study, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
-SMALL = {"encoder": "mean", "word_dim": 4, "dim": 6, "max_epochs": 2, "pretrain_epochs": 1}
-QUICK = ["--jobs", 1] + [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-
-
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "pairs.tsv"
-    topic_pairs(np.random.default_rng(0), topics=6, pairs=120).to_csv(path, sep="\t", index=False)
-    return path
-
-
-@pytest.fixture
-def rlm_command(monkeypatch, capsys):
-    """Runs `rlm ARGUMENTS`; gives exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["rlm", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def start(*arguments, **settings):

@@ -1,0 +1,132 @@
+"""The arms of a study: from initial weights to trained ones."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import nn
+
+from rlm.block import Block, init_block
+from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.controls import rescale, shuffle
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.slicer import Slices
+from rlm.training import finetune, pretrain
+
+
+class Trained(NamedTuple):
+    """
+    What training a block of seeds under one arm gave.
+
+    Attributes
+    ----------
+    block
+        Each seed at its best epoch.
+    history
+        Of fine-tuning, see `rlm.finetune`.
+    pretraining
+        Of pre-training, see `rlm.pretrain`; empty for scratch.
+    """
+
+    block: Block
+    history: pd.DataFrame
+    pretraining: pd.DataFrame
+
+
+def train_arms(
+    config: StudyConfig,
+    slices: Sequence[Slices],
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    make_encoder: Callable[[int], nn.Module] | None = None,
+    progress: bool = False,
+) -> Iterator[Trained]:
+    """
+    Initialise, pre-train where the arms do, and fine-tune each.
+
+    Parameters
+    ----------
+    config
+        What to train and how.
+    slices
+        One per seed.
+    arms
+        Arms that share one pre-training, or none, see `rlm.config.REDRAW`.
+    seeds
+        Trained together; a seed's draws do not depend on which others are.
+    make_encoder
+        As in `rlm.run_study`.
+    progress
+        Show progress bars.
+
+    Yields
+    ------
+    Trained
+        Of each arm, on the device of the config.
+    """
+    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
+    shared = {name: getattr(config, name) for name in names} | {"progress": progress}
+    make_encoder = make_encoder or encoder_of(config)
+    initial = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(device_of(config))
+    pretrained, pretraining = initial, pd.DataFrame()
+    (redraw,) = {REDRAW.get(arm) for arm in arms}
+    if redraw is not None:
+        pretrained, pretraining = pretrain(
+            initial,
+            slices,
+            epochs=config.pretrain_epochs,
+            random_triplets=config.random_triplets,
+            redraw=redraw,
+            **shared,
+        )
+    controls = {"rescaled": partial(rescale, initial), "shuffled": shuffle}
+    for arm in arms:
+        begin = controls[arm](pretrained) if arm in controls else pretrained
+        block, history = finetune(begin, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
+        yield Trained(block, history, pretraining)
+
+
+def encoder_of(config: StudyConfig) -> Callable[[int], nn.Module]:
+    """
+    The encoder that a config names.
+
+    Parameters
+    ----------
+    config
+        Names it and its sizes.
+
+    Returns
+    -------
+    callable
+        Makes one from the size of the vocabulary.
+    """
+    return partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
+
+
+def device_of(config: StudyConfig) -> torch.device:
+    """
+    Where a config says to train.
+
+    Parameters
+    ----------
+    config
+        Says it.
+
+    Returns
+    -------
+    torch.device
+        A device that there is.
+
+    Raises
+    ------
+    InputError
+        If a GPU is wanted and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)

@@ -1,0 +1,249 @@
+"""A trained encoder with the words that it knows: from texts to embeddings, to a folder and back."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydantic
+import safetensors.torch
+import torch
+from jaxtyping import Float32
+from safetensors import SafetensorError
+
+from rlm.arms import encoder_of
+from rlm.block import Block
+from rlm.config import StudyConfig
+from rlm.embedding import embed_phrases, unify
+from rlm.errors import InputError
+from rlm.files import write_folder
+from rlm.phrases import PAD, UNKNOWN, index_phrases
+from rlm.slicer import Slices
+
+FORMAT, VERSION = "rlm model", 1
+CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """
+    One trained encoder.
+
+    Attributes
+    ----------
+    block
+        The encoder and its weights, of one seed.
+    words
+        Token of every word that it has seen in training; all others are unknown to it.
+    vocabulary_size
+        Rows of its word-vector table.
+    config
+        How it was made; its one arm is that of the model.
+    """
+
+    block: Block
+    words: Mapping[str, int]
+    vocabulary_size: int
+    config: StudyConfig
+
+    @classmethod
+    def of(cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None) -> "Model":
+        """
+        One seed of a block, with the words of its training split.
+
+        Parameters
+        ----------
+        block
+            Trained.
+        slices
+            What the seed was trained on.
+        config
+            What made the encoder.
+        seed
+            One of the block's; its first by default.
+
+        Returns
+        -------
+        Model
+            Copies of the weights, on the CPU.
+        """
+        row = 0 if seed is None else block.seeds.index(seed)
+        known = np.unique(slices.tokens)
+        words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
+        mine = Block(copy.deepcopy(block.encoder), block.seeds, block.weights).rows([row])  # `to` moves the encoder
+        return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
+
+    def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
+        """
+        Embed texts.
+
+        Parameters
+        ----------
+        texts
+            Read as those of training were: cut to as many words, new words unknown.
+
+        Returns
+        -------
+        numpy.ndarray
+            One row per text. Texts that read the same have the same, bit for bit; of other texts that are encoded with
+            it, a text's may depend in the last bits. One without words has that of the empty phrase.
+
+        Raises
+        ------
+        InputError
+            If these are not texts.
+        """
+        others = sorted({type(text).__name__ for text in texts if not isinstance(text, str)})
+        if others or isinstance(texts, str):
+            raise InputError(f"expected a list of texts, found {', '.join(others) or 'one text'}; give a list of str")
+        phrases, row = index_phrases(list(texts), self.config.max_tokens)
+        token_of = np.array([PAD, UNKNOWN, *(self.words.get(word, UNKNOWN) for word in phrases.words)], np.int32)
+        width = max(1, phrases.tokens.shape[1])
+        tokens = torch.from_numpy(np.pad(token_of[phrases.tokens], [(0, 0), (0, width - phrases.tokens.shape[1])]))
+        reach = [int((phrases.lengths > position).sum()) for position in range(1, width)]
+        # The last row, which is the empty phrase, is that of a text without words: number -1.
+        vectors = embed_phrases(self.block, tokens[None], (len(tokens), *reach))[0]
+        return unify(vectors, tokens).numpy()[row]
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """
+        Write the model: weights (safetensors), vocabulary and config (JSON).
+
+        Parameters
+        ----------
+        folder
+            New, in a folder that exists.
+        overwrite
+            Replace a model that is there.
+
+        Raises
+        ------
+        InputError
+            See `check_place`.
+        OSError
+            If the files cannot be written; what was there stays.
+        """
+        folder = check_place(folder, overwrite)
+        state = self.block.encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
+        contents = {
+            WEIGHTS: safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}),
+            VOCABULARY: _json(dict(self.words)),
+        }
+        description = {
+            "format": FORMAT,
+            "version": VERSION,
+            "rlm": metadata.version("rlm"),
+            "seed": self.block.seeds[0],
+            "vocabulary_size": self.vocabulary_size,
+            "config": self.config.model_dump(mode="json"),
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        }
+        write_folder(folder, {CONFIG: _json(description)} | contents)
+
+
+def load_model(folder: str | Path) -> Model:
+    """
+    Read a model that `Model.save` or ``rlm train --save`` wrote.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+
+    Returns
+    -------
+    Model
+        Its embeddings are those of the model that was saved, bit for bit on the same machine.
+
+    Raises
+    ------
+    InputError
+        If there is no model, one of a newer version, or one whose files are damaged or do not belong together.
+    """
+    folder = Path(folder)
+    description = _describe(folder)
+    if description["version"] > VERSION:
+        raise InputError(
+            f"{folder}: expected a model of version {VERSION} or older, found {description['version']}, written by "
+            f"rlm {description.get('rlm')}; update rlm"
+        )
+    try:
+        contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, VOCABULARY)}
+        for name, content in contents.items():
+            if hashlib.sha256(content).hexdigest() != description["sha256"][name]:
+                raise InputError(f"expected {name} as it was saved, found other content")
+        config = StudyConfig.model_validate(description["config"])
+        words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
+        if not all(isinstance(token, int) and UNKNOWN < token < size for token in words.values()):
+            raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
+        with torch.device("meta"):  # no memory and no random draws for weights that are replaced
+            encoder = encoder_of(config)(size)
+        # Copied, to lie in memory as other tensors do: the last bits of a matrix product may depend on it.
+        state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
+        encoder.load_state_dict(state, assign=True)
+        block = Block(
+            encoder, (description["seed"],), {name: one.detach()[None] for name, one in encoder.named_parameters()}
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise InputError(f"{folder}: expected a whole model, found: {_say(error)}; train it or get it again") from error
+    return Model(block, words, size, config)
+
+
+def check_place(folder: str | Path, overwrite: bool) -> Path:
+    """
+    Make sure that a model can be saved, before it is trained.
+
+    Parameters
+    ----------
+    folder
+        New, in a folder that exists.
+    overwrite
+        Whether a model may be there.
+
+    Returns
+    -------
+    pathlib.Path
+        The same folder, absolute.
+
+    Raises
+    ------
+    InputError
+        If its parent does not exist, or something is there: a model that is not to be overwritten, or anything else.
+    """
+    folder = Path(folder).resolve()
+    if not folder.parent.is_dir():
+        raise InputError(f"expected a new folder in one that exists, found no {folder.parent}; create that first")
+    if folder.exists():
+        if not overwrite:
+            raise InputError(f"expected a new folder, found {folder}; choose another, or say --overwrite")
+        _describe(folder)
+    return folder
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """The config file of a model of any version."""
+    try:
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if (description["format"], type(description["version"])) != (FORMAT, int):
+            raise InputError(f"{CONFIG} of something else")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{folder}: expected a model that rlm train --save wrote, found: {_say(error)}; check the path"
+        ) from error
+    return description
+
+
+def _say(error: Exception) -> str:
+    if isinstance(error, pydantic.ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, indent=1).encode()

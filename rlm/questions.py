@@ -1,0 +1,141 @@
+"""Questions with their premises, block by block, and how well a model finds these."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn import functional as F
+
+from rlm.baselines import with_interval
+from rlm.corpus import relevance_components
+from rlm.errors import InputError
+from rlm.model import Model
+from rlm.phrases import index_phrases, tokenise
+from rlm.retrieval import first_relevant_ranks, scores_by_query
+from rlm.textfiles import decode, shorten
+
+
+class QuestionBlock(NamedTuple):
+    """
+    Premises and questions of which every premise is right for every question.
+
+    Attributes
+    ----------
+    premises, questions
+        At least one of each.
+    """
+
+    premises: list[str]
+    questions: list[str]
+
+
+def read_questions(path: str | Path) -> list[QuestionBlock]:
+    """
+    Read an evaluation file: blocks separated by empty lines, of lines ``T: premise``, then lines ``Q: question``.
+
+    Lines ``A: answer`` after the questions are allowed and not used.
+
+    Parameters
+    ----------
+    path
+        UTF-8, or what else `rlm.read` can find out.
+
+    Returns
+    -------
+    list of QuestionBlock
+        At least one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    InputError
+        If a line is none of these or stands where it cannot, or a text has no word; the message gives the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected an evaluation file of T: and Q: lines, found none; check the path")
+    try:
+        blocks = decode(path, None, lambda text: list(_blocks(text)))
+        if not blocks:
+            raise InputError("expected blocks of T: and Q: lines, found none; give at least one")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return blocks
+
+
+def _blocks(text: io.TextIOBase) -> Iterator[QuestionBlock]:
+    block = QuestionBlock([], [])
+    line = 0
+    for line, content in enumerate(text, 1):
+        kind, rest = content[:2], content[2:].strip()
+        if not content.strip():
+            if block.premises:
+                yield _whole(block, line)
+            block = QuestionBlock([], [])
+        elif kind == "T:" and block.questions:
+            raise InputError(
+                f"expected an empty line before the premises of the next block, found {shorten(content)} in line "
+                f"{line}; put one there"
+            )
+        elif kind in ("Q:", "A:") and not block.premises:
+            raise InputError(
+                f"expected a premise (T:) to begin a block, found {shorten(content)} in line {line}; put one before it"
+            )
+        elif kind in ("T:", "Q:"):
+            if not tokenise(rest):
+                raise InputError(f"expected a text after {kind}, found no word in line {line}; give one or drop it")
+            (block.premises if kind == "T:" else block.questions).append(rest)
+        elif kind != "A:":
+            raise InputError(
+                f"expected T:, Q: or A: to begin a line, found {shorten(content)} in line {line}; mend the line"
+            )
+    if block.premises:
+        yield _whole(block, line + 1)
+
+
+def _whole(block: QuestionBlock, line: int) -> QuestionBlock:
+    if not block.questions:
+        raise InputError(
+            f"expected a question (Q:) after the premises, found the end of the block in line {line}; add one"
+        )
+    return block
+
+
+def evaluate_questions(model: Model, blocks: list[QuestionBlock]) -> pd.DataFrame:
+    """
+    How often a model finds a premise of a question's block among all premises of the file, by cosine.
+
+    Texts of the same words are one text; a question that stands in several blocks has the premises of all of them.
+
+    Parameters
+    ----------
+    model
+        Encodes premises and questions.
+    blocks
+        As of `read_questions`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows top_1, top_5, top_10 and mean_reciprocal_rank; columns mean (over questions), low and high: 95 % percentile
+        bootstrap over blocks, of which those that share a text count as one; missing if that leaves a single one. Ties
+        count against the model, see `rlm.retrieval.first_relevant_ranks`.
+    """
+    texts = [text for block in blocks for text in (*block.premises, *block.questions)]
+    phrases, numbers = index_phrases(texts, model.config.max_tokens)
+    number_of = dict(zip(texts, numbers.tolist(), strict=True))
+    asked = np.array([number_of[question] for block in blocks for question in block.questions])
+    pairs = [(number_of[q], number_of[t]) for block in blocks for q in block.questions for t in block.premises]
+    pairs = np.unique(np.array(pairs), axis=0)
+    (queries, query), (candidates, candidate) = (np.unique(column, return_inverse=True) for column in pairs.T)
+    vectors = F.normalize(torch.from_numpy(model.encode(phrases.texts)))
+    ranks = first_relevant_ranks(vectors[queries], vectors[candidates], np.stack([query, candidate], axis=1))
+    ranks = ranks[np.searchsorted(queries, asked)]
+    group = relevance_components(pairs, len(phrases))[asked]
+    found = {name: with_interval(values, group) for name, values in scores_by_query(ranks).items()}
+    return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])

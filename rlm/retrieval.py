@@ -1,0 +1,198 @@
+"""Retrieval: at which rank a query finds what is relevant to it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int, Int64, Real
+from torch import Tensor
+
+from rlm.block import Block
+from rlm.corpus import Corpus
+from rlm.embedding import unify
+from rlm.evaluation import Similarity, embedded_split, one_per_seed
+from rlm.slicer import Slices
+
+CUTOFFS = (1, 5, 10)
+SCORES_AT_ONCE = 2**24
+Pairs = Int[np.ndarray, "_ 2"]
+
+
+def retrieve(
+    block: Block,
+    slices: Slices | Sequence[Slices],
+    corpus: Corpus,
+    split: str = "test",
+    *,
+    query: Literal["anchor", "positive"] = "positive",
+    similarity: Similarity = "distance",
+) -> pd.DataFrame:
+    """
+    How often a query finds a relevant phrase as the first, or among the first 5 or 10, of all candidates of a split.
+
+    The queries are the different phrases on one side of the split's pairs, the candidates those on the other side; a
+    phrase that stands on both is no candidate for itself. Any candidate known to be relevant to the query is right.
+
+    Parameters
+    ----------
+    block
+        Encoders.
+    slices
+        One for all seeds, or one per seed.
+    corpus
+        What was sliced: it knows the sides of a pair, and what is relevant to what.
+    split
+        ``"train"``, ``"validation"`` or ``"test"``.
+    query
+        The side that asks. Of premises and questions, ``"positive"``: a question looks for its premise.
+    similarity
+        As in `rlm.evaluate`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns seed, queries and candidates (how many), top_1, top_5, top_10 and mean_reciprocal_rank, in [0, 1].
+        Ties count against the encoder, see `first_relevant_ranks`.
+    """
+    batch, embeddings = embedded_split(block, slices, split, similarity)
+    found = []
+    for seed, one, tokens, mine in zip(block.seeds, one_per_seed(block, slices), batch.tokens, embeddings, strict=True):
+        phrases = np.unique(getattr(one, split))  # the batch has them in this order
+        pairs = corpus.rows[np.isin(corpus.rows[:, :2], phrases).all(axis=1), :2]
+        candidates, queries = map(np.unique, (pairs if query == "positive" else pairs[:, ::-1]).T)
+        vectors = unify(mine, tokens)
+        ranks = first_relevant_ranks(
+            vectors[np.searchsorted(phrases, queries)],
+            vectors[np.searchsorted(phrases, candidates)],
+            relevant=_places(relevant_pairs(pairs, corpus), queries, candidates),
+            excluded=_places(np.stack([queries, queries], axis=1), queries, candidates),
+        )
+        found.append({"seed": seed, "queries": len(queries), "candidates": len(candidates)} | scores_of(ranks))
+    return pd.DataFrame(found)
+
+
+def first_relevant_ranks(
+    queries: Real[Tensor, "query dim"],
+    candidates: Real[Tensor, "candidate dim"],
+    relevant: Pairs,
+    excluded: Pairs | None = None,
+) -> Int64[np.ndarray, " query"]:
+    """
+    Rank of the nearest relevant candidate of every query, by Euclidean distance.
+
+    An irrelevant candidate that is as near stands before it, so that an encoder that maps everything to one point
+    gets the worst ranks, as does one whose embeddings are no numbers.
+
+    Parameters
+    ----------
+    queries, candidates
+        Embeddings, of length one to rank by cosine.
+    relevant
+        Rows of `queries` and of `candidates`, no pair twice, at least one for every query.
+    excluded
+        Pairs to leave out: the candidate is none for that query.
+
+    Returns
+    -------
+    numpy.ndarray
+        From 1; above the number of candidates only where embeddings are no numbers.
+    """
+    # Equal candidates are compared once, so that they tie exactly whatever the order of summation.
+    unique, place = candidates.double().unique(dim=0, return_inverse=True)
+    relevant, excluded = (
+        torch.from_numpy(np.asarray(pairs, np.int64)).to(place.device).T
+        for pairs in (relevant, np.empty((0, 2)) if excluded is None else excluded)
+    )
+    ranks = []
+    step = max(1, SCORES_AT_ONCE // len(candidates))
+    for start in range(0, len(queries), step):
+        some = queries[start : start + step].double()
+        scores = (2 * some @ unique.T - unique.square().sum(dim=1))[:, place]
+        query, candidate = _between(excluded, start, step)
+        scores[query, candidate] = -torch.inf
+        query, candidate = _between(relevant, start, step)
+        own = scores[query, candidate]
+        best = scores.new_full((len(some),), -torch.inf).scatter_reduce(0, query, own, "amax")
+        not_behind = (~(scores < best[:, None])).sum(dim=1)  # so written, it is true of what is no number
+        right_there = torch.zeros_like(not_behind).index_add(0, query, (own == best[query]).long())
+        ranks.append(not_behind - right_there + 1)
+    return torch.cat(ranks).cpu().numpy()
+
+
+def relevant_pairs(pairs: Pairs, corpus: Corpus) -> Pairs:
+    """
+    All pairs of a split's phrases that are known to be relevant, in both directions, each once.
+
+    Parameters
+    ----------
+    pairs
+        Phrase indices of the relevant pairs of the split.
+    corpus
+        Knows whether relevance is transitive, as it is for phrases with labels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Columns query and candidate.
+    """
+    found = np.concatenate([pairs, pairs[:, ::-1]])
+    if corpus.is_transitive:
+        group = corpus.relevance.group
+        phrases = np.unique(pairs)
+        members = pd.DataFrame({"phrase": phrases, "group": group[phrases]})
+        found = members.merge(members, on="group")[["phrase_x", "phrase_y"]].to_numpy()
+        found = found[found[:, 0] != found[:, 1]]
+    return np.unique(found, axis=0)
+
+
+def scores_of(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
+    """
+    Top-1, top-5 and top-10 accuracy and mean reciprocal rank.
+
+    Parameters
+    ----------
+    ranks
+        As of `first_relevant_ranks`.
+
+    Returns
+    -------
+    dict
+        top_1, top_5, top_10, mean_reciprocal_rank, each in [0, 1].
+
+    References
+    ----------
+    Mean reciprocal rank: Voorhees, "The TREC-8 question answering track report", 1999, section 3.
+    """
+    return {name: float(values.mean()) for name, values in scores_by_query(ranks).items()}
+
+
+def scores_by_query(ranks: Int[np.ndarray, " query"]) -> dict[str, np.ndarray]:
+    """
+    What every query contributes to the means of `scores_of`.
+
+    Parameters
+    ----------
+    ranks
+        As of `first_relevant_ranks`.
+
+    Returns
+    -------
+    dict
+        Arrays of floats in [0, 1] by the same names.
+    """
+    hits = {f"top_{cutoff}": (ranks <= cutoff).astype(float) for cutoff in CUTOFFS}
+    return hits | {"mean_reciprocal_rank": 1 / ranks}
+
+
+def _places(pairs: Pairs, queries: Int[np.ndarray, " query"], candidates: Int[np.ndarray, " candidate"]) -> Pairs:
+    """Rows among sorted queries and candidates, of those pairs that are of a query and a candidate."""
+    pairs = pairs[np.isin(pairs[:, 0], queries) & np.isin(pairs[:, 1], candidates)]
+    return np.stack([np.searchsorted(queries, pairs[:, 0]), np.searchsorted(candidates, pairs[:, 1])], axis=1)
+
+
+def _between(pairs: Int64[Tensor, "2 _"], start: int, count: int) -> Int64[Tensor, "2 _"]:
+    query, candidate = pairs
+    mine = (query >= start) & (query < start + count)
+    return torch.stack([query[mine] - start, candidate[mine]])

@@ -1,0 +1,125 @@
+"""Search: the nearest of many embeddings by cosine, exactly or through faiss."""
+
+from math import isqrt
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlm.errors import InputError
+
+Method = Literal["exact", "ivf", "hnsw", "lsh"]
+EXACT_UP_TO = 100_000
+SCORES_AT_ONCE = 2**26
+
+
+class Neighbours(NamedTuple):
+    """
+    The nearest vectors of every query, the nearest first.
+
+    Attributes
+    ----------
+    similarity
+        Cosines, in [-1, 1].
+    row
+        Which vectors; -1 where an approximate index found none.
+    """
+
+    similarity: Float32[np.ndarray, "query k"]
+    row: Int64[np.ndarray, "query k"]
+
+
+class Index:
+    """
+    Vectors that can be searched for those of the largest cosine.
+
+    Parameters
+    ----------
+    vectors
+        At least one, none of length zero.
+    method
+        ``"exact"``: matrix product. ``"ivf"``: inverted lists of the vectors nearest to each of 2 sqrt(n) centres, of
+        which the 80 nearest to the query are read. ``"hnsw"``: a graph of near vectors. ``"lsh"``: ten times as many as
+        are wanted, those whose signs under 256 random projections differ least, are compared exactly. By default exact
+        up to 100,000 vectors and ``"ivf"`` beyond them. All but exact take the extra ``search``; `benchmarks.search`
+        says what they find, and how fast.
+
+    Raises
+    ------
+    InputError
+        If there is no vector, or faiss is wanted and not installed.
+
+    References
+    ----------
+    ivf: Jégou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 33, 2011, section IV, without
+    the quantisation. hnsw: Malkov and Yashunin, PAMI 42, 2020. lsh: Charikar, "Similarity estimation techniques from
+    rounding algorithms", STOC 2002, section 3.
+    """
+
+    def __init__(self, vectors: Float32[np.ndarray, "vector dim"], method: Method | None = None) -> None:
+        if not len(vectors):
+            raise InputError("expected at least one vector to search, found none; give at least one")
+        self.count = len(vectors)
+        self.method = method or ("exact" if self.count <= EXACT_UP_TO else "ivf")
+        unit = F.normalize(torch.from_numpy(vectors))
+        self._index = unit if self.method == "exact" else _faiss_index(unit, self.method)
+
+    def search(self, queries: Float32[np.ndarray, "query dim"], k: int = 10) -> Neighbours:
+        """
+        Find the nearest.
+
+        Parameters
+        ----------
+        queries
+            Any number.
+        k
+            How many, at least 1; all of them if there are fewer.
+
+        Returns
+        -------
+        Neighbours
+            Of every query.
+
+        Raises
+        ------
+        InputError
+            If `k` is below 1.
+        """
+        if k < 1:
+            raise InputError(f"expected k of at least 1, found {k}")
+        k = min(k, self.count)
+        unit = F.normalize(torch.from_numpy(queries))
+        if isinstance(self._index, Tensor):
+            parts = unit.split(max(1, SCORES_AT_ONCE // self.count))
+            found = [(some @ self._index.T).topk(k) for some in parts]
+            similarity, row = (torch.cat(columns) for columns in zip(*found, strict=True))
+            return Neighbours(similarity.clamp(-1, 1).numpy(), row.numpy())
+        squared_distance, row = self._index.search(unit.numpy(), k)
+        return Neighbours((1 - squared_distance / 2).clip(-1, 1), row)  # of unit vectors: |a - b|^2 = 2 - 2 cos
+
+
+def _faiss_index(vectors: Float32[Tensor, "vector dim"], method: Method) -> Any:  # noqa: ANN401
+    try:
+        import faiss
+    except ImportError as error:
+        raise InputError(
+            f"expected the package faiss-cpu to search {len(vectors):,} vectors by {method}, found none; "
+            f"pip install 'rlm[search]', or say exact (--method exact), which is slower beyond {EXACT_UP_TO:,}"
+        ) from error
+    count, dim = vectors.shape
+    if method == "ivf":
+        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, min(2 * isqrt(count), count))
+        index.nprobe = 80
+    elif method == "hnsw":
+        index = faiss.IndexHNSWFlat(dim, 32)
+        index.hnsw.efSearch = 128
+    else:
+        codes = faiss.IndexLSH(dim, 256)
+        index = faiss.IndexRefineFlat(codes)
+        index.k_factor = 10
+    index.train(vectors.numpy())
+    index.add(vectors.numpy())
+    return index

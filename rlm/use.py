@@ -1,0 +1,158 @@
+"""The commands that make and use a model: `rlm train`, `rlm query` and `rlm evaluate`."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+
+from rlm.arms import train_arms
+from rlm.config import Arm, StudyConfig
+from rlm.errors import InputError
+from rlm.evaluation import evaluate as evaluate_triplets
+from rlm.model import Model, check_place, load_model
+from rlm.phrases import tokenise
+from rlm.questions import evaluate_questions, read_questions
+from rlm.retrieval import retrieve
+from rlm.search import Index, Method
+from rlm.task import load_corpus, slices_of
+from rlm.textfiles import decode, printable
+
+log = logging.getLogger(__name__)
+
+
+class TrainConfig(StudyConfig):
+    """As of a study, of one arm."""
+
+    arms: Annotated[tuple[Arm, ...], Parameter(parse=False)] = ("scratch",)
+
+
+def train(
+    *,
+    save: Path,
+    config: Annotated[TrainConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = TrainConfig(),  # noqa: B008
+    arm: Arm = "scratch",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """
+    Train one seed of one arm as a study does, print how it does on the test split, and save the model.
+
+    Parameters
+    ----------
+    save
+        New folder for the model.
+    config
+        What to train and how.
+    arm
+        Way to reach the weights that fine-tuning starts from.
+    seed
+        Owner of all random draws.
+    overwrite
+        Replace the model that is there.
+    """
+    if seed < 0:
+        raise InputError(f"expected --seed of at least 0, found {seed}")
+    check_place(save, overwrite)
+    config = StudyConfig(**dict(config) | {"arms": (arm,)})
+    corpus = load_corpus(config)
+    if len(corpus.dropped):
+        log.info("left out of the data: %s", corpus.explain_left_out())
+    slices = slices_of(config, corpus, [seed])
+    (trained,) = train_arms(config, slices, [arm], [seed], progress=True)
+    if not np.isfinite(trained.history["loss"][1:]).all():
+        raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
+    Model.of(trained.block, slices[0], config).save(save, overwrite)
+    best = trained.history.loc[trained.history["validation_accuracy"].idxmax()]
+    test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
+    print(f"{config.dataset}, encoder {config.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
+    print(f"best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}\n")
+    print("test split, retrieval by cosine")
+    print(test.drop(columns="seed").T.to_string(header=False, float_format="{:.3f}".format))
+    print(f"\nmodel: {save}")
+
+
+def query(
+    model: Path, *, premises: Path, k: Annotated[int, Parameter(name=["--k", "-k"])] = 10, method: Method | None = None
+) -> None:
+    """
+    Print the premises nearest to each question, with their cosines.
+
+    Questions come from the terminal, or one per line from a pipe.
+
+    Parameters
+    ----------
+    model
+        Folder that ``rlm train --save`` wrote.
+    premises
+        Text file, one premise per line.
+    k
+        How many premises to print.
+    method
+        exact, or approximate through faiss: ivf, hnsw, lsh; by default ivf beyond 100,000 premises.
+    """
+    if k < 1:
+        raise InputError(f"expected -k of at least 1, found {k}")
+    encoder = load_model(model)
+    texts = _read_premises(premises)
+    index = Index(encoder.encode(texts), method)
+    log.info("%s premises, search: %s", f"{index.count:,}", index.method)
+    for question in _questions():
+        if encoder.words.keys().isdisjoint(tokenise(question)):
+            log.warning(
+                "expected a question with a word that the model knows, found %r; ask otherwise", printable(question)
+            )
+            continue
+        similarity, row = index.search(encoder.encode([question]), k)
+        print(printable(question))
+        for cosine, place in zip(similarity[0], row[0], strict=True):
+            if place >= 0:
+                print(f"{cosine:8.3f}  {printable(texts[place])}")
+        print(flush=True)
+
+
+def evaluate(model: Path, file: Path) -> None:
+    """
+    Print how often a model finds a right premise of a question as the first, or among the first 5 or 10.
+
+    Parameters
+    ----------
+    model
+        Folder that ``rlm train --save`` wrote.
+    file
+        Blocks separated by empty lines: lines T: premise, then lines Q: question; any premise of a block is right for
+        any of its questions.
+    """
+    encoder = load_model(model)
+    blocks = read_questions(file)
+    questions = sum(len(block.questions) for block in blocks)
+    premises = {text for block in blocks for text in block.premises}
+    print(f"{file}: {questions:,} questions in {len(blocks):,} blocks, {len(premises):,} different premises")
+    print("mean over questions with its 95 % interval over blocks\n")
+    print(evaluate_questions(encoder, blocks).to_string(float_format="{:.3f}".format))
+
+
+def _read_premises(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a file with one premise per line, found none; check the path")
+    lines = decode(path, None, lambda text: list(dict.fromkeys(line.strip() for line in text)))
+    texts = [line for line in lines if tokenise(line)]
+    if not texts:
+        raise InputError(f"{path}: expected one premise per line, found no line with a word; give at least one")
+    return texts
+
+
+def _questions() -> Iterator[str]:
+    if not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
+    while True:
+        try:
+            yield input("question: ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return

@@ -1,0 +1,262 @@
+"""Models: from a trained block to embeddings of raw texts, to a folder and back."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import topic_pairs
+from safetensors.torch import load_file, save_file
+
+import rlm.model
+from rlm.arms import train_arms
+from rlm.block import init_block
+from rlm.config import StudyConfig
+from rlm.corpus import index_corpus
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.model import Model, load_model
+from rlm.task import run_block, slices_of
+
+both = pytest.mark.parametrize("kind", ENCODERS)
+TEXTS = ["fill1 topic3 serial8", "topic0", "fill1 topic3 serial8", "Topic0!", "новое слово", "", "???", "fill0 fill1"]
+
+
+def config_of(kind="mean", **settings):
+    return StudyConfig(**{"encoder": kind, "word_dim": 4, "dim": 6, "max_epochs": 2, "pretrain_epochs": 1} | settings)
+
+
+@pytest.fixture(scope="module")
+def models(slices):
+    """A model of each encoder, the second of three seeds."""
+    found = {}
+    for kind in ENCODERS:
+        block = init_block(lambda kind=kind: ENCODERS[kind](slices.vocabulary_size, 4, 6), (0, 1, 2))
+        found[kind] = Model.of(block, slices, config_of(kind), seed=1)
+    return found
+
+
+@pytest.fixture
+def saved(models, tmp_path):
+    models["mean"].save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+class TestEncode:
+    @both
+    def test_equals_the_encoder_on_what_it_was_trained_on(self, kind, models, slices, torch_twin):
+        model = models[kind]
+        found = model.encode(slices.phrases.texts)
+        twin = torch_twin(kind, {name: weight[0] for name, weight in model.block.weights.items()})
+        expected = twin(torch.from_numpy(slices.tokens[:-1])).detach().numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert found.dtype == np.float32
+        assert (slices.tokens == 1).any()
+
+    @both
+    def test_reads_as_training_did(self, kind, models):
+        model = models[kind]
+        found = model.encode(TEXTS)
+        assert found.shape == (8, 6)
+        assert (found[0] == found[2]).all()
+        assert (found[1] == found[3]).all()
+        assert (found[5] == found[6]).all()
+        np.testing.assert_array_equal(model.encode(["foo bar"])[0], model.encode(["новое слово"])[0])
+        for row, text in enumerate(TEXTS):
+            np.testing.assert_allclose(model.encode([text])[0], found[row], atol=1e-6)
+
+    @both
+    def test_long_texts_are_cut(self, kind, models):
+        long = " ".join(f"fill{i % 3}" for i in range(40))
+        cut = " ".join(long.split()[:32])
+        np.testing.assert_array_equal(*models[kind].encode([long, cut]))
+
+    @both
+    def test_any_number_of_texts(self, kind, models):
+        assert models[kind].encode([]).shape == (0, 6)
+        many = [f"fill{i} topic{j} fill{k}" for i in range(5) for j in range(6) for k in range(100)]
+        some = [0, 77, 2500, 2999]
+        np.testing.assert_allclose(
+            models[kind].encode(many)[some], models[kind].encode([many[i] for i in some]), atol=1e-6
+        )
+
+    def test_takes_what_holds_texts(self, models):
+        expected = models["mean"].encode(TEXTS)
+        for texts in (pd.Series(TEXTS), np.array(TEXTS), np.array(TEXTS, object), tuple(TEXTS)):
+            np.testing.assert_array_equal(models["mean"].encode(texts), expected)
+
+    @pytest.mark.parametrize(
+        ("texts", "found"),
+        [("one", "one text"), (pd.Series(["a", None], dtype=object), "NoneType"), (np.array([3]), "int")],
+    )
+    def test_takes_nothing_else(self, models, texts, found):
+        with pytest.raises(InputError, match=f"expected a list of texts, found {found}"):
+            models["mean"].encode(texts)
+
+
+class TestSaveAndLoad:
+    @both
+    def test_embeddings_are_the_same_bit_for_bit(self, kind, models, tmp_path):
+        models[kind].save(tmp_path / "model")
+        state = torch.random.get_rng_state()
+        loaded = load_model(tmp_path / "model")
+        assert torch.equal(torch.random.get_rng_state(), state)
+        np.testing.assert_array_equal(loaded.encode(TEXTS), models[kind].encode(TEXTS))
+        assert loaded.config == models[kind].config
+        assert loaded.block.seeds == (1,)
+        for name, weight in models[kind].block.weights.items():
+            assert torch.equal(loaded.block.weights[name], weight)
+        loaded.save(tmp_path / "again")
+        for path in (tmp_path / "model").iterdir():
+            assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+    def test_others_can_read_the_files(self, models, saved):
+        weights = load_file(saved / "model.safetensors")
+        assert {name: one.shape for name, one in weights.items()} == {
+            name: weight.shape[1:] for name, weight in models["mean"].block.weights.items()
+        }
+        assert json.loads((saved / "vocabulary.json").read_text()) == models["mean"].words
+        assert {path.name for path in saved.iterdir()} == {"config.json", "vocabulary.json", "model.safetensors"}
+
+    def test_a_new_folder_is_wanted(self, models, saved, tmp_path):
+        with pytest.raises(
+            InputError, match=r"expected a new folder, found .*model; choose another, or say --overwrite"
+        ):
+            models["mean"].save(saved)
+        with pytest.raises(InputError, match=r"expected a new folder in one that exists, found no .*none"):
+            models["mean"].save(tmp_path / "none" / "model")
+
+    def test_a_model_can_be_replaced_and_nothing_else(self, models, saved, tmp_path):
+        models["lstm"].save(saved, overwrite=True)
+        assert load_model(saved).config.encoder == "lstm"
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        (tmp_path / "thesis").mkdir()
+        (tmp_path / "thesis" / "config.json").write_text("{}")
+        with pytest.raises(InputError, match="thesis: expected a model"):
+            models["lstm"].save(tmp_path / "thesis", overwrite=True)
+
+    def test_what_was_there_survives_a_failure(self, models, saved, tmp_path, monkeypatch):
+        before = load_model(saved).encode(TEXTS)
+        rename, calls = type(saved).rename, []
+
+        def fails(self, target):
+            calls.append(target)
+            if len(calls) == 2:
+                raise OSError("disk full")
+            return rename(self, target)
+
+        monkeypatch.setattr(type(saved), "rename", fails)
+        with pytest.raises(OSError, match="disk full"):
+            models["lstm"].save(saved, overwrite=True)
+        np.testing.assert_array_equal(load_model(saved).encode(TEXTS), before)
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+class TestDamage:
+    def refused(self, folder, words):
+        with pytest.raises(InputError, match=words) as caught:
+            load_model(folder)
+        assert str(caught.value).startswith(f"{folder}: expected ")
+
+    def test_nothing_there(self, tmp_path):
+        self.refused(tmp_path / "none", "rlm train --save wrote, found: .*No such file.*check the path")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "{",
+            "[]",
+            "3",
+            '{"architectures": ["Bert"]}',
+            '{"format": "rlm model"}',
+            '{"format": 1, "version": 1}',
+            "[" * 10**5,
+        ],
+    )
+    def test_something_else_there(self, saved, content):
+        (saved / "config.json").write_text(content)
+        self.refused(saved, "expected a model that rlm train --save wrote, found: ")
+
+    def test_not_text(self, saved):
+        (saved / "config.json").write_bytes(b"\xff\xfe\x00")
+        self.refused(saved, "expected a model that rlm train --save wrote, found: ")
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
+    def test_a_file_is_missing(self, saved, name):
+        (saved / name).unlink()
+        self.refused(saved, f"a whole model, found: .*{name}.*get it again")
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json"])
+    @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+    def test_a_file_is_damaged(self, saved, name, damage):
+        content = bytearray((saved / name).read_bytes())
+        content[-9] ^= 1
+        (saved / name).write_bytes({"cut": content[:-5], "flip": content, "empty": b""}[damage])
+        self.refused(saved, f"expected {name} as it was saved, found other content")
+
+    def rewrite(self, folder, name=None, **changes):
+        """Changes the description, and makes its checksums right again."""
+        description = json.loads((folder / "config.json").read_text()) | changes
+        if name:
+            description["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        (folder / "config.json").write_text(json.dumps(description))
+
+    def test_a_newer_version(self, saved):
+        self.rewrite(saved, version=2, rlm="9.9")
+        self.refused(saved, "expected a model of version 1 or older, found 2, written by rlm 9.9; update rlm")
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"config": {"encoder": "gru"}}, "encoder: Input should be"),
+            ({"config": {"encoder": "lstm"}}, "LSTMEncoder"),
+            ({"vocabulary_size": 9}, "between 1 and 9"),
+            ({"vocabulary_size": "many"}, "not supported"),
+            ({"sha256": {}}, "no 'model.safetensors'"),
+        ],
+    )
+    def test_a_description_of_something_else(self, saved, changes, words):
+        self.rewrite(saved, **changes)
+        self.refused(saved, f"expected a whole model, found: [^;]*{words}")
+
+    def test_weights_of_something_else(self, saved):
+        save_file({"weight": torch.zeros(3)}, saved / "model.safetensors")
+        self.rewrite(saved, "model.safetensors")
+        self.refused(saved, "expected a whole model, found: [^;]*MeanEncoder")
+
+    def test_weights_that_are_none(self, saved):
+        (saved / "model.safetensors").write_bytes(b"\x80\x04not safetensors")
+        self.rewrite(saved, "model.safetensors")
+        self.refused(saved, "expected a whole model, found: ")
+
+    def test_a_vocabulary_of_something_else(self, saved):
+        (saved / "vocabulary.json").write_text('["word"]')
+        self.rewrite(saved, "vocabulary.json")
+        self.refused(saved, "expected a whole model, found: ")
+
+
+class TestTrainArm:
+    @pytest.mark.parametrize("arm", ["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"])
+    def test_gives_what_a_study_judges(self, arm):
+        """The accuracies of the study's rows are those of these blocks."""
+        config = config_of(arms=(arm,))
+        corpus = index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90))
+        slices = slices_of(config, corpus, [3, 5])
+        (trained,) = train_arms(config, slices, [arm], [3, 5])
+        study = run_block(config, corpus, [arm], [3, 5])
+        assert rlm.evaluate(trained.block, slices).triplet_accuracy.tolist() == study.results.test_accuracy.tolist()
+        order = ["seed", "epoch"]
+        pd.testing.assert_frame_equal(
+            trained.history.sort_values(order, ignore_index=True).assign(arm=arm), study.history
+        )
+
+    def test_arms_that_share_a_pretraining_are_what_they_are_alone(self):
+        arms = ("pretrained", "rescaled", "shuffled")
+        config = config_of(arms=arms)
+        corpus = index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90))
+        together = run_block(config, corpus, arms, [3, 5]).results
+        alone = pd.concat([run_block(config, corpus, [arm], [3, 5]).results for arm in arms], ignore_index=True)
+        pd.testing.assert_frame_equal(together.drop(columns="seconds"), alone.drop(columns="seconds"))
