@@ -9,6 +9,7 @@ from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
 from rlm.evaluation import evaluate, roc
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
+from rlm.objective import LOSSES, Objective, make_objective
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
 from rlm.sampler import RandomTriplets, RealTriplets
@@ -25,8 +26,10 @@ __all__ = [
     "Components",
     "Corpus",
     "Estimate",
+    "LOSSES",
     "LSTMEncoder",
     "MeanEncoder",
+    "Objective",
     "RandomTriplets",
     "Reading",
     "RealTriplets",
@@ -45,6 +48,7 @@ __all__ = [
     "load",
     "load_chatterbot",
     "load_pqa",
+    "make_objective",
     "make_synthetic",
     "make_triplets",
     "plot_learning_curves",

@@ -6,7 +6,9 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlm.errors import InputError
+from rlm.mining import Mining
 from rlm.negatives import check_kinds
+from rlm.objective import Loss, make_objective
 from rlm.optimiser import Optimizer
 from rlm.reading import READ_AS_IT_IS, Mapped, Reading
 from rlm.sampler import Batching, Redraw
@@ -44,7 +46,25 @@ class StudyConfig(BaseModel):
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
-    margin: float = Field(0.5, gt=0, le=100, description="Margin of the triplet loss, in squared distance.")
+    loss: Loss = Field(
+        "triplet",
+        description="What to minimise: triplet (hinge on squared distances), cosine_triplet (on cosines), facenet "
+        "(with negatives mined from the batch), lossless (logarithms), dssm (softmax over sampled negatives), "
+        "in_batch (softmax over all candidates of the batch), contrastive (pairs, told apart by a margin), "
+        "cosine_regression (pairs, against 1 and 0).",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Margin of the loss; by default 0.5 for triplet and cosine_triplet, 0.2 for facenet, 1 for "
+        "contrastive.",
+    )
+    mining: Mining | None = Field(
+        None,
+        description="Negatives of facenet: all, semi_hard (the nearest that is farther away than the positive; the "
+        "default) or hard (the nearest).",
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of Adam.")
     batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
@@ -116,4 +136,5 @@ class StudyConfig(BaseModel):
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         if len(set(self.arms)) < len(self.arms):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+        make_objective(self.loss, self.margin, self.mining)  # refuses settings that the loss does not have
         return self

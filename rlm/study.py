@@ -25,6 +25,9 @@ from rlm.datasets import load
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_accuracy
+from rlm.objective import LOSSES
+from rlm.output import Output, WithOutput
+from rlm.phrases import Phrases
 from rlm.slicer import Slices, slice_corpus
 from rlm.training import finetune, pretrain
 
@@ -213,10 +216,10 @@ def run_block(
     """
     start = time.perf_counter()
     slices = slices_of(config, corpus, seeds)
-    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
-    shared = {name: getattr(config, name) for name in names} | {"progress": False}
-    make_encoder = make_encoder or partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
-    block = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(_device(config))
+    names = ["loss", "margin", "mining", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer"]
+    shared = {name: getattr(config, name) for name in [*names, "precision", "compile"]} | {"progress": False}
+    make = partial(make_encoder, slices[0].vocabulary_size) if make_encoder else encoder_maker(config, corpus.phrases)
+    block = init_block(make, seeds).to(_device(config))
     pretraining = pd.DataFrame()
     if arm in REDRAW:
         initial = block
@@ -290,6 +293,27 @@ def load_corpus(config: StudyConfig) -> Corpus:
     return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
 
 
+def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
+    """
+    What makes the encoder of a study, by its config.
+
+    Parameters
+    ----------
+    config
+        Names the encoder, and the loss, whose output step it gets.
+    phrases
+        Of the corpus.
+
+    Returns
+    -------
+    callable
+        Makes one encoder, with newly drawn weights.
+    """
+    make = partial(ENCODERS[config.encoder], len(phrases.words) + 2, config.word_dim, config.dim)
+    output = LOSSES[config.loss].output
+    return partial(_with_output, make, output) if output else make
+
+
 def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
     """
     Slice the data of a study, by its config.
@@ -330,3 +354,7 @@ def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -
     positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
     floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
     return max(1, free // (2 * 4 * floats))
+
+
+def _with_output(make_encoder: Callable[[], nn.Module], output: Output) -> nn.Module:
+    return WithOutput(make_encoder(), output)
