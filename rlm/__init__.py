@@ -5,13 +5,15 @@ from rlm.block import Block, init_block
 from rlm.config import StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
-from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
+from rlm.encoder import ENCODERS, DSSMEncoder, MeanEncoder, new_encoder
 from rlm.evaluation import evaluate, roc
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.objective import LOSSES, Objective, make_objective
+from rlm.output import WithOutput
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
+from rlm.recurrent import BiLSTMEncoder, ConvolutionalLSTMEncoder, LSTMEncoder, StackedLSTMEncoder
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
 from rlm.stats import Estimate, Verdict, compare, summarise
@@ -21,12 +23,15 @@ from rlm.training import finetune, pretrain
 
 __all__ = [
     "ENCODERS",
+    "LOSSES",
     "Audit",
+    "BiLSTMEncoder",
     "Block",
     "Components",
+    "ConvolutionalLSTMEncoder",
     "Corpus",
+    "DSSMEncoder",
     "Estimate",
-    "LOSSES",
     "LSTMEncoder",
     "MeanEncoder",
     "Objective",
@@ -34,8 +39,10 @@ __all__ = [
     "Reading",
     "RealTriplets",
     "Slices",
+    "StackedLSTMEncoder",
     "StudyConfig",
     "Verdict",
+    "WithOutput",
     "audit",
     "best_so_far",
     "compare",
@@ -51,6 +58,7 @@ __all__ = [
     "make_objective",
     "make_synthetic",
     "make_triplets",
+    "new_encoder",
     "plot_learning_curves",
     "plot_pretraining",
     "plot_roc",

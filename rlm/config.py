@@ -42,9 +42,18 @@ class StudyConfig(BaseModel):
         "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
         "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
     )
-    encoder: Literal["lstm", "mean"] = Field("lstm", description="Encoder of a phrase.")
+    encoder: Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"] = Field(
+        "lstm",
+        description="Encoder of a phrase: lstm (reads backwards), bilstm, lstm(lstm) (two layers), lstm(cnn) "
+        "(convolutions under LSTMs), dssm (letter trigrams) or mean (of word vectors).",
+    )
+    unseen_words: Literal["unknown", "kept"] | None = Field(
+        None,
+        description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
+        "knows them from elsewhere; by default kept for dssm, which knows their letters.",
+    )
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
-    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding.")
+    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
     loss: Loss = Field(
         "triplet",
@@ -138,3 +147,8 @@ class StudyConfig(BaseModel):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
         make_objective(self.loss, self.margin, self.mining)  # refuses settings that the loss does not have
         return self
+
+    @property
+    def keeps_unseen_words(self) -> bool:
+        """Whether words that training does not see stay what they are, see `unseen_words`."""
+        return (self.unseen_words or ("kept" if self.encoder == "dssm" else "unknown")) == "kept"

@@ -1,5 +1,6 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores."""
 
+import dataclasses
 import logging
 import signal
 import time
@@ -22,11 +23,10 @@ from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.controls import rescale, shuffle
 from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load
-from rlm.encoder import ENCODERS
+from rlm.encoder import new_encoder
 from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_accuracy
 from rlm.objective import LOSSES
-from rlm.output import Output, WithOutput
 from rlm.phrases import Phrases
 from rlm.slicer import Slices, slice_corpus
 from rlm.training import finetune, pretrain
@@ -309,9 +309,7 @@ def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Modu
     callable
         Makes one encoder, with newly drawn weights.
     """
-    make = partial(ENCODERS[config.encoder], len(phrases.words) + 2, config.word_dim, config.dim)
-    output = LOSSES[config.loss].output
-    return partial(_with_output, make, output) if output else make
+    return partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, LOSSES[config.loss].output)
 
 
 def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
@@ -334,9 +332,11 @@ def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list
     """
     names = ["fractions", "negatives", "negative_kinds"]
     settings = {name: getattr(config, name) for name in names}
-    if config.split == "fixed":
-        return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
-    return [slice_corpus(corpus, seed, **settings) for seed in seeds]
+    split_seeds = [config.split_seed] if config.split == "fixed" else seeds
+    slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
+    if config.keeps_unseen_words:
+        slices = [dataclasses.replace(one, tokens=corpus.phrases.tokens) for one in slices]
+    return slices * len(seeds) if config.split == "fixed" else slices
 
 
 def _device(config: StudyConfig) -> torch.device:
@@ -354,7 +354,3 @@ def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -
     positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
     floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
     return max(1, free // (2 * 4 * floats))
-
-
-def _with_output(make_encoder: Callable[[], nn.Module], output: Output) -> nn.Module:
-    return WithOutput(make_encoder(), output)
