@@ -50,8 +50,15 @@ class StudyConfig(BaseModel):
     unseen_words: Literal["unknown", "kept"] | None = Field(
         None,
         description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
-        "knows them from elsewhere; by default kept for dssm, which knows their letters.",
+        "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
     )
+    word_vectors: str | None = Field(
+        None,
+        min_length=1,
+        description="File of word vectors to start from, instead of random ones: word2vec text or .bin, fastText .vec "
+        "or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
+    )
+    fixed_vectors: bool = Field(False, description="Leave the vectors of word_vectors as they are.")
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
@@ -145,10 +152,16 @@ class StudyConfig(BaseModel):
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         if len(set(self.arms)) < len(self.arms):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+        if self.fixed_vectors and not self.word_vectors:
+            raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
+        if self.encoder == "dssm" and self.word_vectors:
+            raise InputError("expected no word_vectors for the encoder dssm, which reads letters; leave it out")
         make_objective(self.loss, self.margin, self.mining)  # refuses settings that the loss does not have
         return self
 
     @property
     def keeps_unseen_words(self) -> bool:
         """Whether words that training does not see stay what they are, see `unseen_words`."""
-        return (self.unseen_words or ("kept" if self.encoder == "dssm" else "unknown")) == "kept"
+        if self.unseen_words:
+            return self.unseen_words == "kept"
+        return self.encoder == "dssm" or self.word_vectors is not None

@@ -1,15 +1,20 @@
 """Encoders: plain modules of one model, from the tokens of phrases to their embeddings; all of them by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlm.config import StudyConfig
+from rlm.errors import InputError
+from rlm.objective import LOSSES
 from rlm.output import Output, WithOutput
 from rlm.packed import pack
-from rlm.phrases import PAD
+from rlm.phrases import PAD, Phrases
 from rlm.recurrent import (
     BiLSTMEncoder,
     ConvolutionalLSTMEncoder,
@@ -18,6 +23,7 @@ from rlm.recurrent import (
     StackedLSTMEncoder,
     Tokens,
 )
+from rlm.vectors import read_vectors
 
 HIDDEN = 300
 
@@ -165,7 +171,13 @@ ENCODERS: dict[str, type[nn.Module]] = {
 
 
 def new_encoder(
-    name: str, words: Sequence[str], word_dim: int = 32, dim: int = 64, output: Output | None = None
+    name: str,
+    words: Sequence[str],
+    word_dim: int = 32,
+    dim: int = 64,
+    output: Output | None = None,
+    vectors: Float[Tensor, "token word_dim"] | None = None,
+    fixed: bool = False,
 ) -> nn.Module:
     """
     An encoder by name, with newly drawn weights.
@@ -182,6 +194,10 @@ def new_encoder(
         Size of the embedding.
     output
         A last step, see `rlm.output`; none where the encoder ends with it by itself.
+    vectors
+        Word vectors to start from, see `rlm.vectors.read_vectors`; random ones by default.
+    fixed
+        Leave these as they are.
 
     Returns
     -------
@@ -192,4 +208,40 @@ def new_encoder(
         encoder: nn.Module = DSSMEncoder(letter_trigrams(words), dim)
     else:
         encoder = ENCODERS[name](len(words) + 2, word_dim, dim)
+        if vectors is not None:
+            encoder.words = nn.Embedding.from_pretrained(vectors, freeze=fixed)
     return encoder if output in (None, getattr(encoder, "ends_with", None)) else WithOutput(encoder, output)
+
+
+def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
+    """
+    What makes the encoder of a study, by its config.
+
+    Parameters
+    ----------
+    config
+        Names the encoder, its word vectors, and the loss, whose output step it gets.
+    phrases
+        Of the corpus.
+
+    Returns
+    -------
+    callable
+        Makes one encoder, with newly drawn weights.
+
+    Raises
+    ------
+    InputError
+        If the word vectors cannot be read, or have another size.
+    """
+    output = LOSSES[config.loss].output
+    make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
+    if config.word_vectors is None:
+        return make
+    vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
+    if vectors.shape[1] != config.word_dim:
+        raise InputError(
+            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
+            f"{config.word_dim}; set it to that"
+        )
+    return partial(make, vectors, config.fixed_vectors)

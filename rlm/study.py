@@ -23,11 +23,9 @@ from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.controls import rescale, shuffle
 from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load
-from rlm.encoder import new_encoder
+from rlm.encoder import encoder_maker
 from rlm.errors import InputError
 from rlm.evaluation import embed, split_batch, triplet_accuracy
-from rlm.objective import LOSSES
-from rlm.phrases import Phrases
 from rlm.slicer import Slices, slice_corpus
 from rlm.training import finetune, pretrain
 
@@ -291,25 +289,6 @@ def load_corpus(config: StudyConfig) -> Corpus:
         As indices.
     """
     return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
-
-
-def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
-    """
-    What makes the encoder of a study, by its config.
-
-    Parameters
-    ----------
-    config
-        Names the encoder, and the loss, whose output step it gets.
-    phrases
-        Of the corpus.
-
-    Returns
-    -------
-    callable
-        Makes one encoder, with newly drawn weights.
-    """
-    return partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, LOSSES[config.loss].output)
 
 
 def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
