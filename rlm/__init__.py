@@ -7,6 +7,8 @@ from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.encoder import ENCODERS, DSSMEncoder, MeanEncoder, new_encoder
 from rlm.evaluation import evaluate, roc
+from rlm.head_training import head_accuracy, train_head
+from rlm.heads import HEADS
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.objective import LOSSES, Objective, make_objective
@@ -23,6 +25,7 @@ from rlm.training import finetune, pretrain
 
 __all__ = [
     "ENCODERS",
+    "HEADS",
     "LOSSES",
     "Audit",
     "BiLSTMEncoder",
@@ -49,6 +52,7 @@ __all__ = [
     "evaluate",
     "explain_pretraining",
     "finetune",
+    "head_accuracy",
     "index_corpus",
     "init_block",
     "iter_study",
@@ -72,5 +76,6 @@ __all__ = [
     "squared_distance",
     "summarise",
     "tidy",
+    "train_head",
     "triplet_loss",
 ]
