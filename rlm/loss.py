@@ -155,7 +155,7 @@ def contrastive_loss(
 def cosine_regression_loss(
     first: Float[Tensor, "*batch dim"],
     second: Float[Tensor, "*batch dim"],
-    target: Float[Tensor, "*batch"] | float,
+    target: Float[Tensor, "*batch"] | float | int,
 ) -> Float[Tensor, "*batch"]:
     """
     Squared error of the cosine of a pair against how similar it is said to be.
@@ -197,4 +197,4 @@ def triplet_regression_loss(
     torch.Tensor
         The mean of both, one per triplet.
     """
-    return (cosine_regression_loss(anchor, positive, 1.0) + cosine_regression_loss(anchor, negative, 0.0)) / 2
+    return (cosine_regression_loss(anchor, positive, 1) + cosine_regression_loss(anchor, negative, 0)) / 2

@@ -44,7 +44,7 @@ class Objective:
 
     name: str
     formula: Callable[..., Tensor]
-    margin: float | None = None
+    margin: float | int | None = None
     output: Output | None = None
     compares: bool = False
 

@@ -1,6 +1,7 @@
 """Recurrent encoders: the four of Koziev's nn_relevancy_tripleloss, without a step spent on padding."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -201,17 +202,31 @@ class ConvolutionalLSTMEncoder(nn.Module):
         torch.Tensor
             One embedding per phrase.
         """
-        is_word = tokens != PAD
-        vectors = self.words(tokens) * is_word[..., None]
-        lengths = is_word.sum(dim=1, keepdim=True)
+        vectors = self.words(tokens) * (tokens != PAD)[..., None]
+        lengths = (tokens != PAD).sum(dim=1, keepdim=True)
+        is_word = (pack(tokens, batch_sizes) != PAD)[:, None]
         states = []
         for kernel, convolution, cell in zip(KERNELS, self.convolutions, self.cells, strict=True):
-            windows = F.pad(vectors, (0, 0, 0, kernel - 1)).unfold(1, kernel, 1).flatten(2)
-            found = F.linear(windows, convolution.weight.flatten(1), convolution.bias).relu() * is_word[..., None]
-            # Nothing is below 0, so that zeros do not change a maximum.
-            pooled = F.pad(found, (0, 0, 0, -tokens.shape[1] % kernel)).unflatten(1, (-1, kernel)).amax(dim=2)
+            windows = pack(F.pad(vectors, (0, 0, 0, kernel - 1)).unfold(1, kernel, 1), batch_sizes).flatten(1)
+            found = F.linear(windows, convolution.weight.flatten(1), convolution.bias).relu() * is_word
+            pooled, sizes = _pool(found, batch_sizes, kernel)
             pools = (lengths + kernel - 1) // kernel
-            is_pool = torch.arange(pooled.shape[1], device=tokens.device) < pools
-            sizes = batch_sizes[::kernel]
-            states.append(cell(pack(backwards(pooled, pools), sizes), pack(is_pool, sizes), sizes))
+            steps = torch.arange(len(sizes), device=tokens.device)
+            # Where, in what is pooled, a row's last pool stands, then the one before it.
+            starts = torch.tensor([0, *sizes[:-1]], device=tokens.device).cumsum(0)
+            rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+            places = (starts[(pools - 1 - steps) % len(sizes)] + rows).clamp(max=len(pooled) - 1)
+            states.append(cell(F.embedding(pack(places, sizes), pooled), pack(steps < pools, sizes), sizes))
         return torch.sigmoid(self.dense(torch.cat(states, dim=1)))
+
+
+def _pool(
+    packed: Float[Tensor, "packed filter"], batch_sizes: Sequence[int], width: int
+) -> tuple[Float[Tensor, "pooled filter"], Sequence[int]]:
+    """The maximum of so many positions at a time, of what is never below 0, so that zeros stand for no position."""
+    steps, sizes = packed.split(list(batch_sizes)), batch_sizes[::width]
+    pooled = []
+    for number, rows in enumerate(sizes):
+        group = [F.pad(step, (0, 0, 0, rows - len(step))) for step in steps[number * width : (number + 1) * width]]
+        pooled.append(reduce(torch.maximum, group))
+    return torch.cat(pooled), sizes
