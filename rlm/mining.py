@@ -133,11 +133,20 @@ def mined_triplet_loss(
     if mining == "all":
         far, weights = distance, shares[..., None] * usable
     else:
-        beyond = usable & (distance > near) if mining == "semi_hard" else usable
-        nearest = distance.masked_fill(~beyond, torch.inf).amin(dim=2, keepdim=True)
-        farthest = distance.masked_fill(~usable, -torch.inf).amax(dim=2, keepdim=True)
-        far = torch.where(beyond.any(dim=2, keepdim=True), nearest, farthest)
+        far = distance.gather(2, _choose(distance.detach(), near.detach(), usable, mining))
         weights = (shares * usable.any(dim=2))[..., None]
-    # Where there is no negative at all its distance is infinite, and the weight 0.
-    loss = torch.where(weights > 0, near - far + margin, 0).clamp(min=0)
-    return (loss * weights).sum(dim=(1, 2)) / weights.sum(dim=(1, 2)).clamp(min=torch.finfo(weights.dtype).tiny)
+    loss = (near - far + margin).clamp(min=0) * weights
+    return loss.sum(dim=(1, 2)) / weights.sum(dim=(1, 2)).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def _choose(
+    distance: Float[Tensor, "seed pair phrase"],
+    near: Float[Tensor, "seed pair 1"],
+    usable: Bool[Tensor, "seed pair phrase"],
+    mining: Mining,
+) -> Int64[Tensor, "seed pair 1"]:
+    """The negative of each pair; any phrase where there is none."""
+    wanted = usable & (distance > near) if mining == "semi_hard" else usable
+    nearest = distance.masked_fill(~wanted, torch.inf).argmin(dim=2, keepdim=True)
+    farthest = distance.masked_fill(~usable, -torch.inf).argmax(dim=2, keepdim=True)
+    return nearest.where(wanted.any(dim=2, keepdim=True), farthest)
