@@ -13,6 +13,8 @@ from torch.nn import functional as F
 import rlm
 from rlm.batching import PhraseTable, epoch_batches
 from rlm.block import init_block
+from rlm.mining import KnownRelevance
+from rlm.objective import make_objective
 from rlm.sampler import RealTriplets
 from rlm.slicer import Slices
 from rlm.trainer import Trainer
@@ -162,7 +164,8 @@ def ours(
     block = init_block(lambda: rlm.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds))
     sources = [RealTriplets(slices.train, seed, EPOCH, batching) for seed in range(seeds)]
     table = PhraseTable([slices] * seeds)
-    trainer = Trainer(block, RATE, MARGIN, optimizer, precision, in_unison=True)
+    objective = make_objective(margin=MARGIN)
+    trainer = Trainer(block, RATE, objective, KnownRelevance(), optimizer, precision, in_unison=True)
     if compile:
         trainer.compile(epoch_batches(sources, table, 1, BATCH))
     epoch = 0

@@ -6,14 +6,19 @@ from rlm.block import Block, init_block
 from rlm.config import StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
-from rlm.encoder import ENCODERS, LSTMEncoder, MeanEncoder
+from rlm.encoder import ENCODERS, DSSMEncoder, MeanEncoder, new_encoder
 from rlm.estimates import Estimate
 from rlm.evaluation import evaluate, roc
+from rlm.head_training import head_accuracy, train_head
+from rlm.heads import HEADS
 from rlm.histories import best_so_far, explain_pretraining
 from rlm.loss import squared_distance, triplet_loss
 from rlm.model import Model, load_model
+from rlm.objective import LOSSES, Objective, make_objective
+from rlm.output import WithOutput
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
+from rlm.recurrent import BiLSTMEncoder, ConvolutionalLSTMEncoder, LSTMEncoder, StackedLSTMEncoder
 from rlm.retrieval import retrieve
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.sequence import confidence_sequence
@@ -28,22 +33,30 @@ from rlm.verification import verify
 
 __all__ = [
     "ENCODERS",
+    "HEADS",
+    "LOSSES",
     "Audit",
+    "BiLSTMEncoder",
     "Block",
     "BlockResult",
     "Components",
+    "ConvolutionalLSTMEncoder",
     "Corpus",
+    "DSSMEncoder",
     "Estimate",
     "LSTMEncoder",
     "MeanEncoder",
     "Model",
+    "Objective",
     "RandomTriplets",
     "Reading",
     "RealTriplets",
     "Slices",
+    "StackedLSTMEncoder",
     "StudyConfig",
     "Trained",
     "Verdict",
+    "WithOutput",
     "audit",
     "best_so_far",
     "compare",
@@ -52,6 +65,7 @@ __all__ = [
     "evaluate",
     "explain_pretraining",
     "finetune",
+    "head_accuracy",
     "index_corpus",
     "init_block",
     "iter_study",
@@ -61,8 +75,10 @@ __all__ = [
     "load_chatterbot",
     "load_model",
     "load_pqa",
+    "make_objective",
     "make_synthetic",
     "make_triplets",
+    "new_encoder",
     "plot_learning_curves",
     "plot_pretraining",
     "plot_roc",
@@ -78,6 +94,7 @@ __all__ = [
     "squared_distance",
     "summarise",
     "train_arms",
+    "train_head",
     "triplet_loss",
     "verify",
 ]

@@ -11,7 +11,7 @@ from torch import nn
 from rlm.block import Block, init_block
 from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.controls import rescale, shuffle
-from rlm.encoder import ENCODERS
+from rlm.encoder import encoder_maker
 from rlm.errors import InputError
 from rlm.slicer import Slices
 from rlm.training import finetune, pretrain
@@ -67,10 +67,13 @@ def train_arms(
     Trained
         Of each arm, on the device of the config.
     """
-    names = ["margin", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer", "precision", "compile"]
-    shared = {name: getattr(config, name) for name in names} | {"progress": progress}
-    make_encoder = make_encoder or encoder_of(config)
-    initial = init_block(partial(make_encoder, slices[0].vocabulary_size), seeds).to(device_of(config))
+    names = ["loss", "margin", "mining", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer"]
+    shared = {name: getattr(config, name) for name in [*names, "precision", "compile"]} | {"progress": progress}
+    if make_encoder is None:
+        make = encoder_maker(config, slices[0].phrases)
+    else:
+        make = partial(make_encoder, slices[0].vocabulary_size)
+    initial = init_block(make, seeds).to(device_of(config))
     pretrained, pretraining = initial, pd.DataFrame()
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
@@ -87,23 +90,6 @@ def train_arms(
         begin = controls[arm](pretrained) if arm in controls else pretrained
         block, history = finetune(begin, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
         yield Trained(block, history, pretraining)
-
-
-def encoder_of(config: StudyConfig) -> Callable[[int], nn.Module]:
-    """
-    The encoder that a config names.
-
-    Parameters
-    ----------
-    config
-        Names it and its sizes.
-
-    Returns
-    -------
-    callable
-        Makes one from the size of the vocabulary.
-    """
-    return partial(ENCODERS[config.encoder], word_dim=config.word_dim, dim=config.dim)
 
 
 def device_of(config: StudyConfig) -> torch.device:

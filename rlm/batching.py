@@ -25,6 +25,8 @@ class Batch:
 
     Attributes
     ----------
+    phrases
+        Indices of each seed's phrases, rising; any number for empty ones, which come last.
     tokens
         Token ids of each seed's phrases, longest first, zeros after the end; empty phrases fill up seeds that
         have fewer.
@@ -39,6 +41,7 @@ class Batch:
         Triplets of each seed that do not fill up, known without asking the device.
     """
 
+    phrases: Int32[Tensor, "seed phrase"]
     tokens: Int32[Tensor, "seed phrase token"]
     batch_sizes: tuple[int, ...]
     triplets: Int64[Tensor, "seed triplet 3"]
@@ -118,7 +121,7 @@ def epoch_batches(sources: Sequence[Source], table: PhraseTable, epoch: int, bat
     chunks = (source.epoch(epoch, batch_size * STEPS_AT_ONCE) for source in sources)
     nothing = torch.empty((0, 3), dtype=torch.int32, device=table.device)
     for chunk in zip_longest(*chunks, fillvalue=nothing):
-        yield from _batches(chunk, table, batch_size)
+        yield from cut(chunk, table, batch_size)
 
 
 def one_batch(triplets: Sequence[TripletRows], table: PhraseTable) -> Batch:
@@ -137,11 +140,27 @@ def one_batch(triplets: Sequence[TripletRows], table: PhraseTable) -> Batch:
     Batch
         For evaluation: every phrase is in it once.
     """
-    return next(_batches(triplets, table, max(map(len, triplets))))
+    return next(cut(triplets, table, max(map(len, triplets))))
 
 
-def _batches(triplets: Sequence[TripletRows], table: PhraseTable, batch_size: int) -> Iterator[Batch]:
-    """Cut each seed's triplets into steps; building many steps at once is what makes them cheap."""
+def cut(triplets: Sequence[TripletRows], table: PhraseTable, batch_size: int) -> Iterator[Batch]:
+    """
+    Cut each seed's triplets into batches; building many at once is what makes them cheap.
+
+    Parameters
+    ----------
+    triplets
+        One list per seed.
+    table
+        Of the same seeds.
+    batch_size
+        Triplets per batch and seed; the last one has what is left.
+
+    Yields
+    ------
+    Batch
+        One step.
+    """
     steps = -(-max(map(len, triplets)) // batch_size)
     padded = torch.full((len(triplets), steps * batch_size, 3), table.filler, dtype=torch.int32, device=table.device)
     for row, mine in zip(padded, triplets, strict=True):
@@ -156,12 +175,14 @@ def _batches(triplets: Sequence[TripletRows], table: PhraseTable, batch_size: in
     reach = torch.searchsorted(-lengths, (-positions).expand(*lengths.shape[:2], -1).contiguous())
     for step, sizes in enumerate(reach.amax(dim=0).tolist()):  # the only wait for the device in so many steps
         batch_sizes = tuple(size for size in sizes if size)
+        mine = phrases[:, step, : sizes[0]]
         yield Batch(
-            tokens=table(phrases[:, step, : sizes[0]], len(batch_sizes)),
+            phrases=mine,
+            tokens=table(mine, len(batch_sizes)),
             batch_sizes=batch_sizes,
             triplets=places[:, step],
             is_real=is_real[:, step],
-            sizes=tuple(min(max(len(mine) - step * batch_size, 0), batch_size) for mine in triplets),
+            sizes=tuple(min(max(len(rows) - step * batch_size, 0), batch_size) for rows in triplets),
         )
 
 

@@ -1,19 +1,24 @@
 """A block: S seeds of one encoder, their weights stacked along a leading seed dimension."""
 
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
 from rlm.errors import InputError
+from rlm.phrases import UNKNOWN
 from rlm.seeding import stream
 
+log = logging.getLogger(__name__)
 PerTriplet = Float[Tensor, "seed triplet dim"]
 
 
@@ -29,12 +34,16 @@ class Block:
     seeds
         The S seeds.
     weights
-        By parameter name, with a leading seed dimension.
+        By parameter name, with a leading seed dimension. Frozen parameters that all seeds have in common, as those of
+        a pre-trained backbone, are left in `encoder`, once.
+    is_looped
+        Whether `encoder` cannot be stacked by ``torch.func.vmap``, and runs seed by seed.
     """
 
     encoder: nn.Module
     seeds: tuple[int, ...]
     weights: dict[str, Float[Tensor, "seed *shape"]]
+    is_looped: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -56,7 +65,7 @@ class Block:
             Shares the encoder; its buffers move with it.
         """
         weights = {name: weight.to(device) for name, weight in self.weights.items()}
-        return Block(self.encoder.to(device), self.seeds, weights)
+        return dataclasses.replace(self, encoder=self.encoder.to(device), weights=weights)
 
     def rows(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> "Block":
         """
@@ -73,7 +82,7 @@ class Block:
             Copies of their weights.
         """
         weights = {name: weight[rows] for name, weight in self.weights.items()}
-        return Block(self.encoder, tuple(self.seeds[row] for row in rows), weights)
+        return dataclasses.replace(self, seeds=tuple(self.seeds[row] for row in rows), weights=weights)
 
     def embed(
         self, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]
@@ -95,7 +104,10 @@ class Block:
         def one_model(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
             return functional_call(self.encoder, weights, (tokens, batch_sizes))
 
-        return vmap(one_model)(self.weights, tokens)
+        if not self.is_looped:
+            return vmap(one_model)(self.weights, tokens)
+        models = [{name: weight[row] for name, weight in self.weights.items()} for row in range(len(self.seeds))]
+        return torch.stack(list(map(one_model, models, tokens)))
 
 
 def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> Block:
@@ -113,7 +125,8 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
     Returns
     -------
     Block
-        The same weights for a seed, whatever block it is in.
+        The same weights for a seed, whatever block it is in. An encoder that cannot be stacked runs seed by seed, which
+        the log says.
 
     Raises
     ------
@@ -127,10 +140,51 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
         for seed in seeds:
             torch.manual_seed(int(stream(seed, "init").integers(2**63)))
             encoders.append(make_encoder())
+        shared = _in_common(encoders[0], make_encoder)
     if any(isinstance(module, _DropoutNd) and module.p for module in encoders[0].modules()):
         raise InputError("expected an encoder without dropout, found dropout layers; leave them out or set p=0")
-    weights, _ = stack_module_state(encoders)
-    return Block(encoders[0], tuple(seeds), {name: weight.detach() for name, weight in weights.items()})
+    own = [{n: p.detach() for n, p in one.named_parameters() if n not in shared} for one in encoders]
+    weights = {name: torch.stack([mine[name] for mine in own]) for name in own[0]}
+    block = Block(encoders[0], tuple(seeds), weights)
+    reason = _why_not_stacked(block)
+    if reason:
+        _tell(type(encoders[0]).__name__, reason)
+    return dataclasses.replace(block, is_looped=bool(reason))
+
+
+@cache
+def _tell(encoder: str, reason: str) -> None:
+    log.info("the encoder %s runs seed by seed, which is slower: %s", encoder, reason)
+
+
+def _in_common(encoder: nn.Module, make_encoder: Callable[[], nn.Module]) -> set[str]:
+    """Frozen parameters that do not depend on the seed: one more encoder, of no seed's stream, has the same."""
+    frozen = {name: weight for name, weight in encoder.named_parameters() if not weight.requires_grad}
+    other = dict(make_encoder().named_parameters()) if frozen else {}
+    return {name for name, weight in frozen.items() if torch.equal(weight, other[name])}
+
+
+def _why_not_stacked(block: Block) -> str | None:
+    """What ``torch.func`` says against an encoder that runs by itself, forwards and backwards."""
+    try:
+        _try_out(block)
+    except Exception as error:  # an encoder is anybody's code
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    else:
+        return None
+    try:
+        _try_out(dataclasses.replace(block, is_looped=True))
+    except Exception:  # not for being stacked: let it fail where it is used
+        return None
+    return reason
+
+
+def _try_out(block: Block) -> None:
+    tokens = torch.full((len(block.seeds), 2, 2), UNKNOWN, dtype=torch.int32)
+    weights = {name: weight.clone().requires_grad_() for name, weight in block.weights.items()}
+    with torch.enable_grad():
+        embeddings = dataclasses.replace(block, weights=weights).embed(tokens, (2, 2))
+        torch.autograd.grad(embeddings.sum(), list(weights.values()), allow_unused=True)
 
 
 def of_triplets(

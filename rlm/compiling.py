@@ -78,7 +78,10 @@ def fit(batch: Batch, batch_sizes: tuple[int, ...]) -> Batch | None:
         return None
     missing = len(batch_sizes) - batch.tokens.shape[2], batch_sizes[0] - batch.tokens.shape[1]
     tokens = F.pad(batch.tokens, (0, missing[0], 0, missing[1]))
-    return dataclasses.replace(batch, tokens=tokens, batch_sizes=batch_sizes, triplets=batch.triplets.contiguous())
+    phrases = F.pad(batch.phrases, (0, missing[1]))
+    return dataclasses.replace(
+        batch, phrases=phrases, tokens=tokens, batch_sizes=batch_sizes, triplets=batch.triplets.contiguous()
+    )
 
 
 def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:

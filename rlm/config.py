@@ -6,7 +6,9 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlm.errors import InputError
+from rlm.mining import Mining
 from rlm.negatives import check_kinds
+from rlm.objective import Loss, make_objective
 from rlm.optimiser import Optimizer
 from rlm.reading import READ_AS_IT_IS, Mapped, Reading
 from rlm.sampler import Batching, Redraw
@@ -40,11 +42,45 @@ class StudyConfig(BaseModel):
         "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
         "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
     )
-    encoder: Literal["lstm", "mean"] = Field("lstm", description="Encoder of a phrase.")
+    encoder: Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"] = Field(
+        "lstm",
+        description="Encoder of a phrase: lstm (reads backwards), bilstm, lstm(lstm) (two layers), lstm(cnn) "
+        "(convolutions under LSTMs), dssm (letter trigrams) or mean (of word vectors).",
+    )
+    unseen_words: Literal["unknown", "kept"] | None = Field(
+        None,
+        description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
+        "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
+    )
+    word_vectors: str | None = Field(
+        None,
+        min_length=1,
+        description="File of word vectors to start from, instead of random ones: word2vec text or .bin, fastText .vec "
+        "or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
+    )
+    fixed_vectors: bool = Field(False, description="Leave the vectors of word_vectors as they are.")
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
-    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding.")
+    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
-    margin: float = Field(0.5, gt=0, le=100, description="Margin of the triplet loss, in squared distance.")
+    loss: Loss = Field(
+        "triplet",
+        description="What to minimise: triplet (hinge on squared distances), cosine_triplet (on cosines), facenet "
+        "(with negatives mined from the batch), lossless (logarithms), dssm (softmax over sampled negatives), "
+        "in_batch (softmax over all candidates of the batch), contrastive (pairs, told apart by a margin), "
+        "cosine_regression (pairs, against 1 and 0).",
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Margin of the loss; by default 0.5 for triplet and cosine_triplet, 0.2 for facenet, 1 for "
+        "contrastive.",
+    )
+    mining: Mining | None = Field(
+        None,
+        description="Negatives of facenet: all, semi_hard (the nearest that is farther away than the positive; the "
+        "default) or hard (the nearest).",
+    )
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of Adam.")
     batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
@@ -116,4 +152,16 @@ class StudyConfig(BaseModel):
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         if len(set(self.arms)) < len(self.arms):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+        if self.fixed_vectors and not self.word_vectors:
+            raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
+        if self.encoder == "dssm" and self.word_vectors:
+            raise InputError("expected no word_vectors for the encoder dssm, which reads letters; leave it out")
+        make_objective(self.loss, self.margin, self.mining)  # refuses settings that the loss does not have
         return self
+
+    @property
+    def keeps_unseen_words(self) -> bool:
+        """Whether words that training does not see stay what they are, see `unseen_words`."""
+        if self.unseen_words:
+            return self.unseen_words == "kept"
+        return self.encoder == "dssm" or self.word_vectors is not None

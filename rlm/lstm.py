@@ -22,7 +22,7 @@ class Recurrence(Function):
     makes the eager encoder as fast as a compiled one. Within a step the features come first and the rows last,
     ``[seed, 4 dim, row]``, so that each gate lies in one piece of memory.
 
-    ``Recurrence.apply(inputs, weight_ih, weight_hh, bias, is_word, batch_sizes)`` takes
+    ``Recurrence.apply(inputs, weight_ih, weight_hh, bias, is_word, batch_sizes, every_step)`` takes
 
     - inputs ``[seed, packed, word_dim]``: the word vectors of the first position of all rows, then of the second,
       as in ``torch.nn.utils.rnn.PackedSequence``;
@@ -31,9 +31,10 @@ class Recurrence(Function):
       of the bias;
     - is_word ``[seed, packed]``: False where a row has ended already, which keeps its state at zero;
     - batch_sizes: rows of each position, falling;
+    - every_step: whether to return the hidden states of all positions instead of the first;
 
-    and returns the hidden states ``[seed, row, dim]``, followed by what the backward pass needs. Under
-    ``torch.func.vmap`` the mapped dimension joins the seeds.
+    and returns the hidden states ``[seed, row, dim]``, or packed as the inputs are, followed by what the backward pass
+    needs. Under ``torch.func.vmap`` the mapped dimension joins the seeds.
 
     References
     ----------
@@ -49,6 +50,7 @@ class Recurrence(Function):
         bias: Float[Tensor, "seed gates"],
         is_word: Bool[Tensor, "seed packed"],
         batch_sizes: Sequence[int],
+        every_step: bool,
     ) -> tuple[Tensor, ...]:
         """See the class."""
         dim = weight_hh.shape[2]
@@ -75,12 +77,14 @@ class Recurrence(Function):
             hidden = o * squashed
             kept += [gates, state, squashed, hidden]
             rows_before = rows
+        if every_step:
+            hidden = torch.cat(kept[::-4], dim=2)
         return hidden.mT, *kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
         """Keep the activations of all steps."""
-        words, weight_ih, weight_hh, _, _, ctx.batch_sizes = inputs
+        words, weight_ih, weight_hh, _, _, ctx.batch_sizes, ctx.every_step = inputs
         _, *kept = output
         ctx.mark_non_differentiable(*kept)
         ctx.set_materialize_grads(False)
@@ -93,6 +97,9 @@ class Recurrence(Function):
         inputs, weight_ih, weight_hh, *kept = ctx.saved_tensors
         steps = [kept[start : start + 4] for start in range(0, len(kept), 4)][::-1]
         of_hidden = of_hidden.mT.contiguous()
+        of_steps = of_hidden.split(ctx.batch_sizes, 2) if ctx.every_step else None
+        if of_steps:
+            of_hidden = of_steps[0]
         of_inputs = []
         of_weight_ih, of_weight_hh = (
             torch.zeros_like(weight, dtype=of_hidden.dtype) for weight in (weight_ih, weight_hh)
@@ -132,8 +139,10 @@ class Recurrence(Function):
                 low = low[:, :, :rows]
                 _add_product(of_weight_hh, low, steps[position + 1][3].mT)
                 of_hidden = torch.bmm(weight_hh.mT, low).to(of_hidden.dtype)
+                if of_steps:
+                    of_hidden += of_steps[position + 1]
         gradients = torch.cat(of_inputs, dim=1), of_weight_ih.to(weight_ih.dtype), of_weight_hh.to(weight_hh.dtype)
-        return *gradients, of_bias, None, None
+        return *gradients, of_bias, None, None, None
 
     @staticmethod
     def vmap(
@@ -142,13 +151,13 @@ class Recurrence(Function):
         *arguments: Any,  # noqa: ANN401
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """The mapped dimension joins the seeds."""
-        *tensors, batch_sizes = arguments
+        *tensors, batch_sizes, every_step = arguments
         size = info.batch_size
         joined = [
             (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
-            for tensor, dim in zip(tensors, in_dims[:-1], strict=True)
+            for tensor, dim in zip(tensors, in_dims[:-2], strict=True)
         ]
-        outputs = Recurrence.apply(*joined, batch_sizes)
+        outputs = Recurrence.apply(*joined, batch_sizes, every_step)
         return tuple(output.unflatten(0, (size, -1)) for output in outputs), (0,) * len(outputs)
 
 

@@ -1,6 +1,7 @@
 """A trained encoder with the words that it knows: from texts to embeddings, to a folder and back."""
 
 import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,13 @@ import torch
 from jaxtyping import Float32
 from safetensors import SafetensorError
 
-from rlm.arms import encoder_of
 from rlm.block import Block
 from rlm.config import StudyConfig
 from rlm.embedding import embed_phrases, unify
+from rlm.encoder import new_encoder
 from rlm.errors import InputError
 from rlm.files import write_folder
+from rlm.objective import LOSSES
 from rlm.phrases import PAD, UNKNOWN, index_phrases
 from rlm.slicer import Slices
 
@@ -76,7 +78,7 @@ class Model:
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
-        mine = Block(copy.deepcopy(block.encoder), block.seeds, block.weights).rows([row])  # `to` moves the encoder
+        mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows([row])  # `to` moves the encoder
         return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
@@ -182,8 +184,10 @@ def load_model(folder: str | Path) -> Model:
         words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
         if not all(isinstance(token, int) and UNKNOWN < token < size for token in words.values()):
             raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
-        with torch.device("meta"):  # no memory and no random draws for weights that are replaced
-            encoder = encoder_of(config)(size)
+        with torch.random.fork_rng(devices=[]):  # its weights are replaced, so their draws move no stream
+            encoder = new_encoder(
+                config.encoder, _by_token(words, size), config.word_dim, config.dim, LOSSES[config.loss].output
+            )
         # Copied, to lie in memory as other tensors do: the last bits of a matrix product may depend on it.
         state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
         encoder.load_state_dict(state, assign=True)
@@ -224,6 +228,12 @@ def check_place(folder: str | Path, overwrite: bool) -> Path:
             raise InputError(f"expected a new folder, found {folder}; choose another, or say --overwrite")
         _describe(folder)
     return folder
+
+
+def _by_token(words: Mapping[str, int], size: int) -> list[str]:
+    """The words in the order of their tokens, with nothing in place of those that the model does not know."""
+    text_of = {token: word for word, token in words.items()}
+    return [text_of.get(token, "") for token in range(UNKNOWN + 1, size)]
 
 
 def _describe(folder: Path) -> dict[str, Any]:

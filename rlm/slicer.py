@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int, Int32
 
 from rlm.corpus import Corpus, Rows, relevance_components
 from rlm.errors import InputError
-from rlm.negatives import draw_negatives, is_contradicted, redraw_negatives
+from rlm.negatives import Relevance, draw_negatives, is_contradicted, redraw_negatives
 from rlm.phrases import PAD, UNKNOWN, Phrases
 from rlm.seeding import stream
 
@@ -42,6 +42,8 @@ class Slices:
         All phrases of the corpus.
     tokens
         The token table of `phrases`, with every word that training never sees replaced by the unknown word.
+    relevance
+        What is known to be relevant to what, of all splits.
     train, validation, test
         Columns anchor, positive, negative: phrase indices.
     summary
@@ -50,6 +52,7 @@ class Slices:
 
     phrases: Phrases
     tokens: Int32[np.ndarray, "row token"]
+    relevance: Relevance
     train: Int32[np.ndarray, "train_triplet 3"]
     validation: Int32[np.ndarray, "validation_triplet 3"]
     test: Int32[np.ndarray, "test_triplet 3"]
@@ -173,7 +176,7 @@ def slice_corpus(
     for row, split in zip(summary, triplets, strict=True):
         read = tokens[np.unique(split)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
-    return Slices(phrases, tokens, *triplets, summary=pd.DataFrame(summary))
+    return Slices(phrases, tokens, relevance, *triplets, summary=pd.DataFrame(summary))
 
 
 def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
@@ -198,7 +201,8 @@ def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
     splits = np.split(stream(seed, "split").permutation(np.concatenate(triplets)), ends)
     leaked = [float(np.isin(split, splits[0]).any(axis=1).mean()) for split in splits]
     summary = pd.DataFrame({"split": SPLITS, "triplets": list(map(len, splits)), "leaked": leaked})
-    return Slices(slices.phrases, _known_words(slices.phrases, splits[0]), *splits, summary=summary)
+    tokens = _known_words(slices.phrases, splits[0])
+    return Slices(slices.phrases, tokens, slices.relevance, *splits, summary=summary)
 
 
 def _known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int32[np.ndarray, "row token"]:

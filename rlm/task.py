@@ -1,5 +1,6 @@
 """One task of a study: train one block of seeds under one arm, from initialisation to test accuracy."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -191,6 +192,8 @@ def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list
     """
     names = ["fractions", "negatives", "negative_kinds"]
     settings = {name: getattr(config, name) for name in names}
-    if config.split == "fixed":
-        return [slice_corpus(corpus, config.split_seed, **settings)] * len(seeds)
-    return [slice_corpus(corpus, seed, **settings) for seed in seeds]
+    split_seeds = [config.split_seed] if config.split == "fixed" else seeds
+    slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
+    if config.keeps_unseen_words:
+        slices = [dataclasses.replace(one, tokens=corpus.phrases.tokens) for one in slices]
+    return slices * len(seeds) if config.split == "fixed" else slices

@@ -5,15 +5,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 from torch.func import grad_and_value
 from torch.nn import functional as F
 
 from rlm.batching import Batch, distinct
-from rlm.block import Block, of_triplets
+from rlm.block import Block
 from rlm.compiling import fit, static_batch_sizes, try_to_compile
-from rlm.loss import triplet_loss
+from rlm.mining import KnownRelevance
+from rlm.objective import Objective
 from rlm.optimiser import BlockAdam, Optimizer
 from rlm.phrases import PAD
 
@@ -28,8 +29,10 @@ class Trainer:
         Where to start from; not changed.
     learning_rate
         Of Adam.
-    margin
-        Of the triplet loss.
+    objective
+        What to minimise.
+    known
+        Relevance that an objective which compares must know.
     optimizer
         ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
         then sees a batch's own numbering of words, with 0 for padding as always.
@@ -40,9 +43,17 @@ class Trainer:
     """
 
     def __init__(
-        self, block: Block, learning_rate: float, margin: float, optimizer: Optimizer, precision: str, in_unison: bool
+        self,
+        block: Block,
+        learning_rate: float,
+        objective: Objective,
+        known: KnownRelevance,
+        optimizer: Optimizer,
+        precision: str,
+        in_unison: bool,
     ) -> None:
-        self.margin = margin
+        self.objective = objective
+        self.known = known
         self.lower = precision == "bf16"
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
         self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
@@ -115,7 +126,10 @@ class Trainer:
         present = [place for place, size in enumerate(batch.sizes) if size]
         fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
         step, batch, trimmed = (self.compiled, fitted, False) if fitted else (self._gradients, batch, True)
-        loss, gradients = step(batch.tokens, batch.batch_sizes, batch.triplets, batch.weights, present, trimmed)
+        relevant = self.known(batch) if self.objective.compares else None
+        loss, gradients = step(
+            batch.tokens, batch.batch_sizes, batch.triplets, batch.weights, relevant, present, trimmed
+        )
         self.adam.step(gradients, present)
         return loss.detach()
 
@@ -125,6 +139,7 @@ class Trainer:
         batch_sizes: tuple[int, ...],
         triplets: Int64[Tensor, "seed triplet 3"],
         shares: Float[Tensor, "seed triplet"],
+        relevant: Bool[Tensor, "seed phrase phrase"] | None,
         present: Sequence[int],
         trimmed: bool,
     ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
@@ -138,11 +153,11 @@ class Trainer:
                 leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
 
         def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            block = Block(self.frozen.encoder, self.frozen.seeds, self.frozen.weights | leaves)
+            block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
             with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
                 embeddings = block.embed(tokens, batch_sizes)
             embeddings = embeddings.to(next(iter(leaves.values())).dtype)
-            loss = (triplet_loss(*of_triplets(embeddings, triplets), self.margin) * shares).sum(dim=1)
+            loss = self.objective(embeddings, triplets, shares, relevant)
             return loss.sum(), loss
 
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.

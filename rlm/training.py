@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,13 @@ import pandas as pd
 import torch
 from tqdm.auto import trange
 
-from rlm.batching import PhraseTable, epoch_batches, one_batch
-from rlm.block import Block, of_triplets
+from rlm.batching import PhraseTable, cut, epoch_batches, one_batch
+from rlm.block import Block
 from rlm.compiling import is_worth_compiling
 from rlm.evaluation import embed, one_per_seed, split_batch, triplet_accuracy
-from rlm.loss import squared_distance, triplet_loss
+from rlm.loss import squared_distance
+from rlm.mining import KnownRelevance, Mining
+from rlm.objective import Loss, Objective, make_objective
 from rlm.optimiser import Optimizer
 from rlm.sampler import Batching, RandomTriplets, RealTriplets, Redraw, triplets_per_pair
 from rlm.slicer import Slices
@@ -32,7 +35,9 @@ def pretrain(
     epochs: int = 10,
     random_triplets: int | None = None,
     redraw: Redraw = "epoch",
-    margin: float = 0.5,
+    loss: Loss = "triplet",
+    margin: float | int | None = None,
+    mining: Mining | None = None,
     learning_rate: float = 1e-3,
     batch_size: int = 150,
     epoch_triplets: int | None = None,
@@ -63,8 +68,8 @@ def pretrain(
         Random triplets per epoch; by default as many as there are training triplets, at most `epoch_triplets`.
     redraw
         ``"epoch"`` or ``"once"``, see `RandomTriplets`.
-    margin
-        Of the triplet loss, in squared distance.
+    loss, margin, mining
+        What to minimise, see `make_objective`.
     learning_rate
         Of Adam (Kingma and Ba 2015), other settings as in ``torch.optim.Adam``.
     batch_size
@@ -91,6 +96,7 @@ def pretrain(
         10,000 of) the epoch's random triplets after the epoch, unseen_accuracy on as many that are never
         trained on, spread (mean squared distance of two phrases, in the unit of the margin).
     """
+    objective, known = make_objective(loss, margin, mining), KnownRelevance(device=block.device)
     mine = one_per_seed(block, slices)
     table = PhraseTable(mine, block.device)
     sources = []
@@ -98,13 +104,14 @@ def pretrain(
         size = random_triplets or len(RealTriplets(one.train, seed, epoch_triplets))
         per_pair = 1 if batching == "flat" else triplets_per_pair(one.train)
         sources.append(RandomTriplets(one.components, seed, size, redraw, per_pair, block.device))
-    trainer = Trainer(block, learning_rate, margin, optimizer, precision, _same_size(sources))
+    trainer = Trainer(block, learning_rate, objective, known, optimizer, precision, _same_size(sources))
     if _compiles(compile, sources, table, epochs):
         trainer.compile(epoch_batches(sources, table, 1, batch_size))
-    history = [_diagnose(block, sources, table, margin)]
+    diagnose = partial(_diagnose, sources=sources, table=table, objective=objective, known=known, batch_size=batch_size)
+    history = [diagnose(block, 0)]
     for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
         trainer.train(epoch_batches(sources, table, epoch, batch_size))
-        history.append(_diagnose(trainer.block, sources, table, margin, epoch))
+        history.append(diagnose(trainer.block, epoch))
     return trainer.block, pd.concat(history, ignore_index=True)
 
 
@@ -114,7 +121,9 @@ def finetune(
     *,
     max_epochs: int = 50,
     patience: int = 20,
-    margin: float = 0.5,
+    loss: Loss = "triplet",
+    margin: float | int | None = None,
+    mining: Mining | None = None,
     learning_rate: float = 1e-3,
     batch_size: int = 150,
     epoch_triplets: int | None = None,
@@ -137,7 +146,7 @@ def finetune(
         No seed trains longer.
     patience
         A seed stops after this many epochs without a new best validation triplet accuracy.
-    margin, learning_rate, batch_size, progress
+    loss, margin, mining, learning_rate, batch_size, progress
         As in `pretrain`.
     epoch_triplets
         An epoch ends after this many triplets, see `RealTriplets`.
@@ -158,12 +167,13 @@ def finetune(
         for epoch 0), validation_accuracy. A seed stops at the first loss that is not finite.
     """
     mine = list(one_per_seed(block, slices))
+    objective, known = make_objective(loss, margin, mining), KnownRelevance(mine[0].relevance, block.device)
     table = PhraseTable(mine, block.device)
     sources = [
         RealTriplets(one.train, seed, epoch_triplets, batching, block.device)
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
-    trainer = Trainer(block, learning_rate, margin, optimizer, precision, _same_size(sources))
+    trainer = Trainer(block, learning_rate, objective, known, optimizer, precision, _same_size(sources))
     if _compiles(compile, sources, table, min(max_epochs, 2 * patience)):
         trainer.compile(epoch_batches(sources, table, 1, batch_size))
     best = {name: weight.clone() for name, weight in block.weights.items()}
@@ -175,18 +185,21 @@ def finetune(
     history = []
     for epoch in trange(max_epochs + 1, desc="fine-tuning", unit="epoch", disable=not progress, leave=False):
         if epoch == 0:
-            loss = np.full(len(mine), np.nan)
+            mean_loss = np.full(len(mine), np.nan)
         else:
-            loss = trainer.train(epoch_batches(sources, table, epoch, batch_size))
-        accuracy = triplet_accuracy(embed(trainer.block, validation), validation)
-        history.append(_per_seed(trainer.block, epoch, loss=loss, validation_accuracy=accuracy)[is_running[rows]])
+            mean_loss = trainer.train(epoch_batches(sources, table, epoch, batch_size))
+        embeddings = embed(trainer.block, validation)
+        if epoch == 0:
+            objective.check(embeddings, validation.tokens)
+        accuracy = triplet_accuracy(embeddings, validation)
+        history.append(_per_seed(trainer.block, epoch, loss=mean_loss, validation_accuracy=accuracy)[is_running[rows]])
 
         is_better = is_running[rows] & (accuracy > best_accuracy[rows])
         improved = rows[is_better]
         best_accuracy[improved], best_epoch[improved] = accuracy[is_better], epoch
         for name, weight in trainer.block.weights.items():
             best[name][improved] = weight[is_better]
-        diverged = rows[is_running[rows] & ~np.isfinite(loss)] if epoch else rows[:0]
+        diverged = rows[is_running[rows] & ~np.isfinite(mean_loss)] if epoch else rows[:0]
         if len(diverged):
             log.warning(
                 "seed(s) %s diverged: the loss is not finite; lower learning_rate",
@@ -231,7 +244,13 @@ def _per_seed(block: Block, epoch: int, **columns: np.ndarray) -> pd.DataFrame:
 
 
 def _diagnose(
-    block: Block, sources: Sequence[RandomTriplets], table: PhraseTable, margin: float, epoch: int = 0
+    block: Block,
+    epoch: int,
+    sources: Sequence[RandomTriplets],
+    table: PhraseTable,
+    objective: Objective,
+    known: KnownRelevance,
+    batch_size: int,
 ) -> pd.DataFrame:
     """What pre-training has done so far; epoch 0 is judged by the triplets of epoch 1."""
     epoch_drawn = max(epoch, 1)
@@ -240,10 +259,19 @@ def _diagnose(
         torch.arange(0, len(source), -(-len(source) // DIAGNOSED_TRIPLETS), device=block.device) for source in sources
     ]
     paired = list(zip(sources, shown, strict=True))
-    seen = one_batch([source.draw(epoch_drawn, index) for source, index in paired], table)
+    triplets = [source.draw(epoch_drawn, index) for source, index in paired]
+    seen = one_batch(triplets, table)
     unseen = one_batch([source.draw(epoch_drawn, len(source) + index) for source, index in paired], table)
     embeddings = embed(block, seen)
-    loss = (triplet_loss(*of_triplets(embeddings, seen.triplets), margin) * seen.weights).sum(dim=1)
+    if epoch == 0:
+        objective.check(embeddings, seen.tokens)
+    if objective.compares:  # with phrases of its own batch, as in training
+        loss = torch.zeros(len(block.seeds), device=block.device)
+        for batch in cut(triplets, table, batch_size):
+            share = batch.is_real.sum(dim=1) / seen.is_real.sum(dim=1)
+            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, known(batch))
+    else:
+        loss = objective(embeddings, seen.triplets, seen.weights)
     phrases = seen.tokens.bool().any(dim=2, keepdim=True).float()
     mean = (embeddings * phrases).sum(dim=1, keepdim=True) / phrases.sum(dim=1, keepdim=True)
     variance = (squared_distance(embeddings, mean.expand_as(embeddings)) * phrases[..., 0]).sum(dim=1) / phrases.sum(

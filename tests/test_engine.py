@@ -20,7 +20,7 @@ from rlm.errors import InputError
 from rlm.sampler import RealTriplets
 from rlm.training import finetune, pretrain
 
-both = pytest.mark.parametrize("kind", ENCODERS)
+both = pytest.mark.parametrize("kind", ["lstm", "mean"])
 SETTINGS = {"max_epochs": 4, "batch_size": 15, "learning_rate": 1e-2, "progress": False}
 
 
@@ -126,7 +126,7 @@ class TestCompilation:
         )
         assert run.returncode == 0, run.stderr
         differences = {name: float(value) for name, value in map(str.split, run.stdout.splitlines())}
-        assert differences.keys() == {"mean", "lstm"}
+        assert differences.keys() == ENCODERS.keys()
         assert max(differences.values()) < 1e-4
 
     def test_what_cannot_be_compiled_is_trained_without_with_one_warning(self, slices, monkeypatch):
@@ -175,7 +175,7 @@ class TestDevices:
             rlm.run_study(rlm.StudyConfig(device="cuda"), 1, data=data)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    @pytest.mark.parametrize(("kind", "compile"), list(itertools.product(ENCODERS, [False, True])))
+    @pytest.mark.parametrize(("kind", "compile"), list(itertools.product(["lstm", "mean"], [False, True])))
     def test_a_gpu_trains_as_the_cpu_does(self, kind, compile, slices):
         block = new_block(slices, kind)
         settings = {"epochs": 2, "random_triplets": 60, "batch_size": 15, "progress": False}

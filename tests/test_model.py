@@ -1,5 +1,6 @@
 """Models: from a trained block to embeddings of raw texts, to a folder and back."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -15,12 +16,12 @@ from rlm.arms import train_arms
 from rlm.block import init_block
 from rlm.config import StudyConfig
 from rlm.corpus import index_corpus
-from rlm.encoder import ENCODERS
+from rlm.encoder import ENCODERS, encoder_maker
 from rlm.errors import InputError
 from rlm.model import Model, load_model
 from rlm.task import run_block, slices_of
 
-both = pytest.mark.parametrize("kind", ENCODERS)
+every = pytest.mark.parametrize("kind", ENCODERS)
 TEXTS = ["fill1 topic3 serial8", "topic0", "fill1 topic3 serial8", "Topic0!", "новое слово", "", "???", "fill0 fill1"]
 
 
@@ -33,8 +34,10 @@ def models(slices):
     """A model of each encoder, the second of three seeds."""
     found = {}
     for kind in ENCODERS:
-        block = init_block(lambda kind=kind: ENCODERS[kind](slices.vocabulary_size, 4, 6), (0, 1, 2))
-        found[kind] = Model.of(block, slices, config_of(kind), seed=1)
+        config = config_of(kind, loss="facenet" if kind == "bilstm" else "triplet")
+        read = dataclasses.replace(slices, tokens=slices.phrases.tokens) if config.keeps_unseen_words else slices
+        block = init_block(encoder_maker(config, slices.phrases), (0, 1, 2))
+        found[kind] = Model.of(block, read, config, seed=1)
     return found
 
 
@@ -45,7 +48,7 @@ def saved(models, tmp_path):
 
 
 class TestEncode:
-    @both
+    @pytest.mark.parametrize("kind", ["lstm", "mean"])
     def test_equals_the_encoder_on_what_it_was_trained_on(self, kind, models, slices, torch_twin):
         model = models[kind]
         found = model.encode(slices.phrases.texts)
@@ -55,11 +58,11 @@ class TestEncode:
         assert found.dtype == np.float32
         assert (slices.tokens == 1).any()
 
-    @both
+    @every
     def test_reads_as_training_did(self, kind, models):
         model = models[kind]
         found = model.encode(TEXTS)
-        assert found.shape == (8, 6)
+        assert found.shape == (8, 12 if kind == "bilstm" else 6)
         assert (found[0] == found[2]).all()
         assert (found[1] == found[3]).all()
         assert (found[5] == found[6]).all()
@@ -67,15 +70,15 @@ class TestEncode:
         for row, text in enumerate(TEXTS):
             np.testing.assert_allclose(model.encode([text])[0], found[row], atol=1e-6)
 
-    @both
+    @every
     def test_long_texts_are_cut(self, kind, models):
         long = " ".join(f"fill{i % 3}" for i in range(40))
         cut = " ".join(long.split()[:32])
         np.testing.assert_array_equal(*models[kind].encode([long, cut]))
 
-    @both
+    @every
     def test_any_number_of_texts(self, kind, models):
-        assert models[kind].encode([]).shape == (0, 6)
+        assert models[kind].encode([]).shape == (0, 12 if kind == "bilstm" else 6)
         many = [f"fill{i} topic{j} fill{k}" for i in range(5) for j in range(6) for k in range(100)]
         some = [0, 77, 2500, 2999]
         np.testing.assert_allclose(
@@ -97,7 +100,7 @@ class TestEncode:
 
 
 class TestSaveAndLoad:
-    @both
+    @every
     def test_embeddings_are_the_same_bit_for_bit(self, kind, models, tmp_path):
         models[kind].save(tmp_path / "model")
         state = torch.random.get_rng_state()

@@ -267,7 +267,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "text"),
         [
-            ({"encoder": "gru"}, "Input should be 'lstm' or 'mean'"),
+            ({"encoder": "gru"}, "Input should be 'lstm', 'bilstm'"),
             ({"arms": ("scratch", "lucky")}, "Input should be 'scratch', 'pretrained', 'pretrained_once', 'resc"),
             ({"arms": ()}, "at least 1 item"),
             ({"arms": ("scratch", "scratch")}, "expected every arm once, found scratch, scratch"),

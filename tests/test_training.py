@@ -20,7 +20,7 @@ from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import SPLITS, slice_corpus
 from rlm.training import finetune, pretrain
 
-both = pytest.mark.parametrize("kind", ENCODERS)
+both = pytest.mark.parametrize("kind", ["lstm", "mean"])
 
 
 def new_block(slices, kind="mean", seeds=(0, 1, 2), dtype=torch.float32, word_dim=4, dim=5):
