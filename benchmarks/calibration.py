@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from rlm.estimates import mean_with_interval
 from rlm.files import write_whole
 from rlm.provenance import commit, versions
 from rlm.sequence import confidence_sequence
-from rlm.stats import compare, summarise
+from rlm.stats import compare
 
 PAIRS = (10, 20, 40)
 EFFECTS = (0.0, 0.01, 0.02, 0.05)
@@ -56,14 +57,15 @@ def fixed_cell(name: str, treated: Draw, control: Draw, pairs: int, effect: floa
     for _ in range(studies):
         results = study(control(rng, pairs), treated(rng, pairs) - mean + base + effect)
         verdict = compare(results)
-        interval = summarise(results).loc["scratch"]
         counted["helps"] += verdict.decision == "helps"
         counted["hurts"] += verdict.decision == "hurts"
         counted["difference"] += not verdict.difference.excludes(effect)
-        counted["mean"] += interval["low"] <= base <= interval["high"]
+        if not effect:  # the same arm whatever the other's effect
+            counted["mean"] += not mean_with_interval(results["test_accuracy"][:pairs].to_numpy()).excludes(base)
         counted["ratio"] += not verdict.variance_ratio.excludes(variance / base_variance)
         counted["improvement"] += not verdict.improvement.excludes(float(more.mean()))
-    return {"shape": name, "pairs": pairs, "effect": effect} | {key: n / studies for key, n in counted.items()}
+    shares = {key: count / studies for key, count in counted.items()}
+    return {"shape": name, "pairs": pairs, "effect": effect} | shares | ({"mean": np.nan} if effect else {})
 
 
 def watched_cell(name: str, treated: Draw, control: Draw, studies: int) -> dict:

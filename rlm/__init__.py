@@ -9,6 +9,7 @@ from rlm.datasets import load, load_chatterbot, load_pqa, make_triplets
 from rlm.encoder import ENCODERS, DSSMEncoder, MeanEncoder, new_encoder
 from rlm.estimates import Estimate
 from rlm.evaluation import evaluate, roc
+from rlm.explain import explain_controls
 from rlm.head_training import head_accuracy, train_head
 from rlm.heads import HEADS
 from rlm.histories import best_so_far, explain_pretraining
@@ -16,13 +17,14 @@ from rlm.loss import squared_distance, triplet_loss
 from rlm.model import Model, load_model
 from rlm.objective import LOSSES, Objective, make_objective
 from rlm.output import WithOutput
-from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
+from rlm.plots import plot_effects, plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
 from rlm.reading import Reading, read
 from rlm.recurrent import BiLSTMEncoder, ConvolutionalLSTMEncoder, LSTMEncoder, StackedLSTMEncoder
 from rlm.retrieval import retrieve
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.sequence import confidence_sequence
 from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
+from rlm.spread import Spread, decompose_spread
 from rlm.stats import Verdict, compare, compare_all, summarise
 from rlm.store import list_studies, read_study
 from rlm.study import iter_study, run_study
@@ -52,6 +54,7 @@ __all__ = [
     "Reading",
     "RealTriplets",
     "Slices",
+    "Spread",
     "StackedLSTMEncoder",
     "StudyConfig",
     "Trained",
@@ -62,7 +65,9 @@ __all__ = [
     "compare",
     "compare_all",
     "confidence_sequence",
+    "decompose_spread",
     "evaluate",
+    "explain_controls",
     "explain_pretraining",
     "finetune",
     "head_accuracy",
@@ -79,6 +84,7 @@ __all__ = [
     "make_synthetic",
     "make_triplets",
     "new_encoder",
+    "plot_effects",
     "plot_learning_curves",
     "plot_pretraining",
     "plot_roc",

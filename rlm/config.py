@@ -134,6 +134,12 @@ class StudyConfig(BaseModel):
     fractions: tuple[float, float, float] = Field(
         FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
     )
+    train_fraction: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="How much of the training pairs to use, pre-training included; the test stays the same.",
+    )
     split: Literal["fixed", "per_seed"] = Field(
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
     )

@@ -8,7 +8,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 POWER = 0.8
-RESAMPLES = 9_999
+RESAMPLES = 4_999
 # With fewer values resampling repeats too few different samples, and two-humped accuracies defeat every test.
 FEWEST_PAIRS = 10
 
@@ -96,7 +96,7 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
     """
     Sign-flip permutation test of a zero mean, two-sided.
 
-    Exact for differences of arms that do not differ; complete up to 13 differences, else 9,999 random flips.
+    Exact for differences of arms that do not differ; complete up to 13 differences, else 4,999 random flips.
 
     Parameters
     ----------

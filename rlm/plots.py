@@ -71,6 +71,36 @@ def plot_seeds(
     return ax
 
 
+def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """
+    Mean paired differences against something that was varied.
+
+    Parameters
+    ----------
+    effects
+        Columns value, low, high, in accuracy (1.0 is 100 points); the index, numbers above 0, is what was varied.
+    ax
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        A point with its 95 % interval for each row, on a logarithmic axis.
+    """
+    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    points = 100 * effects
+    errors = [points["value"] - points["low"], points["high"] - points["value"]]
+    ax.errorbar(points.index, points["value"], yerr=errors, fmt="D-", color=PALETTE[0], capsize=4, linewidth=1)
+    ax.axhline(0, **CHANCE)
+    ax.set_xscale("log")
+    ax.set_xticks(list(points.index), [f"{place:g}" for place in points.index])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(
+        xlabel=effects.index.name, ylabel="mean difference in points", title="pretrained minus scratch, 95 % intervals"
+    )
+    return ax
+
+
 def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", ax: Axes | None = None) -> Axes:
     """
     Learning curves of fine-tuning, one colour per arm; bands where there are several seeds.

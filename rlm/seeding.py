@@ -6,7 +6,17 @@ import numpy as np
 
 from rlm.errors import InputError
 
-STREAMS = ("split", "negatives", "init", "order", "random_triplets", "random_order", "audit", "shuffle")
+STREAMS = (
+    "split",
+    "negatives",
+    "init",
+    "order",
+    "random_triplets",
+    "random_order",
+    "audit",
+    "shuffle",
+    "train_fraction",
+)
 
 
 def stream(seed: int, name: str, *keys: int) -> np.random.Generator:

@@ -1,7 +1,7 @@
 """The slicer: text in, index triplets out, split so that no phrase is in two splits."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,6 +88,7 @@ def slice_corpus(
     fractions: tuple[float, float, float] = FRACTIONS,
     negatives: int = 5,
     negative_kinds: Mapping[str, float | int] | None = None,
+    train_fraction: float | int = 1,
 ) -> Slices:
     """
     Split a corpus by connected component of its relevance graph and give every pair its negatives.
@@ -112,6 +113,9 @@ def slice_corpus(
         Shares of random, similar and manual negatives, see `rlm.negatives.draw_negatives`; by default all manual where
         the corpus has irrelevant pairs, and all random elsewhere. Where there is none of a kind, it is drawn at random
         instead, and counted in the summary.
+    train_fraction
+        How much of the training pairs to keep, above 0, at most 1; fewer are always among more. Validation and test
+        stay as they are, but for the words that training no longer sees.
 
     Returns
     -------
@@ -125,6 +129,8 @@ def slice_corpus(
         relevant to every candidate of its split, or if manual negatives are wanted of a corpus without irrelevant
         pairs.
     """
+    if not 0 < train_fraction <= 1:
+        raise InputError(f"expected a train_fraction above 0 and at most 1, found {train_fraction}; 1 keeps all pairs")
     if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
         raise InputError(
             f"expected three positive fractions (train, validation, test) with the sum 1, found {fractions}"
@@ -159,6 +165,10 @@ def slice_corpus(
                 split, redrawn = redraw_negatives(rows[mine], foreign, rng, phrases.texts), int(foreign.sum())
         except InputError as error:
             raise InputError(f"{name} split: {error}") from error
+        if name == "train" and train_fraction < 1:
+            kept = _nested_choice(rows[mine, :2], train_fraction, stream(seed, "train_fraction"))
+            mine[mine] = kept(rows[mine, :2])
+            split = split[kept(split[:, :2])]
         triplets.append(split)
         summary.append(
             {
@@ -177,6 +187,20 @@ def slice_corpus(
         read = tokens[np.unique(split)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
     return Slices(phrases, tokens, relevance, *triplets, summary=pd.DataFrame(summary))
+
+
+def _nested_choice(
+    pairs: Int[np.ndarray, "pair 2"], share: float, rng: np.random.Generator
+) -> Callable[[Int[np.ndarray, "row 2"]], Bool[np.ndarray, " row"]]:
+    """What tells rows of some of the pairs from others, whichever phrase of a pair comes first."""
+
+    def key(rows: Int[np.ndarray, "row 2"]) -> Int[np.ndarray, " row"]:
+        low, high = np.sort(rows.astype(np.int64), axis=1).T
+        return (low << 32) + high
+
+    different = np.unique(key(pairs))
+    chosen = rng.permutation(different)[: max(1, round(share * len(different)))]
+    return lambda rows: np.isin(key(rows), chosen)
 
 
 def slice_at_random(slices: Slices, seed: int = 0) -> Slices:

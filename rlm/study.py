@@ -197,7 +197,7 @@ def _tasks(
     # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: the
     # blocks of a study that goes on are those it would have had.
     for block in np.array_split(seeds, -(-len(seeds) // largest)):
-        for arms in starts.values():
+        for arms in sorted(starts.values(), key=len, reverse=True):  # what takes longest first, so that no core waits
             wanted: dict[tuple[int, ...], list[Arm]] = {}
             for arm in arms:
                 wanted.setdefault(tuple(int(seed) for seed in block if (arm, seed) not in done), []).append(arm)

@@ -190,7 +190,7 @@ def slices_of(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list
     list of Slices
         One per seed; of a fixed split all the same.
     """
-    names = ["fractions", "negatives", "negative_kinds"]
+    names = ["fractions", "negatives", "negative_kinds", "train_fraction"]
     settings = {name: getattr(config, name) for name in names}
     split_seeds = [config.split_seed] if config.split == "fixed" else seeds
     slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from rlm.corpus import COLUMNS, index_corpus, relevance_components
+from rlm.errors import InputError
 from rlm.negatives import draw_negatives
 from rlm.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.slicer import SPLITS, slice_corpus
@@ -349,3 +350,28 @@ def test_200_000_triplets_are_sliced_in_seconds():
     slices = slice_corpus(index_corpus(data), negatives=5)
     assert time.process_time() - start < 10
     assert slices.summary.triplets.sum() == 200_000
+
+
+class TestTrainFraction:
+    def test_less_training_leaves_the_test_alone(self, corpus):
+        whole, half, tenth = (slice_corpus(corpus, negatives=3, train_fraction=share) for share in (1, 0.5, 0.1))
+        for fewer in (half, tenth):
+            np.testing.assert_array_equal(fewer.test, whole.test)
+            np.testing.assert_array_equal(fewer.validation, whole.validation)
+        pairs = [{frozenset(pair) for pair in one.train[:, :2].tolist()} for one in (whole, half, tenth)]
+        assert pairs[2] < pairs[1] < pairs[0]
+        assert len(pairs[1]) == round(len(pairs[0]) / 2)
+        assert len(half.train) == 3 * len(pairs[1])
+        train = half.summary.set_index("split").loc["train"]
+        assert (train["pairs"], train["triplets"]) == (len(pairs[1]), len(half.train))
+
+    def test_words_that_training_no_longer_sees_are_unknown(self, corpus):
+        tenth = slice_corpus(corpus, negatives=1, train_fraction=0.1)
+        seen = np.unique(tenth.phrases.tokens[np.unique(tenth.train)])
+        assert set(np.unique(tenth.tokens[np.unique(tenth.test)])) <= {0, 1, *seen}
+        assert tenth.summary.set_index("split")["unknown_words"]["test"] > 0
+
+    @pytest.mark.parametrize("share", [0, -0.5, 1.01])
+    def test_other_shares_are_refused(self, corpus, share):
+        with pytest.raises(InputError, match="train_fraction above 0 and at most 1, found"):
+            slice_corpus(corpus, train_fraction=share)

@@ -1,0 +1,119 @@
+"""Where the spread of accuracies comes from: the seed, the split, or the finite test set."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from rlm.errors import InputError
+from rlm.estimates import CONFIDENCE, RESAMPLES, Estimate
+
+FEWEST_SPLITS = 3
+
+
+class Spread(NamedTuple):
+    """
+    Variances of the test accuracy of single runs, in squared accuracy.
+
+    Attributes
+    ----------
+    seed
+        Over seeds, that is initial weights and order, of one split.
+    split
+        Over splits, by which anchors are held out, beyond the test set.
+    test_set
+        Over test sets of the same size, by which unrelated groups happen to be in them.
+    """
+
+    seed: Estimate
+    split: Estimate
+    test_set: Estimate
+
+    def table(self) -> pd.DataFrame:
+        """
+        The parts.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per part: its standard deviation (sd, low, high: 95 % interval) and its share of the variance.
+        """
+        total = sum(part.value for part in self)
+        rows = {name.replace("_", " "): (*np.sqrt(part), part.value / total) for name, part in self._asdict().items()}
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["sd", "low", "high", "share"]).rename_axis("part")
+
+    @property
+    def text(self) -> str:
+        """Says which part is the largest."""
+        table = self.table()
+        largest = table["share"].idxmax()
+        parts = ", ".join(
+            f"{row.Index} {100 * row.sd:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" for row in table.itertuples()
+        )
+        what = {
+            "seed": "the seed: the same data, another initialisation and order",
+            "split": "the split: which anchors are held out",
+            "test set": "the finite test set: with other groups of the same kind in it, the same encoder would do "
+            "better or worse by as much",
+        }
+        much = "Most" if table["share"].max() > 0.5 else "The largest part"
+        return f"Standard deviations in points: {parts}. {much} of what looks like instability is {what[largest]}."
+
+
+def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
+    """
+    Split the spread of single runs into seed, split and test set.
+
+    Parameters
+    ----------
+    groups
+        Of one arm, run with the same number of seeds on several splits: the columns of `rlm.BlockResult.groups` and
+        split_seed.
+    seed
+        Of the resampling.
+
+    Returns
+    -------
+    Spread
+        With intervals by a bootstrap over splits.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three splits, or a split with fewer than two seeds, or not all with the same number.
+
+    Notes
+    -----
+    A one-way random-effects analysis: the variance between the means of splits holds a share of that between seeds,
+    and that of the finite test set, which is a bootstrap over the unrelated groups of each test split. Triplets of one
+    group are not independent, so groups are resampled, not triplets.
+    """
+    seeds = groups.groupby("split_seed")["seed"].nunique()
+    if len(seeds) < FEWEST_SPLITS or seeds.min() < 2 or seeds.nunique() > 1:
+        raise InputError(
+            f"expected at least {FEWEST_SPLITS} splits with the same number of seeds, 2 or more, found "
+            f"{', '.join(map(str, seeds)) or 'none'} seeds; run the study once for each of several values of split_seed"
+        )
+    rng = np.random.default_rng(seed)
+    parts = []
+    for _, split in groups.groupby("split_seed"):
+        triplets = split.pivot(index="seed", columns="component", values="triplets").to_numpy(float)
+        right = triplets * split.pivot(index="seed", columns="component", values="test_accuracy").to_numpy()
+        accuracy = right.sum(axis=1) / triplets.sum(axis=1)
+        draws = rng.multinomial(triplets.shape[1], np.full(triplets.shape[1], 1 / triplets.shape[1]), size=RESAMPLES)
+        resampled = (draws @ right.mean(axis=0)) / (draws @ triplets.mean(axis=0))
+        parts.append((accuracy.mean(), accuracy.var(ddof=1), resampled.var()))
+
+    def variances(means: np.ndarray, within: np.ndarray, finite: np.ndarray, axis: int = -1) -> np.ndarray:
+        own, test_set = within.mean(axis=axis), finite.mean(axis=axis)
+        between = means.var(axis=axis, ddof=1) - own / seeds.iloc[0]
+        return np.stack([own, np.maximum(between - test_set, 0), test_set])
+
+    columns = tuple(np.array(parts).T)
+    found = variances(*columns)
+    interval = stats.bootstrap(
+        columns, variances, paired=True, method="percentile", confidence_level=CONFIDENCE, n_resamples=RESAMPLES,
+        vectorized=True, rng=rng,
+    ).confidence_interval  # fmt: skip
+    return Spread(*(Estimate(*map(float, part)) for part in zip(found, interval.low, interval.high, strict=True)))
