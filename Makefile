@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench lab lint clean
+.PHONY: help setup report test bench calibrate lab lint clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv and install everything, once
 
@@ -33,6 +33,12 @@ bench: $(READY) ## Time training beside its peers, write docs/performance.md (an
 	$(BIN)/python -m benchmarks.reading --out docs/benchmarks/reading.json
 	$(BIN)/python -m benchmarks.search --out docs/benchmarks/search.json
 	$(BIN)/python -m benchmarks.performance docs/benchmarks
+
+calibrate: $(READY) ## Measure how often the verdict is wrong, write docs/calibration.md (an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.pools
+	$(BIN)/python -m benchmarks.calibration
+	$(BIN)/python -m benchmarks.calibration_page
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -249,11 +249,7 @@ def compare_all(
         difference = mean_with_interval(found, -1.0, 1.0)
         anytime = sequences[arm].last
         judged, judged_p = (anytime, anytime_p[arm]) if watched else (difference, p[arm])
-        decision: Decision = "no evidence either way"
-        if len(found) < FEWEST_PAIRS:
-            decision = "too few seeds"
-        elif judged.excludes(0.0) and judged_p < 1 - CONFIDENCE:
-            decision = "helps" if difference.value > 0 else "hurts"
+        decision = decide(judged, judged_p, len(found))
         improvement = proportion(int((found > 0).sum()), int((found != 0).sum()))
         variance_ratio, variance_p = _compare_variances(treated, control)
         theirs = {name: failed[name] for name in (baseline, arm) if name in failed}
@@ -286,6 +282,31 @@ def compare_all(
             sd=float(found.std(ddof=1)) if len(found) > 1 else np.nan,
         )
     return verdicts
+
+
+def decide(difference: Estimate, p: float, pairs: int) -> Decision:
+    """
+    What a difference supports: something only where its interval excludes 0 and the test agrees.
+
+    Parameters
+    ----------
+    difference
+        With its interval.
+    p
+        Of the test of no difference.
+    pairs
+        How many it rests on.
+
+    Returns
+    -------
+    str
+        The decision of a `Verdict`.
+    """
+    if pairs < FEWEST_PAIRS:
+        return "too few seeds"
+    if difference.excludes(0.0) and p < 1 - CONFIDENCE:
+        return "helps" if difference.value > 0 else "hurts"
+    return "no evidence either way"
 
 
 def noise_of_chance(groups: pd.Series) -> pd.Series:

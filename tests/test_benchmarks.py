@@ -3,9 +3,11 @@
 from itertools import islice
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
-from benchmarks import contestants, growth, reading
+from benchmarks import calibration, contestants, growth, reading
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -55,3 +57,19 @@ def test_the_hand_encoder_is_the_same_model(torch_twin):
     found = model(tokens[some], lengths[some]).detach().numpy()
     expected = twin(contestants.torch.from_numpy(slices.tokens)[some]).detach().numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_calibration_finds_false_verdicts_as_rare_as_they_are():
+    """A small version: shapes of the real runs that the project keeps."""
+    pools = pd.read_csv("docs/benchmarks/pools.csv")
+    shapes = [calibration.smoothed(runs["test_accuracy"].to_numpy()) for _, runs in pools.groupby("pool")]
+    for draw in shapes:
+        found = calibration.fixed_cell("shape", draw, draw, 10, 0.0, 150)
+        assert found["helps"] + found["hurts"] <= stats.binom.ppf(0.999, 150, 0.05) / 150
+        assert found["difference"] >= stats.binom.ppf(0.001, 150, 0.93) / 150
+    planted = calibration.fixed_cell("shape", shapes[0], shapes[0], 20, 0.2, 20)
+    assert planted["helps"] == 1
+    watched = calibration.watched_cell("shape", *shapes, 40)
+    assert watched["ever_excluded"] <= stats.binom.ppf(0.999, 40, 0.05) / 40
+    dealt = calibration.aa_studies(pools["test_accuracy"].to_numpy(), 10, 5)
+    assert 0 <= dealt["low"] <= dealt["false"] / 5 <= dealt["high"]
