@@ -267,7 +267,8 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
         finished = _finished(connection, number)
     if finished.results.empty:
         raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
-    arms = tuple(dict.fromkeys(finished.results["arm"]))
+    arms = tuple(dict.fromkeys([*json.loads(plans[-1][0]), *finished.results["arm"]]))
+    arms = tuple(arm for arm in arms if arm in set(finished.results["arm"]))
     config = StudyConfig.model_validate_json(written).model_copy(update={"arms": arms})
     wanted = {(arm, seed) for arm in json.loads(plans[-1][0]) for seed in json.loads(plans[-1][1])}
     has_all = wanted <= set(finished.results[["arm", "seed"]].itertuples(index=False, name=None))
