@@ -17,7 +17,7 @@ from rlm.loss import squared_distance, triplet_loss
 from rlm.model import Model, load_model
 from rlm.objective import LOSSES, Objective, make_objective
 from rlm.output import WithOutput
-from rlm.plots import plot_effects, plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
+from rlm.plots import plot_effects, plot_learning_curves, plot_pretraining, plot_roc, plot_seeds, plot_systems
 from rlm.reading import Reading, read
 from rlm.recurrent import BiLSTMEncoder, ConvolutionalLSTMEncoder, LSTMEncoder, StackedLSTMEncoder
 from rlm.retrieval import retrieve
@@ -25,10 +25,12 @@ from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.sequence import confidence_sequence
 from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
 from rlm.spread import Spread, decompose_spread
+from rlm.standings import compare_systems, explain_systems, summarise_systems, tabulate_systems
 from rlm.stats import Verdict, compare, compare_all, summarise
 from rlm.store import list_studies, read_study
 from rlm.study import iter_study, run_study
 from rlm.synthetic import make_synthetic
+from rlm.systems import run_systems
 from rlm.task import BlockResult, join
 from rlm.training import finetune, pretrain
 from rlm.verification import verify
@@ -64,11 +66,13 @@ __all__ = [
     "best_so_far",
     "compare",
     "compare_all",
+    "compare_systems",
     "confidence_sequence",
     "decompose_spread",
     "evaluate",
     "explain_controls",
     "explain_pretraining",
+    "explain_systems",
     "finetune",
     "head_accuracy",
     "index_corpus",
@@ -89,16 +93,20 @@ __all__ = [
     "plot_pretraining",
     "plot_roc",
     "plot_seeds",
+    "plot_systems",
     "pretrain",
     "read",
     "read_study",
     "retrieve",
     "roc",
     "run_study",
+    "run_systems",
     "slice_at_random",
     "slice_corpus",
     "squared_distance",
     "summarise",
+    "summarise_systems",
+    "tabulate_systems",
     "train_arms",
     "train_head",
     "triplet_loss",

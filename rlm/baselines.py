@@ -2,15 +2,19 @@
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Int32
+import torch
+from jaxtyping import Float, Float64, Int, Int32
 from scipy.stats import bootstrap
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from rlm.corpus import Corpus
 from rlm.errors import InputError
 from rlm.negatives import Triplets, draw_negatives
 from rlm.phrases import tokenise
+from rlm.retrieval import ranks_by, scores_of, search_of
 from rlm.seeding import stream
 from rlm.similarity import jaccard, trigrams
 from rlm.slicer import Slices
@@ -106,6 +110,46 @@ def _by_candidate(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet
     model = LogisticRegression(max_iter=200).fit(vectors[candidates.T.ravel()], np.repeat([1, 0], len(train)))
     positive, negative = model.decision_function(vectors)[held_out].T
     return positive - negative
+
+
+def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
+    """
+    What the overlap of character trigrams (Jaccard) reaches on the test split, without any training.
+
+    Parameters
+    ----------
+    corpus
+        What was sliced.
+    slices
+        Its test split is looked at.
+
+    Returns
+    -------
+    dict
+        test_accuracy (of the triplets), roc_auc (of the different pairs of anchor and candidate) and top_1, as
+        `rlm.evaluate` and `rlm.retrieve` have them.
+    """
+    used, place = np.unique(slices.test, return_inverse=True)
+    grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
+    place = place.reshape(slices.test.shape)
+    anchor, positive, negative = place.T
+    pairs, first = np.unique(np.concatenate([place[:, :2], place[:, ::2]]), axis=0, return_index=True)
+    search = search_of(slices, corpus, "test")
+    queries, candidates = (grams[np.searchsorted(used, side)] for side in search[:2])
+    sizes = candidates.sum(axis=1)
+
+    def likeness(rows: slice) -> Float64[Tensor, "query candidate"]:
+        some = queries[rows]
+        common = (some @ candidates.T).toarray()
+        return torch.from_numpy(common / (some.sum(axis=1)[:, None] + sizes - common)).double()
+
+    return {
+        "test_accuracy": is_right(
+            jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
+        ).mean(),
+        "roc_auc": roc_auc_score(first < len(slices.test), jaccard(grams[pairs[:, 0]], grams[pairs[:, 1]])),
+        "top_1": scores_of(ranks_by(likeness, search))["top_1"],
+    }
 
 
 def some_of(triplets: Triplets, rng: np.random.Generator) -> Triplets:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlm.bags import SumOfRows
 from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.objective import LOSSES
@@ -124,9 +125,12 @@ class DSSMEncoder(nn.Module):
         torch.Tensor
             One embedding per phrase.
         """
-        table = F.pad(self.hashed, (0, 0, 1, 0))  # zeros for no trigram
-        vectors = F.embedding(self.trigrams[pack(tokens, batch_sizes).long()], table).sum(dim=1)
-        hashed = torch.tanh(_totals(vectors, batch_sizes) + self.bias)
+        rows = self.trigrams[tokens.long()].flatten(1)
+        if torch.compiler.is_compiling():  # how many trigrams there are would be another shape in every batch
+            total = F.embedding(rows, F.pad(self.hashed, (0, 0, 1, 0))).sum(dim=1)
+        else:
+            total = SumOfRows.apply(self.hashed[None], rows[None])[0][0]
+        hashed = torch.tanh(total + self.bias)
         return torch.tanh(self.output(torch.tanh(self.hidden(hashed))))
 
 

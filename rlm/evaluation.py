@@ -130,17 +130,12 @@ def evaluate(
     Returns
     -------
     pandas.DataFrame
-        Columns seed, triplet_accuracy and roc_auc (of the pairs, see `roc`), both in [0, 1].
+        Columns seed, triplet_accuracy and roc_auc (of the pairs, see `roc`), both in [0, 1], missing where embeddings
+        are not finite.
     """
     batch, embeddings = embedded_split(block, slices, split, similarity)
-    pairs = scored_pairs(embeddings, batch)
-    return pd.DataFrame(
-        {
-            "seed": block.seeds,
-            "triplet_accuracy": triplet_accuracy(embeddings, batch),
-            "roc_auc": [roc_auc_score(mine.is_relevant, mine.score) for mine in pairs],
-        }
-    )
+    found = {"triplet_accuracy": triplet_accuracy(embeddings, batch), "roc_auc": roc_aucs(embeddings, batch)}
+    return pd.DataFrame({"seed": block.seeds} | found)
 
 
 def roc(
@@ -243,6 +238,26 @@ def embedded_split(
     batch = split_batch(block, slices, split)
     embeddings = embed(block, batch)
     return batch, F.normalize(embeddings, dim=2) if similarity == "cosine" else embeddings
+
+
+def roc_aucs(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> list[float]:
+    """
+    ROC AUC of every seed.
+
+    Parameters
+    ----------
+    embeddings, batch
+        As in `triplet_accuracy`.
+
+    Returns
+    -------
+    list of float
+        In [0, 1]; NaN where embeddings are not finite.
+    """
+    return [
+        float(roc_auc_score(mine.is_relevant, mine.score)) if np.isfinite(mine.score).all() else np.nan
+        for mine in scored_pairs(embeddings, batch)
+    ]
 
 
 def scored_pairs(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> list[ScoredPairs]:

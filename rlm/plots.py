@@ -209,3 +209,61 @@ def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
     ax.legend(title="", loc="lower right")
     return ax
+
+
+def plot_systems(summary: pd.DataFrame) -> Sequence[Axes]:
+    """
+    Every system under every arm beside the untrained baseline: accuracy, ROC AUC, top-1 and time.
+
+    Parameters
+    ----------
+    summary
+        As of `rlm.summarise_systems`.
+
+    Returns
+    -------
+    sequence of matplotlib.axes.Axes
+        A row of four for each dataset; systems from above in the order of the summary, means with intervals, arms apart
+        in colour and marker, and the baseline as a line.
+    """
+    is_untrained = summary["arm"] == "untrained"
+    named = summary.assign(system=summary["encoder"] + " + " + summary["loss"])
+    by_dataset = {name: rows["system"].unique() for name, rows in named[~is_untrained].groupby("dataset", sort=False)}
+    arms = list(named.loc[~is_untrained, "arm"].unique())
+    titles = {"test_accuracy": "test triplet accuracy", "roc_auc": "ROC AUC", "top_1": "top-1 accuracy"}
+    titles |= {"seconds": "seconds per seed"}
+    heights = [len(systems) + 1 for systems in by_dataset.values()]
+    figure, axes = plt.subplots(
+        len(heights), 4, figsize=(12, 1.3 + 0.36 * sum(heights)), height_ratios=heights, squeeze=False,
+        sharey="row", layout="constrained",
+    )  # fmt: skip
+    for (name, systems), row in zip(by_dataset.items(), axes, strict=True):
+        place = {system: number for number, system in enumerate(systems)}
+        for ax, metric in zip(row, titles, strict=True):
+            mine = named[(named["dataset"] == name) & (named["metric"] == metric)]
+            for number, arm in enumerate(arms):
+                of_arm = mine[mine["arm"] == arm]
+                ax.errorbar(
+                    of_arm["mean"], of_arm["system"].map(place) + 0.26 * (number - (len(arms) - 1) / 2),
+                    xerr=[of_arm["mean"] - of_arm["low"], of_arm["high"] - of_arm["mean"]],
+                    fmt="osD^v"[number], markersize=4.5, color=PALETTE[number], capsize=2, linewidth=1.2, label=arm,
+                )  # fmt: skip
+            if metric != "seconds":
+                ax.axvline(mine.loc[mine["arm"] == "untrained", "mean"].iloc[0], color="0.35", linestyle="--",
+                           linewidth=1.2, label="trigram overlap, untrained")  # fmt: skip
+            ax.grid(axis="x", color="0.9")
+            ax.set_axisbelow(True)
+        row[0].set_yticks(range(len(systems)), systems)
+        row[0].set_ylim(len(systems) - 0.5, -0.5)
+        row[0].set_ylabel(name, fontweight="bold")
+        row[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        row[2].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        row[3].set_xscale("log")
+        row[3].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        row[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        row[3].xaxis.set_minor_formatter(NullFormatter())
+    for ax, title in zip(axes[0], titles.values(), strict=True):
+        ax.set_title(title)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return list(axes.flat)

@@ -1,14 +1,15 @@
 """Retrieval: at which rank a query finds what is relevant to it."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int, Int64, Real
+from jaxtyping import Float, Float64, Int, Int64, Real
 from torch import Tensor
 
+from rlm.batching import Batch
 from rlm.block import Block
 from rlm.corpus import Corpus
 from rlm.embedding import unify
@@ -18,6 +19,24 @@ from rlm.slicer import Slices
 CUTOFFS = (1, 5, 10)
 SCORES_AT_ONCE = 2**24
 Pairs = Int[np.ndarray, "_ 2"]
+
+
+class Search(NamedTuple):
+    """
+    Who asks for whom in a split.
+
+    Attributes
+    ----------
+    queries, candidates
+        Phrase indices, rising.
+    relevant, excluded
+        Rows of `queries` and of `candidates`: what is right, and what is no candidate for that query.
+    """
+
+    queries: Int[np.ndarray, " query"]
+    candidates: Int[np.ndarray, " candidate"]
+    relevant: Pairs
+    excluded: Pairs
 
 
 def retrieve(
@@ -57,20 +76,80 @@ def retrieve(
         Ties count against the encoder, see `first_relevant_ranks`.
     """
     batch, embeddings = embedded_split(block, slices, split, similarity)
+    found = find_first(embeddings, batch, one_per_seed(block, slices), corpus, split, query=query)
+    return found.assign(seed=block.seeds)[["seed", *found]]
+
+
+def find_first(
+    embeddings: Float[Tensor, "seed phrase dim"],
+    batch: Batch,
+    slices: Sequence[Slices],
+    corpus: Corpus,
+    split: str = "test",
+    *,
+    query: Literal["anchor", "positive"] = "positive",
+    most_queries: int | None = None,
+) -> pd.DataFrame:
+    """
+    As `retrieve`, of embeddings that are there already.
+
+    Parameters
+    ----------
+    embeddings, batch
+        As `rlm.evaluation.embedded_split` gives them.
+    slices
+        One per seed.
+    corpus, split, query
+        As in `retrieve`.
+    most_queries
+        Where there are more, so many of them ask, evenly spread over the phrases.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of `retrieve` but for seed.
+    """
     found = []
-    for seed, one, tokens, mine in zip(block.seeds, one_per_seed(block, slices), batch.tokens, embeddings, strict=True):
+    for one, tokens, mine in zip(slices, batch.tokens, embeddings, strict=True):
         phrases = np.unique(getattr(one, split))  # the batch has them in this order
-        pairs = corpus.rows[np.isin(corpus.rows[:, :2], phrases).all(axis=1), :2]
-        candidates, queries = map(np.unique, (pairs if query == "positive" else pairs[:, ::-1]).T)
+        search = search_of(one, corpus, split, query, most_queries)
         vectors = unify(mine, tokens)
-        ranks = first_relevant_ranks(
-            vectors[np.searchsorted(phrases, queries)],
-            vectors[np.searchsorted(phrases, candidates)],
-            relevant=_places(relevant_pairs(pairs, corpus), queries, candidates),
-            excluded=_places(np.stack([queries, queries], axis=1), queries, candidates),
-        )
-        found.append({"seed": seed, "queries": len(queries), "candidates": len(candidates)} | scores_of(ranks))
+        queries, candidates = (vectors[np.searchsorted(phrases, side)] for side in search[:2])
+        ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded)
+        found.append({"queries": len(queries), "candidates": len(candidates)} | scores_of(ranks))
     return pd.DataFrame(found)
+
+
+def search_of(
+    slices: Slices,
+    corpus: Corpus,
+    split: str = "test",
+    query: Literal["anchor", "positive"] = "positive",
+    most_queries: int | None = None,
+) -> Search:
+    """
+    The queries and candidates of a split.
+
+    Parameters
+    ----------
+    slices, corpus, split, query, most_queries
+        As in `find_first`.
+
+    Returns
+    -------
+    Search
+        Of all phrases of the split that stand in its pairs.
+    """
+    pairs = corpus.rows[np.isin(corpus.rows[:, :2], np.unique(getattr(slices, split))).all(axis=1), :2]
+    candidates, queries = map(np.unique, (pairs if query == "positive" else pairs[:, ::-1]).T)
+    if most_queries is not None and len(queries) > most_queries:
+        queries = queries[np.linspace(0, len(queries) - 1, most_queries).astype(int)]
+    return Search(
+        queries,
+        candidates,
+        relevant=_places(relevant_pairs(pairs, corpus), queries, candidates),
+        excluded=_places(np.stack([queries, queries], axis=1), queries, candidates),
+    )
 
 
 def first_relevant_ranks(
@@ -101,20 +180,45 @@ def first_relevant_ranks(
     """
     # Equal candidates are compared once, so that they tie exactly whatever the order of summation.
     unique, place = candidates.double().unique(dim=0, return_inverse=True)
-    relevant, excluded = (
-        torch.from_numpy(np.asarray(pairs, np.int64)).to(place.device).T
-        for pairs in (relevant, np.empty((0, 2)) if excluded is None else excluded)
+    lengths = unique.square().sum(dim=1)
+    excluded = np.empty((0, 2), np.int64) if excluded is None else excluded
+    return ranks_by(
+        lambda rows: (2 * queries[rows].double() @ unique.T - lengths)[:, place],
+        Search(np.arange(len(queries)), np.arange(len(candidates)), relevant, excluded),
     )
+
+
+def ranks_by(
+    likeness: Callable[[slice], Float64[Tensor, "_ candidate"]], search: Search
+) -> Int64[np.ndarray, " query"]:
+    """
+    Rank of the most alike relevant candidate of every query, ties as in `first_relevant_ranks`.
+
+    Parameters
+    ----------
+    likeness
+        Of some queries to all candidates.
+    search
+        What is relevant to what.
+
+    Returns
+    -------
+    numpy.ndarray
+        From 1.
+    """
     ranks = []
-    step = max(1, SCORES_AT_ONCE // len(candidates))
-    for start in range(0, len(queries), step):
-        some = queries[start : start + step].double()
-        scores = (2 * some @ unique.T - unique.square().sum(dim=1))[:, place]
+    step = max(1, SCORES_AT_ONCE // len(search.candidates))
+    for start in range(0, len(search.queries), step):
+        scores = likeness(slice(start, start + step))
+        relevant, excluded = (
+            torch.from_numpy(np.asarray(pairs, np.int64)).to(scores.device).T
+            for pairs in (search.relevant, search.excluded)
+        )
         query, candidate = _between(excluded, start, step)
         scores[query, candidate] = -torch.inf
         query, candidate = _between(relevant, start, step)
         own = scores[query, candidate]
-        best = scores.new_full((len(some),), -torch.inf).scatter_reduce(0, query, own, "amax")
+        best = scores.new_full((len(scores),), -torch.inf).scatter_reduce(0, query, own, "amax")
         not_behind = (~(scores < best[:, None])).sum(dim=1)  # so written, it is true of what is no number
         right_there = torch.zeros_like(not_behind).index_add(0, query, (own == best[query]).long())
         ranks.append(not_behind - right_there + 1)

@@ -18,7 +18,7 @@ from rlm.config import StudyConfig
 from rlm.corpus import Corpus
 from rlm.errors import InputError
 from rlm.provenance import commit, versions
-from rlm.task import BlockResult
+from rlm.task import RESULTS, BlockResult
 
 APPLICATION = 0x726C6D  # "rlm"; SQLite keeps it in the header of the file
 SECONDS_TO_WAIT = 60
@@ -65,6 +65,10 @@ MIGRATIONS = (
         study INTEGER NOT NULL REFERENCES studies, arm TEXT NOT NULL, seed INTEGER NOT NULL, epoch INTEGER NOT NULL,
         loss REAL, seen_accuracy REAL, unseen_accuracy REAL, spread REAL, PRIMARY KEY (study, arm, seed, epoch)
     ) STRICT;
+    """,
+    """
+    ALTER TABLE results ADD COLUMN roc_auc REAL;
+    ALTER TABLE results ADD COLUMN top_1 REAL;
     """,
 )
 
@@ -215,7 +219,8 @@ def list_studies(path: Path | str) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per study, indexed by its number: dataset, encoder, arms and seeds finished, and when the last was.
+        One row per study, indexed by its number: dataset, encoder, loss, arms and seeds finished, and when the last one
+        was.
 
     Raises
     ------
@@ -225,14 +230,15 @@ def list_studies(path: Path | str) -> pd.DataFrame:
     with closing(_open(path)) as connection:
         rows = connection.execute(
             """
-            SELECT studies.study, config ->> 'dataset', coalesce(encoder, config ->> 'encoder'),
+            SELECT studies.study, config ->> 'dataset', coalesce(encoder, config ->> 'encoder'), config ->> 'loss',
                 (SELECT group_concat(DISTINCT arm) FROM results WHERE results.study = studies.study),
                 (SELECT count(DISTINCT seed) FROM results WHERE results.study = studies.study),
                 (SELECT max(finished) FROM blocks WHERE blocks.study = studies.study)
             FROM studies ORDER BY studies.study
             """
         ).fetchall()
-    return pd.DataFrame(rows, columns=["study", "dataset", "encoder", "arms", "seeds", "finished"]).set_index("study")
+    columns = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
+    return pd.DataFrame(rows, columns=columns).set_index("study")
 
 
 def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
@@ -258,7 +264,7 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
     """
     known = list_studies(path)
     if study not in known.index and not (study is None and len(known) == 1):
-        listed = known[["dataset", "encoder", "arms", "seeds"]].to_string() if len(known) else "none"
+        listed = known[["dataset", "encoder", "loss", "arms", "seeds"]].to_string() if len(known) else "none"
         raise InputError(f"expected the number of one study of {path}, found {study}; there are:\n{listed}")
     number = int(known.index[0]) if study is None else study
     with closing(_open(path)) as connection:
@@ -356,7 +362,8 @@ def _finished(connection: sqlite3.Connection, study: int) -> BlockResult:
         table = pd.read_sql_query(f"SELECT * FROM {name} WHERE study = ? ORDER BY rowid", connection, None, False,
                                   (study,), dtype=kinds)  # fmt: skip
         tables.append(table.drop(columns=["study", "block"], errors="ignore"))
-    return BlockResult(*tables)
+    results, *others = tables
+    return BlockResult(results[RESULTS], *others)
 
 
 def _insert(connection: sqlite3.Connection, name: str, table: pd.DataFrame) -> None:

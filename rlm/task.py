@@ -14,13 +14,15 @@ from rlm.block import Block
 from rlm.config import Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus, relevance_components
 from rlm.datasets import load
-from rlm.evaluation import embed, split_batch, triplet_scores
+from rlm.evaluation import embedded_split, roc_aucs, triplet_scores
+from rlm.retrieval import find_first
 from rlm.slicer import Slices, slice_corpus
 
 RESULTS = [
-    *("arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds", "split"),
-    *("test_triplets", "test_anchors", "test_components"),
+    *("arm", "seed", "validation_accuracy", "test_accuracy", "roc_auc", "top_1", "best_epoch", "epochs", "seconds"),
+    *("split", "test_triplets", "test_anchors", "test_components"),
 ]
+MOST_QUERIES = 20_000  # every query meets every candidate: a large test split would take longer than training
 
 
 class BlockResult(NamedTuple):
@@ -106,7 +108,7 @@ def run_block(
     slices = slices_of(config, corpus, seeds)
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
-        results, groups = _judge(trained.block, slices, trained.history)
+        results, groups = _judge(trained.block, slices, corpus, trained.history)
         tables = results.assign(split=config.split), groups, trained.history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
@@ -114,7 +116,9 @@ def run_block(
     return joined._replace(results=joined.results.assign(seconds=seconds)[RESULTS])
 
 
-def _judge(block: Block, slices: Sequence[Slices], history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _judge(
+    block: Block, slices: Sequence[Slices], corpus: Corpus, history: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The seeds' rows of `BlockResult.results` and `BlockResult.groups`."""
     seeds = list(block.seeds)
     epochs = history.groupby("seed")["epoch"].max().loc[seeds].to_numpy()
@@ -122,8 +126,8 @@ def _judge(block: Block, slices: Sequence[Slices], history: pd.DataFrame) -> tup
     best = history.loc[history.groupby("seed")["validation_accuracy"].idxmax()].set_index("seed").loc[seeds]
     is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
     has_diverged = is_lost.groupby(history["seed"]).any()[seeds].to_numpy()
-    batch = split_batch(block, slices, "test")
-    scores = triplet_scores(embed(block, batch), batch).cpu().numpy()
+    batch, embeddings = embedded_split(block, slices, "test", "distance")
+    scores = triplet_scores(embeddings, batch).cpu().numpy()
     scores = [mine[:size] for mine, size in zip(scores, batch.sizes, strict=True)]
     component_of = {id(one): _test_components(one) for one in slices}
     groups = []
@@ -132,12 +136,15 @@ def _judge(block: Block, slices: Sequence[Slices], history: pd.DataFrame) -> tup
         accuracy = np.bincount(component, score) / triplets
         found = {"seed": seed, "component": range(len(triplets)), "triplets": triplets, "test_accuracy": accuracy}
         groups.append(pd.DataFrame(found))
+    found = find_first(embeddings, batch, slices, corpus, most_queries=MOST_QUERIES)
     test = [one.summary.set_index("split").loc["test"] for one in slices]
     results = pd.DataFrame(
         {
             "seed": seeds,
             "validation_accuracy": best["validation_accuracy"].where(~has_diverged).to_numpy(),
             "test_accuracy": np.where(has_diverged, np.nan, [score.mean() for score in scores]),
+            "roc_auc": np.where(has_diverged, np.nan, roc_aucs(embeddings, batch)),
+            "top_1": found["top_1"].where(~has_diverged),
             "best_epoch": np.where(has_diverged, 0, best["epoch"].to_numpy()),
             "epochs": epochs,
             "test_triplets": [int(split["triplets"]) for split in test],

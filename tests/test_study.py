@@ -24,6 +24,8 @@ COLUMNS = [
     "seed",
     "validation_accuracy",
     "test_accuracy",
+    "roc_auc",
+    "top_1",
     "best_epoch",
     "epochs",
     "seconds",

@@ -1,0 +1,101 @@
+"""Systems: encoders with losses, trained side by side on the same splits and seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from rlm.baselines import OVERLAP, overlap_scores
+from rlm.config import StudyConfig
+from rlm.encoder import ENCODERS
+from rlm.errors import InputError
+from rlm.objective import LOSSES, Loss
+from rlm.study import iter_study
+from rlm.task import join, load_corpus, slices_of
+
+METRICS = ("test_accuracy", "roc_auc", "top_1", "seconds")
+UNTRAINED = "untrained"
+
+
+class System(NamedTuple):
+    """An encoder and the loss that it is trained with."""
+
+    encoder: str
+    loss: Loss
+
+
+# The author's loss with every encoder, his encoder with every loss, and what other sources put together.
+ALL = (
+    *(System(encoder, "triplet") for encoder in ENCODERS),
+    *(System("lstm", loss) for loss in LOSSES if loss != "triplet"),
+    System("lstm(cnn)", "lossless"),  # its values are in (0, 1) by themselves, as Arsenault asks
+    System("mean", "in_batch"),  # Henderson et al. embed bags of words
+    System("dssm", "dssm"),
+)
+QUICK = (
+    System("mean", "triplet"),
+    System("lstm", "triplet"),
+    System("lstm", "cosine_triplet"),
+    System("lstm", "facenet"),
+    System("mean", "in_batch"),
+    System("dssm", "dssm"),
+)
+CHOICES: dict[str, Sequence[System]] = {"quick": QUICK, "all": ALL}
+
+
+def run_systems(
+    config: StudyConfig,
+    systems: Literal["quick", "all"] | Sequence[tuple[str, str]] = "quick",
+    seeds: int | Sequence[int] = 10,
+    *,
+    db: Path | str | None = None,
+    n_jobs: int = -1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """
+    Run one study per system, of the same splits and seeds.
+
+    Parameters
+    ----------
+    config
+        Dataset, arms and training; its encoder and loss are replaced by those of each system.
+    systems
+        Pairs of an encoder and a loss, or a choice of them: ``"quick"``, a few fast ones, or ``"all"`` that a source
+        uses, and what varies encoder or loss alone.
+    seeds, db, n_jobs
+        As in `rlm.run_study`.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per system, arm and seed: dataset, encoder, loss, and the columns of `rlm.run_study`. Then one row per
+        seed of the overlap of character trigrams, arm ``"untrained"``: test_accuracy, roc_auc and top_1.
+
+    Raises
+    ------
+    InputError
+        If there is no such choice, system or data, or as in `rlm.run_study`.
+    """
+    if isinstance(systems, str) and systems not in CHOICES:
+        raise InputError(f"expected systems {' or '.join(CHOICES)}, or pairs, found {systems!r}; choose one of them")
+    chosen = CHOICES[systems] if isinstance(systems, str) else systems
+    configs = [StudyConfig(**dict(config) | {"encoder": encoder, "loss": loss}) for encoder, loss in chosen]
+    tables = []
+    for one in tqdm(configs, desc="systems", unit="system", disable=not progress):
+        blocks = list(iter_study(one, seeds, db=db, n_jobs=n_jobs, progress=False))
+        tables.append(join(blocks, one.arms).results.assign(encoder=one.encoder, loss=one.loss))
+    results = pd.concat([*tables, _untrained(config, tables[0]["seed"].unique().tolist())], ignore_index=True)
+    names = ["dataset", "encoder", "loss"]
+    return results.assign(dataset=config.dataset)[[*names, *results.columns.difference(names, sort=False)]]
+
+
+def _untrained(config: StudyConfig, seeds: Sequence[int]) -> pd.DataFrame:
+    corpus = load_corpus(config)
+    slices = slices_of(config, corpus, seeds)
+    scores = {id(one): overlap_scores(corpus, one) for one in slices}  # of a fixed split all the same
+    rows = pd.DataFrame([scores[id(one)] for one in slices])
+    return rows.assign(seed=seeds, encoder=OVERLAP, loss="none", arm=UNTRAINED)
