@@ -192,7 +192,7 @@ def report(
     *,
     dataset: str = StudyConfig().dataset,
     reading: Annotated[Reading, Parameter(name="*")] = READ_AS_IT_IS,
-    seeds: int = 16,
+    seeds: int = 12,
     out: Path = Path("reports"),
     notebooks: Path | None = None,
 ) -> None:

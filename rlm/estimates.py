@@ -1,7 +1,8 @@
 """Estimates: numbers with intervals, tests and the pairs that it takes. `benchmarks/calibration.py` measures them."""
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -11,6 +12,7 @@ POWER = 0.8
 RESAMPLES = 4_999
 # With fewer values resampling repeats too few different samples, and two-humped accuracies defeat every test.
 FEWEST_PAIRS = 10
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Estimate(NamedTuple):
@@ -182,7 +184,7 @@ def ratio_of_variances(treated: np.ndarray, control: np.ndarray) -> Estimate:
     return Estimate(value, low if 0 < low <= value else 0.0, np.inf)
 
 
-def holm(p_values: dict[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """
     P values that may be compared with 5 % each though there are several.
 

@@ -68,7 +68,7 @@ def tabulate_systems(summary: pd.DataFrame) -> pd.DataFrame:
         Columns dataset, encoder, loss, arm, seeds, and by metric the mean with its interval.
     """
     numbers = summary[["mean", "low", "high"]].mul(np.where(summary["metric"].isin(PERCENT), 100, 1), axis=0)
-    digits = np.where(summary["metric"] == "roc_auc", 3, 1)
+    digits = np.where(summary["metric"] == "roc_auc", 3, 1).tolist()
     shown = [_spell(*row, places) for row, places in zip(numbers.to_numpy(), digits, strict=True)]
     keys = [*SYSTEM, "arm", "seeds"]
     table = summary.assign(shown=shown).set_index([*keys, "metric"])["shown"].unstack(sort=False).reset_index()

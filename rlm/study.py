@@ -159,8 +159,8 @@ def iter_study(
         if _is_narrow(finished, config.arms, seeds, until):
             return
         largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
-        tasks = _tasks(config, seeds, largest, finished)
-        processes = n_jobs if device.type == "cpu" else 1  # a GPU serves one process best
+        processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
+        tasks = _tasks(config, seeds, largest, processes, finished)
         with _interrupts_held(), _at_hand(corpus):
             run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
             results = run(joblib.delayed(run_block)(config, corpus, arms, block, make_encoder) for arms, block in tasks)
@@ -187,7 +187,7 @@ def _check_seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _tasks(
-    config: StudyConfig, seeds: Sequence[int], largest: int, finished: Sequence[BlockResult]
+    config: StudyConfig, seeds: Sequence[int], largest: int, processes: int, finished: Sequence[BlockResult]
 ) -> list[tuple[list[Arm], list[int]]]:
     """Arms that share a pre-training, and the seeds to train them with, without what is finished."""
     done = {pair for block in finished for pair in block.results[["arm", "seed"]].itertuples(index=False, name=None)}
@@ -195,9 +195,10 @@ def _tasks(
     for arm in config.arms:
         starts.setdefault(REDRAW.get(arm), []).append(arm)
     tasks = []
+    blocks = min(len(seeds), max(-(-len(seeds) // largest), -(-processes // len(starts))))  # none of them idle
     # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: the
     # blocks of a study that goes on are those it would have had.
-    for block in np.array_split(seeds, -(-len(seeds) // largest)):
+    for block in np.array_split(seeds, blocks):
         for arms in sorted(starts.values(), key=len, reverse=True):  # what takes longest first, so that no core waits
             wanted: dict[tuple[int, ...], list[Arm]] = {}
             for arm in arms:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -47,7 +47,7 @@ CHOICES: dict[str, Sequence[System]] = {"quick": QUICK, "all": ALL}
 
 def run_systems(
     config: StudyConfig,
-    systems: Literal["quick", "all"] | Sequence[tuple[str, str]] = "quick",
+    systems: str | Sequence[Sequence[str]] = "quick",
     seeds: int | Sequence[int] = 10,
     *,
     db: Path | str | None = None,
@@ -80,9 +80,12 @@ def run_systems(
     InputError
         If there is no such choice, system or data, or as in `rlm.run_study`.
     """
-    if isinstance(systems, str) and systems not in CHOICES:
-        raise InputError(f"expected systems {' or '.join(CHOICES)}, or pairs, found {systems!r}; choose one of them")
-    chosen = CHOICES[systems] if isinstance(systems, str) else systems
+    chosen = CHOICES.get(systems, [systems]) if isinstance(systems, str) else systems
+    if any(isinstance(one, str) or len(one) != 2 for one in chosen):
+        raise InputError(
+            f"expected systems {' or '.join(CHOICES)}, or pairs such as ('lstm', 'facenet'), found {systems!r}; choose "
+            "one of them"
+        )
     configs = [StudyConfig(**dict(config) | {"encoder": encoder, "loss": loss}) for encoder, loss in chosen]
     tables = []
     for one in tqdm(configs, desc="systems", unit="system", disable=not progress):

@@ -12,6 +12,7 @@ from rlm.report import NOTEBOOKS, build_report
 QUICK = {
     "seeds": 2, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1,
     "pretraining_seeds": 1, "pretraining_epochs": 1, "few_triplets": 20, "few_epochs": 2,
+    "seeds_per_system": 1, "systems": [["mean", "triplet"]],
 }  # fmt: skip
 PAGES = ["index", *(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))]
 ATTACK = "<script>alert(1)</script>"

@@ -27,7 +27,7 @@ from rlm.embedding import unify
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.evaluation import evaluate, roc
-from rlm.retrieval import first_relevant_ranks, retrieve, scores_of
+from rlm.retrieval import first_relevant_ranks, retrieve, scores_of, search_of
 from rlm.slicer import slice_corpus
 from rlm.verification import best_threshold, expected_calibration_error, threshold_at_far, verify
 
@@ -170,6 +170,17 @@ class TestRetrieve:
         found = retrieve(block, slices, corpus, "test")
         expected = self.expected(block, 0, slices, "test", corpus, "positive", "distance")
         assert found.loc[0].drop("seed").to_dict() == pytest.approx(expected)
+
+    def test_a_sample_of_queries_is_part_of_all(self, corpus, slices):
+        everything = search_of(slices, corpus)
+        some = search_of(slices, corpus, most_queries=4)
+        assert len(some.queries) == 4 < len(everything.queries)
+        assert set(some.queries) <= set(everything.queries)
+        np.testing.assert_array_equal(some.candidates, everything.candidates)
+        for name in ("relevant", "excluded"):
+            pairs = [(everything.queries[q], c) for q, c in getattr(everything, name)]
+            expected = [(q, c) for q, c in pairs if q in some.queries]
+            assert [(some.queries[q], c) for q, c in getattr(some, name)] == expected
 
     def test_what_reads_the_same_ties_exactly(self):
         tokens = torch.tensor([[2, 1], [3, 0], [2, 1], [0, 0], [3, 0]])

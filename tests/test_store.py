@@ -200,8 +200,21 @@ class TestFiles:
         with closing(sqlite3.connect(db)) as connection:
             connection.execute("PRAGMA user_version = 99")
         for read in (run, read_study):
-            with pytest.raises(InputError, match=r"version 1 or older, found version 99 in .*; update rlm"):
+            with pytest.raises(InputError, match=r"version 2 or older, found version 99 in .*; update rlm"):
                 read(db)
+
+    def test_an_older_file_is_brought_up_to_date(self, db):
+        before = run(db, seeds=2)
+        with closing(sqlite3.connect(db)) as connection:
+            for column in ("roc_auc", "top_1"):
+                connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
+            connection.execute("PRAGMA user_version = 1")
+        found = run(db, seeds=4)
+        old = found["seed"] < 2
+        assert found.loc[old, ["roc_auc", "top_1"]].isna().all(axis=None)
+        assert found.loc[~old, ["roc_auc", "top_1"]].notna().all(axis=None)
+        kept = [name for name in found if name not in ("roc_auc", "top_1")]
+        pd.testing.assert_frame_equal(found.loc[old, kept].reset_index(drop=True), before[kept])
 
     def test_missing_files_and_folders_are_named(self, tmp_path):
         with pytest.raises(InputError, match=r"found no file .*none.db; run a study"):

@@ -111,6 +111,12 @@ class TestTable:
         start = block.history[block.history["epoch"] == 0]["validation_accuracy"]
         assert block.results["validation_accuracy"].mean() > start.mean() + 0.1
 
+    def test_no_process_is_left_without_seeds(self):
+        arms = small(arms=["scratch"])
+        blocks = list(iter_study(arms, 3, data=DATA, n_jobs=2, progress=False))
+        assert sorted(len(block.results) for block in blocks) == [1, 2]
+        pd.testing.assert_frame_equal(numbers(join(blocks, ["scratch"]).results), numbers(quickly(arms, 3)))
+
     def test_join_brings_blocks_into_order(self):
         blocks = list(iter_study(small(arms=ARMS), 6, data=DATA, n_jobs=1, progress=False))
         joined = join(blocks[::-1], ARMS)
