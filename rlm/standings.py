@@ -1,5 +1,6 @@
 """How systems stand: results of `rlm.run_systems` in, estimates with intervals and what they support in words out."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,8 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
     -------
     pandas.DataFrame
         Columns dataset, encoder, loss, pairs, difference, low, high (as of `rlm.compare`), points (these as text), p
-        (of the system alone), holm_p (corrected over all systems of the table that have the 10 pairs a verdict takes)
-        and decision: that of `rlm.compare`, but ``"only looked so"`` where the corrected test does not agree.
+        (of the system alone), holm_p (corrected over the systems of a dataset) and decision: that of `rlm.compare`, but
+        ``"only looked so"`` where the corrected test does not agree, and ``"too few seeds"`` where it never could.
 
     Raises
     ------
@@ -108,12 +109,16 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
     verdicts = {system: compare(runs, arm) for system, runs in trained.groupby(SYSTEM, sort=False)}
     if not verdicts:
         raise InputError(f"expected systems with the arms {BASELINE} and {arm}, found none; see rlm.run_systems")
-    judged = {system: verdict.difference_p for system, verdict in verdicts.items() if verdict.pairs >= FEWEST_PAIRS}
-    corrected = holm(judged) if judged else {}
+    corrected: dict[tuple, float] = {}
+    for name in trained["dataset"].unique():
+        corrected |= holm({system: verdict.difference_p for system, verdict in verdicts.items() if system[0] == name})
+    systems = Counter(system[0] for system in verdicts)
     rows = []
     for system, verdict in verdicts.items():
-        holm_p, decision = corrected.get(system, np.nan), verdict.decision
-        if decision in ("helps", "hurts") and holm_p >= 1 - CONFIDENCE:
+        holm_p, decision = corrected[system], verdict.decision
+        if verdict.pairs < pairs_to_judge(systems[system[0]]):
+            decision = "too few seeds"
+        elif decision in ("helps", "hurts") and holm_p >= 1 - CONFIDENCE:
             decision = ONLY_LOOKED_SO
         difference = verdict.difference
         rows.append(
@@ -121,6 +126,23 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
         )
     columns = [*SYSTEM, "pairs", "difference", "low", "high", "points", "p", "holm_p", "decision"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def pairs_to_judge(systems: int) -> int:
+    """
+    With how few pairs one of several systems can be found to differ.
+
+    Parameters
+    ----------
+    systems
+        That are compared.
+
+    Returns
+    -------
+    int
+        From there on the smallest p value of a sign-flip test, of 2 sign patterns in 2^pairs, survives the correction.
+    """
+    return max(FEWEST_PAIRS, int(np.log2(2 * systems / (1 - CONFIDENCE))) + 1)
 
 
 def explain_systems(results: pd.DataFrame) -> str:
@@ -138,14 +160,13 @@ def explain_systems(results: pd.DataFrame) -> str:
         Markdown, a list for each dataset.
     """
     compared, summary = compare_systems(results), summarise_systems(results)
-    judged = int(compared["holm_p"].notna().sum())
     parts = []
     for name, verdicts in compared.groupby("dataset", sort=False):
         accuracy = summary[(summary["dataset"] == name) & (summary["metric"] == "test_accuracy")]
         sentences = [
             _beside_untrained(accuracy),
             _stability(results[results["dataset"] == name], accuracy),
-            *_gains(verdicts, judged),
+            *_gains(verdicts),
         ]
         parts.append("\n".join([f"**{name}**", "", *(f"- {sentence}" for sentence in sentences)]))
     return "\n\n".join(parts)
@@ -175,18 +196,19 @@ def _stability(results: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     )
 
 
-def _gains(verdicts: pd.DataFrame, judged: int) -> list[str]:
+def _gains(verdicts: pd.DataFrame) -> list[str]:
+    pairs = pairs_to_judge(len(verdicts))
     told = {
         "helps": "Gains from random-triplet pre-training",
         "hurts": "Loses by it",
         ONLY_LOOKED_SO: "Only looked so (found when tested alone, not after the correction)",
         "no evidence either way": "No evidence either way",
-        "too few seeds": f"Too few seeds for a verdict (fewer than {FEWEST_PAIRS} pairs)",
+        "too few seeds": f"Too few seeds for a verdict (fewer than the {pairs} pairs that it takes here)",
     }
     found = dict(tuple(verdicts.groupby("decision")))
-    corrected = f" P values are Holm-corrected over {judged} systems." if judged > 1 else ""
+    corrected = f" P values are Holm-corrected over {len(verdicts)} systems." if len(verdicts) > 1 else ""
     sentences = [f"{words}: {_differences(found[decision])}." for decision, words in told.items() if decision in found]
-    if judged and "helps" not in found:
+    if found.keys() - {"helps", "too few seeds"} and "helps" not in found:
         sentences.insert(0, "No system is shown to gain from random-triplet pre-training.")
     return [*sentences[:-1], sentences[-1] + corrected]
 

@@ -119,6 +119,18 @@ class TestStandings:
         assert compared.loc["e10", "p"] < 0.05 <= compared.loc["e10", "holm_p"]
         np.testing.assert_allclose(compared["difference"], effects, atol=1e-9)
 
+    def test_nothing_is_judged_where_the_correction_leaves_nothing_to_find(self):
+        """Of ten signs all alike, p is 2 in 1,024: enough among 16 systems, not among 32."""
+        for systems, decision in ((16, "helps"), (32, "too few seeds")):
+            compared = rlm.compare_systems(made([0.05] + [0.0] * (systems - 1), seeds=10))
+            assert compared.loc[0, "p"] == pytest.approx(2 / 1024)
+            assert compared.loc[0, "decision"] == decision
+
+    def test_datasets_are_judged_apart(self):
+        results = pd.concat([made([0.05] * 2), made([0.0, 0.0026]).assign(dataset="other")])
+        both, alone = (rlm.compare_systems(table) for table in (results, results[results["dataset"] == "other"]))
+        pd.testing.assert_frame_equal(both[2:].reset_index(drop=True), alone)
+
     def test_words_follow_the_decisions(self):
         text = rlm.explain_systems(made([0.05, 0.0]))
         assert "Gains from random-triplet pre-training: e0 + triplet +5.0" in text
