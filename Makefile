@@ -22,7 +22,7 @@ report: $(READY) ## Run the notebooks and write reports/index.html
 	$(BIN)/rlm report --out reports
 
 test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 bench: $(READY) ## Time training beside its peers, write docs/performance.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from rlm.errors import InputError
@@ -131,7 +132,9 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
     Raises
     ------
     InputError
-        If there is no seed, or the encoder has dropout, which would need a random stream of its own per seed.
+        If there is no seed; if the encoder has dropout, which would need a random stream of its own per seed, or batch
+        normalisation, which would tell the phrases of a batch of each other; or if it has no weights, or makes anything
+        but one vector per phrase.
     """
     if not seeds:
         raise InputError("expected at least one seed, found none")
@@ -141,8 +144,7 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
             torch.manual_seed(int(stream(seed, "init").integers(2**63)))
             encoders.append(make_encoder())
         shared = _in_common(encoders[0], make_encoder)
-    if any(isinstance(module, _DropoutNd) and module.p for module in encoders[0].modules()):
-        raise InputError("expected an encoder without dropout, found dropout layers; leave them out or set p=0")
+    _refuse_what_cannot_be_trained(encoders[0])
     own = [{n: p.detach() for n, p in one.named_parameters() if n not in shared} for one in encoders]
     weights = {name: torch.stack([mine[name] for mine in own]) for name in own[0]}
     block = Block(encoders[0], tuple(seeds), weights)
@@ -150,6 +152,29 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
     if reason:
         _tell(type(encoders[0]).__name__, reason)
     return dataclasses.replace(block, is_looped=bool(reason))
+
+
+def _refuse_what_cannot_be_trained(encoder: nn.Module) -> None:
+    for module in encoder.modules():
+        layer = type(module).__name__
+        drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
+        if isinstance(drops, float) and drops > 0:
+            raise InputError(f"expected an encoder without dropout, found it in {layer}; leave it out or set it to 0")
+        if isinstance(module, _BatchNorm):
+            raise InputError(f"expected an encoder without batch normalisation, found {layer}; take nn.LayerNorm")
+    if not any(weight.requires_grad for weight in encoder.parameters()):
+        raise InputError(f"expected an encoder with weights to train, found none in {type(encoder).__name__}")
+    try:
+        with torch.no_grad():
+            made = encoder(torch.full((2, 2), UNKNOWN, dtype=torch.int32), (2, 2))
+    except Exception:  # an encoder is anybody's code: let it fail where it is used
+        return
+    shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+    if not isinstance(shape, list) or len(shape) != 2 or shape[0] != 2:
+        raise InputError(
+            f"expected an encoder that makes one vector per phrase, [phrase, dim], found {type(encoder).__name__}, "
+            f"which makes {shape} of two phrases"
+        )
 
 
 @cache
@@ -172,11 +197,7 @@ def _why_not_stacked(block: Block) -> str | None:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
     else:
         return None
-    try:
-        _try_out(dataclasses.replace(block, is_looped=True))
-    except Exception:  # not for being stacked: let it fail where it is used
-        return None
-    return reason
+    return reason  # what fails seed by seed as well fails there, where it is used, with its own words
 
 
 def _try_out(block: Block) -> None:

@@ -1,6 +1,7 @@
 """The command line: `rlm study`, `rlm audit`, `rlm report`, and the commands of `rlm.use`."""
 
 import logging
+import os
 import sys
 import textwrap
 import warnings
@@ -87,7 +88,7 @@ def study(
     found = join(finished, config.arms).results
     if until is not None:
         _say_where_it_stopped(found, until, planned)
-    _print_verdict(found, config, is_watched)
+    _print_verdict(found, config, config.encoder, is_watched)
     for name, file in (("results", out), ("store", db)):
         if file is not None:
             print(f"\n{name}: {file}")
@@ -137,11 +138,13 @@ def verdict(db: Path, *, study: int | None = None) -> None:
         Number of the study; may be left out where there is only one. The message without it lists them.
     """
     stored = read_study(db, study)
-    _print_verdict(join([stored.finished], stored.config.arms).results, stored.config, stored.is_watched)
+    found = join([stored.finished], stored.config.arms).results
+    _print_verdict(found, stored.config, stored.encoder, stored.is_watched)
 
 
-def _print_verdict(results: pd.DataFrame, config: StudyConfig, is_watched: bool) -> None:
-    print(f"{config.dataset}, encoder {config.encoder}: test accuracy over seeds, mean with its 95 % interval\n")
+def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str, is_watched: bool) -> None:
+    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
+    print("test accuracy over seeds, mean with its 95 % interval\n")
     print(summarise(results).to_string(float_format="{:.3f}".format))
     seeds_of = results.groupby("arm")["seed"].agg(set)
     common = {arm: theirs & seeds_of.get(BASELINE, set()) for arm, theirs in seeds_of.items() if arm != BASELINE}
@@ -238,6 +241,8 @@ def main() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
+    except BrokenPipeError:  # whoever read our output has had enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
     except CycloptsError as error:
         print(f"rlm: {_explain(error)}", file=sys.stderr)
         sys.exit(2)

@@ -15,17 +15,19 @@ import pandas as pd
 import pydantic
 import safetensors.torch
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from rlm.block import Block
 from rlm.config import StudyConfig
 from rlm.embedding import embed_phrases, unify
-from rlm.encoder import new_encoder
+from rlm.encoder import DSSMEncoder, letter_trigrams, new_encoder
 from rlm.errors import InputError
 from rlm.files import write_folder
 from rlm.objective import LOSSES
-from rlm.phrases import PAD, UNKNOWN, index_phrases
+from rlm.output import WithOutput
+from rlm.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.slicer import Slices
 
 FORMAT, VERSION = "rlm model", 1
@@ -42,7 +44,8 @@ class Model:
     block
         The encoder and its weights, of one seed.
     words
-        Token of every word that it has seen in training; all others are unknown to it.
+        Token of every word that it has seen in training; all others are unknown to it, but for the letters that DSSM
+        reads.
     vocabulary_size
         Rows of its word-vector table.
     config
@@ -88,7 +91,7 @@ class Model:
         Parameters
         ----------
         texts
-            Read as those of training were: cut to as many words, new words unknown.
+            Read as those of training were: cut to as many words, new words unknown, or read by their letters.
 
         Returns
         -------
@@ -101,17 +104,53 @@ class Model:
         InputError
             If these are not texts.
         """
+        is_one = isinstance(texts, str)
+        texts = list(texts)
         others = sorted({type(text).__name__ for text in texts if not isinstance(text, str)})
-        if others or isinstance(texts, str):
+        if others or is_one:
             raise InputError(f"expected a list of texts, found {', '.join(others) or 'one text'}; give a list of str")
         phrases, row = index_phrases(list(texts), self.config.max_tokens)
-        token_of = np.array([PAD, UNKNOWN, *(self.words.get(word, UNKNOWN) for word in phrases.words)], np.int32)
+        new = [word for word in phrases.words if word not in self.words]
+        block, numbers = self.block, self.words
+        if new and self._reads_letters:
+            block = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder))
+            _bare(block.encoder).trigrams = self._trigrams(new)
+            numbers = numbers | {word: self.vocabulary_size + place for place, word in enumerate(new)}
+        token_of = np.array([PAD, UNKNOWN, *(numbers.get(word, UNKNOWN) for word in phrases.words)], np.int32)
         width = max(1, phrases.tokens.shape[1])
         tokens = torch.from_numpy(np.pad(token_of[phrases.tokens], [(0, 0), (0, width - phrases.tokens.shape[1])]))
         reach = [int((phrases.lengths > position).sum()) for position in range(1, width)]
         # The last row, which is the empty phrase, is that of a text without words: number -1.
-        vectors = embed_phrases(self.block, tokens[None], (len(tokens), *reach))[0]
+        vectors = embed_phrases(block, tokens[None], (len(tokens), *reach))[0]
         return unify(vectors, tokens).numpy()[row]
+
+    def knows(self, text: str) -> bool:
+        """
+        Whether the model can tell a text from others.
+
+        Parameters
+        ----------
+        text
+            Any.
+
+        Returns
+        -------
+        bool
+            It has a word, or for DSSM a letter trigram, that training had.
+        """
+        words = tokenise(text)
+        if not self._reads_letters:
+            return not self.words.keys().isdisjoint(words)
+        return bool(words) and bool(self._trigrams(words)[-len(words) :].any())
+
+    @property
+    def _reads_letters(self) -> bool:
+        return isinstance(_bare(self.block.encoder), DSSMEncoder)
+
+    def _trigrams(self, new: Sequence[str]) -> Int64[Tensor, "token trigram"]:
+        """Those of the model's words, then of new ones, without trigrams that it never saw."""
+        trigrams = letter_trigrams([*_by_token(self.words, self.vocabulary_size), *new])
+        return trigrams * (trigrams <= len(_bare(self.block.encoder).hashed))
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """
@@ -228,6 +267,11 @@ def check_place(folder: str | Path, overwrite: bool) -> Path:
             raise InputError(f"expected a new folder, found {folder}; choose another, or say --overwrite")
         _describe(folder)
     return folder
+
+
+def _bare(encoder: nn.Module) -> nn.Module:
+    """Without the output step of its loss."""
+    return encoder.encoder if isinstance(encoder, WithOutput) else encoder
 
 
 def _by_token(words: Mapping[str, int], size: int) -> list[str]:

@@ -174,11 +174,11 @@ def explain_systems(results: pd.DataFrame) -> str:
 
 def _beside_untrained(accuracy: pd.DataFrame) -> str:
     overlap = accuracy.loc[accuracy["arm"] == UNTRAINED, "mean"].iloc[0]
-    scratch = accuracy[accuracy["arm"] == BASELINE]
+    scratch = accuracy[(accuracy["arm"] == BASELINE) & (accuracy["seeds"] >= FEWEST_PAIRS)]
     above, below = _names(scratch[scratch["low"] > overlap]), _names(scratch[scratch["high"] < overlap])
     return (
         f"The overlap of character trigrams, which learns nothing, is right about {overlap:.1%} of the test triplets. "
-        f"From scratch, whole intervals above that: {above}; below: {below}."
+        f"From scratch, whole intervals of {FEWEST_PAIRS} seeds or more above that: {above}; below: {below}."
     )
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import save
 from torch import nn
 
 from rlm.config import StudyConfig
@@ -81,6 +83,8 @@ class StoredStudy(NamedTuple):
     ----------
     config
         Of the study, with the arms that it has.
+    encoder
+        Its name, also that of one's own.
     finished
         Everything that is finished, see `BlockResult`, arms and seeds in no particular order.
     is_watched
@@ -89,6 +93,7 @@ class StoredStudy(NamedTuple):
     """
 
     config: StudyConfig
+    encoder: str
     finished: BlockResult
     is_watched: bool
 
@@ -238,7 +243,10 @@ def list_studies(path: Path | str) -> pd.DataFrame:
             """
         ).fetchall()
     columns = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
-    return pd.DataFrame(rows, columns=columns).set_index("study")
+    listed = pd.DataFrame(rows, columns=columns).set_index("study")
+    # Of an encoder of one's own the store has the source.
+    name = listed["encoder"].str.extract(r"(?:class|def) (\w+)", expand=False)
+    return listed.assign(encoder=name.fillna(listed["encoder"].str.partition("\n")[0]))
 
 
 def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
@@ -265,7 +273,7 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
     known = list_studies(path)
     if study not in known.index and not (study is None and len(known) == 1):
         listed = known[["dataset", "encoder", "loss", "arms", "seeds"]].to_string() if len(known) else "none"
-        raise InputError(f"expected the number of one study of {path}, found {study}; there are:\n{listed}")
+        raise InputError(f"expected --study, the number of one study of {path}, found {study}; there are:\n{listed}")
     number = int(known.index[0]) if study is None else study
     with closing(_open(path)) as connection:
         (written,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
@@ -280,7 +288,7 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
     has_all = wanted <= set(finished.results[["arm", "seed"]].itertuples(index=False, name=None))
     is_extended = len({seeds for _, seeds, _ in plans}) > 1
     is_watched = is_extended or not has_all or any(until is not None for *_, until in plans)
-    return StoredStudy(config, finished, is_watched)
+    return StoredStudy(config, str(known.loc[number, "encoder"]), finished, is_watched)
 
 
 def _connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
@@ -334,6 +342,10 @@ def _find_or_add(
     encoder = None if make_encoder is None else _source(make_encoder)
     decisive = {name: versions()[name] for name in ("rlm", "torch")}
     identity = [settings, corpus.fingerprint, encoder, decisive]
+    if make_encoder is not None:
+        identity.append(_content(make_encoder, len(corpus.phrases.words) + 2))
+    if config.word_vectors is not None:
+        identity.append(_hash_of(Path(config.word_vectors)))
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     row = key, settings, corpus.fingerprint, encoder, json.dumps(versions())
     with connection:
@@ -352,6 +364,25 @@ def _source(make_encoder: Callable[[int], nn.Module]) -> str:
             "expected a make_encoder whose source can be read, so that a store can tell one from another, found "
             f"{make_encoder!r}; define it with class or def, in a file or a notebook"
         ) from error
+
+
+def _content(make_encoder: Callable[[int], nn.Module], vocabulary_size: int) -> str:
+    """What an encoder of one's own is made of, which its source need not say: sizes, vectors known from elsewhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            state = make_encoder(vocabulary_size).state_dict()
+        except (MemoryError, RuntimeError) as error:  # the study is about to fail of it, with more to say
+            return str(error)
+    return hashlib.sha256(save({name: tensor.contiguous() for name, tensor in state.items()})).hexdigest()
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"expected a file of word vectors, found {path}: {error.strerror}; give another") from error
 
 
 def _finished(connection: sqlite3.Connection, study: int) -> BlockResult:

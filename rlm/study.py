@@ -73,9 +73,9 @@ def run_study(
     -------
     pandas.DataFrame
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
-        test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too: see `rlm.roc`, and
-        `rlm.retrieve` with at most 20,000 queries), best_epoch, epochs (run), seconds (wall time of its block,
-        pre-training and compilation included, over the block's runs), split, test_triplets, test_anchors,
+        test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
+        `rlm.roc`, and `rlm.retrieve` with at most 20,000 queries), best_epoch, epochs (run), seconds (wall time of its
+        block, pre-training and compilation included, over the block's runs), split, test_triplets, test_anchors,
         test_components. A seed that diverged (its loss was not finite) has no test metrics, and best_epoch 0.
 
     Raises

@@ -60,10 +60,10 @@ def run_systems(
     Parameters
     ----------
     config
-        Dataset, arms and training; its encoder and loss are replaced by those of each system.
+        Dataset, arms and training; encoder and loss are those of each system, margin and mining their defaults.
     systems
-        Pairs of an encoder and a loss, or a choice of them: ``"quick"``, a few fast ones, or ``"all"`` that a source
-        uses, and what varies encoder or loss alone.
+        Different pairs of an encoder and a loss, or a choice of them: ``"quick"``, a few fast ones, or ``"all"`` that a
+        source uses, and what varies encoder or loss alone.
     seeds, db, n_jobs
         As in `rlm.run_study`.
     progress
@@ -81,12 +81,14 @@ def run_systems(
         If there is no such choice, system or data, or as in `rlm.run_study`.
     """
     chosen = CHOICES.get(systems, [systems]) if isinstance(systems, str) else systems
-    if any(isinstance(one, str) or len(one) != 2 for one in chosen):
+    is_pair = [not isinstance(one, str) and len(one) == 2 for one in chosen]
+    if not chosen or not all(is_pair) or len(set(map(tuple, chosen))) < len(chosen):
         raise InputError(
-            f"expected systems {' or '.join(CHOICES)}, or pairs such as ('lstm', 'facenet'), found {systems!r}; choose "
-            "one of them"
+            f"expected systems {' or '.join(CHOICES)}, or different pairs such as ('lstm', 'facenet'), found "
+            f"{systems!r}; choose one of them"
         )
-    configs = [StudyConfig(**dict(config) | {"encoder": encoder, "loss": loss}) for encoder, loss in chosen]
+    settings = dict(config) | {"margin": None, "mining": None}
+    configs = [StudyConfig(**settings | {"encoder": encoder, "loss": loss}) for encoder, loss in chosen]
     tables = []
     for one in tqdm(configs, desc="systems", unit="system", disable=not progress):
         blocks = list(iter_study(one, seeds, db=db, n_jobs=n_jobs, progress=False))

@@ -58,6 +58,8 @@ def train(
         raise InputError(f"expected --seed of at least 0, found {seed}")
     check_place(save, overwrite)
     config = StudyConfig(**dict(config) | {"arms": (arm,)})
+    if config.encoder == "dssm" and not config.keeps_unseen_words:
+        raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
     corpus = load_corpus(config)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
@@ -70,7 +72,9 @@ def train(
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
     print(f"{config.dataset}, encoder {config.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
     print(f"best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}\n")
-    print("test split, retrieval by cosine")
+    if not best["epoch"]:
+        log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
+    print("test split: triplets and their pairs by distance, retrieval by cosine")
     print(test.drop(columns="seed").T.to_string(header=False, float_format="{:.3f}".format))
     print(f"\nmodel: {save}")
 
@@ -101,7 +105,7 @@ def query(
     index = Index(encoder.encode(texts), method)
     log.info("%s premises, search: %s", f"{index.count:,}", index.method)
     for question in _questions():
-        if encoder.words.keys().isdisjoint(tokenise(question)):
+        if not encoder.knows(question):
             log.warning(
                 "expected a question with a word that the model knows, found %r; ask otherwise", printable(question)
             )

@@ -70,6 +70,26 @@ class TestEncode:
         for row, text in enumerate(TEXTS):
             np.testing.assert_allclose(model.encode([text])[0], found[row], atol=1e-6)
 
+    def test_dssm_reads_the_letters_of_new_words(self, models):
+        """Of "topicfill" it knows "#to", "top", "opi", "pic", "fil", "ill"; the others it never saw."""
+        model = models["dssm"]
+        encoder, weights = model.block.encoder, {name: weight[0] for name, weight in model.block.weights.items()}
+        numbers = {}
+        for word, token in model.words.items():
+            marked = f"#{word}#"
+            numbers |= zip(
+                (marked[i : i + 3] for i in range(len(word))), encoder.trigrams[token].tolist(), strict=False
+            )
+        total = sum(weights["hashed"][numbers[one] - 1] for one in ("#to", "top", "opi", "pic", "fil", "ill"))
+        hidden = torch.tanh(total + weights["bias"])
+        for layer in ("hidden", "output"):
+            hidden = torch.tanh(weights[f"{layer}.weight"] @ hidden + weights[f"{layer}.bias"])
+        np.testing.assert_allclose(model.encode(["topicfill"])[0], hidden.numpy(), atol=1e-5)
+        assert not {"picf", "icf", "cfi"} & numbers.keys()
+        assert model.knows("topicfill")
+        assert not model.knows("привет")
+        assert not models["mean"].knows("topicfill")
+
     @every
     def test_long_texts_are_cut(self, kind, models):
         long = " ".join(f"fill{i % 3}" for i in range(40))

@@ -113,10 +113,22 @@ class TestGoingOn:
             def __init__(self, vocabulary_size):
                 super().__init__(vocabulary_size, 8, 8)
 
+        def sized(dim):
+            class Sized(MeanEncoder):
+                """Its source is the same for every dim."""
+
+                def __init__(self, vocabulary_size):
+                    super().__init__(vocabulary_size, 4, dim)
+
+            return Sized
+
         run(db, seeds=3, make_encoder=Wider)
+        for dim in (4, 6, 4):
+            run(db, seeds=3, make_encoder=sized(dim))
+        assert list(list_studies(db)["encoder"]) == ["mean", "Wider", "Sized", "Sized"]
         monkeypatch.setattr(killed_study, "DATA", killed_study.DATA[:-3])
         run(db, seeds=3)
-        assert len(list_studies(db)) == 3
+        assert len(list_studies(db)) == 5
         with pytest.raises(InputError, match="expected a make_encoder whose source can be read"):
             run(db, seeds=3, make_encoder=eval("lambda size: None"))
 

@@ -87,8 +87,8 @@ class TestRun:
         assert list(rlm.list_studies(tmp_path / "s.db")["loss"]) == ["triplet", "in_batch"]
 
     def test_an_unknown_choice_is_named(self, config):
-        for systems in ("fast", ["lstm"]):
-            with pytest.raises(InputError, match=r"quick or all, or pairs such as .*, found .*(fast|lstm)"):
+        for systems in ("fast", ["lstm"], [("lstm", "triplet")] * 2):
+            with pytest.raises(InputError, match=r"quick or all, or different pairs such as .*, found .*(fast|lstm)"):
                 rlm.run_systems(config, systems)
 
 

@@ -417,8 +417,37 @@ class TestYourOwnEncoder:
         assert torch.equal(trained.weights["words.weight"], block.weights["words.weight"])
         assert not torch.equal(trained.weights["output.0.weight"], block.weights["output.0.weight"])
 
+    @pytest.mark.parametrize(
+        ("layer", "message"),
+        [
+            (lambda: nn.GRU(4, 5, num_layers=2, dropout=0.5), "without dropout, found it in GRU"),
+            (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), "without dropout, found it in MultiheadAttention"),
+            (lambda: nn.BatchNorm1d(5), "without batch normalisation, found BatchNorm1d; take nn.LayerNorm"),
+        ],
+    )
+    def test_layers_that_act_otherwise_in_training_are_refused(self, layer, message, slices):
+        def encoder():
+            made = self.Encoder(slices.vocabulary_size)
+            made.also = layer()
+            return made
+
+        with pytest.raises(InputError, match=message):
+            init_block(encoder, (0,))
+
+    def test_encoders_of_other_shapes_are_refused(self, slices):
+        class PerWord(nn.Embedding):
+            def forward(self, tokens, batch_sizes):
+                return super().forward(tokens)
+
+        with pytest.raises(
+            InputError, match=r"one vector per phrase, \[phrase, dim\], found PerWord, which makes \[2, 2, 4\]"
+        ):
+            init_block(lambda: PerWord(slices.vocabulary_size, 4), (0,))
+        with pytest.raises(InputError, match="with weights to train, found none in Identity"):
+            init_block(nn.Identity, (0,))
+
     def test_dropout_is_refused(self, slices):
-        with pytest.raises(InputError, match="encoder without dropout, found dropout layers; leave them out"):
+        with pytest.raises(InputError, match="encoder without dropout, found it in Dropout; leave it out"):
             init_block(lambda: self.Encoder(slices.vocabulary_size, dropout=0.5), (0,))
 
 
