@@ -37,7 +37,6 @@ ALL = (
 QUICK = (
     System("mean", "triplet"),
     System("lstm", "triplet"),
-    System("lstm", "cosine_triplet"),
     System("lstm", "facenet"),
     System("mean", "in_batch"),
     System("dssm", "dssm"),
