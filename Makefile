@@ -40,7 +40,7 @@ calibrate: $(READY) ## Measure how often the verdict is wrong, write docs/calibr
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.calibration_page
 
-systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (hours)
+systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.systems --db systems.db
 

@@ -3,7 +3,7 @@ Train every system on both packaged datasets, and write docs/systems.md with its
 
 python -m benchmarks.systems --db systems.db
 
-It takes hours; what the file holds already is not trained again, and an interrupted run goes on.
+It takes an hour; what the file holds already is not trained again, and an interrupted run goes on.
 """
 
 import argparse
