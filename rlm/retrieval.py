@@ -109,10 +109,12 @@ def find_first(
     pandas.DataFrame
         Columns of `retrieve` but for seed.
     """
+    different = {id(one): one for one in slices}  # one, of a fixed split
+    searches = {key: search_of(one, corpus, split, query, most_queries) for key, one in different.items()}
     found = []
     for one, tokens, mine in zip(slices, batch.tokens, embeddings, strict=True):
         phrases = np.unique(getattr(one, split))  # the batch has them in this order
-        search = search_of(one, corpus, split, query, most_queries)
+        search = searches[id(one)]
         vectors = unify(mine, tokens)
         queries, candidates = (vectors[np.searchsorted(phrases, side)] for side in search[:2])
         ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded)

@@ -1,7 +1,5 @@
 """The store: studies in one SQLite file, every finished block of seeds in one transaction."""
 
-import hashlib
-import inspect
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -11,14 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import save
 from torch import nn
 
 from rlm.config import StudyConfig
 from rlm.corpus import Corpus
 from rlm.errors import InputError
+from rlm.identity import identify
 from rlm.provenance import commit, versions
 from rlm.task import RESULTS, BlockResult
 
@@ -338,51 +335,13 @@ def _find_or_add(
     corpus: Corpus,
     make_encoder: Callable[[int], nn.Module] | None,
 ) -> int:
-    settings = config.model_dump_json(exclude={"arms"})
-    encoder = None if make_encoder is None else _source(make_encoder)
-    decisive = {name: versions()[name] for name in ("rlm", "torch")}
-    identity = [settings, corpus.fingerprint, encoder, decisive]
-    if make_encoder is not None:
-        identity.append(_content(make_encoder, len(corpus.phrases.words) + 2))
-    if config.word_vectors is not None:
-        identity.append(_hash_of(Path(config.word_vectors)))
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    key, settings, encoder = identify(config, corpus, make_encoder)
     row = key, settings, corpus.fingerprint, encoder, json.dumps(versions())
     with connection:
         connection.execute(
             "INSERT OR IGNORE INTO studies (key, config, dataset_hash, encoder, versions) VALUES (?, ?, ?, ?, ?)", row
         )
     return int(connection.execute("SELECT study FROM studies WHERE key = ?", (key,)).fetchone()[0])
-
-
-def _source(make_encoder: Callable[[int], nn.Module]) -> str:
-    """An encoder of one's own is known by its source, since its name says nothing of what has changed."""
-    try:
-        return inspect.getsource(make_encoder)
-    except (OSError, TypeError) as error:
-        raise InputError(
-            "expected a make_encoder whose source can be read, so that a store can tell one from another, found "
-            f"{make_encoder!r}; define it with class or def, in a file or a notebook"
-        ) from error
-
-
-def _content(make_encoder: Callable[[int], nn.Module], vocabulary_size: int) -> str:
-    """What an encoder of one's own is made of, which its source need not say: sizes, vectors known from elsewhere."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            state = make_encoder(vocabulary_size).state_dict()
-        except (MemoryError, RuntimeError) as error:  # the study is about to fail of it, with more to say
-            return str(error)
-    return hashlib.sha256(save({name: tensor.contiguous() for name, tensor in state.items()})).hexdigest()
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"expected a file of word vectors, found {path}: {error.strerror}; give another") from error
 
 
 def _finished(connection: sqlite3.Connection, study: int) -> BlockResult:

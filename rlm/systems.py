@@ -100,6 +100,7 @@ def run_systems(
 def _untrained(config: StudyConfig, seeds: Sequence[int]) -> pd.DataFrame:
     corpus = load_corpus(config)
     slices = slices_of(config, corpus, seeds)
-    scores = {id(one): overlap_scores(corpus, one) for one in slices}  # of a fixed split all the same
+    different = {id(one): one for one in slices}  # one, of a fixed split
+    scores = {key: overlap_scores(corpus, one) for key, one in different.items()}
     rows = pd.DataFrame([scores[id(one)] for one in slices])
     return rows.assign(seed=seeds, encoder=OVERLAP, loss="none", arm=UNTRAINED)

@@ -129,7 +129,8 @@ def _judge(
     batch, embeddings = embedded_split(block, slices, "test", "distance")
     scores = triplet_scores(embeddings, batch).cpu().numpy()
     scores = [mine[:size] for mine, size in zip(scores, batch.sizes, strict=True)]
-    component_of = {id(one): _test_components(one) for one in slices}
+    different = {id(one): one for one in slices}  # one, of a fixed split
+    component_of = {key: _test_components(one) for key, one in different.items()}
     groups = []
     for seed, one, score in zip(seeds, slices, scores, strict=True):
         component, triplets = component_of[id(one)]
