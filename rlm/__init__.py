@@ -27,7 +27,7 @@ from rlm.slicer import Components, Slices, slice_at_random, slice_corpus
 from rlm.spread import Spread, decompose_spread
 from rlm.standings import compare_systems, explain_systems, summarise_systems, tabulate_systems
 from rlm.stats import Verdict, compare, compare_all, summarise
-from rlm.store import list_studies, read_study
+from rlm.stored import list_studies, read_study
 from rlm.study import iter_study, run_study
 from rlm.synthetic import make_synthetic
 from rlm.systems import run_systems

@@ -14,12 +14,12 @@ import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
-from rlm.config import StudyConfig
+from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.files import whole, write_whole
 from rlm.reading import READ_AS_IT_IS, Reading
 from rlm.stats import BASELINE, compare_all, summarise
-from rlm.store import read_study
+from rlm.stored import read_study
 from rlm.study import iter_study
 from rlm.task import BlockResult, join, load_corpus, slices_of
 from rlm.use import evaluate, query, train
@@ -37,9 +37,8 @@ for command in (train, query, evaluate):
 def study(
     *,
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
-    seeds: int = 30,
+    plan: Annotated[Plan, Parameter(name="*")] = Plan(),  # noqa: B008
     db: Path | None = None,
-    until: float | None = None,
     max_seeds: int | None = None,
     out: Path | None = None,
     jobs: int = -1,
@@ -53,12 +52,10 @@ def study(
     ----------
     config
         What to study.
-    seeds
-        Number of paired seeds.
+    plan
+        How many seeds.
     db
         SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
-    until
-        Stop when the interval of the difference, by the confidence sequence, is narrower than this; 0.02 is two points.
     max_seeds
         With --until, most paired seeds, instead of --seeds.
     out
@@ -70,9 +67,10 @@ def study(
         raise InputError(
             f"expected a file in an existing folder for --out, found {out}; name a file, or create the folder first"
         )
+    until = plan.until
     if max_seeds is not None and until is None:
         raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
-    planned = seeds if max_seeds is None else max_seeds
+    planned = plan.seeds if max_seeds is None else max_seeds
     finished: list[BlockResult] = []
     is_watched = until is not None
     try:

@@ -1,4 +1,4 @@
-"""The config of a study: every number that decides its results, except its seeds."""
+"""The config of a study: every number that decides its results; beside it, how many seeds it takes."""
 
 from typing import Annotated, Literal
 
@@ -16,12 +16,28 @@ from rlm.slicer import FRACTIONS
 from rlm.training import Precision
 
 Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
+DEFAULT_SEEDS = 30
 REDRAW: dict[Arm, Redraw] = {
     "pretrained": "epoch",
     "pretrained_once": "once",
     "rescaled": "epoch",
     "shuffled": "epoch",
 }
+
+
+class Plan(BaseModel):
+    """How long a study goes on, which its config leaves open."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seeds: int = Field(DEFAULT_SEEDS, ge=1, le=10_000, description="Number of paired seeds.")
+    until: float | None = Field(
+        None,
+        gt=0,
+        le=2,
+        description="Stop when the interval of the difference, by the confidence sequence, is narrower than this; 0.02 "
+        "is two points.",
+    )
 
 
 class StudyConfig(BaseModel):
@@ -32,6 +48,7 @@ class StudyConfig(BaseModel):
     dataset: str = Field(
         "chatterbot-english",
         min_length=1,
+        examples=["chatterbot-english", "chatterbot-russian", "pqa"],
         description="chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.",
     )
     reading: Annotated[Reading, Parameter(name="*")] = Field(READ_AS_IT_IS, description="How to read data of your own.")
@@ -71,7 +88,7 @@ class StudyConfig(BaseModel):
     )
     margin: float | None = Field(
         None,
-        gt=0,
+        ge=1e-6,
         le=100,
         description="Margin of the loss; by default 0.5 for triplet and cosine_triplet, 0.2 for facenet, 1 for "
         "contrastive.",
@@ -81,7 +98,7 @@ class StudyConfig(BaseModel):
         description="Negatives of facenet: all, semi_hard (the nearest that is farther away than the positive; the "
         "default) or hard (the nearest).",
     )
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of Adam.")
+    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
     batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
     random_triplets: int | None = Field(

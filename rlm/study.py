@@ -18,7 +18,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from rlm.arms import device_of
-from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.config import DEFAULT_SEEDS, REDRAW, Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.errors import InputError
 from rlm.sequence import confidence_sequence
@@ -32,12 +32,14 @@ LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make 
 
 def run_study(
     config: StudyConfig,
-    seeds: int | Sequence[int] = 30,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     data: pd.DataFrame | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
+    watched: bool = False,
+    block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -63,6 +65,11 @@ def run_study(
     until
         Stop when the confidence sequence of every arm's mean difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
+    watched
+        Whether somebody looks at results as they arrive, and might stop the study for what they show; the store notes
+        it, and gives a verdict by the confidence sequence.
+    block_size
+        Most seeds to train together, by default as many as is fastest. Fewer arrive sooner and need less memory.
     n_jobs
         Processes, of one thread each where they fill the machine; -1 for one per core. Inside
         ``joblib.parallel_config(backend="dask")``, or another cluster's, its workers instead.
@@ -88,9 +95,10 @@ def run_study(
         If interrupted before any block is finished.
     """
     finished = []
-    settings = {"data": data, "make_encoder": make_encoder, "db": db, "until": until, "n_jobs": n_jobs}
+    settings = {"data": data, "make_encoder": make_encoder, "db": db, "until": until, "watched": watched}
+    settings |= {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     try:
-        for block in iter_study(config, seeds, **settings, progress=progress):
+        for block in iter_study(config, seeds, **settings):
             finished.append(block)
     except KeyboardInterrupt:
         if not finished:
@@ -101,12 +109,14 @@ def run_study(
 
 def iter_study(
     config: StudyConfig,
-    seeds: int | Sequence[int] = 30,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     data: pd.DataFrame | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
+    watched: bool = False,
+    block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
 ) -> Iterator[BlockResult]:
@@ -115,7 +125,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, make_encoder, db, until, n_jobs, progress
+    config, seeds, data, make_encoder, db, until, watched, block_size, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -129,6 +139,8 @@ def iter_study(
         As in `run_study`.
     """
     seeds = _check_seeds(seeds)
+    if block_size is not None and block_size < 1:
+        raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
     if n_jobs == 0:
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     if until is not None and (until <= 0 or BASELINE not in config.arms or len(config.arms) < 2):
@@ -149,7 +161,7 @@ def iter_study(
         tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar,
     ):
         if store is not None:
-            store.plan(config.arms, seeds, until)
+            store.plan(config.arms, seeds, until, watched)
             stored = _part_of(store.finished(), config.arms, seeds)
             if len(stored.results):
                 log.info("%d of %d runs are in %s already", len(stored.results), len(config.arms) * len(seeds), db)
@@ -159,6 +171,7 @@ def iter_study(
         if _is_narrow(finished, config.arms, seeds, until):
             return
         largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
+        largest = min(largest, block_size or largest)
         processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
         tasks = _tasks(config, seeds, largest, processes, finished)
         with _interrupts_held(), _at_hand(corpus):

@@ -22,7 +22,7 @@ import rlm.study
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.stats import compare
-from rlm.store import list_studies, read_study
+from rlm.stored import list_studies, read_study
 from rlm.study import iter_study
 
 KILLS = 200
@@ -179,7 +179,7 @@ class TestFiles:
 
     def test_a_file_that_another_program_holds_is_named(self, db, monkeypatch):
         run(db, seeds=2)
-        monkeypatch.setattr(rlm.store, "SECONDS_TO_WAIT", 0.1)
+        monkeypatch.setattr(rlm.database, "SECONDS_TO_WAIT", 0.1)
         with closing(sqlite3.connect(db)) as other:
             other.execute("BEGIN EXCLUSIVE")
             with pytest.raises(InputError, match=r"study.db: database is locked; another program holds it"):
@@ -212,7 +212,7 @@ class TestFiles:
         with closing(sqlite3.connect(db)) as connection:
             connection.execute("PRAGMA user_version = 99")
         for read in (run, read_study):
-            with pytest.raises(InputError, match=r"version 2 or older, found version 99 in .*; update rlm"):
+            with pytest.raises(InputError, match=r"version 3 or older, found version 99 in .*; update rlm"):
                 read(db)
 
     def test_an_older_file_is_brought_up_to_date(self, db):
@@ -220,7 +220,9 @@ class TestFiles:
         with closing(sqlite3.connect(db)) as connection:
             for column in ("roc_auc", "top_1"):
                 connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
+            connection.execute("ALTER TABLE plans DROP COLUMN watched")
             connection.execute("PRAGMA user_version = 1")
+        assert len(read_study(db).finished.results) == len(before)
         found = run(db, seeds=4)
         old = found["seed"] < 2
         assert found.loc[old, ["roc_auc", "top_1"]].isna().all(axis=None)

@@ -279,7 +279,7 @@ class TestConfig:
             ({"arms": ("scratch", "lucky")}, "Input should be 'scratch', 'pretrained', 'pretrained_once', 'resc"),
             ({"arms": ()}, "at least 1 item"),
             ({"arms": ("scratch", "scratch")}, "expected every arm once, found scratch, scratch"),
-            ({"margin": 0}, "greater than 0"),
+            ({"margin": 0}, "greater than or equal to"),
             ({"margin": 101}, "less than or equal to 100"),
             ({"max_epochs": -1}, "greater than or equal to 0"),
             ({"epochs": 3}, r"epochs\n.*Extra inputs are not permitted"),

@@ -1,0 +1,176 @@
+"""Work in a process of its own, which can be stopped at once, and which ends when its parent does."""
+
+import atexit
+import multiprocessing
+import os
+import traceback
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from threading import Thread
+from typing import Any, NamedTuple
+
+import psutil
+
+from rlm.errors import InputError
+
+POLITENESS = 5  # what a person waits for goes before
+SPAWN = multiprocessing.get_context("spawn")  # a forked kernel would share its sockets
+
+
+class Failure(NamedTuple):
+    """
+    How work ended that did not come to its end.
+
+    Attributes
+    ----------
+    text
+        In words for the person who started it.
+    """
+
+    text: str
+
+
+class Notice(NamedTuple):
+    """
+    A warning of work that goes on.
+
+    Attributes
+    ----------
+    text
+        In words.
+    """
+
+    text: str
+
+
+class Background:
+    """
+    A function that runs in a process of its own.
+
+    Parameters
+    ----------
+    work
+        Called there with `arguments`; what it yields arrives here. A function of a module, not of a notebook.
+    arguments
+        Of `work`; they must be picklable.
+    """
+
+    def __init__(self, work: Callable[..., Iterable[Any]], *arguments: object) -> None:
+        self._receiver, sender = SPAWN.Pipe(duplex=False)
+        self._process = SPAWN.Process(target=_run, args=(sender, work, arguments))
+        self._process.start()
+        sender.close()  # the other process has the only one now, so that its death ends the pipe
+        # Python joins its child processes before it exits; this goes first, and lets a kernel shut down at once.
+        atexit.register(_stop_if_alive, weakref.ref(self))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it works."""
+        return self._process.is_alive()
+
+    def messages(self, seconds: float | int = 0.0) -> list[Any]:
+        """
+        What has arrived since the last call.
+
+        Parameters
+        ----------
+        seconds
+            How long to wait for the first.
+
+        Returns
+        -------
+        list
+            What `work` yielded, `Notice` of what it warned of, and as the last a `Failure` if it raised or its process
+            was killed. Empty also after the end.
+        """
+        found: list[Any] = []
+        try:
+            while not self._receiver.closed and self._receiver.poll(0 if found else seconds):
+                found.append(self._receiver.recv())
+        except (EOFError, OSError):
+            self._receiver.close()
+            self._process.join()
+            if self._process.exitcode:
+                found.append(Failure(f"its process was killed (exit code {self._process.exitcode}), perhaps for memory"))
+        return found
+
+    def stop(self) -> None:
+        """End it now, with all processes that it started; what it was doing is lost."""
+        end_tree(self._process.pid)
+        self._process.join()
+        self._receiver.close()
+
+
+def helper() -> ProcessPoolExecutor:
+    """
+    One process for what takes more than a moment, so that the process with the widgets stays free.
+
+    Returns
+    -------
+    concurrent.futures.ProcessPoolExecutor
+        Of one worker, which ends when its parent does.
+    """
+    return ProcessPoolExecutor(max_workers=1, mp_context=SPAWN, initializer=_begin)
+
+
+def end_tree(pid: int | None) -> None:
+    """
+    Kill a process and all that it started.
+
+    Parameters
+    ----------
+    pid
+        Its number; nothing happens where there is no such process.
+    """
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in reversed(family):  # itself last, since it may be the one that runs this
+        try:
+            # joblib's tracker ends by itself after the others, and frees the semaphores that they leave behind.
+            if not any("resource_tracker" in part for part in process.cmdline()):
+                process.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _run(sender: Connection, work: Callable[..., Iterable[Any]], arguments: tuple[object, ...]) -> None:
+    _begin()
+    warnings.showwarning = partial(_forward_warning, sender)
+    try:
+        for message in work(*arguments):
+            sender.send(message)
+    except InputError as error:
+        sender.send(Failure(str(error)))
+    except Exception as error:
+        traceback.print_exc()
+        sender.send(Failure(f"{type(error).__name__}: {error}"))
+
+
+def _forward_warning(
+    sender: Connection, message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    if issubclass(category, UserWarning):
+        sender.send(Notice(str(message)))
+
+
+def _begin() -> None:
+    psutil.Process().nice(POLITENESS if psutil.POSIX else psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    wait([multiprocessing.parent_process().sentinel])
+    end_tree(os.getpid())
+
+
+def _stop_if_alive(reference: "weakref.ref[Background]") -> None:
+    background = reference()
+    if background is not None and background.is_running:
+        background.stop()

@@ -1,0 +1,265 @@
+"""Knobs: an input for every field of a config, with the range, default and description that the field has."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import annotated_types
+import ipywidgets as widgets
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+WIDE = 500  # from this ratio of its bounds on, a slider is logarithmic
+LARGEST = 2**31 - 1
+STYLE = {"description_width": "8.5rem"}
+BY_DEFAULT = "by default"
+
+
+class Knob(NamedTuple):
+    """
+    One field's input.
+
+    Attributes
+    ----------
+    widget
+        What stands in the panel.
+    inputs
+        The widgets whose values it reads.
+    read
+        Gives what is set, for pydantic to validate.
+    show
+        Sets a valid value.
+    """
+
+    widget: widgets.Widget
+    inputs: Sequence[widgets.Widget]
+    read: Callable[[], Any]
+    show: Callable[[Any], None]
+
+
+class Knobs:
+    """
+    Inputs for the fields of pydantic models, with what is wrong beside the input it is wrong with.
+
+    Parameters
+    ----------
+    start
+        A valid value of each model; where they begin.
+    on_change
+        Called without arguments when an input has changed.
+    """
+
+    def __init__(self, start: Sequence[BaseModel], on_change: Callable[[], None]) -> None:
+        self._models = [type(value) for value in start]
+        self._knobs = {
+            name: make_knob(name, field) for model in self._models for name, field in model.model_fields.items()
+        }
+        self._messages = {name: widgets.HTML() for name in self._knobs}
+        self._on_change = on_change
+        self._is_quiet = False
+        self.rows: dict[str, widgets.Widget] = {
+            name: widgets.VBox([knob.widget, self._messages[name]], layout={"margin": "0 0 2px"})
+            for name, knob in self._knobs.items()
+        }
+        self.show(*start)
+        for knob in self._knobs.values():
+            for one in knob.inputs:
+                one.observe(self._changed, "value")
+
+    def read(self) -> tuple[list[BaseModel] | None, str]:
+        """
+        Validate what is set.
+
+        Returns
+        -------
+        list of pydantic.BaseModel, or None
+            One per model; None where something is wrong, which then stands beside its input.
+        str
+            What is wrong, field by field.
+        """
+        found: list[BaseModel] = []
+        wrong: dict[str, str] = {}
+        for model in self._models:
+            try:
+                found.append(model.model_validate({name: self._knobs[name].read() for name in model.model_fields}))
+            except ValidationError as error:
+                for problem in error.errors():
+                    field, *parts = problem["loc"] or ("",)
+                    where = "".join(f"{part}: " if isinstance(part, str) else f"part {part + 1}: " for part in parts)
+                    wrong.setdefault(str(field), where + problem["msg"].removeprefix("Value error, "))
+        for name, message in self._messages.items():
+            message.value = _warning(wrong[name]) if name in wrong else ""
+        said = "; ".join(f"{_spell(name)}: {text}" if name else text for name, text in wrong.items())
+        return (None if wrong else found), said
+
+    def show(self, *values: BaseModel) -> None:
+        """
+        Set all inputs.
+
+        Parameters
+        ----------
+        values
+            One of each model, in their order.
+        """
+        self._is_quiet = True
+        try:
+            for model in values:
+                for name in type(model).model_fields:
+                    self._knobs[name].show(getattr(model, name))
+        finally:
+            self._is_quiet = False
+        self._on_change()
+
+    def _changed(self, _: object) -> None:
+        if not self._is_quiet:
+            self._on_change()
+
+
+def make_knob(name: str, field: FieldInfo) -> Knob:
+    """
+    The input that a field's type and bounds ask for.
+
+    Parameters
+    ----------
+    name
+        Of the field.
+    field
+        Its annotation, bounds and description.
+
+    Returns
+    -------
+    Knob
+        A dropdown for choices, a checkbox for yes and no, checkboxes for a tuple of choices, a slider for numbers (a
+        logarithmic one where the bounds are far apart), a text for all else.
+    """
+    kinds = list(_kinds(field.annotation))
+    is_optional = type(None) in kinds
+    kind = next(kind for kind in kinds if kind is not type(None))
+    low, high = _bounds(field)
+    named = {"description": _spell(name), "tooltip": _tooltip(field, low, high), "style": STYLE}
+    named["layout"] = {"width": "auto"}
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return _nested(name, kind)
+    if get_origin(kind) is Literal:
+        choices = [(str(choice), choice) for choice in get_args(kind)]
+        return _simple(widgets.Dropdown(options=[(BY_DEFAULT, None)] * is_optional + choices, **named))
+    if kind is bool and is_optional:
+        return _simple(widgets.Dropdown(options=[(BY_DEFAULT, None), ("yes", True), ("no", False)], **named))
+    if kind is bool:
+        return _simple(widgets.Checkbox(indent=True, **named))
+    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
+        return _several(get_args(get_args(kind)[0]), named)
+    if kind in (int, float) and not is_optional:
+        return _number(kind, low, high, named)
+    if field.examples:
+        named |= {"options": field.examples, "ensure_option": False}
+    text = (widgets.Combobox if field.examples else widgets.Text)(placeholder=BY_DEFAULT * is_optional, **named)
+    is_tuple = get_origin(kind) is tuple
+    return Knob(
+        text,
+        [text],
+        lambda: [part.strip() for part in text.value.split(",")] if is_tuple else text.value.strip() or None,
+        lambda value: setattr(text, "value", _write(value)),
+    )
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
+    """The types that a field may have, without what is annotated to them."""
+    if get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    elif hasattr(annotation, "__metadata__"):
+        yield from _kinds(annotation.__origin__)
+    else:
+        yield annotation
+
+
+def _bounds(field: FieldInfo) -> tuple[float, float]:
+    low, high = -math.inf, math.inf
+    for bound in field.metadata:
+        match bound:
+            case annotated_types.Ge(ge=value) | annotated_types.Gt(gt=value):
+                low = value
+            case annotated_types.Le(le=value) | annotated_types.Lt(lt=value):
+                high = value
+    return low, high
+
+
+def _number(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Knob:
+    if low > 0 and high / low >= WIDE:
+        shown = ",.0f" if kind is int else ".3g"
+        slider = widgets.FloatLogSlider(
+            value=low, min=math.log10(low), max=math.log10(high), step=0.02, readout_format=shown, **named
+        )
+        # As exact as it is shown.
+        return _simple(slider, (lambda: round(slider.value)) if kind is int else (lambda: float(f"{slider.value:.3g}")))
+    if kind is int and high - low < WIDE:
+        return _simple(widgets.IntSlider(min=low, max=high, **named))
+    if kind is int:
+        return _simple(widgets.BoundedIntText(min=low, max=min(high, LARGEST), **named))
+    return _simple(widgets.FloatSlider(min=low, max=high, step=0.01, **named))
+
+
+def _simple(widget: widgets.Widget, read: Callable[[], Any] | None = None) -> Knob:
+    return Knob(widget, [widget], read or (lambda: widget.value), lambda value: setattr(widget, "value", value))
+
+
+def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
+    boxes = {
+        choice: widgets.Checkbox(
+            description=choice, tooltip=named["tooltip"], indent=False, layout={"width": "auto", "margin": "0 12px 0 0"}
+        )
+        for choice in choices
+    }
+    label = widgets.Label(named["description"], layout={"width": STYLE["description_width"]}, tooltip=named["tooltip"])
+    box = widgets.HBox(list(boxes.values()), layout={"flex_flow": "row wrap", "flex": "1"})
+
+    def show(value: Sequence[str]) -> None:
+        for choice, one in boxes.items():
+            one.value = choice in value
+
+    return Knob(
+        widgets.HBox([label, box]),
+        list(boxes.values()),
+        lambda: [choice for choice, one in boxes.items() if one.value],
+        show,
+    )
+
+
+def _nested(name: str, model: type[BaseModel]) -> Knob:
+    knobs = {inner: make_knob(inner, field) for inner, field in model.model_fields.items()}
+
+    def show(value: BaseModel) -> None:
+        for inner, knob in knobs.items():
+            knob.show(getattr(value, inner))
+
+    def read() -> dict[str, Any]:
+        given = {inner: knob.read() for inner, knob in knobs.items()}
+        return {inner: value for inner, value in given.items() if value is not None}
+
+    inside = widgets.VBox([knob.widget for knob in knobs.values()])
+    folded = widgets.Accordion([inside], titles=[_spell(name)], selected_index=None)
+    return Knob(folded, [one for knob in knobs.values() for one in knob.inputs], read, show)
+
+
+def _spell(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _tooltip(field: FieldInfo, low: float, high: float) -> str:
+    said = field.description or ""
+    return f"{said} From {low:,g} to {high:,g}." if math.isfinite(low) and math.isfinite(high) else said
+
+
+def _write(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={one}" for key, one in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _warning(text: str) -> str:
+    return f'<div role="alert" style="color: var(--jp-error-color1, #b3261e); line-height: 1.3">{escape(text)}</div>'

@@ -1,0 +1,181 @@
+"""What a store holds: its studies, what is finished of them, and how far the last one is."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from rlm.config import Plan, StudyConfig
+from rlm.database import connect, explained, finished_of, open_store
+from rlm.errors import InputError
+from rlm.task import BlockResult
+
+
+class StoredStudy(NamedTuple):
+    """
+    One study of a store.
+
+    Attributes
+    ----------
+    config
+        Of the study, with the arms that it has.
+    encoder
+        Its name, also that of one's own.
+    finished
+        Everything that is finished, see `BlockResult`, arms and seeds in no particular order.
+    is_watched
+        Whether somebody watched its results arrive, seeds were added after a look, it was to stop by what it shows, or
+        it is not finished: a verdict on it takes the confidence sequence, see `rlm.compare`.
+    """
+
+    config: StudyConfig
+    encoder: str
+    finished: BlockResult
+    is_watched: bool
+
+
+def list_studies(path: Path | str) -> pd.DataFrame:
+    """
+    The studies of a store.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per study, indexed by its number: dataset, encoder, loss, arms and seeds finished, and when the last one
+        was.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no store.
+    """
+    with closing(open_store(path)) as connection:
+        rows = connection.execute(
+            """
+            SELECT studies.study, config ->> 'dataset', coalesce(encoder, config ->> 'encoder'), config ->> 'loss',
+                (SELECT group_concat(DISTINCT arm) FROM results WHERE results.study = studies.study),
+                (SELECT count(DISTINCT seed) FROM results WHERE results.study = studies.study),
+                (SELECT max(finished) FROM blocks WHERE blocks.study = studies.study)
+            FROM studies ORDER BY studies.study
+            """
+        ).fetchall()
+    columns = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
+    listed = pd.DataFrame(rows, columns=columns).set_index("study")
+    # Of an encoder of one's own the store has the source.
+    name = listed["encoder"].str.extract(r"(?:class|def) (\w+)", expand=False)
+    return listed.assign(encoder=name.fillna(listed["encoder"].str.partition("\n")[0]))
+
+
+def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
+    """
+    Read one study of a store, also while a run is writing it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    study
+        Its number, see `list_studies`; may be left out where there is only one.
+
+    Returns
+    -------
+    StoredStudy
+        Config and everything finished.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no store, or there is no such study, or nothing of it is finished.
+    """
+    known = list_studies(path)
+    if study not in known.index and not (study is None and len(known) == 1):
+        listed = known[["dataset", "encoder", "loss", "arms", "seeds"]].to_string() if len(known) else "none"
+        raise InputError(f"expected --study, the number of one study of {path}, found {study}; there are:\n{listed}")
+    number = int(known.index[0]) if study is None else study
+    with closing(open_store(path)) as connection:
+        (written,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
+        asked = "SELECT arms, seeds, until, watched FROM plans WHERE study = ?"
+        plans = connection.execute(asked, (number,)).fetchall()
+        finished = finished_of(connection, number)
+    if finished.results.empty:
+        raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
+    arms = tuple(dict.fromkeys([*json.loads(plans[-1][0]), *finished.results["arm"]]))
+    arms = tuple(arm for arm in arms if arm in set(finished.results["arm"]))
+    config = StudyConfig.model_validate_json(written).model_copy(update={"arms": arms})
+    wanted = {(arm, seed) for arm in json.loads(plans[-1][0]) for seed in json.loads(plans[-1][1])}
+    has_all = wanted <= set(finished.results[["arm", "seed"]].itertuples(index=False, name=None))
+    is_extended = len({seeds for _, seeds, *_ in plans}) > 1
+    is_watched = is_extended or not has_all or any(until is not None or watched for *_, until, watched in plans)
+    return StoredStudy(config, str(known.loc[number, "encoder"]), finished, is_watched)
+
+
+class Progress(NamedTuple):
+    """
+    How far a study is.
+
+    Attributes
+    ----------
+    study
+        Its number.
+    config
+        Its settings, with the arms that were last asked for.
+    plan
+        What was last asked for.
+    arms
+        One row per arm: planned and finished (runs), and seconds (a run's mean so far, missing before the first).
+    """
+
+    study: int
+    config: StudyConfig
+    plan: Plan
+    arms: pd.DataFrame
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all runs that were asked for are finished."""
+        return bool((self.arms["finished"] >= self.arms["planned"]).all())
+
+
+def read_progress(path: Path | str, study: int | None = None) -> Progress:
+    """
+    Say how far a study is; fast enough to be asked several times a second.
+
+    Parameters
+    ----------
+    path
+        The store.
+    study
+        Its number; the one that was started last by default.
+
+    Returns
+    -------
+    Progress
+        Of what was last asked for.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or no such study has been started.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"expected a store of studies, found no file {path}; run a study with this file as its db")
+    with explained(path), closing(connect(path, "rw")) as connection:
+        asked = "SELECT study, arms, seeds, until FROM plans WHERE study = coalesce(?, study) ORDER BY rowid DESC LIMIT 1"
+        row = connection.execute(asked, (study,)).fetchone()
+        if row is None:
+            raise InputError(f"expected a study that was started, found none of number {study} in {path}; run one")
+        number, arms, seeds, until = row[0], json.loads(row[1]), json.loads(row[2]), row[3]
+        (settings,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
+        found = pd.read_sql_query("SELECT arm, seed, seconds FROM results WHERE study = ?", connection, params=(number,))
+    mine = found[found["seed"].isin(seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
+    table = mine.reindex(arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(seeds))
+    config = StudyConfig.model_validate({**json.loads(settings), "arms": arms})
+    return Progress(number, config, Plan(seeds=len(seeds), until=until), table[["planned", "finished", "seconds"]])
