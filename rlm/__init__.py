@@ -1,5 +1,7 @@
 """Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?"""
 
+from typing import TYPE_CHECKING, Any
+
 from rlm.arms import Trained, train_arms
 from rlm.audit import Audit, audit
 from rlm.block import Block, init_block
@@ -35,6 +37,9 @@ from rlm.task import BlockResult, join
 from rlm.training import finetune, pretrain
 from rlm.verification import verify
 
+if TYPE_CHECKING:
+    from rlm.widgets import Explorer
+
 __all__ = [
     "ENCODERS",
     "HEADS",
@@ -48,6 +53,7 @@ __all__ = [
     "Corpus",
     "DSSMEncoder",
     "Estimate",
+    "Explorer",
     "LSTMEncoder",
     "MeanEncoder",
     "Model",
@@ -112,3 +118,11 @@ __all__ = [
     "triplet_loss",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name == "Explorer":  # the widgets take a second to import, and training in other processes needs none
+        from rlm.widgets import Explorer
+
+        return Explorer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,9 @@ import os
 import traceback
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from threading import Thread
@@ -62,7 +63,8 @@ class Background:
     def __init__(self, work: Callable[..., Iterable[Any]], *arguments: object) -> None:
         self._receiver, sender = SPAWN.Pipe(duplex=False)
         self._process = SPAWN.Process(target=_run, args=(sender, work, arguments))
-        self._process.start()
+        with _quiet_trackers():
+            self._process.start()
         sender.close()  # the other process has the only one now, so that its death ends the pipe
         # Python joins its child processes before it exits; this goes first, and lets a kernel shut down at once.
         atexit.register(_stop_if_alive, weakref.ref(self))
@@ -95,7 +97,9 @@ class Background:
             self._receiver.close()
             self._process.join()
             if self._process.exitcode:
-                found.append(Failure(f"its process was killed (exit code {self._process.exitcode}), perhaps for memory"))
+                found.append(
+                    Failure(f"its process was killed (exit code {self._process.exitcode}), perhaps for memory")
+                )
         return found
 
     def stop(self) -> None:
@@ -114,10 +118,11 @@ def helper() -> ProcessPoolExecutor:
     concurrent.futures.ProcessPoolExecutor
         Of one worker, which ends when its parent does.
     """
-    return ProcessPoolExecutor(max_workers=1, mp_context=SPAWN, initializer=_begin)
+    with _quiet_trackers():
+        return ProcessPoolExecutor(max_workers=1, mp_context=SPAWN, initializer=_begin)
 
 
-def end_tree(pid: int | None) -> None:
+def end_tree(pid: int | None, is_included: bool = True) -> None:
     """
     Kill a process and all that it started.
 
@@ -125,13 +130,15 @@ def end_tree(pid: int | None) -> None:
     ----------
     pid
         Its number; nothing happens where there is no such process.
+    is_included
+        Whether to kill it as well; the last, since it may be the one that runs this.
     """
     try:
         parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
+        family = [*reversed(parent.children(recursive=True)), *([parent] if is_included else [])]
     except psutil.NoSuchProcess:
         return
-    for process in reversed(family):  # itself last, since it may be the one that runs this
+    for process in family:
         try:
             # joblib's tracker ends by itself after the others, and frees the semaphores that they leave behind.
             if not any("resource_tracker" in part for part in process.cmdline()):
@@ -151,6 +158,7 @@ def _run(sender: Connection, work: Callable[..., Iterable[Any]], arguments: tupl
     except Exception as error:
         traceback.print_exc()
         sender.send(Failure(f"{type(error).__name__}: {error}"))
+    end_tree(os.getpid(), is_included=False)  # joblib's idle workers, which Python would wait for
 
 
 def _forward_warning(
@@ -158,6 +166,20 @@ def _forward_warning(
 ) -> None:
     if issubclass(category, UserWarning):
         sender.send(Notice(str(message)))
+
+
+@contextmanager
+def _quiet_trackers() -> Iterator[None]:
+    """Python's trackers of shared memory free what a killed process leaves; nobody needs to be told of it."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _begin() -> None:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 WIDE = 500  # from this ratio of its bounds on, a slider is logarithmic
 LARGEST = 2**31 - 1
+LOG_STEP = 0.02  # of a logarithmic slider, in decades
 STYLE = {"description_width": "8.5rem"}
 BY_DEFAULT = "by default"
 
@@ -58,15 +59,15 @@ class Knobs:
         }
         self._messages = {name: widgets.HTML() for name in self._knobs}
         self._on_change = on_change
-        self._is_quiet = False
+        self._is_quiet = True
         self.rows: dict[str, widgets.Widget] = {
             name: widgets.VBox([knob.widget, self._messages[name]], layout={"margin": "0 0 2px"})
             for name, knob in self._knobs.items()
         }
-        self.show(*start)
         for knob in self._knobs.values():
             for one in knob.inputs:
                 one.observe(self._changed, "value")
+        self._set(start)
 
     def read(self) -> tuple[list[BaseModel] | None, str]:
         """
@@ -103,14 +104,15 @@ class Knobs:
         values
             One of each model, in their order.
         """
-        self._is_quiet = True
-        try:
-            for model in values:
-                for name in type(model).model_fields:
-                    self._knobs[name].show(getattr(model, name))
-        finally:
-            self._is_quiet = False
+        self._set(values)
         self._on_change()
+
+    def _set(self, values: Sequence[BaseModel]) -> None:
+        self._is_quiet = True
+        for model in values:
+            for name in type(model).model_fields:
+                self._knobs[name].show(getattr(model, name))
+        self._is_quiet = False
 
     def _changed(self, _: object) -> None:
         if not self._is_quiet:
@@ -189,12 +191,7 @@ def _bounds(field: FieldInfo) -> tuple[float, float]:
 
 def _number(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Knob:
     if low > 0 and high / low >= WIDE:
-        shown = ",.0f" if kind is int else ".3g"
-        slider = widgets.FloatLogSlider(
-            value=low, min=math.log10(low), max=math.log10(high), step=0.02, readout_format=shown, **named
-        )
-        # As exact as it is shown.
-        return _simple(slider, (lambda: round(slider.value)) if kind is int else (lambda: float(f"{slider.value:.3g}")))
+        return _logarithmic(kind, low, high, named)
     if kind is int and high - low < WIDE:
         return _simple(widgets.IntSlider(min=low, max=high, **named))
     if kind is int:
@@ -202,8 +199,33 @@ def _number(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Kn
     return _simple(widgets.FloatSlider(min=low, max=high, step=0.01, **named))
 
 
-def _simple(widget: widgets.Widget, read: Callable[[], Any] | None = None) -> Knob:
-    return Knob(widget, [widget], read or (lambda: widget.value), lambda value: setattr(widget, "value", value))
+def _logarithmic(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Knob:
+    """A slider to turn, beside a number that can be typed, which is what counts."""
+    typed = (widgets.BoundedIntText if kind is int else widgets.BoundedFloatText)(
+        value=low, min=low, max=high, step=1 if kind is int else None, tooltip=named["tooltip"], layout={"width": "5.5rem"}
+    )  # fmt: skip
+    slider = widgets.FloatLogSlider(
+        value=low, min=math.log10(low), max=math.log10(high), step=LOG_STEP, readout=False,
+        **{**named, "layout": {"flex": "1 1 auto", "width": "auto"}},
+    )  # fmt: skip
+
+    def typed_changed(change: Mapping[str, Any]) -> None:
+        slider.value = change["new"]
+
+    def slider_changed(change: Mapping[str, Any]) -> None:
+        # A browser rounds the slider to its steps, also when it was set from here; that must not move the number.
+        if abs(math.log10(change["new"] / typed.value)) > LOG_STEP:
+            typed.value = kind(float(f"{change['new']:.2g}"))
+
+    typed.observe(typed_changed, "value")
+    slider.observe(slider_changed, "value")
+    return Knob(
+        widgets.HBox([slider, typed]), [typed], lambda: typed.value, lambda value: setattr(typed, "value", value)
+    )
+
+
+def _simple(widget: widgets.Widget) -> Knob:
+    return Knob(widget, [widget], lambda: widget.value, lambda value: setattr(widget, "value", value))
 
 
 def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:

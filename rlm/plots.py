@@ -137,7 +137,7 @@ def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accura
     return ax
 
 
-def plot_pretraining(history: pd.DataFrame, margin: float, hue: str = "encoder") -> Sequence[Axes]:
+def plot_pretraining(history: pd.DataFrame, margin: float | None, hue: str = "encoder") -> Sequence[Axes]:
     """
     What tells memorising from collapsing: loss against the margin, accuracy against chance, spread against zero.
 
@@ -146,7 +146,7 @@ def plot_pretraining(history: pd.DataFrame, margin: float, hue: str = "encoder")
     history
         As `rlm.pretrain` returns it, with a column named by `hue`; several histories may stand in one table.
     margin
-        Of the triplet loss: where a collapsed encoder ends.
+        Of the triplet loss: where a collapsed encoder ends; None for a loss without.
     hue
         Column that tells the histories apart.
 
@@ -159,8 +159,9 @@ def plot_pretraining(history: pd.DataFrame, margin: float, hue: str = "encoder")
     kinds = list(history[hue].unique())
     shared = {"x": "epoch", "hue": hue, "hue_order": kinds, "palette": PALETTE[: len(kinds)], "errorbar": ("pi", 100)}
     sns.lineplot(history, y="loss", ax=axes[0], **shared)
-    axes[0].axhline(margin, label=f"margin = {margin:g}: collapsed", **CHANCE)
-    axes[0].set(title="triplet loss", yscale="log")
+    if margin is not None:
+        axes[0].axhline(margin, label=f"margin = {margin:g}: collapsed", **CHANCE)
+    axes[0].set(title="loss", yscale="log")
     accuracies = history.melt(["seed", "epoch", hue], ["seen_accuracy", "unseen_accuracy"], "triplets", "accuracy")
     accuracies["triplets"] = accuracies["triplets"].str.replace("_accuracy", " random triplets")
     sns.lineplot(accuracies, y="accuracy", style="triplets", ax=axes[1], **shared)
@@ -176,6 +177,7 @@ def plot_pretraining(history: pd.DataFrame, margin: float, hue: str = "encoder")
     handles = {}
     for ax in axes:
         ax.set(xlabel="epoch of pre-training", ylabel="")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         ax.get_legend().remove()
     shown = [label for label in handles if label not in (hue, "triplets")]

@@ -22,9 +22,7 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "quick look": Preset(
-        StudyConfig(encoder="mean", pretrain_epochs=3, max_epochs=10, patience=3, batching="grouped"), Plan(seeds=20)
-    ),
+    "quick look": Preset(StudyConfig(pretrain_epochs=2, max_epochs=6, patience=2, batching="grouped"), Plan(seeds=20)),
     "the paper's redraw": Preset(StudyConfig(arms=("scratch", "pretrained")), Plan()),
     "one fixed set": Preset(StudyConfig(arms=("scratch", "pretrained_once")), Plan()),
 }

@@ -122,6 +122,8 @@ class Progress(NamedTuple):
 
     Attributes
     ----------
+    start
+        Which time of all that a study of this store was started.
     study
         Its number.
     config
@@ -132,6 +134,7 @@ class Progress(NamedTuple):
         One row per arm: planned and finished (runs), and seconds (a run's mean so far, missing before the first).
     """
 
+    start: int
     study: int
     config: StudyConfig
     plan: Plan
@@ -143,7 +146,7 @@ class Progress(NamedTuple):
         return bool((self.arms["finished"] >= self.arms["planned"]).all())
 
 
-def read_progress(path: Path | str, study: int | None = None) -> Progress:
+def read_progress(path: Path | str, study: int | None = None) -> Progress | None:
     """
     Say how far a study is; fast enough to be asked several times a second.
 
@@ -156,26 +159,80 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress:
 
     Returns
     -------
-    Progress
-        Of what was last asked for.
+    Progress or None
+        Of what was last asked for; None where there is no file, or no such study has been started.
 
     Raises
     ------
     InputError
-        If there is no such file, or no such study has been started.
+        If the file is no store that can be used.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"expected a store of studies, found no file {path}; run a study with this file as its db")
+        return None
     with explained(path), closing(connect(path, "rw")) as connection:
-        asked = "SELECT study, arms, seeds, until FROM plans WHERE study = coalesce(?, study) ORDER BY rowid DESC LIMIT 1"
+        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+            return None
+        asked = """
+            SELECT rowid, study, arms, seeds, until FROM plans WHERE study = coalesce(?, study)
+            ORDER BY rowid DESC LIMIT 1
+            """
         row = connection.execute(asked, (study,)).fetchone()
         if row is None:
-            raise InputError(f"expected a study that was started, found none of number {study} in {path}; run one")
-        number, arms, seeds, until = row[0], json.loads(row[1]), json.loads(row[2]), row[3]
+            return None
+        start, number, arms, seeds, until = *row[:2], *map(json.loads, row[2:4]), row[4]
         (settings,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
-        found = pd.read_sql_query("SELECT arm, seed, seconds FROM results WHERE study = ?", connection, params=(number,))
+        found = pd.read_sql_query(
+            "SELECT arm, seed, seconds FROM results WHERE study = ?", connection, params=(number,)
+        )
     mine = found[found["seed"].isin(seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(seeds))
     config = StudyConfig.model_validate({**json.loads(settings), "arms": arms})
-    return Progress(number, config, Plan(seeds=len(seeds), until=until), table[["planned", "finished", "seconds"]])
+    table = table[["planned", "finished", "seconds"]]
+    return Progress(start, number, config, Plan(seeds=len(seeds), until=until), table)
+
+
+def read_origin(path: Path | str, study: int) -> dict[str, str]:
+    """
+    Say where the numbers of a study come from.
+
+    Parameters
+    ----------
+    path
+        The store.
+    study
+        Its number.
+
+    Returns
+    -------
+    dict
+        Hash of the data, seeds, versions, commit, device, time of training and dates, in words, by name.
+
+    Raises
+    ------
+    InputError
+        As `read_study`.
+    """
+    with closing(open_store(path)) as connection:
+        asked = "SELECT dataset_hash, versions FROM studies WHERE study = ?"
+        data, versions = connection.execute(asked, (study,)).fetchone()
+        asked = "SELECT DISTINCT {} FROM blocks WHERE study = ? AND {} IS NOT NULL"
+        commits, devices = (
+            [value for (value,) in connection.execute(asked.format(name, name), (study,))]
+            for name in ("git_commit", "device")
+        )
+        started, finished = (
+            connection.execute(f"SELECT {what} WHERE study = ?", (study,)).fetchone()[0]
+            for what in ("min(started) FROM plans", "max(finished) FROM blocks")
+        )
+        asked = "SELECT count(DISTINCT seed), count(*), sum(seconds) FROM results WHERE study = ?"
+        seeds, runs, seconds = connection.execute(asked, (study,)).fetchone()
+    return {
+        "data, SHA-256": data,
+        "seeds": f"{seeds}, in {runs} runs",
+        "versions": ", ".join(f"{name} {version}" for name, version in json.loads(versions).items()),
+        "commit": ", ".join(commits) or "of an installed package",
+        "device": ", ".join(devices),
+        "training": f"{seconds / 60:.1f} minutes of all runs together",
+        "date": f"{started[:16]} to {finished[:16]} UTC".replace("T", " "),
+    }

@@ -1,0 +1,323 @@
+"""What a store shows of its studies: words, tables and pictures, made outside the process that shows them."""
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from rlm.config import REDRAW, Plan, StudyConfig
+from rlm.errors import InputError
+from rlm.explain import CONTROLS, TREATED, explain_controls
+from rlm.histories import best_so_far, explain_pretraining
+from rlm.live_plots import plot_differences, plot_sequence
+from rlm.objective import make_objective
+from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
+from rlm.sequence import confidence_sequence
+from rlm.stats import BASELINE, Verdict, compare_all, summarise
+from rlm.stored import StoredStudy, list_studies, read_study
+from rlm.study import iter_study
+from rlm.task import join
+
+RESOLUTION = 144
+SEEDS_AT_A_TIME = 5  # more would be a little faster, and let one wait longer to see them
+
+
+class Picture(NamedTuple):
+    """
+    A figure.
+
+    Attributes
+    ----------
+    png
+        Its file.
+    alt
+        What it shows, in words.
+    """
+
+    png: bytes
+    alt: str
+
+
+class View(NamedTuple):
+    """
+    What is finished of a study.
+
+    Attributes
+    ----------
+    study
+        Its number.
+    headline
+        The verdict in one sentence.
+    words
+        All that follows from the numbers: heading and paragraph.
+    seeds, curves, pretraining
+        Accuracy of every seed beside the confidence sequence; learning curves; pre-training, where an arm has one.
+    results
+        One row per run, see `rlm.run_study`.
+    summary
+        See `rlm.summarise`.
+    estimates
+        One row per arm and estimate, see `Verdict.table`.
+    """
+
+    study: int
+    headline: str
+    words: list[tuple[str, str]]
+    seeds: Picture
+    curves: Picture
+    pretraining: Picture | None
+    results: pd.DataFrame
+    summary: pd.DataFrame
+    estimates: pd.DataFrame
+
+
+class Comparison(NamedTuple):
+    """
+    Several studies side by side.
+
+    Attributes
+    ----------
+    settings
+        What they differ in: one row per setting, one column per study.
+    effects
+        One row per study and arm: study (its number and the arm), seeds, scratch and with it (mean test
+        accuracy), points (the difference, spelt), verdict, and value, low, high (the difference).
+    picture
+        The differences.
+    """
+
+    settings: pd.DataFrame
+    effects: pd.DataFrame
+    picture: Picture
+
+
+class Exported(NamedTuple):
+    """
+    What was written.
+
+    Attributes
+    ----------
+    page
+        HTML.
+    config
+        JSON of a `StudyConfig`.
+    code
+        A line of Python that repeats the study.
+    """
+
+    page: Path
+    config: Path
+    code: str
+
+
+def view(db: Path, study: int) -> View:
+    """
+    Describe what is finished of a study.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Its number there.
+
+    Returns
+    -------
+    View
+        Words, tables and pictures.
+
+    Raises
+    ------
+    InputError
+        As `rlm.read_study`.
+    """
+    sns.set_theme(style="ticks")
+    stored = read_study(db, study)
+    config, (results, _, history, pretraining) = stored.config, join([stored.finished], stored.config.arms)
+    summary, verdicts = summarise(results), _verdicts(stored)
+    words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
+    if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
+        words.append(("Memorisation, or just scale?", explain_controls(results)))
+    own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
+    words += [
+        (f"Pre-training of {arm}", f"It {explain_pretraining(mine)}".replace("It one seed", "One seed"))
+        for arm in own
+        if len(mine := pretraining[pretraining["arm"] == arm]) and mine["epoch"].max() > 0
+    ]
+    headline = " ".join(found.headline for found in verdicts.values()) or "No pair of runs is finished yet."
+    seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
+    estimates = {arm: found.table() for arm, found in verdicts.items()}
+    return View(
+        study,
+        headline,
+        words,
+        _paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
+        _paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
+        _paint(_pretraining_figure(pretraining, config), f"Loss, accuracy and spread during pre-training, {seeds}")
+        if len(pretraining)
+        else None,
+        results,
+        summary.reset_index(),
+        pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
+    )
+
+
+def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
+    """
+    Put several studies of a store side by side.
+
+    Parameters
+    ----------
+    db
+        The store.
+    studies
+        Their numbers, at least one.
+
+    Returns
+    -------
+    Comparison
+        Settings that differ, and effects.
+
+    Raises
+    ------
+    InputError
+        As `rlm.read_study`.
+    """
+    sns.set_theme(style="ticks")
+    stored = {number: read_study(db, number) for number in studies}
+    settings = pd.DataFrame(
+        {f"#{number}": one.config.model_dump(mode="json") | {"encoder": one.encoder} for number, one in stored.items()}
+    ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    rows = []
+    for number, one in stored.items():
+        means = one.finished.results.groupby("arm")["test_accuracy"].mean()
+        for arm, found in _verdicts(one).items():
+            judged = found.anytime if one.is_watched else found.difference
+            row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
+            rows.append(row | {"points": judged.in_points(), "verdict": found.decision} | judged._asdict())
+    if not rows:
+        raise InputError(f"expected studies with pairs of {BASELINE} and another arm, found none; let them run longer")
+    effects = pd.DataFrame(rows)
+    figure = plot_differences(effects).figure
+    alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
+    return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(figure, alt))
+
+
+def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
+    """
+    Describe a study, and what else there is.
+
+    Parameters
+    ----------
+    db, study
+        As of `view`.
+
+    Returns
+    -------
+    View
+        Of the study.
+    dict
+        A line for each study that has results, by its number.
+    """
+    listed = list_studies(db)
+    lines = {
+        int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
+        for one in listed[listed["seeds"] > 0].itertuples()
+    }
+    return view(db, study), lines
+
+
+def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
+    """Of the arms that have pairs."""
+    results = stored.finished.results
+    seeds_of = results.groupby("arm")["seed"].agg(set)
+    common = {arm: theirs & seeds_of.get(BASELINE, set()) for arm, theirs in seeds_of.items() if arm != BASELINE}
+    arms = [arm for arm in stored.config.arms if common.get(arm)]
+    return compare_all(results, arms=arms, watched=stored.is_watched) if arms else {}
+
+
+def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    accuracy = results.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
+    others = [arm for arm in summary.index if arm != BASELINE and BASELINE in accuracy]
+    width = 2 + 1.7 * len(summary)
+    figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 5 * bool(others), 4.4), squeeze=False,
+                                width_ratios=[width, 5] if others else [1], layout="constrained")  # fmt: skip
+    plot_seeds(results, summary, ax=axes[0, 0])
+    if others:
+        differences = {arm: (accuracy[arm] - accuracy[BASELINE]).dropna().reset_index(drop=True) for arm in others}
+        differences = {arm: found for arm, found in differences.items() if len(found)}
+        pairs = [
+            pd.DataFrame({"arm": arm, "pairs": found.index + 1, "value": found}) for arm, found in differences.items()
+        ]
+        sequences = [confidence_sequence(found.to_numpy()).table.assign(arm=arm) for arm, found in differences.items()]
+        empty = pd.DataFrame(columns=["arm", "pairs", "value", "low", "high"])
+        plot_sequence(pd.concat([*pairs]) if pairs else empty, pd.concat(sequences) if sequences else empty, others,
+                      axes[0, 1])  # fmt: skip
+    return figure
+
+
+def _curves_figure(history: pd.DataFrame) -> Figure:
+    return plot_learning_curves(best_so_far(history), "best_validation_accuracy").figure
+
+
+def _pretraining_figure(pretraining: pd.DataFrame, config: StudyConfig) -> Figure:
+    objective = make_objective(config.loss, config.margin, config.mining)
+    mine = pretraining[~pretraining["arm"].isin(set(CONTROLS))]
+    return plot_pretraining(mine if len(mine) else pretraining, objective.margin, hue="arm")[0].figure
+
+
+def _paint(figure: Figure, alt: str) -> Picture:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=RESOLUTION)
+    plt.close(figure)
+    return Picture(file.getvalue(), alt)
+
+
+def run_watched(config: StudyConfig, plan: Plan, db: Path, data: pd.DataFrame | None) -> Iterator[int]:
+    """
+    Run a study that somebody watches, in small blocks.
+
+    Parameters
+    ----------
+    config, plan, db
+        What to run, and the store.
+    data
+        Text pairs or triplets, where the config does not name them.
+
+    Yields
+    ------
+    int
+        How many runs have just been finished.
+
+    Raises
+    ------
+    InputError
+        As `rlm.run_study`.
+    """
+    settings = {"db": db, "data": data, "until": plan.until, "watched": True, "block_size": SEEDS_AT_A_TIME}
+    for block in iter_study(config, plan.seeds, **settings, progress=False):
+        yield len(block.results)
+
+
+def export(db: Path, study: int, folder: Path, is_table: bool) -> Exported:
+    """
+    Write what is finished of a study, see `rlm.export.export_study`.
+
+    Parameters
+    ----------
+    db, study, folder, is_table
+        As there.
+
+    Returns
+    -------
+    Exported
+        What was written.
+    """
+    from rlm.export import export_study  # what writes notebooks takes seconds to import
+
+    return export_study(db, study, folder, is_table)

@@ -1,0 +1,142 @@
+"""The panel of the explorer: which widgets stand where. What they do is said in `rlm.widgets`."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets as widgets
+import pandas as pd
+
+from rlm.config import Plan, StudyConfig
+from rlm.knobs import Knobs
+from rlm.presets import PRESETS
+from rlm.tabs import CSS, CompareTab, InsideTab, StudyTabs, paragraph
+
+GROUPS = {
+    "Data": [
+        *("dataset", "reading", "train_fraction", "negatives", "negative_kinds", "max_tokens"),
+        *("fractions", "split", "split_seed"),
+    ],
+    "Pre-training": ["arms", "pretrain_epochs", "random_triplets"],
+    "Encoder and loss": [
+        *("encoder", "word_dim", "dim", "unseen_words", "word_vectors", "fixed_vectors"),
+        *("loss", "margin", "mining"),
+    ],
+    "Fine-tuning": ["learning_rate", "batch_size", "max_epochs", "patience", "epoch_triplets", "batching", "optimizer"],
+    "Study": ["seeds", "until", "device", "precision", "compile"],
+}
+OWN = "own settings"
+NEW = "a new one"
+
+
+class Panel:
+    """
+    Knobs on the left; buttons, progress and tabs on the right.
+
+    Parameters
+    ----------
+    config, plan
+        Where the knobs begin.
+    hidden
+        Settings that cannot be changed here.
+    on_change
+        Called when a knob has changed.
+    on_choice
+        See `CompareTab`.
+    on_train
+        See `InsideTab`.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        plan: Plan,
+        hidden: Sequence[str],
+        *,
+        on_change: Callable[[], None],
+        on_choice: Callable[[list[int]], None],
+        on_train: Callable[[int], None],
+    ) -> None:
+        self.knobs = Knobs([config, plan], on_change)
+        self.preset = widgets.Dropdown(
+            description="preset", options=[OWN, *PRESETS], tooltip="Settings to start from", layout={"width": "290px"}
+        )
+        self.study = widgets.Dropdown(
+            description="study", options=[(NEW, None)], tooltip="A study of this store: shows it, and sets its knobs",
+            layout={"width": "auto", "flex": "1 1 260px", "max_width": "560px"},
+        )  # fmt: skip
+        self.run = widgets.Button(description="Run", icon="play", button_style="success")
+        self.stop = widgets.Button(
+            description="Stop", icon="stop", disabled=True, tooltip="Stops at once; finished seeds are kept"
+        )
+        self.export = widgets.Button(
+            description="Export", icon="download", disabled=True, tooltip="Write what is shown as one HTML file"
+        )
+        self.wrong, self.status, self.exported = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._bars = widgets.VBox()
+        self.seen, self.compare, self.inside = StudyTabs(), CompareTab(on_choice), InsideTab(on_train)
+        tabs = widgets.Tab(
+            [*self.seen.widgets, self.compare.widget, self.inside.widget],
+            titles=[*StudyTabs.TITLES, "Compare", "Look inside"],
+            layout={"min_width": "0"},
+        )
+        rows = [[self.knobs.rows[name] for name in names if name not in hidden] for names in GROUPS.values()]
+        groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
+        left = widgets.VBox([groups, self.wrong], layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"})
+        buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
+        right = widgets.VBox(
+            [buttons, self._bars, self.status, self.exported, tabs], layout={"flex": "3 1 560px", "min_width": "0"}
+        )
+        top = widgets.HBox([self.preset, self.study], layout={"flex_flow": "row wrap"})
+        body = widgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "12px"})
+        self.widget = widgets.VBox([widgets.HTML(CSS), top, body])
+        self.widget.add_class("rlm-explorer")
+
+    def show_progress(self, arms: pd.DataFrame) -> None:
+        """
+        One bar per arm.
+
+        Parameters
+        ----------
+        arms
+            See `rlm.stored.Progress`.
+        """
+        if len(self._bars.children) != len(arms):
+            self._bars.children = [
+                widgets.HBox([widgets.IntProgress(layout={"width": "320px"}, style={"description_width": "8rem"}),
+                              widgets.Label()]) for _ in range(len(arms))]  # fmt: skip
+        for row, line in zip(arms.itertuples(), self._bars.children, strict=True):
+            bar, label = line.children
+            bar.description, bar.tooltip = row.Index, f"{row.finished} of {row.planned} seeds"
+            bar.max, bar.value = row.planned, row.finished
+            label.value = f"{row.finished} of {row.planned} seeds"
+
+    def offer_studies(self, studies: Mapping[int, str], shown: int | None) -> None:
+        """
+        Offer the studies of the store.
+
+        Parameters
+        ----------
+        studies
+            A line for each, by number.
+        shown
+            The one that is shown.
+        """
+        options = [(NEW, None), *((title, number) for number, title in studies.items())]
+        if list(self.study.options) != options:
+            self.study.options = options
+        self.study.value = shown if shown in studies else None
+        self.compare.offer(studies)
+
+    def say(self, text: str, is_wrong: bool = False) -> None:
+        """
+        Say what goes on.
+
+        Parameters
+        ----------
+        text
+            Shown as it is.
+        is_wrong
+            Whether it failed.
+        """
+        self.status.value = (
+            f'<div role="status" aria-live="polite">{paragraph(text, "wrong" if is_wrong else "quiet")}</div>'
+        )

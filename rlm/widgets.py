@@ -1,0 +1,374 @@
+"""The explorer: turn the knobs of a study, run it, watch it, stop it, go on, look inside."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from html import escape
+from pathlib import Path
+from threading import Event, RLock, Thread
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+
+from rlm.background import Background, Failure, Notice, helper
+from rlm.config import Plan, StudyConfig
+from rlm.database import open_store
+from rlm.errors import InputError
+from rlm.inside import Inside, train_inside
+from rlm.live import Exported, View, compare_studies, export, look, run_watched
+from rlm.panel import OWN, Panel
+from rlm.presets import PRESETS
+from rlm.reading import Reading
+from rlm.stored import Progress, read_progress
+from rlm.tabs import paragraph
+
+TICK = 0.2
+YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
+_OPEN: dict[Path, "Explorer"] = {}
+
+
+class Explorer:
+    """
+    A panel to explore studies; it shows itself as the last line of a notebook's cell.
+
+    Studies run in processes of their own, and every finished block of seeds is in the store. A study that was stopped,
+    or whose notebook was closed, goes on from there.
+
+    Parameters
+    ----------
+    data
+        Text pairs or triplets, see `rlm.index_corpus`, or the name of a dataset or path of a file, see `rlm.load`; the
+        config's dataset by default.
+    db
+        Store, see `rlm.run_study`; by default one that is deleted when Python ends. The panel opens with the study that
+        was started last.
+    reading
+        How to read a file, see `rlm.Reading`.
+
+    Raises
+    ------
+    InputError
+        If `db` is no store that can be used.
+    pydantic.ValidationError
+        If `reading` has other fields or values than `rlm.Reading` has.
+    """
+
+    def __init__(
+        self,
+        data: pd.DataFrame | str | Path | None = None,
+        db: Path | str | None = None,
+        reading: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._data = data if isinstance(data, pd.DataFrame) else None
+        self._folder = tempfile.TemporaryDirectory(prefix="rlm-") if db is None else None
+        self.db = Path(db or f"{self._folder.name}/studies.db").resolve()
+        if self.db.is_file():
+            open_store(self.db).close()  # what cannot be used is refused here
+        self._progress: Progress | None = read_progress(self.db)
+        config, plan = PRESETS["quick look"]
+        if data is not None:
+            config = config.model_copy(update={"dataset": YOUR_TABLE if self._data is not None else str(data)})
+        config = config.model_copy(update={"reading": Reading(**(reading or {}))})
+        if self._progress is not None:
+            config, plan = self._progress.config, self._progress.plan
+        self._valid = config, plan
+        self._problem, self._notices, self._has_ended = "", [], False
+        self._view: View | None = None
+        self._looked_for: tuple[int, int] | None = None
+        self._is_looking = self._is_drawing = False
+        self._starts = 0
+        self._inside: Background | None = None
+        earlier = _OPEN.pop(self.db, None)  # the same cell, run again
+        self._study = earlier.close() if earlier else None
+        _OPEN[self.db] = self
+        self._helper = helper()
+        self._closed, self._lock = Event(), RLock()
+        hidden = ["dataset", "reading"] if self._data is not None else []
+        self._panel = Panel(
+            config, plan, hidden, on_change=self._draw, on_choice=self._compare, on_train=self._train_inside
+        )
+        self._panel.preset.observe(self._choose_preset, "value")
+        self._panel.study.observe(self._choose_study, "value")
+        self._panel.run.on_click(lambda _: self.run())
+        self._panel.stop.on_click(lambda _: self.stop())
+        self._panel.export.on_click(lambda _: self._export())
+        self._draw()
+        Thread(target=self._watch, name="rlm explorer", daemon=True).start()
+
+    @property
+    def config(self) -> StudyConfig:
+        """What is set on the panel."""
+        return self._settings()[0]
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The runs of the study that is shown, see `rlm.run_study`; empty at first."""
+        return pd.DataFrame() if self._view is None else self._view.results
+
+    @property
+    def words(self) -> str:
+        """What the study that is shown supports."""
+        if self._view is None:
+            return "Nothing has been run yet: press Run."
+        return " ".join([self._view.headline, *(text for _, text in self._view.words)])
+
+    def run(self) -> None:
+        """
+        Run the study that is set, in the background. What the store has of it is not run again.
+
+        Raises
+        ------
+        InputError
+            If a setting is invalid, or a study runs already.
+        """
+        config, plan = self._settings()
+        with self._lock:
+            if self._study is not None:
+                raise InputError("expected no study that runs already, found one; stop it first, or wait for it")
+            latest = read_progress(self.db)
+            self._starts = latest.start if latest else 0
+            self._progress, self._problem, self._notices, self._has_ended = None, "", [], False
+            self._study = Background(run_watched, config, plan, self.db, self._data)
+            self._draw()
+
+    def stop(self) -> None:
+        """End the study now. What is finished is kept, and `run` goes on from there."""
+        with self._lock:
+            if self._study is not None:
+                self._study.stop()
+                self._study = None
+                self._read()
+                self._draw()
+
+    def wait(self) -> None:
+        """Wait until the study that runs has ended, and all of it is shown."""
+        while self._study is not None or self._is_looking or self._looked_for != self._finished:
+            self._closed.wait(TICK)
+
+    def export(self, folder: Path | str | None = None) -> Path:
+        """
+        Write what is shown: one HTML file, the config, and the line of code that repeats it.
+
+        Parameters
+        ----------
+        folder
+            Made if it is not there; beside the store, and named after it and the study, by default.
+
+        Returns
+        -------
+        pathlib.Path
+            The HTML file.
+
+        Raises
+        ------
+        InputError
+            If nothing is finished.
+        OSError
+            If the files cannot be written.
+        """
+        if self._view is None:
+            raise InputError("expected a finished run to write of, found none; run the study")
+        return self._helper.submit(export, *self._to_export(folder)).result().page
+
+    def close(self) -> Background | None:
+        """
+        Let go of the panel.
+
+        Returns
+        -------
+        Background or None
+            The study that still runs, for another panel to take over.
+        """
+        with self._lock:
+            self._closed.set()
+            self._helper.shutdown(wait=False, cancel_futures=True)
+            if self._inside is not None:
+                self._inside.stop()
+            study, self._study = self._study, None
+            return study
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:  # noqa: ANN401
+        return self._panel.widget._repr_mimebundle_(**options)
+
+    @property
+    def _finished(self) -> tuple[int, int] | None:
+        """The study and its finished runs, if there are any."""
+        runs = 0 if self._progress is None else int(self._progress.arms["finished"].sum())
+        return (self._progress.study, runs) if runs else None
+
+    def _settings(self) -> tuple[StudyConfig, Plan]:
+        found, wrong = self._panel.knobs.read()
+        if found is None:
+            raise InputError(wrong)
+        return found[0], found[1]
+
+    def _watch(self) -> None:
+        while not self._closed.wait(TICK):
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                try:
+                    self._hear_study()
+                    self._hear_inside()
+                    self._read()
+                    if self._finished != self._looked_for and self._finished and not self._is_looking:
+                        self._looked_for, self._is_looking = self._finished, True
+                        self._ask(self._show, look, self.db, self._finished[0])
+                except (InputError, OSError) as error:
+                    self._problem = str(error)
+                self._draw()
+
+    def _hear_study(self) -> None:
+        if self._study is None:
+            return
+        is_over = not self._study.is_running  # asked before its last messages are read
+        for message in self._study.messages():
+            if isinstance(message, Failure):
+                self._problem = message.text
+            elif isinstance(message, Notice):
+                self._notices.append(message.text)
+        if is_over:
+            self._study, self._has_ended = None, not self._problem
+
+    def _hear_inside(self) -> None:
+        for message in [] if self._inside is None else self._inside.messages():
+            if isinstance(message, Inside):
+                self._panel.inside.show(message)
+            elif isinstance(message, Failure):
+                self._panel.inside.say(message.text, "wrong")
+            elif isinstance(message, str):
+                self._panel.inside.say(f"Training {message} …", is_busy=True)
+
+    def _read(self) -> None:
+        """How far the study is: the one that runs, else the one that is shown."""
+        if self._study is None and self._progress is not None:
+            self._progress = read_progress(self.db, self._progress.study)
+        elif self._study is not None or self._has_ended:
+            found = read_progress(self.db)
+            self._progress = found if found and found.start > self._starts else None
+
+    def _ask(self, show: Callable[[Any], None], function: Callable[..., Any], *arguments: object) -> None:
+        """Let the helper find something out, and show it then."""
+        try:
+            future = self._helper.submit(function, *arguments)
+        except BrokenProcessPool:
+            self._helper = helper()
+            future = self._helper.submit(function, *arguments)
+        future.add_done_callback(partial(self._answer, show))
+
+    def _answer(self, show: Callable[[Any], None], future: Future[Any]) -> None:
+        if self._closed.is_set() or future.cancelled():
+            return
+        with self._lock:
+            try:
+                show(future.result())
+            except (InputError, OSError, BrokenProcessPool) as error:
+                self._problem = str(error)
+            finally:
+                self._is_looking = False
+                self._draw()
+
+    def _show(self, found: tuple[View, dict[int, str]]) -> None:
+        self._view, studies = found
+        self._panel.seen.show(self._view)
+        self._is_drawing = True
+        self._panel.offer_studies(studies, self._view.study)
+        self._is_drawing = False
+
+    def _draw(self) -> None:
+        """Bring buttons, bars and words up to date."""
+        with self._lock:
+            found, wrong = self._panel.knobs.read()
+            if found is not None:
+                self._valid = found[0], found[1]
+            panel, progress, is_running = self._panel, self._progress, self._study is not None
+            panel.wrong.value = "" if not wrong else paragraph(wrong, "wrong")
+            panel.run.disabled = is_running or found is None
+            panel.stop.disabled = not is_running
+            panel.study.disabled = is_running
+            panel.export.disabled = self._view is None
+            is_this = progress is not None and found == [progress.config, progress.plan]
+            is_open = is_this and not progress.is_complete and not self._has_ended
+            panel.run.description = "Resume" if is_open and not is_running else "Run"
+            self._is_drawing = True
+            panel.preset.value = next((name for name, one in PRESETS.items() if self._is_set(one)), OWN)
+            self._is_drawing = False
+            if progress is not None:
+                panel.show_progress(progress.arms)
+            panel.say(self._problem or self._status(), bool(self._problem))
+
+    def _status(self) -> str:
+        progress = self._progress
+        if progress is None and self._study is not None:
+            said = "Reading the data …"
+        elif progress is None:
+            said = "Ready."
+        else:
+            arms = progress.arms
+            done = f"{arms['finished'].sum()} of {arms['planned'].sum()} runs"
+            if self._study is not None:
+                said = f"Training: {done} are finished{_time_left(arms, progress.config.device)}."
+            elif progress.is_complete:
+                said = f"Finished: {done}."
+            elif self._has_ended:
+                said = f"Finished after {done}: the interval is narrow enough."
+            else:
+                said = f"Stopped: {done} are kept. Resume goes on."
+        kept = f"Kept in {self.db.name}."
+        if self._folder is not None:
+            kept = 'Kept only while this kernel runs; rlm.Explorer(db="study.db") keeps it.'
+        return " ".join([said, kept, *self._notices])
+
+    def _is_set(self, preset: tuple[StudyConfig, Plan]) -> bool:
+        config, plan = self._valid
+        data = {name: getattr(config, name) for name in ("dataset", "reading")}
+        return (preset[0].model_copy(update=data), preset[1]) == (config, plan)
+
+    def _choose_preset(self, change: dict[str, Any]) -> None:
+        if not self._is_drawing and change["new"] != OWN:
+            config, plan = PRESETS[change["new"]]
+            data = {name: getattr(self._valid[0], name) for name in ("dataset", "reading")}
+            self._panel.knobs.show(config.model_copy(update=data), plan)
+
+    def _choose_study(self, change: dict[str, Any]) -> None:
+        if self._is_drawing or change["new"] is None or self._study is not None:
+            return
+        with self._lock:
+            self._progress, self._has_ended, self._problem = read_progress(self.db, change["new"]), False, ""
+            self._panel.knobs.show(self._progress.config, self._progress.plan)
+
+    def _compare(self, studies: list[int]) -> None:
+        self._ask(self._panel.compare.show, compare_studies, self.db, studies)
+
+    def _train_inside(self, seed: int) -> None:
+        if self._inside is not None:
+            self._inside.stop()
+        self._panel.inside.say("Reading the data …", is_busy=True)
+        self._inside = Background(train_inside, self._valid[0], self._data, seed)
+
+    def _to_export(self, folder: Path | str | None = None) -> tuple[Path, int, Path, bool]:
+        folder = Path(folder or self.db.with_name(f"{self.db.stem}-study-{self._view.study}"))
+        return self.db, self._view.study, folder, self._data is not None
+
+    def _export(self) -> None:
+        self._panel.exported.value = paragraph("Writing …", "quiet")
+        self._ask(self._show_export, export, *self._to_export())
+
+    def _show_export(self, written: Exported) -> None:
+        self._panel.exported.value = (
+            paragraph(f"Written: {written.page} and, beside it, {written.config.name}. To repeat it:", "quiet")
+            + f"<pre>{escape(written.code)}</pre>"
+        )
+
+
+def _time_left(arms: pd.DataFrame, device: str) -> str:
+    """By the mean time of an arm's runs so far; nothing before every arm has one."""
+    if arms["seconds"].isna().any():
+        return ""
+    processes = 1 if device != "cpu" and torch.cuda.is_available() else joblib.effective_n_jobs(-1)
+    seconds = float((arms["seconds"] * (arms["planned"] - arms["finished"])).sum() / processes)
+    return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
