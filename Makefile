@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench calibrate systems lab lint clean
+.PHONY: help setup report test browser bench calibrate systems pictures lab app lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +21,13 @@ $(READY): pyproject.toml constraints.txt
 report: $(READY) ## Run the notebooks and write reports/index.html
 	$(BIN)/rlm report --out reports
 
-test: $(READY) ## Run all tests
+test: $(READY) browser ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
+
+browser: ## Install Chromium for the tests in a browser, where that is possible
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium >/dev/null; } || \
+	echo "No Chromium on the PATH, and it cannot be installed from here: the tests in a browser will be skipped."
 
 bench: $(READY) ## Time training beside its peers, write docs/performance.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
@@ -43,6 +48,12 @@ calibrate: $(READY) ## Measure how often the verdict is wrong, write docs/calibr
 systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.systems --db systems.db
+
+pictures: $(READY) browser report ## Take the pictures of the README in a browser
+	$(BIN)/python -m benchmarks.pictures
+
+app: $(READY) ## Serve the explorer as an app, on localhost, behind a token
+	$(BIN)/voila notebooks/05_explore.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import os
+import signal
 import traceback
 import warnings
 import weakref
@@ -183,6 +184,7 @@ def _quiet_trackers() -> Iterator[None]:
 
 
 def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts a cell does not mean what runs beside it
     psutil.Process().nice(POLITENESS if psutil.POSIX else psutil.BELOW_NORMAL_PRIORITY_CLASS)
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import textwrap
 import warnings
@@ -15,6 +16,8 @@ import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
 from rlm.config import Plan, StudyConfig
+from rlm.corpus import index_corpus
+from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.files import whole, write_whole
 from rlm.reading import READ_AS_IT_IS, Reading
@@ -219,13 +222,22 @@ def report(
         raise InputError(f"expected --seeds of at least 1, found {seeds}")
     # What cannot be used ends here, not minutes later in a notebook.
     config = StudyConfig(dataset=dataset, reading=reading)
-    slices_of(config, load_corpus(config), [0])
+    data = load(dataset, **reading.model_dump())
+    corpus = index_corpus(data, config.max_tokens)
+    slices_of(config, corpus, [0])
+    about = {
+        "command": shlex.join(["rlm", *sys.argv[1:]]),
+        "dataset": str(data.attrs.get("title") or dataset),
+        "licence": str(data.attrs.get("licence") or "not said"),
+        "data, SHA-256": corpus.fingerprint,
+        "seeds": str(seeds),
+    }
     # Notebooks run in their own folder.
     dataset, options = _absolute(dataset), reading.model_dump(exclude_defaults=True)
     if reading.irrelevant is not None:
         options["irrelevant"] = _absolute(reading.irrelevant)
     parameters = {"dataset": dataset, "seeds": seeds} | ({"reading": options} if options else {})
-    print(build_report(out, parameters, notebooks or NOTEBOOKS))
+    print(build_report(out, parameters, notebooks or NOTEBOOKS, about))
 
 
 def _absolute(path: str) -> str:

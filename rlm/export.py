@@ -1,7 +1,6 @@
 """One study of a store as a page, with what repeats it."""
 
 import base64
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +9,15 @@ from typing import Any
 import nbformat
 import pandas as pd
 from nbformat import NotebookNode
-from PIL import Image
 
 from rlm.config import StudyConfig
 from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.files import write_whole
-from rlm.live import RESOLUTION, Exported, Picture, view
+from rlm.live import Exported, Picture, view
 from rlm.page import page_html
 from rlm.stored import read_origin, read_progress
 from rlm.tabs import html_table
-
-SCREEN = 96  # pixels of an inch, in CSS
 
 
 def export_study(db: Path, study: int, folder: Path, is_table: bool = False) -> Exported:
@@ -102,9 +98,8 @@ def _output(data: dict[str, str], metadata: dict[str, Any] | None = None) -> Not
 
 
 def _picture(picture: Picture) -> NotebookNode:
-    width, _ = Image.open(io.BytesIO(picture.png)).size
-    about = {"alt": picture.alt, "width": round(width * SCREEN / RESOLUTION)}
-    return _output({"image/png": base64.b64encode(picture.png).decode()}, {"image/png": about})
+    about = {"image/png": {"alt": picture.alt, "width": picture.width}}
+    return _output({"image/png": base64.b64encode(picture.png).decode()}, about)
 
 
 def _table(table: pd.DataFrame, percent: Sequence[str] = ()) -> NotebookNode:

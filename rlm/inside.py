@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from rlm.arms import train_arms
 from rlm.config import REDRAW, Arm, StudyConfig
@@ -116,6 +117,7 @@ def train_inside(config: StudyConfig, data: pd.DataFrame | None, seed: int) -> I
     """
     if config.encoder == "dssm" and not config.keeps_unseen_words:
         raise InputError("expected unseen_words kept, to look inside a DSSM: it reads the letters of any word")
+    torch.set_num_threads(1)  # one seed's tensors are too small to share among cores
     treated = next((arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS), "pretrained")
     corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     slices = slices_of(config, corpus, [seed])

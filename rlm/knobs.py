@@ -61,7 +61,9 @@ class Knobs:
         self._on_change = on_change
         self._is_quiet = True
         self.rows: dict[str, widgets.Widget] = {
-            name: widgets.VBox([knob.widget, self._messages[name]], layout={"margin": "0 0 2px"})
+            name: widgets.VBox([knob.widget, self._messages[name]], layout={"margin": "0 0 2px"}).add_class(
+                f"knob-{name}"
+            )
             for name, knob in self._knobs.items()
         }
         for knob in self._knobs.values():
@@ -145,10 +147,11 @@ def make_knob(name: str, field: FieldInfo) -> Knob:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _nested(name, kind)
     if get_origin(kind) is Literal:
-        choices = [(str(choice), choice) for choice in get_args(kind)]
-        return _simple(widgets.Dropdown(options=[(BY_DEFAULT, None)] * is_optional + choices, **named))
+        return _choice(
+            {BY_DEFAULT: None} if is_optional else {}, {str(choice): choice for choice in get_args(kind)}, named
+        )
     if kind is bool and is_optional:
-        return _simple(widgets.Dropdown(options=[(BY_DEFAULT, None), ("yes", True), ("no", False)], **named))
+        return _choice({BY_DEFAULT: None}, {"yes": True, "no": False}, named)
     if kind is bool:
         return _simple(widgets.Checkbox(indent=True, **named))
     if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
@@ -178,7 +181,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
         yield annotation
 
 
-def _bounds(field: FieldInfo) -> tuple[float, float]:
+def _bounds(field: FieldInfo) -> tuple[float | int, float | int]:
     low, high = -math.inf, math.inf
     for bound in field.metadata:
         match bound:
@@ -189,7 +192,7 @@ def _bounds(field: FieldInfo) -> tuple[float, float]:
     return low, high
 
 
-def _number(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Knob:
+def _number(kind: type, low: float | int, high: float | int, named: Mapping[str, Any]) -> Knob:
     if low > 0 and high / low >= WIDE:
         return _logarithmic(kind, low, high, named)
     if kind is int and high - low < WIDE:
@@ -199,10 +202,11 @@ def _number(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Kn
     return _simple(widgets.FloatSlider(min=low, max=high, step=0.01, **named))
 
 
-def _logarithmic(kind: type, low: float, high: float, named: Mapping[str, Any]) -> Knob:
+def _logarithmic(kind: type, low: float | int, high: float | int, named: Mapping[str, Any]) -> Knob:
     """A slider to turn, beside a number that can be typed, which is what counts."""
     typed = (widgets.BoundedIntText if kind is int else widgets.BoundedFloatText)(
-        value=low, min=low, max=high, step=1 if kind is int else None, tooltip=named["tooltip"], layout={"width": "5.5rem"}
+        value=low, min=low, max=high, step=1 if kind is int else None, tooltip=named["tooltip"],
+        layout={"width": "5.5rem"},
     )  # fmt: skip
     slider = widgets.FloatLogSlider(
         value=low, min=math.log10(low), max=math.log10(high), step=LOG_STEP, readout=False,
@@ -226,6 +230,13 @@ def _logarithmic(kind: type, low: float, high: float, named: Mapping[str, Any]) 
 
 def _simple(widget: widgets.Widget) -> Knob:
     return Knob(widget, [widget], lambda: widget.value, lambda value: setattr(widget, "value", value))
+
+
+def _choice(default: Mapping[str, None], choices: Mapping[str, Any], named: Mapping[str, Any]) -> Knob:
+    meant = {**default, **choices}
+    label_of = {value: label for label, value in meant.items()}
+    widget = widgets.Dropdown(options=list(meant), **named)  # of labels: Voila shows nothing where the value is None
+    return Knob(widget, [widget], lambda: meant[widget.value], lambda value: setattr(widget, "value", label_of[value]))
 
 
 def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
@@ -270,7 +281,7 @@ def _spell(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _tooltip(field: FieldInfo, low: float, high: float) -> str:
+def _tooltip(field: FieldInfo, low: float | int, high: float | int) -> str:
     said = field.description or ""
     return f"{said} From {low:,g} to {high:,g}." if math.isfinite(low) and math.isfinite(high) else said
 

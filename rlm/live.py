@@ -23,7 +23,8 @@ from rlm.stored import StoredStudy, list_studies, read_study
 from rlm.study import iter_study
 from rlm.task import join
 
-RESOLUTION = 144
+RESOLUTION = 144  # dots an inch
+CSS_PIXELS = 96  # an inch
 SEEDS_AT_A_TIME = 5  # more would be a little faster, and let one wait longer to see them
 
 
@@ -37,10 +38,13 @@ class Picture(NamedTuple):
         Its file.
     alt
         What it shows, in words.
+    width
+        In CSS pixels.
     """
 
     png: bytes
     alt: str
+    width: int
 
 
 class View(NamedTuple):
@@ -275,7 +279,7 @@ def _paint(figure: Figure, alt: str) -> Picture:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=RESOLUTION)
     plt.close(figure)
-    return Picture(file.getvalue(), alt)
+    return Picture(file.getvalue(), alt, round(CSS_PIXELS * figure.get_figwidth()))
 
 
 def run_watched(config: StudyConfig, plan: Plan, db: Path, data: pd.DataFrame | None) -> Iterator[int]:

@@ -24,7 +24,7 @@ GROUPS = {
     "Study": ["seeds", "until", "device", "precision", "compile"],
 }
 OWN = "own settings"
-NEW = "a new one"
+NEW = ("a new one", 0)  # studies are counted from 1
 
 
 class Panel:
@@ -60,7 +60,7 @@ class Panel:
             description="preset", options=[OWN, *PRESETS], tooltip="Settings to start from", layout={"width": "290px"}
         )
         self.study = widgets.Dropdown(
-            description="study", options=[(NEW, None)], tooltip="A study of this store: shows it, and sets its knobs",
+            description="study", options=[NEW], tooltip="A study of this store: shows it, and sets its knobs",
             layout={"width": "auto", "flex": "1 1 260px", "max_width": "560px"},
         )  # fmt: skip
         self.run = widgets.Button(description="Run", icon="play", button_style="success")
@@ -120,10 +120,10 @@ class Panel:
         shown
             The one that is shown.
         """
-        options = [(NEW, None), *((title, number) for number, title in studies.items())]
+        options = [NEW, *((title, number) for number, title in studies.items())]
         if list(self.study.options) != options:
             self.study.options = options
-        self.study.value = shown if shown in studies else None
+        self.study.value = shown if shown in studies else NEW[1]
         self.compare.offer(studies)
 
     def say(self, text: str, is_wrong: bool = False) -> None:

@@ -2,30 +2,30 @@
 
 import base64
 import datetime
-import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import papermill
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from pygments.formatters import HtmlFormatter
 from tqdm.auto import tqdm
 
 from rlm.errors import InputError
 from rlm.files import write_whole
+from rlm.page import page_html
+from rlm.provenance import commit, versions
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 HEADLINE = "headline"
 INDEX = "index.html"
 
 
-def build_report(out: Path, parameters: Mapping[str, object], notebooks: Path = NOTEBOOKS) -> Path:
+def build_report(
+    out: Path, parameters: Mapping[str, object], notebooks: Path = NOTEBOOKS, about: Mapping[str, str] | None = None
+) -> Path:
     """
     Execute notebooks and write the report.
 
@@ -37,6 +37,8 @@ def build_report(out: Path, parameters: Mapping[str, object], notebooks: Path = 
         Put in place of the values in a notebook's cell tagged ``parameters``, for those that it has.
     notebooks
         Folder; its files ``NN_name.ipynb`` are run in order.
+    about
+        Of the data and the command, by name, for the box at the end of every page.
 
     Returns
     -------
@@ -62,12 +64,20 @@ def build_report(out: Path, parameters: Mapping[str, object], notebooks: Path = 
     for path in tqdm(paths, desc="report", unit="notebook"):
         executed[f"{path.stem}.html"] = _execute(path, parameters)
     pages = {page: _title(notebook) for page, notebook in executed.items()}
-    provenance = _provenance(parameters, time.monotonic() - start)
+    provenance = {
+        **(about or {}),
+        "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "commit": commit() or "of an installed package",
+        "duration": f"{(time.monotonic() - start) / 60:.1f} minutes",
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+    }
     executed[INDEX] = _index(executed, pages)
     links = [(INDEX, "Verdict"), *((page, _short(page)) for page in pages)]
     titles = {**pages, INDEX: "Verdict"}
     for page, notebook in executed.items():
-        write_whole(out / page, _html(notebook, page, titles[page], links, provenance))
+        html = page_html(notebook, titles[page], provenance, links=links, page=page, has_code=page != INDEX)
+        write_whole(out / page, html)
     picture = _first_picture(executed[INDEX])
     if picture:
         (out / "verdict.png").write_bytes(picture)
@@ -76,7 +86,7 @@ def build_report(out: Path, parameters: Mapping[str, object], notebooks: Path = 
 
 def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
     known = papermill.inspect_notebook(path)
-    settings = {**parameters, "progress": False}  # on paper a bar would stand still
+    settings = {**parameters, "progress": False, "on_paper": True}  # on paper a bar would stand still
     try:
         with tempfile.TemporaryDirectory() as folder:
             return papermill.execute_notebook(
@@ -86,7 +96,7 @@ def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=path.parent,
-                extra_arguments=["--log-level=ERROR"],
+                extra_arguments=["--log-level=ERROR", "--InlineBackend.figure_formats=retina"],
             )
     except papermill.PapermillExecutionError as error:
         raise InputError(f"{path.name}, cell {error.cell_index}: {error.ename}: {error.evalue}") from error
@@ -111,35 +121,9 @@ def _index(executed: Mapping[str, NotebookNode], pages: Mapping[str, str]) -> No
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def _html(notebook: NotebookNode, page: str, title: str, links: Sequence[tuple[str, str]], provenance: str) -> str:
-    exporter = HTMLExporter(
-        template_name="template",
-        extra_template_basedirs=[str(Path(__file__).parent)],
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        exclude_input=page == INDEX,
-    )
-    resources = {
-        "page": page,
-        "title": title,
-        "links": links,
-        "provenance": provenance,
-        "highlight_css": HtmlFormatter(style="friendly").get_style_defs(".highlight"),
-    }
-    html, _ = exporter.from_notebook_node(notebook, resources=resources)
-    return html
-
-
 def _first_picture(notebook: NotebookNode) -> bytes | None:
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 return base64.b64decode(output.data["image/png"])
     return None
-
-
-def _provenance(parameters: Mapping[str, object], seconds: float) -> str:
-    settings = ", ".join(f"{name} {value}" for name, value in parameters.items())
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("rlm", "torch", "numpy", "scipy"))
-    today = datetime.datetime.now(datetime.UTC).date()
-    return f"{settings} · {versions}, Python {platform.python_version()} · {seconds / 60:.1f} minutes · {today}"

@@ -50,10 +50,10 @@ def _draw(model_id: str, models: Models) -> str:
             return _image(model, state)
         case "Tab" | "Accordion":
             return _folded(children, state, models)
-        case "VBox" | "Box" | "GridBox":
-            return f"<div>{''.join(_draw(child, models) for child in children)}</div>"
-        case "HBox":
-            return f'<div class="row">{"".join(_draw(child, models) for child in children)}</div>'
+        case "VBox" | "Box" | "GridBox" | "HBox":
+            flex = escape(_layout(state, models).get("flex") or "")
+            style = (' class="row"' if kind == "HBox" else "") + (f' style="flex: {flex}"' if flex else "")
+            return f"<div{style}>{''.join(_draw(child, models) for child in children)}</div>"
         case "Button":
             return f'<span class="button">{label}</span>'
         case "IntProgress" | "FloatProgress":

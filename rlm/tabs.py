@@ -85,7 +85,7 @@ def show_picture(image: widgets.Image, picture: Picture | None) -> None:
     picture
         None hides it.
     """
-    image.layout.display = "none" if picture is None else None
+    image.layout.display = "none" if picture is None else "block"
     if picture is not None:
         image.tooltip = picture.alt
         image.value = picture.png
@@ -160,7 +160,7 @@ class StudyTabs:
             self._results.widget,
             self._words,
         ]
-        self._headline.value = paragraph("Nothing has been run yet.", "headline") + paragraph(
+        self._headline.value = paragraph("No seed to show yet.", "headline") + paragraph(
             "Choose a preset, or turn knobs, and press Run. Seeds appear here as they are finished."
         )
 
@@ -300,7 +300,7 @@ class InsideTab:
                  f"others. {len(inside.phrases):,} phrases of the validation split are searched.")  # fmt: skip
         picked = inside.triplets.drop_duplicates(["anchor", "positive"]).head(TRIPLETS_TO_PICK)
         self._triplet.options = [(_short(row.anchor), row.Index) for row in picked.itertuples()]
-        self._asking.layout.display = None
+        self._asking.layout.display = "flex"
         self._picked()
 
     def _picked(self, _: object = None) -> None:

@@ -114,7 +114,26 @@ class Explorer:
         """What the study that is shown supports."""
         if self._view is None:
             return "Nothing has been run yet: press Run."
-        return " ".join([self._view.headline, *(text for _, text in self._view.words)])
+        return " ".join(text for _, text in self._view.words) or self._view.headline
+
+    def set(self, **settings: Any) -> None:  # noqa: ANN401
+        """
+        Turn knobs from code.
+
+        Parameters
+        ----------
+        settings
+            Fields of `rlm.StudyConfig`, seeds, until.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            If there is no such field, or its value is invalid; nothing is set then.
+        """
+        config, plan = self._valid
+        mine = {name: settings.pop(name) for name in Plan.model_fields if name in settings}
+        config = StudyConfig.model_validate(dict(config) | settings)
+        self._panel.knobs.show(config, Plan.model_validate(dict(plan) | mine))
 
     def run(self) -> None:
         """
@@ -335,7 +354,7 @@ class Explorer:
             self._panel.knobs.show(config.model_copy(update=data), plan)
 
     def _choose_study(self, change: dict[str, Any]) -> None:
-        if self._is_drawing or change["new"] is None or self._study is not None:
+        if self._is_drawing or not change["new"] or self._study is not None:
             return
         with self._lock:
             self._progress, self._has_ended, self._problem = read_progress(self.db, change["new"]), False, ""

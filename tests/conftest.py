@@ -10,6 +10,7 @@ from hypothesis import settings
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
+from benchmarks.browser import find_chromium, open_browser
 from rlm.cli import main
 from rlm.corpus import Corpus, index_corpus
 from rlm.slicer import slice_corpus
@@ -71,6 +72,15 @@ def rlm_command(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A real browser, without a window."""
+    if find_chromium() is None:
+        pytest.skip("expected chromium on the PATH, found none; run make browser, or install it")
+    with open_browser() as opened:
+        yield opened
 
 
 TORCH_NAMES = {

@@ -2,12 +2,20 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
 
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from rlm.errors import InputError
+from rlm.page import page_html
 from rlm.report import NOTEBOOKS, build_report
+from rlm.static_widgets import STATE, VIEW
+
+PICTURES = Path(__file__).parents[1] / "screenshots"
+LARGEST_PAGE = 3_000_000
 
 QUICK = {
     "seeds": 2, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1,
@@ -43,7 +51,8 @@ def report(tmp_path_factory):
     rows = [f"{ATTACK} what about {i}\tabout {i} and {i + 1}" for i in range(90)]
     data = folder / "pairs.tsv"
     data.write_text("\n".join(["anchor\tpositive", *rows]), encoding="utf-8")
-    return build_report(folder / "out", {"dataset": str(data), **QUICK}).parent
+    about = {"command": "rlm report", "dataset": ATTACK}
+    return build_report(folder / "out", {"dataset": str(data), **QUICK}, about=about).parent
 
 
 @pytest.fixture(params=PAGES)
@@ -69,6 +78,113 @@ def test_pages_have_a_title_one_heading_and_described_pictures(page):
 def test_pages_link_to_each_other(page, report):
     targets = [link["href"] for link in page.named("a") if link["href"].endswith(".html")]
     assert {f"{name}.html" for name in PAGES} == set(targets)
+
+
+def test_pages_say_where_they_come_from(page):
+    for said in ("rlm report", ATTACK, "seeds 2", "torch 2", "minutes"):
+        assert said in page.text
+
+
+def test_pages_are_small(report):
+    assert all(path.stat().st_size < LARGEST_PAGE for path in report.glob("*.html"))
+
+
+def test_the_panel_is_shown_as_it_was_last(report):
+    panel = Page((report / "05_explore.html").read_text(encoding="utf-8"))
+    assert "picture of a live panel" in panel.text
+    assert "Finished: 4 of 4 runs" in panel.text
+    assert any("Test accuracy of 2 seeds" in image["alt"] for image in panel.named("img"))
+    assert not panel.named("input", "button", "select")
+
+
+def test_formulas_need_no_script():
+    cell = nbformat.v4.new_markdown_cell("# Title\n\n$$\\frac{a^2}{b}$$ and $x_i < 3$ and <script>alert(1)</script>")
+    html = page_html(nbformat.v4.new_notebook(cells=[cell]), "Title", {})
+    page = Page(html)
+    assert len(page.named("math")) == 2
+    assert page.named("mfrac")
+    assert not page.named("script")
+    assert ATTACK in page.text
+
+
+def test_widgets_of_a_notebook_show_their_values_as_text():
+    state = {
+        "slider": {"model_name": "IntSliderModel", "state": {"description": "depth", "value": 3, "layout": ""}},
+        "choice": {"model_name": "DropdownModel", "state": {"description": ATTACK, "index": 1,
+                   "_options_labels": ["a", "b & c"]}},
+        "hidden": {"model_name": "LabelModel", "state": {"value": "nobody sees it", "layout": "IPY_MODEL_none"}},
+        "none": {"model_name": "LayoutModel", "state": {"display": "none"}},
+        "box": {"model_name": "VBoxModel", "state": {"children": [f"IPY_MODEL_{name}" for name in
+                ("slider", "choice", "hidden")]}},
+    }  # fmt: skip
+    output = nbformat.v4.new_output("display_data", data={VIEW: {"model_id": "box"}, "text/plain": "VBox()"})
+    cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("box", outputs=[output])]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {STATE: {"state": state}}})
+    page = Page(page_html(notebook, "Title", {}))
+    assert re.search(r"depth\s+3", page.text)
+    assert re.search(re.escape(ATTACK) + r"\s+b & c", page.text)
+    assert "nobody sees it" not in page.text
+    assert not page.named("script")
+
+
+class TestInABrowser:
+    """Every page, from the disk, with the network cut off."""
+
+    @pytest.fixture
+    def open_page(self, browser, report):
+        contexts = []
+
+        def opened(name, width=1200, scheme="light"):
+            contexts.append(
+                browser.new_context(offline=True, color_scheme=scheme, viewport={"width": width, "height": 900})
+            )
+            page = contexts[-1].new_page()
+            page.problems = []
+            page.on("console", lambda message: page.problems.append(message.text))
+            page.on("pageerror", lambda error: page.problems.append(str(error)))
+            page.on("requestfailed", lambda request: page.problems.append(request.url))
+            page.goto((report / f"{name}.html").as_uri())
+            return page
+
+        yield opened
+        for context in contexts:
+            context.close()
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_pages_are_quiet_ordered_and_accessible(self, open_page, name):
+        page = open_page(name)
+        assert page.title()
+        levels = [int(heading.evaluate("e => e.tagName[1]")) for heading in page.locator("h1, h2, h3, h4").all()]
+        assert levels[0] == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+        for image in page.locator("img").all():
+            assert len(image.get_attribute("alt")) > 10
+            assert image.evaluate("image => image.complete && image.naturalWidth > 0")
+        found = Axe().run(page).response["violations"]
+        assert not [one["id"] for one in found if one["impact"] in ("serious", "critical")], found
+        assert not page.problems
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_pages_fit_a_phone(self, open_page, name):
+        page = open_page(name, width=400)
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        PICTURES.mkdir(exist_ok=True)
+        page.screenshot(path=PICTURES / f"report-{name}-phone.png", full_page=True)
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("name", PAGES)
+    def test_pages_are_legible_by_day_and_by_night(self, open_page, name, scheme):
+        page = open_page(name, scheme=scheme)
+        PICTURES.mkdir(exist_ok=True)
+        page.screenshot(path=PICTURES / f"report-{name}-{scheme}.png", full_page=True)
+        found = Axe().run(page, options={"runOnly": ["color-contrast"]}).response["violations"]
+        assert not found
+        ink, paper = page.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        )
+        brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+        assert (brightness[0] > brightness[1]) == (scheme == "dark")
 
 
 def test_index_opens_with_verdict_figure_and_table(report):
