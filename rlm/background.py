@@ -142,7 +142,7 @@ def end_tree(pid: int | None, is_included: bool = True) -> None:
     for process in family:
         try:
             # joblib's tracker ends by itself after the others, and frees the semaphores that they leave behind.
-            if not any("resource_tracker" in part for part in process.cmdline()):
+            if not any("resource_tracker import main" in part for part in process.cmdline()):
                 process.kill()
         except psutil.NoSuchProcess:
             continue

@@ -2,9 +2,13 @@
 
 import os
 import time
+import warnings
+from html import unescape
 from pathlib import Path
 
 import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -142,8 +146,6 @@ def start_another_and_wait():
 
 
 def warn_and_die():
-    import warnings
-
     warnings.warn("look out", stacklevel=1)
     yield 1
     time.sleep(0.2)
@@ -212,8 +214,6 @@ class TestBackground:
 
 @pytest.fixture(scope="module")
 def data():
-    import numpy as np
-
     pairs = topic_pairs(np.random.default_rng(0), topics=6, pairs=90)
     return pairs.assign(anchor=ATTACK + " " + pairs["anchor"])
 
@@ -242,8 +242,6 @@ class TestView:
             assert "10 seeds" in picture.alt
 
     def test_figures_are_closed(self, store):
-        import matplotlib.pyplot as plt
-
         before = plt.get_fignums()
         view(store, 1)
         assert plt.get_fignums() == before
@@ -363,13 +361,13 @@ class TestExplorer:
         assert opened._view.headline in html
         config = StudyConfig.model_validate_json((tmp_path / "out" / "config.json").read_text())
         assert config == opened.config
-        assert (
-            "rlm.run_study(rlm.StudyConfig.model_validate_json(open(&quot;config.json&quot;).read()), seeds=3" in html
+        line = 'rlm.run_study(rlm.StudyConfig.model_validate_json(open("config.json").read()), seeds=3, data=data'
+        assert line in unescape(html)
         )
 
 
 class TestInside:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def inside(self, data):
         *arms, found = train_inside(StudyConfig(dataset="data", **QUICK), data, seed=1)
         assert arms == ["scratch", "pretrained"]
