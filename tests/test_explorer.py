@@ -363,7 +363,6 @@ class TestExplorer:
         assert config == opened.config
         line = 'rlm.run_study(rlm.StudyConfig.model_validate_json(open("config.json").read()), seeds=3, data=data'
         assert line in unescape(html)
-        )
 
 
 class TestInside:
