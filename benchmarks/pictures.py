@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from benchmarks.browser import open_browser, serve
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_explore.ipynb"
-COLOURS = 128
+COLOURS = 256
 MILLISECONDS_TO_TRAIN = 600_000
 
 

@@ -72,7 +72,7 @@ def test_pages_load_nothing_and_run_nothing(page):
 def test_pages_have_a_title_one_heading_and_described_pictures(page):
     assert page.named("title")
     assert len(page.named("h1")) == 1
-    assert all(image.get("alt") for image in page.named("img"))
+    assert all(image["alt"] and "No description" not in image["alt"] for image in page.named("img"))
 
 
 def test_pages_link_to_each_other(page, report):
