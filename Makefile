@@ -22,7 +22,7 @@ report: $(READY) ## Run the notebooks and write reports/index.html
 	$(BIN)/rlm report --out reports
 
 test: $(READY) browser ## Run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 browser: ## Install Chromium for the tests in a browser, where that is possible
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \

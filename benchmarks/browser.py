@@ -122,9 +122,12 @@ def run_all(page: Page) -> None:
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
     begun = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]"))
     for _ in range(10):  # what is asked of a kernel before it has quite started is lost
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
         try:
+            accept = page.locator(".jp-Dialog button.jp-mod-accept")
+            if accept.count():  # it may ask which kernel to take
+                accept.first.click(timeout=6_000)
+            page.get_by_role("menuitem", name="Run", exact=True).click(timeout=6_000)
+            page.get_by_text("Run All Cells", exact=True).click(timeout=6_000)
             begun.first.wait_for(timeout=6_000)
             return
         except TimeoutError:

@@ -185,7 +185,8 @@ def _quiet_trackers() -> Iterator[None]:
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts a cell does not mean what runs beside it
-    psutil.Process().nice(POLITENESS if psutil.POSIX else psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    own = psutil.Process()
+    own.nice(max(own.nice(), POLITENESS) if psutil.POSIX else psutil.BELOW_NORMAL_PRIORITY_CLASS)
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -153,7 +153,10 @@ def view(db: Path, study: int) -> View:
         for arm in own
         if len(mine := pretraining[pretraining["arm"] == arm]) and mine["epoch"].max() > 0
     ]
-    headline = " ".join(found.headline for found in verdicts.values()) or "No pair of runs is finished yet."
+    nothing = "No pair of runs is finished yet."
+    if BASELINE not in config.arms or len(config.arms) < 2:
+        nothing = f"Nothing to compare: a verdict takes the arm {BASELINE} and another."
+    headline = " ".join(found.headline for found in verdicts.values()) or nothing
     seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
     estimates = {arm: found.table() for arm, found in verdicts.items()}
     return View(

@@ -23,7 +23,7 @@ class _Renderer(IPythonRenderer):
     """Markdown with formulas in MathML, which browsers draw by themselves, and HTML in it shown as text."""
 
     def block_math(self, body: str) -> str:
-        return convert(body.strip(), display="block")
+        return f'<span class="formula" tabindex="0">{convert(body.strip(), display="block")}</span>'
 
     def inline_math(self, body: str) -> str:
         return convert(body.strip())

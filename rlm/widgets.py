@@ -26,7 +26,7 @@ from rlm.reading import Reading
 from rlm.stored import Progress, read_progress
 from rlm.tabs import paragraph
 
-TICK = 0.2
+TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 _OPEN: dict[Path, "Explorer"] = {}
 
@@ -226,20 +226,22 @@ class Explorer:
         return found[0], found[1]
 
     def _watch(self) -> None:
-        while not self._closed.wait(TICK):
+        while not self._closed.is_set():
             with self._lock:
-                if self._closed.is_set():
-                    return
                 try:
-                    self._hear_study()
-                    self._hear_inside()
-                    self._read()
-                    if self._finished != self._looked_for and self._finished and not self._is_looking:
-                        self._looked_for, self._is_looking = self._finished, True
-                        self._ask(self._show, look, self.db, self._finished[0])
-                except (InputError, OSError) as error:
-                    self._problem = str(error)
+                    self._look()
+                except Exception as error:  # a watcher that died would leave a panel that lies
+                    self._problem = _spell(error)
                 self._draw()
+            self._closed.wait(IDLE_TICK if self._study is None and self._inside is None else TICK)
+
+    def _look(self) -> None:
+        self._hear_study()
+        self._hear_inside()
+        self._read()
+        if self._finished and self._finished != self._looked_for and not self._is_looking and not self._closed.is_set():
+            self._looked_for, self._is_looking = self._finished, True
+            self._ask(self._show, look, self.db, self._finished[0])
 
     def _hear_study(self) -> None:
         if self._study is None:
@@ -257,8 +259,10 @@ class Explorer:
         for message in [] if self._inside is None else self._inside.messages():
             if isinstance(message, Inside):
                 self._panel.inside.show(message)
+                self._inside = None
             elif isinstance(message, Failure):
                 self._panel.inside.say(message.text, "wrong")
+                self._inside = None
             elif isinstance(message, str):
                 self._panel.inside.say(f"Training {message} …", is_busy=True)
 
@@ -285,8 +289,8 @@ class Explorer:
         with self._lock:
             try:
                 show(future.result())
-            except (InputError, OSError, BrokenProcessPool) as error:
-                self._problem = str(error)
+            except Exception as error:  # or nobody would see it: this is called from a thread of the pool
+                self._problem = _spell(error)
             finally:
                 self._is_looking = False
                 self._draw()
@@ -361,6 +365,7 @@ class Explorer:
             self._panel.knobs.show(self._progress.config, self._progress.plan)
 
     def _compare(self, studies: list[int]) -> None:
+        self._problem = ""
         self._ask(self._panel.compare.show, compare_studies, self.db, studies)
 
     def _train_inside(self, seed: int) -> None:
@@ -374,6 +379,7 @@ class Explorer:
         return self.db, self._view.study, folder, self._data is not None
 
     def _export(self) -> None:
+        self._problem = ""
         self._panel.exported.value = paragraph("Writing …", "quiet")
         self._ask(self._show_export, export, *self._to_export())
 
@@ -382,6 +388,10 @@ class Explorer:
             paragraph(f"Written: {written.page} and, beside it, {written.config.name}. To repeat it:", "quiet")
             + f"<pre>{escape(written.code)}</pre>"
         )
+
+
+def _spell(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
 def _time_left(arms: pd.DataFrame, device: str) -> str:

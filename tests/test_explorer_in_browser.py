@@ -64,7 +64,7 @@ class Panel:
     def set_up_a_small_study(self):
         self.root.locator("select").first.select_option("quick look")
         self.section("Fine-tuning")
-        self.field("max_epochs").fill("3")
+        self.field("max_epochs").fill("2")
         self.field("max_epochs").press("Enter")
         self.section("Study")
         self.field("seeds").fill(str(SEEDS))
