@@ -1,6 +1,5 @@
 """A real JupyterLab, or Voila, and a real browser: for the tests and the pictures of the README."""
 
-import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,10 @@ from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 TOKEN = "rlm-browser"
 SECONDS_TO_START = 90
+ALL_HAVE_RUN = """() => {
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].map(one => one.textContent);
+    return prompts.length > 0 && prompts.every(text => /\\[\\d+\\]/.test(text));
+}"""
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 
@@ -120,16 +123,15 @@ def run_all(page: Page) -> None:
     """
     page.wait_for_selector(".jp-NotebookPanel-toolbar", timeout=60_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-    begun = page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]"))
-    for _ in range(10):  # what is asked of a kernel before it has quite started is lost
+    for _ in range(6):  # what is asked of a kernel before it has quite started is lost, all of it or what comes later
         try:
             accept = page.locator(".jp-Dialog button.jp-mod-accept")
             if accept.count():  # it may ask which kernel to take
                 accept.first.click(timeout=6_000)
             page.get_by_role("menuitem", name="Run", exact=True).click(timeout=6_000)
             page.get_by_text("Run All Cells", exact=True).click(timeout=6_000)
-            begun.first.wait_for(timeout=6_000)
+            page.wait_for_function(ALL_HAVE_RUN, timeout=45_000)
             return
         except TimeoutError:
-            continue
+            page.keyboard.press("Escape")
     raise RuntimeError("expected the cells of the notebook to run, found none that did")
