@@ -73,7 +73,7 @@ def train_arms(
         make = encoder_maker(config, slices[0].phrases)
     else:
         make = partial(make_encoder, slices[0].vocabulary_size)
-    initial = init_block(make, seeds).to(device_of(config))
+    initial = init_block(make, seeds).to(device_of(config.device))
     pretrained, pretraining = initial, pd.DataFrame()
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
@@ -92,14 +92,14 @@ def train_arms(
         yield Trained(block, history, pretraining)
 
 
-def device_of(config: StudyConfig) -> torch.device:
+def device_of(device: str) -> torch.device:
     """
-    Where a config says to train.
+    Where to train.
 
     Parameters
     ----------
-    config
-        Says it.
+    device
+        ``"auto"`` takes a GPU where there is one; ``"cpu"`` or ``"cuda"``.
 
     Returns
     -------
@@ -111,8 +111,8 @@ def device_of(config: StudyConfig) -> torch.device:
     InputError
         If a GPU is wanted and there is none.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
-    if config.device == "auto":
+    if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    return torch.device(device)

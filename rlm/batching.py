@@ -49,6 +49,16 @@ class Batch:
     sizes: tuple[int, ...]
 
     @property
+    def inputs(self) -> tuple[Tensor, tuple[int, ...]]:
+        """What `Block.embed` takes."""
+        return self.tokens, self.batch_sizes
+
+    @property
+    def targets(self) -> Int64[Tensor, "seed triplet 3"]:
+        """What the loss compares embeddings by."""
+        return self.triplets
+
+    @property
     def weights(self) -> Float32[Tensor, "seed triplet"]:
         """Share of each triplet in the mean of its seed; all zero for a seed without triplets."""
         return self.is_real / self.is_real.sum(dim=1, keepdim=True).clamp(min=1)

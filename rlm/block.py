@@ -5,10 +5,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
@@ -86,32 +87,35 @@ class Block:
         return dataclasses.replace(self, seeds=tuple(self.seeds[row] for row in rows), weights=weights)
 
     def embed(
-        self, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]
-    ) -> Float[Tensor, "seed phrase dim"]:
+        self, inputs: Shaped[Tensor, "seed input *shape"], batch_sizes: Sequence[int] | None = None
+    ) -> Float[Tensor, "seed input dim"]:
         """
-        Embed phrases, each seed its own.
+        Embed phrases or images, each seed its own.
 
         Parameters
         ----------
-        tokens, batch_sizes
-            See `Batch`.
+        inputs, batch_sizes
+            Tokens of phrases and their batch sizes, see `Batch`; or images, which have none.
 
         Returns
         -------
         torch.Tensor
             Embeddings, differentiable with respect to `weights`.
         """
+        shared = () if batch_sizes is None else (batch_sizes,)
 
-        def one_model(weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
-            return functional_call(self.encoder, weights, (tokens, batch_sizes))
+        def one_model(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+            return functional_call(self.encoder, weights, (inputs, *shared))
 
         if not self.is_looped:
-            return vmap(one_model)(self.weights, tokens)
+            return vmap(one_model)(self.weights, inputs)
         models = [{name: weight[row] for name, weight in self.weights.items()} for row in range(len(self.seeds))]
-        return torch.stack(list(map(one_model, models, tokens)))
+        return torch.stack(list(map(one_model, models, inputs)))
 
 
-def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> Block:
+def init_block(
+    make_encoder: Callable[[], nn.Module], seeds: Sequence[int], example: Shaped[Tensor, "2 *shape"] | None = None
+) -> Block:
     """
     Newly initialised encoders, one per seed.
 
@@ -122,6 +126,8 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
         seeded here from the stream ``init`` of each seed and put back afterwards.
     seeds
         At least one.
+    example
+        Two inputs to try an encoder out with; the tokens of two phrases by default.
 
     Returns
     -------
@@ -133,8 +139,8 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
     ------
     InputError
         If there is no seed; if the encoder has dropout, which would need a random stream of its own per seed, or batch
-        normalisation, which would tell the phrases of a batch of each other; or if it has no weights, or makes anything
-        but one vector per phrase.
+        normalisation, which would tell the inputs of a batch of each other; or if it has no weights, or makes anything
+        but one vector per input.
     """
     if not seeds:
         raise InputError("expected at least one seed, found none")
@@ -144,17 +150,18 @@ def init_block(make_encoder: Callable[[], nn.Module], seeds: Sequence[int]) -> B
             torch.manual_seed(int(stream(seed, "init").integers(2**63)))
             encoders.append(make_encoder())
         shared = _in_common(encoders[0], make_encoder)
-    _refuse_what_cannot_be_trained(encoders[0])
+    inputs = (torch.full((2, 2), UNKNOWN, dtype=torch.int32), (2, 2)) if example is None else (example,)
+    _refuse_what_cannot_be_trained(encoders[0], inputs)
     own = [{n: p.detach() for n, p in one.named_parameters() if n not in shared} for one in encoders]
     weights = {name: torch.stack([mine[name] for mine in own]) for name in own[0]}
     block = Block(encoders[0], tuple(seeds), weights)
-    reason = _why_not_stacked(block)
+    reason = _why_not_stacked(block, inputs)
     if reason:
         _tell(type(encoders[0]).__name__, reason)
     return dataclasses.replace(block, is_looped=bool(reason))
 
 
-def _refuse_what_cannot_be_trained(encoder: nn.Module) -> None:
+def _refuse_what_cannot_be_trained(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
     for module in encoder.modules():
         layer = type(module).__name__
         drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
@@ -166,14 +173,14 @@ def _refuse_what_cannot_be_trained(encoder: nn.Module) -> None:
         raise InputError(f"expected an encoder with weights to train, found none in {type(encoder).__name__}")
     try:
         with torch.no_grad():
-            made = encoder(torch.full((2, 2), UNKNOWN, dtype=torch.int32), (2, 2))
+            made = encoder(*inputs)
     except Exception:  # an encoder is anybody's code: let it fail where it is used
         return
     shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
     if not isinstance(shape, list) or len(shape) != 2 or shape[0] != 2:
         raise InputError(
-            f"expected an encoder that makes one vector per phrase, [phrase, dim], found {type(encoder).__name__}, "
-            f"which makes {shape} of two phrases"
+            f"expected an encoder that makes one vector per input, [input, dim], found {type(encoder).__name__}, "
+            f"which makes {shape} of two inputs"
         )
 
 
@@ -189,10 +196,10 @@ def _in_common(encoder: nn.Module, make_encoder: Callable[[], nn.Module]) -> set
     return {name for name, weight in frozen.items() if torch.equal(weight, other[name])}
 
 
-def _why_not_stacked(block: Block) -> str | None:
+def _why_not_stacked(block: Block, inputs: tuple[Any, ...]) -> str | None:
     """What ``torch.func`` says against an encoder that runs by itself, forwards and backwards."""
     try:
-        _try_out(block)
+        _try_out(block, *inputs)
     except Exception as error:  # an encoder is anybody's code
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
     else:
@@ -200,11 +207,11 @@ def _why_not_stacked(block: Block) -> str | None:
     return reason  # what fails seed by seed as well fails there, where it is used, with its own words
 
 
-def _try_out(block: Block) -> None:
-    tokens = torch.full((len(block.seeds), 2, 2), UNKNOWN, dtype=torch.int32)
+def _try_out(block: Block, inputs: Tensor, *batch_sizes: Sequence[int]) -> None:
+    inputs = inputs.expand(len(block.seeds), *inputs.shape)
     weights = {name: weight.clone().requires_grad_() for name, weight in block.weights.items()}
     with torch.enable_grad():
-        embeddings = dataclasses.replace(block, weights=weights).embed(tokens, (2, 2))
+        embeddings = dataclasses.replace(block, weights=weights).embed(inputs, *batch_sizes)
         torch.autograd.grad(embeddings.sum(), list(weights.values()), allow_unused=True)
 
 

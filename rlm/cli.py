@@ -1,4 +1,4 @@
-"""The command line: `rlm study`, `rlm audit`, `rlm report`, and the commands of `rlm.use`."""
+"""The command line: `rlm study`, `rlm audit`, `rlm report`, and the commands of `rlm.use` and `rlm.labels_command`."""
 
 import logging
 import os
@@ -20,6 +20,7 @@ from rlm.corpus import index_corpus
 from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.files import whole, write_whole
+from rlm.labels_command import labels
 from rlm.reading import READ_AS_IT_IS, Reading
 from rlm.stats import BASELINE, compare_all, summarise
 from rlm.stored import read_study
@@ -32,7 +33,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (train, query, evaluate):
+for command in (train, query, evaluate, labels):
     app.command(command)
 
 
@@ -179,7 +180,7 @@ def audit(
     config
         Of the study; what is said of its training makes no difference.
     """
-    from rlm.audit import audit
+    from rlm.auditing import audit
 
     corpus = load_corpus(config)
     found = audit(corpus, slices_of(config, corpus, [0])[0])

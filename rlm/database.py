@@ -4,12 +4,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
+from rlm import labels_task, task
 from rlm.errors import InputError
-from rlm.task import RESULTS, BlockResult
+from rlm.labels_task import LabelsResult
+from rlm.task import BlockResult
 
+# Where a store keeps the tables of a result, and in what order the columns of the first one are.
+TABLES: dict[type, tuple[str, ...]] = {
+    BlockResult: ("results", "groups", "history", "pretraining"),
+    LabelsResult: ("label_results", "label_history", "memorising"),
+}
+COLUMNS: dict[type, list[str]] = {BlockResult: task.RESULTS, LabelsResult: labels_task.RESULTS}
+R = TypeVar("R", BlockResult, LabelsResult)
 APPLICATION = 0x726C6D  # "rlm"; SQLite keeps it in the header of the file
 SECONDS_TO_WAIT = 60
 ADVICE = {
@@ -62,6 +72,24 @@ MIGRATIONS = (
     """,
     """
     ALTER TABLE plans ADD COLUMN watched INTEGER NOT NULL DEFAULT 0;
+    """,
+    """
+    ALTER TABLE studies ADD COLUMN task TEXT NOT NULL DEFAULT 'triplets';
+    CREATE TABLE label_results (
+        study INTEGER NOT NULL REFERENCES studies, block INTEGER NOT NULL REFERENCES blocks,
+        labelled INTEGER NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, validation_accuracy REAL NOT NULL,
+        test_accuracy REAL NOT NULL, best_epoch INTEGER NOT NULL, epochs INTEGER NOT NULL, diverged INTEGER NOT NULL,
+        seconds REAL NOT NULL, PRIMARY KEY (study, labelled, arm, seed)
+    ) STRICT;
+    CREATE TABLE label_history (
+        study INTEGER NOT NULL REFERENCES studies, labelled INTEGER NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL,
+        epoch INTEGER NOT NULL, loss REAL, validation_accuracy REAL, PRIMARY KEY (study, labelled, arm, seed, epoch)
+    ) STRICT;
+    CREATE TABLE memorising (
+        study INTEGER NOT NULL REFERENCES studies, arm TEXT NOT NULL, seed INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        shuffle INTEGER NOT NULL, shuffle_epoch INTEGER NOT NULL, loss REAL, accuracy REAL NOT NULL,
+        PRIMARY KEY (study, arm, seed, shuffle, shuffle_epoch)
+    ) STRICT;
     """,
 )
 
@@ -159,7 +187,7 @@ def _require_store(connection: sqlite3.Connection, path: Path) -> None:
         raise sqlite3.DatabaseError(" ".join(damage.split()))
 
 
-def finished_of(connection: sqlite3.Connection, study: int) -> BlockResult:
+def finished_of(connection: sqlite3.Connection, study: int, kind: type[R]) -> R:
     """
     Everything that is finished of a study.
 
@@ -169,21 +197,23 @@ def finished_of(connection: sqlite3.Connection, study: int) -> BlockResult:
         To the store.
     study
         Its number there.
+    kind
+        `BlockResult` or `LabelsResult`.
 
     Returns
     -------
-    BlockResult
+    BlockResult or LabelsResult
         In no particular order; its tables are empty at first.
     """
     tables = []
-    for name in BlockResult._fields:
+    for name in TABLES[kind]:
         columns = connection.execute(f"SELECT name, type FROM pragma_table_info('{name}')").fetchall()
         kinds = {column: float for column, kind in columns if kind == "REAL"}
         table = pd.read_sql_query(f"SELECT * FROM {name} WHERE study = ? ORDER BY rowid", connection, None, False,
                                   (study,), dtype=kinds)  # fmt: skip
         tables.append(table.drop(columns=["study", "block"], errors="ignore"))
     results, *others = tables
-    return BlockResult(results[RESULTS], *others)
+    return kind(results[COLUMNS[kind]], *others)
 
 
 @contextmanager

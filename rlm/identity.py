@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -13,14 +14,39 @@ from torch import nn
 from rlm.config import StudyConfig
 from rlm.corpus import Corpus
 from rlm.errors import InputError
+from rlm.labels_config import LabelsConfig
 from rlm.provenance import versions
+from rlm.samples import Samples
 
 
-def identify(
-    config: StudyConfig, corpus: Corpus, make_encoder: Callable[[int], nn.Module] | None
-) -> tuple[str, str, str | None]:
+class Identity(NamedTuple):
     """
-    The key of a study, and what it is made of.
+    What makes a study another one.
+
+    Attributes
+    ----------
+    key
+        A hash of all but the arms and seeds: config, data, encoder, word vectors, versions of rlm and PyTorch.
+    task
+        ``"triplets"`` or ``"labels"``.
+    settings
+        The config without its arms, as JSON.
+    data
+        Hash of the data.
+    source
+        That of an encoder of one's own.
+    """
+
+    key: str
+    task: str
+    settings: str
+    data: str
+    source: str | None = None
+
+
+def identify(config: StudyConfig, corpus: Corpus, make_encoder: Callable[[int], nn.Module] | None = None) -> Identity:
+    """
+    The identity of a study of triplets.
 
     Parameters
     ----------
@@ -29,12 +55,8 @@ def identify(
 
     Returns
     -------
-    key
-        A hash of all but the arms and seeds: config, data, encoder, word vectors, versions of rlm and PyTorch.
-    settings
-        The config without its arms, as JSON.
-    source
-        That of an encoder of one's own.
+    Identity
+        Arms and seeds make no difference.
 
     Raises
     ------
@@ -43,13 +65,38 @@ def identify(
     """
     settings = config.model_dump_json(exclude={"arms"})
     source = None if make_encoder is None else _source(make_encoder)
-    decisive = {name: versions()[name] for name in ("rlm", "torch")}
-    identity = [settings, corpus.fingerprint, source, decisive]
+    identity = [settings, corpus.fingerprint, source, _decisive()]
     if make_encoder is not None:
         identity.append(_content(make_encoder, len(corpus.phrases.words) + 2))
     if config.word_vectors is not None:
         identity.append(_hash_of(Path(config.word_vectors)))
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(), settings, source
+    return Identity(_hash(identity), "triplets", settings, corpus.fingerprint, source)
+
+
+def identify_labels(config: LabelsConfig, samples: Samples) -> Identity:
+    """
+    The identity of a study of random labels.
+
+    Parameters
+    ----------
+    config, samples
+        Of the study.
+
+    Returns
+    -------
+    Identity
+        Arms and seeds make no difference.
+    """
+    settings = config.model_dump_json(exclude={"arms"})
+    return Identity(_hash([settings, samples.fingerprint, _decisive()]), "labels", settings, samples.fingerprint)
+
+
+def _decisive() -> dict[str, str]:
+    return {name: versions()[name] for name in ("rlm", "torch")}
+
+
+def _hash(identity: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _source(make_encoder: Callable[[int], nn.Module]) -> str:

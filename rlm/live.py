@@ -1,7 +1,7 @@
 """What a store shows of its studies: words, tables and pictures, made outside the process that shows them."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from rlm.config import REDRAW, Plan, StudyConfig
+from rlm.config import REDRAW, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import CONTROLS, TREATED, explain_controls
 from rlm.histories import best_so_far, explain_pretraining
@@ -20,12 +20,10 @@ from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
 from rlm.sequence import confidence_sequence
 from rlm.stats import BASELINE, Verdict, compare_all, summarise
 from rlm.stored import StoredStudy, list_studies, read_study
-from rlm.study import iter_study
 from rlm.task import join
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
-SEEDS_AT_A_TIME = 5  # more would be a little faster, and let one wait longer to see them
 
 
 class Picture(NamedTuple):
@@ -283,32 +281,6 @@ def _paint(figure: Figure, alt: str) -> Picture:
     figure.savefig(file, format="png", dpi=RESOLUTION)
     plt.close(figure)
     return Picture(file.getvalue(), alt, round(CSS_PIXELS * figure.get_figwidth()))
-
-
-def run_watched(config: StudyConfig, plan: Plan, db: Path, data: pd.DataFrame | None) -> Iterator[int]:
-    """
-    Run a study that somebody watches, in small blocks.
-
-    Parameters
-    ----------
-    config, plan, db
-        What to run, and the store.
-    data
-        Text pairs or triplets, where the config does not name them.
-
-    Yields
-    ------
-    int
-        How many runs have just been finished.
-
-    Raises
-    ------
-    InputError
-        As `rlm.run_study`.
-    """
-    settings = {"db": db, "data": data, "until": plan.until, "watched": True, "block_size": SEEDS_AT_A_TIME}
-    for block in iter_study(config, plan.seeds, **settings, progress=False):
-        yield len(block.results)
 
 
 def export(db: Path, study: int, folder: Path, is_table: bool) -> Exported:

@@ -146,6 +146,19 @@ class BlockAdam:
         for part, updated in ((means, mean), (squares, square), (table, weight)):
             part.index_copy_(0, rows, updated.flatten(0, 1))
 
+    def restart(self, rows: Int[np.ndarray, " row"]) -> None:
+        """
+        Forget all steps of some of the seeds; their weights stay.
+
+        Parameters
+        ----------
+        rows
+            Their places; all seeds, where they step in unison.
+        """
+        for tensors in (self.means, self.squares, self.steps):
+            for tensor in tensors.values():
+                tensor[rows] = 0
+
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """
         Go on with some of the seeds.

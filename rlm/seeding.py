@@ -16,6 +16,9 @@ STREAMS = (
     "audit",
     "shuffle",
     "train_fraction",
+    "random_labels",
+    "head",
+    "motion",
 )
 
 

@@ -2,20 +2,18 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from torch import nn
 
-from rlm.config import StudyConfig
-from rlm.corpus import Corpus
-from rlm.database import connect, explained, finished_of, prepare
+from rlm.database import TABLES, R, connect, explained, finished_of, prepare
 from rlm.errors import InputError
-from rlm.identity import identify
+from rlm.identity import Identity
+from rlm.labels_task import LabelsResult
 from rlm.provenance import commit, versions
 from rlm.task import BlockResult
 
@@ -32,12 +30,15 @@ class Writer:
         To it.
     study
         Its number there.
+    kind
+        Of its results.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, study: int) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, kind: type[R]) -> None:
         self.path = path
         self.connection = connection
         self.study = study
+        self.kind = kind
 
     def plan(self, arms: Sequence[str], seeds: Sequence[int], until: float | None, watched: bool) -> None:
         """
@@ -52,18 +53,18 @@ class Writer:
         with self.connection:
             self.connection.execute("INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?)", row)
 
-    def finished(self) -> BlockResult:
+    def finished(self) -> BlockResult | LabelsResult:
         """
         What is finished already.
 
         Returns
         -------
-        BlockResult
+        BlockResult or LabelsResult
             All of the study; its tables are empty at first.
         """
-        return finished_of(self.connection, self.study)
+        return finished_of(self.connection, self.study, self.kind)
 
-    def save(self, block: BlockResult, device: str) -> None:
+    def save(self, block: BlockResult | LabelsResult, device: str) -> None:
         """
         Add a finished block of seeds, whole or not at all.
 
@@ -84,15 +85,14 @@ class Writer:
             added = self.connection.execute(
                 "INSERT INTO blocks (study, finished, git_commit, device) VALUES (?, ?, ?, ?)", row
             ).lastrowid
-            _insert(self.connection, "results", block.results.assign(study=self.study, block=added))
-            for name in ("groups", "history", "pretraining"):
-                _insert(self.connection, name, getattr(block, name).assign(study=self.study))
+            first, *others = TABLES[self.kind]
+            _insert(self.connection, first, block.results.assign(study=self.study, block=added))
+            for name, table in zip(others, block[1:], strict=True):
+                _insert(self.connection, name, table.assign(study=self.study))
 
 
 @contextmanager
-def writing(
-    path: Path | str, config: StudyConfig, corpus: Corpus, make_encoder: Callable[[int], nn.Module] | None = None
-) -> Iterator[Writer]:
+def writing(path: Path | str, identity: Identity, kind: type[R]) -> Iterator[Writer]:
     """
     Open a store to write one study, which goes on where it ended.
 
@@ -100,11 +100,11 @@ def writing(
     ----------
     path
         The file; made if it is not there. Beside it stands a ``.lock`` file of the run that writes.
-    config, make_encoder
+    identity
         Of the study. Another config but for its arms, other data, another encoder or another version of rlm or
         PyTorch make another study.
-    corpus
-        Its data.
+    kind
+        Of its results: `BlockResult` or `LabelsResult`.
 
     Yields
     ------
@@ -124,8 +124,8 @@ def writing(
         with lock, closing(connect(path)) as connection:
             with explained(path):
                 prepare(connection, path)
-                study = _find_or_add(connection, config, corpus, make_encoder)
-            yield Writer(path, connection, study)
+                study = _find_or_add(connection, identity)
+            yield Writer(path, connection, study, kind)
     except Timeout as error:
         raise InputError(f"another run is writing {path}; wait until it ends, or give this one another file") from error
     except PermissionError as error:
@@ -134,19 +134,12 @@ def writing(
         ) from error
 
 
-def _find_or_add(
-    connection: sqlite3.Connection,
-    config: StudyConfig,
-    corpus: Corpus,
-    make_encoder: Callable[[int], nn.Module] | None,
-) -> int:
-    key, settings, encoder = identify(config, corpus, make_encoder)
-    row = key, settings, corpus.fingerprint, encoder, json.dumps(versions())
+def _find_or_add(connection: sqlite3.Connection, identity: Identity) -> int:
+    columns = "key, task, config, dataset_hash, encoder, versions"
+    row = *identity, json.dumps(versions())
     with connection:
-        connection.execute(
-            "INSERT OR IGNORE INTO studies (key, config, dataset_hash, encoder, versions) VALUES (?, ?, ?, ?, ?)", row
-        )
-    return int(connection.execute("SELECT study FROM studies WHERE key = ?", (key,)).fetchone()[0])
+        connection.execute(f"INSERT OR IGNORE INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+    return int(connection.execute("SELECT study FROM studies WHERE key = ?", (identity.key,)).fetchone()[0])
 
 
 def _insert(connection: sqlite3.Connection, name: str, table: pd.DataFrame) -> None:

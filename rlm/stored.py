@@ -38,7 +38,7 @@ class StoredStudy(NamedTuple):
 
 def list_studies(path: Path | str) -> pd.DataFrame:
     """
-    The studies of a store.
+    The studies of triplets in a store.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ def list_studies(path: Path | str) -> pd.DataFrame:
                 (SELECT group_concat(DISTINCT arm) FROM results WHERE results.study = studies.study),
                 (SELECT count(DISTINCT seed) FROM results WHERE results.study = studies.study),
                 (SELECT max(finished) FROM blocks WHERE blocks.study = studies.study)
-            FROM studies ORDER BY studies.study
+            FROM studies WHERE task = 'triplets' ORDER BY studies.study
             """
         ).fetchall()
     columns = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
     listed = pd.DataFrame(rows, columns=columns).set_index("study")
     # Of an encoder of one's own the store has the source.
     name = listed["encoder"].str.extract(r"(?:class|def) (\w+)", expand=False)
-    return listed.assign(encoder=name.fillna(listed["encoder"].str.partition("\n")[0]))
+    return listed.assign(encoder=name.fillna(listed["encoder"].str.split("\n").str[0]))
 
 
 def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
@@ -103,7 +103,7 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
         (written,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
         asked = "SELECT arms, seeds, until, watched FROM plans WHERE study = ?"
         plans = connection.execute(asked, (number,)).fetchall()
-        finished = finished_of(connection, number)
+        finished = finished_of(connection, number, BlockResult)
     if finished.results.empty:
         raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
     arms = tuple(dict.fromkeys([*json.loads(plans[-1][0]), *finished.results["arm"]]))
@@ -174,8 +174,8 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
             return None
         asked = """
-            SELECT rowid, study, arms, seeds, until FROM plans WHERE study = coalesce(?, study)
-            ORDER BY rowid DESC LIMIT 1
+            SELECT plans.rowid, study, arms, seeds, until FROM plans NATURAL JOIN studies
+            WHERE study = coalesce(?, study) AND task = 'triplets' ORDER BY plans.rowid DESC LIMIT 1
             """
         row = connection.execute(asked, (study,)).fetchone()
         if row is None:

@@ -1,26 +1,22 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
 import logging
-import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from numbers import Integral
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-import joblib
-import numpy as np
 import pandas as pd
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from joblib.parallel import get_active_backend
 from torch import nn
-from tqdm.auto import tqdm
 
 from rlm.arms import device_of
-from rlm.config import DEFAULT_SEEDS, REDRAW, Arm, StudyConfig
+from rlm.config import DEFAULT_SEEDS, Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.errors import InputError
+from rlm.identity import identify
+from rlm.running import check_seeds, iter_blocks
 from rlm.sequence import confidence_sequence
 from rlm.stats import BASELINE, CHANCE
 from rlm.store import writing
@@ -138,7 +134,7 @@ def iter_study(
     InputError
         As in `run_study`.
     """
-    seeds = _check_seeds(seeds)
+    seeds = check_seeds(seeds)
     if block_size is not None and block_size < 1:
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
     if n_jobs == 0:
@@ -154,76 +150,23 @@ def iter_study(
         if data is not None and (corpus.dropped["reason"] != "repeated").any():
             warnings.warn(f"left out of the data: {corpus.explain_left_out()}", stacklevel=2)
     slices_of(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
-    device = device_of(config)
-    finished: list[BlockResult] = []
-    with (
-        nullcontext() if db is None else writing(db, config, corpus, make_encoder) as store,
-        tqdm(total=len(config.arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar,
-    ):
+    device = device_of(config.device)
+    largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
+    with nullcontext() if db is None else writing(db, identify(config, corpus, make_encoder), BlockResult) as store:
         if store is not None:
             store.plan(config.arms, seeds, until, watched)
-            stored = _part_of(store.finished(), config.arms, seeds)
-            if len(stored.results):
-                log.info("%d of %d runs are in %s already", len(stored.results), len(config.arms) * len(seeds), db)
-                finished.append(stored)
-                bar.update(len(stored.results))
-                yield stored
-        if _is_narrow(finished, config.arms, seeds, until):
-            return
-        largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
-        largest = min(largest, block_size or largest)
-        processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
-        tasks = _tasks(config, seeds, largest, processes, finished)
-        with _interrupts_held(), _at_hand(corpus):
-            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-            results = run(joblib.delayed(run_block)(config, corpus, arms, block, make_encoder) for arms, block in tasks)
-        with _deaths_explained(db):
-            for result in results:
-                if store is not None:
-                    store.save(result, device.type)
-                _warn_of_diverged(result.results)
-                finished.append(result)
-                bar.update(len(result.results))
-                yield result
-                if _is_narrow(finished, config.arms, seeds, until):
-                    with warnings.catch_warnings(action="ignore"):  # joblib's, of tasks that are cancelled, as meant
-                        results.close()
-                    return
-
-
-def _check_seeds(seeds: int | Sequence[int]) -> list[int]:
-    listed = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
-    is_seed = [isinstance(seed, Integral) and seed >= 0 for seed in listed]
-    if not listed or not all(is_seed) or len(set(listed)) < len(listed):
-        raise InputError(f"expected at least one seed, each once and none negative, found {listed or 'none'}")
-    return [int(seed) for seed in listed]
-
-
-def _tasks(
-    config: StudyConfig, seeds: Sequence[int], largest: int, processes: int, finished: Sequence[BlockResult]
-) -> list[tuple[list[Arm], list[int]]]:
-    """Arms that share a pre-training, and the seeds to train them with, without what is finished."""
-    done = {pair for block in finished for pair in block.results[["arm", "seed"]].itertuples(index=False, name=None)}
-    starts: dict[str | None, list[Arm]] = {}
-    for arm in config.arms:
-        starts.setdefault(REDRAW.get(arm), []).append(arm)
-    tasks = []
-    blocks = min(len(seeds), max(-(-len(seeds) // largest), -(-processes // len(starts))))  # none of them idle
-    # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: the
-    # blocks of a study that goes on are those it would have had.
-    for block in np.array_split(seeds, blocks):
-        for arms in sorted(starts.values(), key=len, reverse=True):  # what takes longest first, so that no core waits
-            wanted: dict[tuple[int, ...], list[Arm]] = {}
-            for arm in arms:
-                wanted.setdefault(tuple(int(seed) for seed in block if (arm, seed) not in done), []).append(arm)
-            tasks += [(theirs, list(missing)) for missing, theirs in wanted.items() if missing]
-    return tasks
-
-
-def _part_of(finished: BlockResult, arms: Sequence[Arm], seeds: Sequence[int]) -> BlockResult:
-    return BlockResult(
-        *(table[table["arm"].isin(arms) & table["seed"].isin(seeds)].reset_index(drop=True) for table in finished)
-    )
+        yield from iter_blocks(
+            partial(run_block, config, make_encoder=make_encoder),
+            corpus,
+            config.arms,
+            seeds,
+            store=store,
+            device=device,
+            largest=min(largest, block_size or largest),
+            n_jobs=n_jobs,
+            progress=progress,
+            is_enough=partial(_is_narrow, arms=config.arms, seeds=seeds, until=until),
+        )
 
 
 def _is_narrow(finished: Sequence[BlockResult], arms: Sequence[Arm], seeds: Sequence[int], until: float | None) -> bool:
@@ -242,59 +185,6 @@ def _is_narrow(finished: Sequence[BlockResult], arms: Sequence[Arm], seeds: Sequ
         if arm != BASELINE
     ]
     return all(width < until for width in widths)
-
-
-def _warn_of_diverged(results: pd.DataFrame) -> None:
-    diverged = results[results["test_accuracy"].isna()]
-    for arm, seeds in diverged.groupby("arm", sort=False)["seed"]:
-        warnings.warn(
-            f"seed(s) {', '.join(map(str, seeds))} of arm {arm} diverged: the loss is not finite. They count "
-            "as failed, at chance; lower learning_rate",
-            stacklevel=3,
-        )
-
-
-@contextmanager
-def _deaths_explained(db: Path | str | None) -> Iterator[None]:
-    kept = "Finished blocks of seeds are lost, since no db was given" if db is None else f"{db} keeps what was finished"
-    try:
-        yield
-    except TerminatedWorkerError as error:
-        raise InputError(
-            f"a process of the study was killed, perhaps for want of memory. {kept}; run the study again with fewer "
-            "jobs, or a smaller batch_size, and a db to go on from"
-        ) from error
-    except (MemoryError, RuntimeError) as error:
-        # PyTorch has an exception of its own for a GPU's memory, and none for the CPU's.
-        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
-            raise
-        raise InputError(
-            f"memory ran out. {kept}; run the study again with fewer jobs or a smaller batch_size"
-        ) from error
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """
-    Hold Ctrl-C back; processes and threads that are started meanwhile never see it.
-
-    A terminal sends it to workers too. One that dies of it, perhaps while it is still being started, can leave the
-    parent waiting for ever; it is the parent that ends them, in order.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _at_hand(corpus: Corpus) -> AbstractContextManager[object]:
-    """On a Dask cluster, give every worker the corpus: tasks need not carry it, and no worker's death loses it."""
-    client = getattr(get_active_backend()[0], "client", None)
-    return nullcontext() if client is None else joblib.parallel_config("dask", client=client, scatter=[corpus])
 
 
 def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ RESULTS = [
     *("arm", "seed", "validation_accuracy", "test_accuracy", "roc_auc", "top_1", "best_epoch", "epochs", "seconds"),
     *("split", "test_triplets", "test_anchors", "test_components"),
 ]
+R = TypeVar("R", bound=tuple[pd.DataFrame, ...])
 MOST_QUERIES = 20_000  # every query meets every candidate: a large test split would take longer than training
 
 
@@ -48,32 +49,36 @@ class BlockResult(NamedTuple):
     pretraining: pd.DataFrame
 
 
-def join(blocks: Sequence[BlockResult], arms: Sequence[Arm]) -> BlockResult:
+def join(blocks: Sequence[R], arms: Sequence[Arm]) -> R:
     """
     Bring finished blocks, which come in any order, into the order of arms and seeds.
 
     Parameters
     ----------
     blocks
-        At least one.
+        At least one, of a study of triplets or of random labels.
     arms
         In their order.
 
     Returns
     -------
-    BlockResult
+    BlockResult or LabelsResult
         All rows of all blocks.
     """
     rank = {arm: number for number, arm in enumerate(arms)}
+
+    def order(column: pd.Series) -> pd.Series:
+        if column.name == "labelled":
+            return column.replace(0, np.inf)  # all come last
+        return column.map(rank) if column.name == "arm" else column
+
     joined = []
     for tables in zip(*blocks, strict=True):
         filled = [table for table in tables if len(table)]
         table = pd.concat(filled) if filled else tables[0]
-        keys = [key for key in ("arm", "seed", "epoch", "component") if key in table]
-        joined.append(
-            table.sort_values(keys, key=lambda key: key.map(rank) if key.name == "arm" else key, ignore_index=True)
-        )
-    return BlockResult(*joined)
+        keys = [key for key in ("labelled", "arm", "seed", "epoch", "component", "shuffle") if key in table]
+        joined.append(table.sort_values(keys, key=order, ignore_index=True))
+    return type(blocks[0])(*joined)
 
 
 def run_block(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,9 +15,53 @@ from rlm.batching import Batch, distinct
 from rlm.block import Block
 from rlm.compiling import fit, static_batch_sizes, try_to_compile
 from rlm.mining import KnownRelevance
-from rlm.objective import Objective
 from rlm.optimiser import BlockAdam, Optimizer
 from rlm.phrases import PAD
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """
+    What a block is trained to minimise: an `Objective`, or cross-entropy.
+
+    Attributes
+    ----------
+    compares
+        Whether it has to know what is relevant to what.
+    """
+
+    compares: bool
+
+    def __call__(
+        self, embeddings: Tensor, targets: Tensor, shares: Tensor, relevant: Tensor | None = None
+    ) -> Float[Tensor, " seed"]:
+        """The loss of each seed."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """
+    A training step's worth of data for S seeds: a `Batch`, or a `LabelledBatch`.
+
+    Attributes
+    ----------
+    inputs
+        What `Block.embed` takes.
+    targets
+        What the loss compares embeddings by.
+    weights
+        Share of each target in the mean of its seed.
+    is_real
+        False where a target only fills up.
+    sizes
+        Targets of each seed that do not fill up.
+    """
+
+    inputs: tuple[Any, ...]
+    targets: Int64[Tensor, "seed target *slot"]
+    weights: Float[Tensor, "seed target"]
+    is_real: Bool[Tensor, "seed target"]
+    sizes: tuple[int, ...]
 
 
 class Trainer:
@@ -32,7 +77,7 @@ class Trainer:
     objective
         What to minimise.
     known
-        Relevance that an objective which compares must know.
+        Relevance that an objective which compares must know; others do without.
     optimizer
         ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
         then sees a batch's own numbering of words, with 0 for padding as always.
@@ -46,8 +91,8 @@ class Trainer:
         self,
         block: Block,
         learning_rate: float,
-        objective: Objective,
-        known: KnownRelevance,
+        objective: Criterion,
+        known: KnownRelevance | None,
         optimizer: Optimizer,
         precision: str,
         in_unison: bool,
@@ -101,7 +146,7 @@ class Trainer:
         self.batch_sizes = ()
         self.frozen = self.frozen.rows(rows)
 
-    def train(self, batches: Iterable[Batch]) -> Float[np.ndarray, " seed"]:
+    def train(self, batches: Iterable[Trainable]) -> Float[np.ndarray, " seed"]:
         """
         Take one step per batch.
 
@@ -113,32 +158,29 @@ class Trainer:
         Returns
         -------
         numpy.ndarray
-            Mean loss of each seed over its triplets; not finite for one that has diverged.
+            Mean loss of each seed over its targets; not finite for one that has diverged.
         """
         total = torch.zeros(len(self.frozen.seeds), device=self.frozen.device)
-        triplets = np.zeros(len(self.frozen.seeds))
+        targets = np.zeros(len(self.frozen.seeds))
         for batch in batches:
             total += self._step(batch) * batch.is_real.sum(dim=1)
-            triplets += batch.sizes
-        return total.cpu().numpy() / triplets
+            targets += batch.sizes
+        return total.cpu().numpy() / targets
 
-    def _step(self, batch: Batch) -> Float[Tensor, " seed"]:
+    def _step(self, batch: Trainable) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]
         fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
         step, batch, trimmed = (self.compiled, fitted, False) if fitted else (self._gradients, batch, True)
         relevant = self.known(batch) if self.objective.compares else None
-        loss, gradients = step(
-            batch.tokens, batch.batch_sizes, batch.triplets, batch.weights, relevant, present, trimmed
-        )
+        loss, gradients = step(batch.inputs, batch.targets, batch.weights, relevant, present, trimmed)
         self.adam.step(gradients, present)
         return loss.detach()
 
     def _gradients(
         self,
-        tokens: Int[Tensor, "seed phrase token"],
-        batch_sizes: tuple[int, ...],
-        triplets: Int64[Tensor, "seed triplet 3"],
-        shares: Float[Tensor, "seed triplet"],
+        inputs: tuple[Any, ...],
+        targets: Int64[Tensor, "seed target *slot"],
+        shares: Float[Tensor, "seed target"],
         relevant: Bool[Tensor, "seed phrase phrase"] | None,
         present: Sequence[int],
         trimmed: bool,
@@ -147,17 +189,19 @@ class Trainer:
         leaves, rows = dict(self.adam.dense), {}
         if self.tables:
             # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
+            tokens, batch_sizes = inputs
             words, tokens = _own_vocabulary(tokens, batch_sizes, self.vocabulary_size, trimmed)
+            inputs = tokens, batch_sizes
             for name, table in self.adam.tables.items():
                 rows[name] = self.adam.find_rows(name, words)
                 leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
 
         def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
-            with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
-                embeddings = block.embed(tokens, batch_sizes)
+            with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
+                embeddings = block.embed(*inputs)
             embeddings = embeddings.to(next(iter(leaves.values())).dtype)
-            loss = self.objective(embeddings, triplets, shares, relevant)
+            loss = self.objective(embeddings, targets, shares, relevant)
             return loss.sum(), loss
 
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.

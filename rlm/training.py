@@ -1,26 +1,27 @@
 """Pre-training on random triplets and fine-tuning on real ones, for a block of seeds at once."""
 
-import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from tqdm.auto import trange
 
-from rlm.batching import PhraseTable, cut, epoch_batches, one_batch
+from rlm.batching import Batch, PhraseTable, cut, epoch_batches, one_batch
 from rlm.block import Block
 from rlm.compiling import is_worth_compiling
-from rlm.evaluation import embed, one_per_seed, split_batch, triplet_accuracy
+from rlm.evaluation import embed, one_per_seed, triplet_accuracy
 from rlm.loss import squared_distance
 from rlm.mining import KnownRelevance, Mining
 from rlm.objective import Loss, Objective, make_objective
 from rlm.optimiser import Optimizer
 from rlm.sampler import Batching, RandomTriplets, RealTriplets, Redraw, triplets_per_pair
 from rlm.slicer import Slices
+from rlm.stopping import per_seed, train_to_best
 from rlm.trainer import Trainer
 
 Precision = Literal["fp32", "bf16"]
@@ -166,58 +167,40 @@ def finetune(
         One row per seed and epoch it was trained for: seed, epoch, loss (mean over the epoch's steps; missing
         for epoch 0), validation_accuracy. A seed stops at the first loss that is not finite.
     """
-    mine = list(one_per_seed(block, slices))
+    mine = one_per_seed(block, slices)
     objective, known = make_objective(loss, margin, mining), KnownRelevance(mine[0].relevance, block.device)
-    table = PhraseTable(mine, block.device)
     sources = [
         RealTriplets(one.train, seed, epoch_triplets, batching, block.device)
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
+    lesson = _Lesson(sources, mine, batch_size)
+    if objective.output:
+        objective.check(embed(block, lesson.validation), lesson.validation.tokens)
     trainer = Trainer(block, learning_rate, objective, known, optimizer, precision, _same_size(sources))
-    if _compiles(compile, sources, table, min(max_epochs, 2 * patience)):
-        trainer.compile(epoch_batches(sources, table, 1, batch_size))
-    best = {name: weight.clone() for name, weight in block.weights.items()}
-    best_accuracy = np.full(len(mine), -np.inf)
-    best_epoch = np.zeros(len(mine), int)
-    is_running = np.ones(len(mine), bool)
-    rows = np.arange(len(mine))  # of the block, in the trainer
-    validation = split_batch(block, mine, "validation")
-    history = []
-    for epoch in trange(max_epochs + 1, desc="fine-tuning", unit="epoch", disable=not progress, leave=False):
-        if epoch == 0:
-            mean_loss = np.full(len(mine), np.nan)
-        else:
-            mean_loss = trainer.train(epoch_batches(sources, table, epoch, batch_size))
-        embeddings = embed(trainer.block, validation)
-        if epoch == 0:
-            objective.check(embeddings, validation.tokens)
-        accuracy = triplet_accuracy(embeddings, validation)
-        history.append(_per_seed(trainer.block, epoch, loss=mean_loss, validation_accuracy=accuracy)[is_running[rows]])
+    if _compiles(compile, sources, lesson.table, min(max_epochs, 2 * patience)):
+        trainer.compile(lesson.batches(1))
+    return train_to_best(trainer, lesson, max_epochs=max_epochs, patience=patience, progress=progress)
 
-        is_better = is_running[rows] & (accuracy > best_accuracy[rows])
-        improved = rows[is_better]
-        best_accuracy[improved], best_epoch[improved] = accuracy[is_better], epoch
-        for name, weight in trainer.block.weights.items():
-            best[name][improved] = weight[is_better]
-        diverged = rows[is_running[rows] & ~np.isfinite(mean_loss)] if epoch else rows[:0]
-        if len(diverged):
-            log.warning(
-                "seed(s) %s diverged: the loss is not finite; lower learning_rate",
-                [block.seeds[row] for row in diverged],
-            )
-        is_running &= epoch - best_epoch < patience
-        is_running[diverged] = False
-        if not is_running.any():
-            break
-        stay = np.flatnonzero(is_running[rows])
-        if len(stay) <= trainer.largest_to_shrink_to:
-            rows = rows[stay]
-            trainer.keep(stay)
-            sources = [sources[place] for place in stay]
-            theirs = [mine[row] for row in rows]
-            table = PhraseTable(theirs, block.device)
-            validation = split_batch(trainer.block, theirs, "validation")
-    return dataclasses.replace(block, weights=best), pd.concat(history, ignore_index=True)
+
+class _Lesson:
+    """Real triplets, and the accuracy on those of the validation split; see `rlm.stopping.Lesson`."""
+
+    def __init__(self, sources: Sequence[RealTriplets], slices: Sequence[Slices], batch_size: int) -> None:
+        self.sources = sources
+        self.slices = slices
+        self.batch_size = batch_size
+        self.table = PhraseTable(slices, sources[0].triplets.device)
+        validation = [torch.from_numpy(one.validation).to(self.table.device) for one in slices]
+        self.validation = one_batch(validation, self.table)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        return epoch_batches(self.sources, self.table, epoch, self.batch_size)
+
+    def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
+        return triplet_accuracy(embed(block, self.validation), self.validation)
+
+    def keep(self, rows: Int[np.ndarray, " row"]) -> "_Lesson":
+        return _Lesson([self.sources[row] for row in rows], [self.slices[row] for row in rows], self.batch_size)
 
 
 def _compiles(
@@ -237,10 +220,6 @@ def _compiles(
 
 def _same_size(sources: Sequence[RealTriplets | RandomTriplets]) -> bool:
     return len({len(source) for source in sources}) == 1
-
-
-def _per_seed(block: Block, epoch: int, **columns: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"seed": block.seeds, "epoch": epoch} | columns)
 
 
 def _diagnose(
@@ -277,7 +256,7 @@ def _diagnose(
     variance = (squared_distance(embeddings, mean.expand_as(embeddings)) * phrases[..., 0]).sum(dim=1) / phrases.sum(
         dim=(1, 2)
     )
-    return _per_seed(
+    return per_seed(
         block,
         epoch,
         loss=loss.double().cpu().numpy(),

@@ -19,12 +19,13 @@ from rlm.config import Plan, StudyConfig
 from rlm.database import open_store
 from rlm.errors import InputError
 from rlm.inside import Inside, train_inside
-from rlm.live import Exported, View, compare_studies, export, look, run_watched
+from rlm.live import Exported, View, compare_studies, export, look
 from rlm.panel import OWN, Panel
 from rlm.presets import PRESETS
 from rlm.reading import Reading
 from rlm.stored import Progress, read_progress
 from rlm.tabs import paragraph
+from rlm.watched import run_watched
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table

@@ -1,8 +1,6 @@
 """The explorer without a browser: knobs, background work, and what the panel says of a study."""
 
-import os
 import time
-import warnings
 from html import unescape
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from background_work import count_to, fail, hold, start_another_and_wait, wait_for, warn_and_die
 from conftest import topic_pairs
 from pydantic import BaseModel, ValidationError
 
@@ -126,46 +125,6 @@ class TestKnobs:
 
         knob = make_knob("path", Model.model_fields["path"])
         assert isinstance(knob.widget, widgets.Text)
-
-
-def count_to(number, pause=0.0):
-    for value in range(number):
-        time.sleep(pause)
-        yield value
-
-
-def fail(error):
-    yield "begun"
-    raise error
-
-
-def start_another_and_wait():
-    other = psutil.Popen(["sleep", "600"])
-    yield os.getpid(), other.pid
-    time.sleep(600)
-
-
-def warn_and_die():
-    warnings.warn("look out", stacklevel=1)
-    yield 1
-    time.sleep(0.2)
-    os._exit(9)
-
-
-def hold(pid_file):
-    """Start work, say where, and be killed."""
-    background = Background(start_another_and_wait)
-    (pids,) = wait_for(background, 1)
-    Path(pid_file).write_text(" ".join(map(str, pids)))
-    yield 1
-    time.sleep(600)
-
-
-def wait_for(background, count):
-    found = []
-    while len(found) < count:
-        found += background.messages(30)
-    return found
 
 
 def is_gone(pid):

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
 from torch.nn import functional as F

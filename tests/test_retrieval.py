@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import topic_pairs
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (

@@ -8,8 +8,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import chi2_contingency, chisquare
 
 from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair

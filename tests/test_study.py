@@ -235,10 +235,10 @@ class TestInterruption:
         def interrupt_after(blocks):
             finished = []
 
-            def run_block_or_stop(*args):
+            def run_block_or_stop(*args, **settings):
                 if len(finished) == blocks:
                     raise KeyboardInterrupt
-                finished.append(run_block(*args))
+                finished.append(run_block(*args, **settings))
                 return finished[-1]
 
             monkeypatch.setattr(rlm.study, "run_block", run_block_or_stop)

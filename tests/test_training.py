@@ -440,7 +440,7 @@ class TestYourOwnEncoder:
                 return super().forward(tokens)
 
         with pytest.raises(
-            InputError, match=r"one vector per phrase, \[phrase, dim\], found PerWord, which makes \[2, 2, 4\]"
+            InputError, match=r"one vector per input, \[input, dim\], found PerWord, which makes \[2, 2, 4\]"
         ):
             init_block(lambda: PerWord(slices.vocabulary_size, 4), (0,))
         with pytest.raises(InputError, match="with weights to train, found none in Identity"):

@@ -1,0 +1,201 @@
+"""Samples: images or clips with class labels, and the parts that a seed trains, validates and tests on."""
+
+import dataclasses
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64, Shaped
+
+from rlm.errors import InputError
+from rlm.seeding import stream
+
+FRACTIONS = (0.7, 0.15, 0.15)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """
+    Images or clips, all of one shape, each with one label.
+
+    Attributes
+    ----------
+    inputs
+        Channel, then height and width of an image, or frame, height and width of a clip. Brightness in [0, 1], or
+        in 0 to 255 as uint8, which needs a quarter of the memory.
+    labels
+        Numbers of classes, from 0.
+    classes
+        Names of the classes, at least two.
+    official
+        For each sample ``"train"`` or ``"test"``, where the dataset comes with such a split, or nothing.
+    groups
+        Samples of one group are never parted by a split, since they show the same thing; by default each is its own.
+    about
+        Where they are from: ``name``, ``title``, ``licence``.
+    skipped
+        Files that could not be used: columns path and reason.
+    """
+
+    inputs: Shaped[np.ndarray, "sample channel *size"]
+    labels: Int64[np.ndarray, " sample"]
+    classes: tuple[str, ...]
+    official: Shaped[np.ndarray, " sample"] | None = None
+    groups: Int64[np.ndarray, " sample"] | None = None
+    about: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: pd.DataFrame = dataclasses.field(default_factory=lambda: pd.DataFrame(columns=["path", "reason"]))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides what is learnt from the samples."""
+        found = hashlib.sha256(repr((self.inputs.shape, self.inputs.dtype, self.classes)).encode())
+        for part in (self.inputs, self.labels, self.official, self.groups):
+            found.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+        return found.hexdigest()
+
+
+class Parts(NamedTuple):
+    """
+    Which samples a seed trains, validates and tests on.
+
+    Attributes
+    ----------
+    train, validation, test
+        Numbers of samples, rising; no sample is in two of them.
+    """
+
+    train: Int64[np.ndarray, " train"]
+    validation: Int64[np.ndarray, " validation"]
+    test: Int64[np.ndarray, " test"]
+
+
+def check_samples(samples: Samples) -> None:
+    """
+    Check that samples can be learnt from.
+
+    Parameters
+    ----------
+    samples
+        Any.
+
+    Raises
+    ------
+    InputError
+        If sizes disagree, labels are not integers, name a class that there is not, or leave a class with fewer than
+        three samples, of which one is trained on, one validated and one tested.
+    """
+    inputs, labels, classes = samples.inputs, samples.labels, samples.classes
+    if inputs.ndim not in (4, 5) or len(inputs) != len(labels):
+        raise InputError(
+            "expected inputs [sample, channel, height, width], or with frames before the height, and one label for "
+            f"each, found inputs {list(inputs.shape)} and {len(labels)} labels; bring both into that shape"
+        )
+    if inputs.dtype != np.uint8 and not (np.issubdtype(inputs.dtype, np.floating) and np.isfinite(inputs).all()):
+        raise InputError(
+            f"expected inputs of type uint8, or finite numbers of a floating type, found {inputs.dtype}; convert them"
+        )
+    if not np.issubdtype(np.asarray(labels).dtype, np.integer):
+        found = np.asarray(labels)[:3].tolist()
+        raise InputError(
+            f"expected labels that are integers, found {found} of type {np.asarray(labels).dtype}; number the classes "
+            "from 0, as numpy.unique(labels, return_inverse=True) does"
+        )
+    if len(classes) < 2:
+        raise InputError(f"expected at least two classes, found {len(classes)}; there is nothing to tell apart")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise InputError(
+            f"expected labels from 0 to {len(classes) - 1}, one per class, found {labels.min()} to {labels.max()}; "
+            "number the classes from 0"
+        )
+    counts = np.bincount(labels, minlength=len(classes))
+    if (counts < 3).any():
+        few = ", ".join(f"{classes[number]} ({counts[number]})" for number in np.flatnonzero(counts < 3)[:5])
+        raise InputError(
+            f"expected at least 3 samples of each class, to train, to validate and to test, found {few}; add samples "
+            "or leave these classes out"
+        )
+
+
+def divide(
+    samples: Samples, seed: int, fractions: tuple[float, float, float] = FRACTIONS, labelled: int | None = None
+) -> tuple[Parts, Int64[np.ndarray, " labelled"]]:
+    """
+    Divide samples at random, class by class, into what is trained, validated and tested on.
+
+    Parameters
+    ----------
+    samples
+        Of a dataset.
+    seed
+        Owner of the streams ``split`` and ``train_fraction``.
+    fractions
+        Shares of the three parts, positive, with the sum 1. Where the dataset has an official test part that one is
+        tested on, and the rest is divided in the ratio of the first two.
+    labelled
+        How many of the training samples keep their labels, about as many of each class; all by default.
+
+    Returns
+    -------
+    Parts
+        Whole groups, each class in every part.
+    numpy.ndarray
+        The training samples with labels, rising. More labels of a seed include the fewer ones.
+
+    Raises
+    ------
+    InputError
+        If a class would be missing in a part, or there are fewer labelled samples than classes, or not so many.
+    """
+    shares = np.array(fractions)
+    if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
+        raise InputError(f"expected three positive fractions with the sum 1, found {fractions}")
+    rng = stream(seed, "split")
+    groups = np.arange(len(samples)) if samples.groups is None else np.unique(samples.groups, return_inverse=True)[1]
+    is_official = samples.official is not None
+    if is_official:
+        shares = np.append(shares[:2] / shares[:2].sum(), 0.0)
+    part, place = np.full(len(samples), 2), np.full(groups.max() + 1, -1)
+    for label in range(len(samples.classes)):
+        mine = np.flatnonzero((samples.labels == label) & (not is_official or samples.official != "test"))
+        theirs = rng.permutation(np.unique(groups[mine]))
+        if len(theirs) < (shares > 0).sum():
+            what = "samples" if samples.groups is None else "groups of samples"
+            where = " beside the official test part" if is_official else ""
+            raise InputError(
+                f"expected at least {(shares > 0).sum()} {what} of each class, one for each part, found {len(theirs)} "
+                f"of {samples.classes[label]}{where}; add some, or leave the class out"
+            )
+        theirs = theirs[place[theirs] < 0]  # a group that several classes share is placed once
+        # At least one group for each part that is cut off here.
+        cuts = np.maximum(np.round(shares[1:] * len(theirs)), shares[1:] > 0).astype(int)
+        place[theirs] = np.repeat([2, 1, 0], [cuts[1], cuts[0], len(groups)])[: len(theirs)]
+        part[mine] = place[groups[mine]]
+    parts = Parts(*(np.flatnonzero(part == number) for number in range(3)))
+    for name, rows in parts._asdict().items():
+        missing = np.setdiff1d(np.arange(len(samples.classes)), samples.labels[rows])
+        if len(missing):
+            raise InputError(
+                f"expected every class in the {name} part, found none of {samples.classes[missing[0]]}; add samples of "
+                "it, or other fractions"
+            )
+    return parts, _keep_labels(samples, parts.train, seed, labelled)
+
+
+def _keep_labels(
+    samples: Samples, train: Int64[np.ndarray, " train"], seed: int, labelled: int | None
+) -> Int64[np.ndarray, " labelled"]:
+    if labelled is None:
+        return train
+    if not len(samples.classes) <= labelled <= len(train):
+        raise InputError(
+            f"expected labelled from {len(samples.classes)}, one of each class, to {len(train)}, all that are trained "
+            f"on, found {labelled}"
+        )
+    order = stream(seed, "train_fraction").permutation(train)
+    # In rounds: the first of each class, then the second …, so that classes stay as even as they can be.
+    turn = pd.Series(samples.labels[order]).groupby(samples.labels[order]).cumcount().to_numpy()
+    return np.sort(order[np.argsort(turn, kind="stable")[:labelled]])

@@ -1,0 +1,189 @@
+"""Encoders of images and clips, and the classifier that is trained on labels; plain modules, each for one model."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rlm.block import Block
+
+
+class MLPEncoder(nn.Sequential):
+    """
+    Two dense layers with ReLU over all pixels, the first twice as wide as the second.
+
+    Parameters
+    ----------
+    shape
+        Of one input.
+    dim
+        Size of the embedding.
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
+        first = nn.Linear(math.prod(shape), 2 * dim)
+        super().__init__(nn.Flatten(), first, nn.ReLU(), nn.Linear(2 * dim, dim), nn.ReLU())
+
+
+class CNNEncoder(nn.Sequential):
+    """
+    Two convolutions of 3 x 3 with stride 2, of dim / 8 and dim / 4 channels, and a dense layer, each with ReLU.
+
+    Strides in place of pooling as in Springenberg et al., "Striving for simplicity: the all convolutional net", ICLR
+    2015 (workshop): with a whole block of seeds pooling takes longer than all else.
+
+    Parameters
+    ----------
+    shape
+        Of one image: channel, height, width.
+    dim
+        Size of the embedding.
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
+        super().__init__(*_convolutions(nn.Conv2d, shape, max(dim // 8, 1), dim))
+
+
+class CNN3DEncoder(nn.Sequential):
+    """
+    Two convolutions of 3 x 3 x 3 with stride 2, of dim / 16 and dim / 8 channels, and a dense layer, each with ReLU.
+
+    Parameters
+    ----------
+    shape
+        Of one clip: channel, frame, height, width.
+    dim
+        Size of the embedding.
+
+    References
+    ----------
+    Tran et al., "Learning spatiotemporal features with 3D convolutional networks", ICCV 2015, on kernels of 3 x 3 x 3.
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
+        super().__init__(*_convolutions(nn.Conv3d, shape, max(dim // 16, 1), dim))
+
+
+def _convolutions(layer: type[nn.Module], shape: Sequence[int], channels: int, dim: int) -> list[nn.Module]:
+    known, *size = shape
+    left = math.prod(-(-length // 4) for length in size)  # two strides of 2, rounded up by the padding
+    return [
+        layer(known, channels, 3, stride=2, padding=1),
+        nn.ReLU(),
+        layer(channels, 2 * channels, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2 * channels * left, dim),
+        nn.ReLU(),
+    ]
+
+
+IMAGE_ENCODERS: dict[str, type[nn.Module]] = {"mlp": MLPEncoder, "cnn": CNNEncoder, "cnn3d": CNN3DEncoder}
+
+
+class Classifier(nn.Module):
+    """
+    An encoder and a linear head, which says how likely each class is.
+
+    The encoder is made first, so that it starts from the same weights whatever the number of classes.
+
+    Parameters
+    ----------
+    encoder
+        Makes one embedding per input.
+    dim
+        Size of an embedding.
+    classes
+        How many.
+    """
+
+    def __init__(self, encoder: nn.Module, dim: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, inputs: Float[Tensor, "sample *shape"]) -> Float[Tensor, "sample class"]:
+        """
+        Score the classes.
+
+        Parameters
+        ----------
+        inputs
+            Images or clips.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits.
+        """
+        return self.head(self.encoder(inputs))
+
+
+def layers_of(encoder: nn.Module) -> list[str]:
+    """
+    The layers of an encoder: its modules with weights of their own, in the order in which they were made.
+
+    Parameters
+    ----------
+    encoder
+        Any module.
+
+    Returns
+    -------
+    list of str
+        Their names, "" for the module itself.
+    """
+    owned = {name: list(module.parameters(recurse=False)) for name, module in encoder.named_modules()}
+    return [name for name, weights in owned.items() if weights]
+
+
+def transfer(initial: Block, pretrained: Block, layers: int | None = None) -> Block:
+    """
+    Give the first layers of a classifier the weights that pre-training left.
+
+    Later layers specialise in the labels they were trained on (Maennel et al., arXiv 2006.10455, section 3), so that
+    fewer layers can be worth more than all.
+
+    Parameters
+    ----------
+    initial
+        Classifiers before any training.
+    pretrained
+        The same seeds, pre-trained, perhaps on another number of classes.
+    layers
+        How many layers of the encoder, from the first on; all by default.
+
+    Returns
+    -------
+    Block
+        With the head, and all layers that are not transferred, of `initial`.
+    """
+    taken = {f"encoder.{name}".rstrip(".") for name in layers_of(initial.encoder.encoder)[:layers]}
+    weights = {
+        name: (pretrained.weights[name] if name.rpartition(".")[0] in taken else weight).clone()
+        for name, weight in initial.weights.items()
+    }
+    return dataclasses.replace(initial, weights=weights)
+
+
+def classify(block: Block, inputs: Float[Tensor, "seed sample *shape"]) -> Float[Tensor, "seed sample class"]:
+    """
+    Score the classes under every seed, without gradients.
+
+    Parameters
+    ----------
+    block
+        Classifiers.
+    inputs
+        Of each seed.
+
+    Returns
+    -------
+    torch.Tensor
+        Logits.
+    """
+    with torch.no_grad():
+        return block.embed(inputs)

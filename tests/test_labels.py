@@ -1,0 +1,543 @@
+"""Random labels for classification: sampler, encoders, samples, memorising, the study and what it says."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn import functional as F
+
+import rlm
+from rlm.block import init_block
+from rlm.controls import shuffle
+from rlm.digits import FRAMES, MOTIONS, SIZE
+from rlm.errors import InputError
+from rlm.labels_stats import epochs_to_reach, explain_shuffles, summarise_shuffles, tabulate_effects, tabulate_speed
+from rlm.memorising import learn, memorise
+from rlm.random_labels import CrossEntropy, RandomLabels, attach, tabulate
+from rlm.samples import Samples, check_samples, divide
+from rlm.vision import IMAGE_ENCODERS, Classifier, layers_of, transfer
+
+SHAPES = {"mlp": (1, 6, 5), "cnn": (2, 7, 6), "cnn3d": (1, 5, 6, 7)}
+SEEDS = (3, 1, 4)
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Images of 6 x 6 pixels in three classes: which third is bright; noise on top."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    images = rng.uniform(0, 0.6, size=(150, 1, 6, 6)).astype(np.float32)
+    for label in range(3):
+        images[labels == label, :, 2 * label : 2 * label + 2] += 0.4
+    return Samples(images, labels, ("top", "middle", "bottom"))
+
+
+def block_of(samples, classes=None, seeds=SEEDS, kind="mlp", dim=16):
+    shape = samples.inputs.shape[1:]
+    make = lambda: Classifier(IMAGE_ENCODERS[kind](shape, dim), dim, classes or len(samples.classes))  # noqa: E731
+    return init_block(make, seeds, torch.zeros(2, *shape))
+
+
+class TestRandomLabels:
+    def test_are_uniform_and_independent_of_the_data_and_of_each_other(self):
+        labels = RandomLabels(0, 40_000, classes=8)
+        first, second = labels.draw(0), labels.draw(1)
+        assert stats.chisquare(np.bincount(first, minlength=8)).pvalue > 1e-3
+        neighbours = pd.crosstab(first[:-1], first[1:])
+        assert stats.chi2_contingency(neighbours).pvalue > 1e-3
+        assert stats.chi2_contingency(pd.crosstab(first, second)).pvalue > 1e-3
+        truth = rlm.load_digits().labels
+        of_truth = pd.crosstab(truth, RandomLabels(1, len(truth), classes=10).draw(0))
+        assert stats.chi2_contingency(of_truth).pvalue > 1e-3
+
+    def test_are_fixed_within_a_shuffle_and_owned_by_the_seed(self):
+        labels = RandomLabels(0, 500, classes=5)
+        assert (labels.draw(2) == RandomLabels(0, 500, classes=5).draw(2)).all()
+        assert (labels.draw(2) != labels.draw(3)).mean() > 0.7
+        assert (labels.draw(2) != RandomLabels(1, 500, classes=5).draw(2)).mean() > 0.7
+
+    @pytest.mark.parametrize(("samples", "size"), [(12, 3), (13, 3), (5, 1)])
+    def test_groups_are_classes_of_their_own(self, samples, size):
+        labels = RandomLabels(0, samples, group_size=size)
+        counts = np.bincount(labels.draw(0))
+        assert len(counts) == labels.classes
+        assert (counts[:-1] == size).all()
+        assert counts.sum() == samples
+
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [({}, "give one of them"), ({"classes": 2, "group_size": 2}, "give one"), ({"classes": 1}, "two classes")],
+    )
+    def test_what_makes_no_labels_is_refused(self, settings, match):
+        with pytest.raises(InputError, match=match):
+            RandomLabels(0, 10, **settings)
+
+
+class TorchNet(nn.Module):
+    """The encoder of the same name, written for one model with functions of PyTorch."""
+
+    def __init__(self, kind, weights):
+        super().__init__()
+        self.kind = kind
+        self.weights = nn.ParameterList(weights)
+
+    def forward(self, x):
+        w = list(self.weights)
+        if self.kind == "mlp":
+            x = F.linear(x.flatten(1), w[0], w[1]).relu()
+        else:
+            convolve = F.conv2d if self.kind == "cnn" else F.conv3d
+            x = convolve(x, w[0], w[1], stride=2, padding=1).relu()
+            x = convolve(x, w[2], w[3], stride=2, padding=1).relu().flatten(1)
+        x = F.linear(x, w[-4], w[-3]).relu()
+        return F.linear(x, w[-2], w[-1])
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+class TestEncoders:
+    def test_a_block_is_single_models_of_torch(self, kind):
+        rng = np.random.default_rng(0)
+        samples = Samples(rng.normal(size=(20, *SHAPES[kind])), np.arange(20) % 4, tuple("abcd"))
+        block = block_of(samples, kind=kind)
+        assert not block.is_looped
+        block = dataclasses.replace(block, weights={n: w.double().requires_grad_() for n, w in block.weights.items()})
+        inputs = torch.from_numpy(rng.normal(size=(3, 7, *SHAPES[kind])))
+        labels = torch.from_numpy(rng.integers(4, size=(3, 7)))
+        logits = block.embed(inputs)
+        loss = CrossEntropy()(logits, labels, torch.full((3, 7), 1 / 7, dtype=torch.float64))
+        gradients = torch.autograd.grad(loss.sum(), list(block.weights.values()))
+        for row in range(3):
+            net = TorchNet(kind, [weight[row].detach().clone() for weight in block.weights.values()])
+            expected = net(inputs[row])
+            torch.testing.assert_close(logits[row], expected)
+            expected_loss = nn.CrossEntropyLoss()(expected, labels[row])
+            torch.testing.assert_close(loss[row], expected_loss)
+            for mine, theirs in zip(gradients, torch.autograd.grad(expected_loss, list(net.weights)), strict=True):
+                torch.testing.assert_close(mine[row], theirs)
+
+    def test_steps_are_those_of_torch_and_adam(self, kind):
+        """Twenty steps of a block against one model at a time with torch.optim.Adam."""
+        rng = np.random.default_rng(1)
+        samples = Samples(rng.normal(size=(80, *SHAPES[kind])).astype(np.float32), np.arange(80) % 4, tuple("abcd"))
+        block = block_of(samples, kind=kind)
+        parts = [divide(samples, seed)[0] for seed in SEEDS]
+        table = tabulate(samples, parts)
+        _, history = learn(
+            block, table, samples, parts, [one.train for one in parts], max_epochs=4, patience=9, batch_size=13,
+            progress=False,
+        )  # fmt: skip
+        for row, (seed, one) in enumerate(zip(SEEDS, parts, strict=True)):
+            net = TorchNet(kind, [weight[row].clone() for weight in block.weights.values()])
+            adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+            inputs = torch.from_numpy(samples.inputs)
+            inputs = (inputs - inputs[one.train].mean()) / inputs[one.train].std(correction=0)
+            labels = torch.from_numpy(samples.labels)
+            found = []
+            for epoch in range(1, 5):
+                losses = []
+                order = rlm.seeding.stream(seed, "order", epoch).permutation(len(one.train))
+                for batch in torch.from_numpy(one.train[order]).split(13):
+                    loss = F.cross_entropy(net(inputs[batch]), labels[batch])
+                    adam.zero_grad()
+                    loss.backward()
+                    adam.step()
+                    losses += [loss.item()] * len(batch)
+                found.append(np.mean(losses))
+            mine = history[(history["seed"] == seed) & (history["epoch"] > 0)]["loss"]
+            np.testing.assert_allclose(mine, found, rtol=1e-4)
+
+
+class TestTransfer:
+    def test_takes_the_first_layers_and_leaves_the_rest(self, blobs):
+        initial, pretrained = block_of(blobs), block_of(blobs, classes=7)
+        assert all(
+            torch.equal(initial.weights[name], weight)
+            for name, weight in pretrained.weights.items()
+            if name.startswith("encoder")
+        )
+        pretrained = shuffle(pretrained)
+        names = layers_of(initial.encoder.encoder)
+        for layers, taken in [(None, names), (1, names[:1]), (0, [])]:
+            found = transfer(initial, pretrained, layers)
+            for name, weight in found.weights.items():
+                layer = name.removeprefix("encoder.").rpartition(".")[0]
+                source = pretrained if name.startswith("encoder") and layer in taken else initial
+                assert torch.equal(weight, source.weights[name]), name
+
+
+class TestMemorise:
+    def setup_method(self):
+        self.settings = {"learning_rate": 1e-2, "batch_size": 20, "progress": False}
+
+    def labels(self, blobs, parts, classes=3):
+        return [RandomLabels(seed, len(one.train), classes) for seed, one in zip(SEEDS, parts, strict=True)]
+
+    def test_noise_is_memorised_and_forgotten_at_each_shuffle(self, blobs):
+        parts = [divide(blobs, seed)[0] for seed in SEEDS]
+        trained, history = memorise(
+            block_of(blobs, dim=64), tabulate(blobs, parts), parts, self.labels(blobs, parts), shuffles=3, epochs=60,
+            until=0.95, **self.settings,
+        )  # fmt: skip
+        last = history.groupby(["seed", "shuffle"]).last()
+        assert (last["accuracy"] >= 0.95).all()
+        fresh = history[history["shuffle_epoch"] == 0]
+        assert len(fresh) == 9
+        assert fresh["accuracy"].mean() == pytest.approx(1 / 3, abs=0.1)
+        # Counted by hand: the last labels, under the weights that came out.
+        table = tabulate(blobs, parts)
+        found = attach(table, SEEDS, [one.train for one in parts], [one.draw(2) for one in self.labels(blobs, parts)])
+        np.testing.assert_allclose(found.accuracy(trained), last["accuracy"].xs(2, level="shuffle").loc[list(SEEDS)])
+
+    @pytest.mark.parametrize("settings", [{"until": 0.8}, {"new_head": True}, {}])
+    def test_a_seed_does_not_depend_on_its_company(self, blobs, settings):
+        parts = [divide(blobs, seed)[0] for seed in SEEDS]
+        settings = self.settings | {"shuffles": 2, "epochs": 8} | settings
+        together, _ = memorise(block_of(blobs), tabulate(blobs, parts), parts, self.labels(blobs, parts), **settings)
+        for row, seed in enumerate(SEEDS):
+            one = parts[row : row + 1]
+            alone, _ = memorise(
+                block_of(blobs, seeds=(seed,)), tabulate(blobs, one), one, self.labels(blobs, parts)[row : row + 1],
+                **settings,
+            )  # fmt: skip
+            for name, weight in alone.weights.items():
+                torch.testing.assert_close(together.weights[name][row], weight[0], rtol=1e-3, atol=1e-4)
+
+    def test_adam_starts_anew_at_each_shuffle(self, blobs):
+        """Two shuffles are two runs, one after the other, each with an optimiser of its own."""
+        parts = [divide(blobs, seed)[0] for seed in SEEDS]
+        table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
+        both, _ = memorise(block_of(blobs), table, parts, labels, shuffles=2, epochs=1, **self.settings)
+        first, _ = memorise(block_of(blobs), table, parts, labels, shuffles=1, epochs=1, **self.settings)
+
+        class Second(RandomLabels):
+            def draw(self, shuffle):
+                return super().draw(1)
+
+        second = [Second(one.seed, one.samples, 3) for one in labels]
+        # The order of epoch 2 is that of the second epoch, whoever trains it.
+        again, history = memorise(first, table, parts, second, shuffles=1, epochs=1, **self.settings)
+        assert history["accuracy"].between(0, 1).all()
+        for name, weight in both.weights.items():
+            assert weight.shape == again.weights[name].shape
+        assert (first.weights["head.bias"] != both.weights["head.bias"]).any()
+
+    def test_nothing_to_do_changes_nothing(self, blobs):
+        parts = [divide(blobs, seed)[0] for seed in SEEDS]
+        before = block_of(blobs)
+        after, history = memorise(
+            before, tabulate(blobs, parts), parts, self.labels(blobs, parts), epochs=0, **self.settings
+        )
+        assert all(torch.equal(weight, before.weights[name]) for name, weight in after.weights.items())
+        assert (history["epoch"] == 0).all()
+
+
+class TestSamples:
+    def test_parts_are_whole_groups_and_have_every_class(self):
+        samples = rlm.make_moving_digits(400, seed=1)
+        doubled = dataclasses.replace(samples, groups=np.arange(400) // 5)
+        parts, labelled = divide(doubled, 0, labelled=40)
+        assert sorted(np.concatenate(parts)) == list(range(400))
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            assert not set(doubled.groups[parts[first]]) & set(doubled.groups[parts[second]])
+        assert all(set(doubled.labels[rows]) == set(range(8)) for rows in parts)
+        assert (np.bincount(doubled.labels[labelled]) == 5).all()
+        assert set(labelled) <= set(divide(doubled, 0, labelled=80)[1]) <= set(parts.train)
+
+    def test_an_official_test_part_stays(self, blobs):
+        official = np.where(np.arange(150) % 5 == 0, "test", "train")
+        parts, _ = divide(dataclasses.replace(blobs, official=official), 0)
+        assert (parts.test == np.flatnonzero(official == "test")).all()
+        assert len(parts.validation) == pytest.approx(120 * 0.15 / 0.85, abs=3)
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"labels": np.arange(150) / 2}, r"labels that are integers, found \[0.0, 0.5, 1.0\]"),
+            ({"labels": np.arange(150)}, "labels from 0 to 2, one per class, found 0 to 149"),
+            ({"labels": np.append([1], np.zeros(149, int))}, r"3 samples of each class.* middle \(1\), bottom \(0\)"),
+            ({"inputs": np.zeros((150, 6, 6))}, r"inputs \[150, 6, 6\] and 150 labels"),
+            ({"inputs": np.full((150, 1, 6, 6), np.nan)}, "finite numbers"),
+            ({"classes": ("one",)}, "at least two classes"),
+        ],
+    )
+    def test_what_cannot_be_learnt_is_refused(self, blobs, change, match):
+        with pytest.raises(InputError, match=match):
+            rlm.run_labels(rlm.LabelsConfig(encoder="mlp"), 1, samples=unchecked(blobs, **change))
+
+    def test_a_class_of_one_group_is_refused(self, blobs):
+        groups = np.where(blobs.labels == 1, 0, np.arange(1, 151))
+        with pytest.raises(InputError, match=r"at least 3 groups of samples of each class.* found 1 of middle"):
+            divide(dataclasses.replace(blobs, groups=groups), 0)
+
+    @pytest.mark.parametrize("labelled", [2, 1_000])
+    def test_numbers_of_labels_that_cannot_be_are_refused(self, blobs, labelled):
+        with pytest.raises(InputError, match="expected labelled from 3, one of each class, to"):
+            divide(blobs, 0, labelled=labelled)
+
+
+def unchecked(samples, **changes):
+    """A user's own mistake, past the shape annotations that only tests enforce."""
+    changed = object.__new__(Samples)
+    for field in dataclasses.fields(samples):
+        object.__setattr__(changed, field.name, changes.get(field.name, getattr(samples, field.name)))
+    return changed
+
+
+class TestMovingDigits:
+    def test_one_digit_moves_as_its_label_says(self):
+        clips = rlm.make_moving_digits(48, seed=3)
+        digits = rlm.load_digits().inputs[:, 0]
+        assert clips.inputs.shape == (48, 1, FRAMES, SIZE, SIZE)
+        for clip, label, digit in zip(clips.inputs[:, 0], clips.labels, clips.groups, strict=True):
+            down, right = MOTIONS[clips.classes[label]]
+            for before, after in itertools.pairwise(clip):
+                assert (np.roll(before, (down, right), axis=(0, 1)) == after).all()
+            assert np.sort(clip[0][clip[0] > 0]).tolist() == np.sort(digits[digit][digits[digit] > 0]).tolist()
+        check_samples(clips)
+
+    def test_a_single_frame_says_nothing(self):
+        """Where the digit stands, and which it is, is independent of the motion."""
+        clips = rlm.make_moving_digits(1797, seed=0)
+        digit = rlm.load_digits().labels[clips.groups]
+        assert stats.chi2_contingency(pd.crosstab(digit, clips.labels)).pvalue > 1e-3
+        for frame in (0, FRAMES - 1):
+            half = clips.inputs[:, 0, frame, : SIZE // 2].sum((1, 2)) > clips.inputs[:, 0, frame].sum((1, 2)) / 2
+            assert stats.chi2_contingency(pd.crosstab(half, clips.labels)).pvalue > 1e-3
+
+
+class TestAlignment:
+    def test_recovers_a_planted_case(self):
+        rng = np.random.default_rng(0)
+        axes = stats.ortho_group.rvs(5, random_state=rng)
+        data_sd, weight_sd = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([0.5, 2.0, 1.0, 0.1, 3.0])
+        covariance = axes @ np.diag(data_sd**2) @ axes.T
+        # Neurons in opposite pairs along the axes: their covariance is exact.
+        weights = np.concatenate([axes.T * weight_sd[:, None], -axes.T * weight_sd[:, None]]) * np.sqrt(5)
+        found = rlm.align(weights, covariance)
+        np.testing.assert_allclose(found["data_sd"], data_sd)
+        np.testing.assert_allclose(found["weight_sd"], weight_sd)
+        assert rlm.misalignment(np.cov(weights, rowvar=False), covariance) == pytest.approx(0, abs=1e-6)
+
+    def test_misalignment_is_the_least_distance_to_an_aligned_covariance(self):
+        """Against a search over all covariances with the data's eigenvectors."""
+        from scipy.optimize import minimize
+
+        rng = np.random.default_rng(1)
+        data, weights = (root @ root.T for root in rng.normal(size=(2, 3, 3)))
+        _, vectors = np.linalg.eigh(data)
+
+        def distance(logs):
+            aligned = vectors @ np.diag(np.exp(logs)) @ vectors.T
+            trace = np.trace(np.linalg.solve(weights, aligned) + np.linalg.solve(aligned, weights))
+            return np.sqrt(max(trace / 2 - 3, 0))
+
+        expected = minimize(distance, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).fun
+        assert rlm.misalignment(weights, data) == pytest.approx(expected, abs=1e-5)
+        with pytest.raises(InputError, match="full rank 3, found 2"):
+            rlm.misalignment(np.diag([1.0, 1.0, 0.0]), data)
+
+    @pytest.mark.parametrize("kind", SHAPES)
+    def test_covariance_is_that_of_what_the_first_layer_sees(self, kind):
+        """Seen by feeding the layer with one neuron for each of its inputs."""
+        rng = np.random.default_rng(2)
+        samples = Samples(rng.normal(size=(9, *SHAPES[kind])), np.arange(9) % 3, tuple("abc"))
+        encoder = IMAGE_ENCODERS[kind](SHAPES[kind], 16).double()
+        name = layers_of(encoder)[0]
+        layer = encoder.get_submodule(name)
+        size = layer.weight[0].numel()
+        probe = torch.eye(size, dtype=torch.float64).view(size, *layer.weight.shape[1:])
+        inputs = torch.from_numpy((samples.inputs - samples.inputs.mean()) / samples.inputs.std())
+        if kind == "mlp":
+            seen = F.linear(inputs.flatten(1), probe)
+        else:
+            convolve = F.conv2d if kind == "cnn" else F.conv3d
+            seen = convolve(inputs, probe, stride=2, padding=1).movedim(1, -1).flatten(0, -2)
+        expected = np.cov(seen.numpy(), rowvar=False, ddof=0)
+        np.testing.assert_allclose(rlm.input_covariance(encoder, samples, np.arange(9)), expected, atol=1e-12)
+
+
+QUICK = rlm.LabelsConfig(
+    encoder="mlp", dim=8, shuffles=2, shuffle_epochs=2, max_epochs=6, patience=3, labelled=(12, "all"),
+    arms=("scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"), learning_rate=1e-2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(blobs):
+    return rlm.run_labels(QUICK, 3, samples=blobs, n_jobs=1, progress=False)
+
+
+class TestStudy:
+    def test_has_a_row_per_size_arm_and_seed(self, study):
+        found = list(study.results[["labelled", "arm", "seed"]].itertuples(index=False, name=None))
+        assert found == [(size, arm, seed) for size in (12, 0) for arm in QUICK.arms for seed in range(3)]
+        assert study.results["test_accuracy"].between(0, 1).all()
+        assert not study.results["diverged"].any()
+        assert set(study.memorising["arm"]) == {"pretrained", "pretrained_once"}
+
+    def test_without_pretraining_the_arms_are_scratch(self, blobs):
+        config = QUICK.model_copy(update={"shuffle_epochs": 0, "arms": ("scratch", "pretrained", "rescaled")})
+        found = rlm.run_labels(config, 2, samples=blobs, n_jobs=1, progress=False).results
+        found = found.drop(columns="seconds").set_index("arm")
+        by_arm = {arm: found.loc[arm].reset_index(drop=True) for arm in config.arms}
+        for arm in ("pretrained", "rescaled"):
+            pd.testing.assert_frame_equal(by_arm[arm], by_arm["scratch"])
+
+    def test_a_seed_does_not_depend_on_its_block(self, study, blobs):
+        alone = rlm.run_labels(QUICK, [2], samples=blobs, n_jobs=1, progress=False)
+        for mine, all_of_them in zip(alone, study, strict=True):
+            expected = all_of_them[all_of_them["seed"] == 2].reset_index(drop=True)
+            keep = [name for name in expected if name != "seconds"]
+            pd.testing.assert_frame_equal(mine[keep], expected[keep], rtol=1e-3, atol=1e-3)
+
+    def test_a_store_goes_on_and_is_read(self, study, blobs, tmp_path):
+        db = tmp_path / "labels.db"
+        rlm.run_labels(QUICK, 1, samples=blobs, db=db, n_jobs=1, progress=False)
+        found = rlm.run_labels(QUICK, 3, samples=blobs, db=db, n_jobs=1, progress=False)
+        keep = [name for name in study.results if name != "seconds"]
+        pd.testing.assert_frame_equal(found.results[keep], study.results[keep], rtol=1e-3, atol=1e-3)
+        config, stored = rlm.read_labels(db)
+        assert config == QUICK
+        for mine, theirs in zip(stored, found, strict=True):
+            pd.testing.assert_frame_equal(mine, theirs)
+        assert rlm.list_studies(db).empty  # which lists studies of triplets
+        with pytest.raises(InputError, match=r"--study, the number of a study .* found 9; there are: 1"):
+            rlm.read_labels(db, 9)
+
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [
+            ({"encoder": "cnn3d"}, "expected encoder cnn or mlp for images, found cnn3d"),
+            ({"transfer": 9}, "expected to transfer at most 2 layers, which mlp has, found 9"),
+            ({"labelled": (500,)}, "expected labelled from 3"),
+        ],
+    )
+    def test_settings_that_do_not_fit_are_refused(self, blobs, settings, match):
+        with pytest.raises(InputError, match=match):
+            rlm.run_labels(QUICK.model_copy(update=settings), 1, samples=blobs, progress=False)
+
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [
+            ({"random_classes": 3, "group_size": 3}, "found both"),
+            ({"arms": ("scratch", "scratch")}, "every arm once"),
+            ({"labelled": (5, 5)}, "every number of labelled samples once"),
+        ],
+    )
+    def test_settings_that_contradict_each_other_are_refused(self, settings, match):
+        with pytest.raises(ValueError, match=match):
+            rlm.LabelsConfig(**settings)
+
+    def test_digits_are_learnt_by_convolutions(self):
+        config = rlm.LabelsConfig(arms=("scratch",), dim=64, max_epochs=4)
+        found = rlm.run_labels(config, 1, n_jobs=1, progress=False).results
+        assert found["test_accuracy"].iloc[0] > 0.8
+
+
+class TestWords:
+    def planted(self, gain, seeds=20):
+        """Memorising takes 10 + noise epochs at first, and `gain` fewer from then on."""
+        rng = np.random.default_rng(0)
+        rows = []
+        for seed in range(seeds):
+            for number in range(3):
+                length = 10 + rng.integers(3) - (gain if number else 0)
+                accuracy = np.append(np.full(length, 0.5), 0.95)
+                rows += [(seed, number, epoch, value) for epoch, value in enumerate(accuracy)]
+        return pd.DataFrame(rows, columns=["seed", "shuffle", "shuffle_epoch", "accuracy"])
+
+    def test_a_planted_speed_up_is_found_and_measured(self):
+        found = summarise_shuffles(self.planted(4))
+        assert found.loc[2, "difference"] == pytest.approx(-4, abs=0.7)
+        assert found.loc[2, "difference_high"] < 0
+        assert found.loc[1, "epochs"] == pytest.approx(11, abs=0.5)
+        assert "Shuffle 2 is faster than the first" in explain_shuffles(found)
+        assert "Shuffle 3 is faster than the first" in explain_shuffles(found)
+
+    def test_no_speed_up_is_none(self):
+        assert "Shuffle 2 is not shown to differ" in explain_shuffles(summarise_shuffles(self.planted(0)))
+        assert "fewer than 10 seeds" in explain_shuffles(summarise_shuffles(self.planted(4, seeds=4)))
+
+    def test_who_never_gets_there_counts_with_all_epochs(self):
+        memorising = self.planted(4)
+        never = memorising.assign(accuracy=memorising["accuracy"].where(memorising["seed"] > 0, 0.1))
+        found = epochs_to_reach(never, 0.9, "accuracy", "shuffle_epoch")
+        first = found[(found["seed"] == 0)]
+        assert not first["reached"].any()
+        assert found[found["seed"] > 0]["reached"].all()
+        lengths = memorising[memorising["seed"] == 0].groupby("shuffle")["shuffle_epoch"].max()
+        assert first["epochs"].tolist() == lengths.tolist()
+        assert "95% of the seeds got there" in explain_shuffles(summarise_shuffles(never))
+
+    def test_effects_are_those_of_the_verdict(self, study):
+        table = tabulate_effects(study.results)
+        some = study.results[study.results["labelled"] == 12]
+        verdict = rlm.compare_all(some)["pretrained"]
+        row = table.loc[(12, "pretrained")]
+        assert (row["difference"], row["p"], row["decision"]) == (
+            verdict.difference.value,
+            verdict.difference_p,
+            verdict.decision,
+        )
+        assert list(table.index.get_level_values("labelled").unique()) == [12, "all"]
+
+    def test_speed_is_counted_against_scratch(self):
+        rng = np.random.default_rng(0)
+        rows = []
+        for seed in range(12):
+            noise = rng.integers(2)
+            for arm, lead in (("scratch", 0), ("pretrained", 3)):
+                curve = np.clip(np.arange(21) + lead - noise, 0, 20) / 20
+                rows += [(0, arm, seed, epoch, value) for epoch, value in enumerate(curve)]
+        history = pd.DataFrame(rows, columns=["labelled", "arm", "seed", "epoch", "validation_accuracy"])
+        found = tabulate_speed(history).loc[("all", "pretrained")]
+        assert found["difference"] == -3
+        assert found["decision"] == "faster"
+        assert found["reached"] == 1
+
+
+class TestCommand:
+    def test_prints_tables_and_writes_them(self, rlm_command, tmp_path):
+        out = tmp_path / "r.csv"
+        code, said, _ = rlm_command(
+            "labels", "--encoder", "mlp", "--dim", 8, "--shuffles", 2, "--shuffle-epochs", 1, "--max-epochs", 1,
+            "--labelled", 50, "all", "--seeds", 2, "--jobs", 1, "--out", out,
+        )  # fmt: skip
+        assert code == 0
+        assert "1,797 samples, 10 classes" in said
+        assert "Shuffle 2 is not judged" in said
+        assert "With 50 labelled samples pretrained differs from scratch" in said
+        assert len(pd.read_csv(out)) == 8
+
+    def test_images_of_ones_own_are_studied(self, rlm_command, tmp_path, blobs):
+        from PIL import Image
+
+        for number, (image, label) in enumerate(zip(blobs.inputs[:, 0], blobs.labels, strict=True)):
+            path = tmp_path / "images" / blobs.classes[label] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image.clip(0, 1) * 255).astype(np.uint8)).save(path)
+        code, said, _ = rlm_command(
+            "labels", "--images", tmp_path / "images", "--encoder", "mlp", "--dim", 8, "--shuffles", 1,
+            "--shuffle-epochs", 1, "--max-epochs", 1, "--seeds", 1, "--jobs", 1,
+        )  # fmt: skip
+        assert code == 0
+        assert "150 samples, 3 classes" in said
+
+    @pytest.mark.parametrize(
+        ("arguments", "match"),
+        [
+            (["--dataset", "mnist"], "expected a dataset of digits, moving-digits, found 'mnist'"),
+            (["--splits", "a.txt"], "expected --videos beside --splits"),
+            (["--images", "a", "--videos", "b"], "found both"),
+            (["--shuffles", "0"], "--shuffles"),
+        ],
+    )
+    def test_mistakes_are_said(self, rlm_command, arguments, match):
+        code, _, errors = rlm_command("labels", *arguments)
+        assert code == 2
+        assert match in errors
