@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test browser bench calibrate systems pictures lab app lint clean
+.PHONY: help setup report test browser bench calibrate systems labels pictures lab app lint clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ calibrate: $(READY) ## Measure how often the verdict is wrong, write docs/calibr
 systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.systems --db systems.db
+
+labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (half an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.random_labels --db labels.db
 
 pictures: $(READY) browser report ## Take the pictures of the README in a browser
 	$(BIN)/python -m benchmarks.pictures

@@ -5,6 +5,7 @@ from .alignment import (
     first_layer as first_layer,
     input_covariance as input_covariance,
     misalignment as misalignment,
+    misalignment_by_chance as misalignment_by_chance,
 )
 from .arms import Trained as Trained, train_arms as train_arms
 from .auditing import Audit as Audit, audit as audit
@@ -41,6 +42,7 @@ from .labels_plots import (
 )
 from .labels_stats import (
     epochs_to_reach as epochs_to_reach,
+    explain_claim as explain_claim,
     explain_effects as explain_effects,
     explain_shuffles as explain_shuffles,
     explain_speed as explain_speed,

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Shaped
+from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
@@ -89,6 +90,32 @@ def misalignment(weights: Float[np.ndarray, "input input"], data: Float[np.ndarr
     along = np.einsum("iv,ij,jv->v", vectors, weights, vectors)
     inverse = np.einsum("iv,ij,jv->v", vectors, np.linalg.inv(weights), vectors)
     return float(np.sqrt(max(np.sqrt(along * inverse).sum() - len(weights), 0.0)))
+
+
+def misalignment_by_chance(weights: Float[np.ndarray, "input input"], bases: int = 100, seed: int = 0) -> float:
+    """
+    Mean misalignment of a covariance with random bases in place of the data's eigenvectors.
+
+    Weights that spread alike in all directions are aligned with any data, so that a misalignment says nothing until it
+    is compared with this one.
+
+    Parameters
+    ----------
+    weights
+        Covariance of full rank.
+    bases
+        How many.
+    seed
+        Of the bases.
+
+    Returns
+    -------
+    float
+        At least 0.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = stats.ortho_group.rvs(len(weights), size=bases, random_state=rng)
+    return float(np.mean([misalignment(weights, basis * np.arange(1, len(weights) + 1) @ basis.T) for basis in drawn]))
 
 
 def first_layer(block: Block) -> Float[np.ndarray, "neuron input"]:

@@ -21,27 +21,39 @@ MOTIONS = {
 }
 
 
-def load_digits() -> Samples:
+def load_digits(images: int | None = None) -> Samples:
     """
     1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn.
+
+    Parameters
+    ----------
+    images
+        So many of them, from the first on, of which every ten or so show each digit once; all by default.
 
     Returns
     -------
     Samples
         Images of one channel, brightness in [0, 1]; the classes are the digits.
 
+    Raises
+    ------
+    InputError
+        If there are not so many, or fewer than 100 are wanted.
+
     References
     ----------
     Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998.
     """
     digits = datasets.load_digits()
+    if images is not None and not 100 <= images <= len(digits.images):
+        raise InputError(f"expected from 100 to {len(digits.images)} images, found {images}")
     return Samples(
-        inputs=(digits.images[:, None] / 16).astype(np.float32),
-        labels=digits.target.astype(np.int64),
+        inputs=(digits.images[:images, None] / 16).astype(np.float32),
+        labels=digits.target[:images].astype(np.int64),
         classes=tuple(map(str, digits.target_names)),
         about={
             "name": "digits",
-            "title": "Handwritten digits (Alpaydin and Kaynak, UCI), 1,797 images of 8 x 8 pixels",
+            "title": "Handwritten digits (Alpaydin and Kaynak, UCI), images of 8 x 8 pixels",
             "licence": "CC-BY-4.0",
         },
     )

@@ -82,7 +82,6 @@ def labels(
     finished = join(list(iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)), config.arms)
     if out is not None:
         write_whole(out, finished.results.to_csv(index=False))
-    arms = [arm for arm in config.arms if arm != BASELINE]
     if len(finished.memorising):
         theirs = finished.memorising["arm"] == finished.memorising["arm"].iloc[0]
         shuffles = summarise_shuffles(finished.memorising[theirs])
@@ -95,9 +94,9 @@ def labels(
     effects, speed = tabulate_effects(finished.results), tabulate_speed(finished.history)
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
-    print("\nepochs of fine-tuning to 90 % of what scratch reaches\n")
+    print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
     print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
-    print(f"\n{explain_effects(effects, arms)}\n\n{explain_speed(speed, arms)}")
+    print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
     for name, file in (("results", out), ("store", db)):
         if file is not None:
             print(f"\n{name}: {file}")

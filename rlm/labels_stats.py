@@ -1,12 +1,10 @@
 """What a study of random labels shows: tables of its runs in, estimates with intervals and words out."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.estimates import FEWEST_PAIRS, Estimate, holm, mean_with_interval, sign_flip_p
+from rlm.estimates import CONFIDENCE, FEWEST_PAIRS, Estimate, holm, mean_with_interval, sign_flip_p
 from rlm.stats import BASELINE, compare_all, decide, summarise
 
 MEMORISED = 0.9
@@ -116,7 +114,7 @@ def tabulate_effects(results: pd.DataFrame, baseline: str = BASELINE) -> pd.Data
     return pd.concat(parts, names=["labelled", "arm"])
 
 
-def tabulate_speed(history: pd.DataFrame, share: float = 0.9, baseline: str = BASELINE) -> pd.DataFrame:
+def tabulate_speed(history: pd.DataFrame, share: float = 0.95, baseline: str = BASELINE) -> pd.DataFrame:
     """
     Epochs of fine-tuning to a given validation accuracy, of every arm, and their difference to the baseline.
 
@@ -179,79 +177,114 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     """
     first, last = shuffles.iloc[0], shuffles.index[-1]
     text = (
-        f"Memorising {accuracy:.0%} of the random labels took {first['epochs']:.1f} "
-        f"[{first['low']:.1f}, {first['high']:.1f}] epochs the first time ({int(first['seeds'])} seeds)."
+        f"Memorising {accuracy:.0%} of the random labels took {_spell(first[['epochs', 'low', 'high']], '')} epochs "
+        f"the first time ({int(first['seeds'])} seeds)."
     )
+    if first["reached"] < 1:
+        text += f" Only {first['reached']:.0%} of the seeds got there."
     for shuffle in dict.fromkeys((2, last)):
         row = shuffles.loc[shuffle]
-        difference = Estimate(*row[["difference", "difference_low", "difference_high"]])
-        decision = decide(difference, row["p"], int(row["seeds"]))
-        words = {"helps": "slower than the first", "hurts": "faster than the first"}
-        said = words.get(decision, "not shown to differ from the first")
-        if decision == "too few seeds":
-            said = f"not judged: fewer than {FEWEST_PAIRS} seeds"
-        text += (
-            f" Shuffle {shuffle} is {said}: {difference.value:+.1f} [{difference.low:+.1f}, {difference.high:+.1f}] "
-            f"epochs (p = {row['p']:.2g})."
-        )
+        difference = row[["difference", "difference_low", "difference_high"]]
+        decision = decide(Estimate(*difference), row["p"], int(row["seeds"]))
+        said = {
+            "helps": "is slower than the first",
+            "hurts": "is faster than the first",
+            "too few seeds": f"cannot be judged by fewer than {FEWEST_PAIRS} seeds",
+        }.get(decision, "is not shown to differ from the first")
+        text += f" Shuffle {shuffle} {said}: {_spell(difference)} epochs (p = {row['p']:.2g})."
         if row["reached"] < 1:
             text += f" Only {row['reached']:.0%} of the seeds got there."
     return text
 
 
-def explain_effects(effects: pd.DataFrame, arms: Sequence[str] = ("pretrained",)) -> str:
+def _spell(estimate: pd.Series, sign: str = "+") -> str:
+    value, low, high = estimate.astype(float)
+    bounds = f"{low:{sign}.1f}, {high:{sign}.1f}" if np.isfinite(low) or np.isfinite(high) else "no interval"
+    return f"{value:{sign}.1f} [{bounds}]"
+
+
+def explain_effects(effects: pd.DataFrame) -> str:
     """
-    Say what pre-training did to test accuracy.
+    Say what every arm did to test accuracy.
 
     Parameters
     ----------
     effects
         From `tabulate_effects`.
-    arms
-        Which to speak of.
 
     Returns
     -------
     str
-        A sentence for each number of labelled samples and arm.
+        A sentence for each number of labelled samples.
     """
-    said = []
-    for (labelled, arm), row in effects.iterrows():
-        if arm not in arms:
-            continue
-        difference = Estimate(*100 * row[["difference", "difference_low", "difference_high"]].astype(float))
-        words = {"helps": "it helps", "hurts": "it hurts"}.get(row["decision"], row["decision"])
-        said.append(
-            f"With {labelled} labelled samples {arm} differs from scratch by {difference.value:+.1f} "
-            f"[{difference.low:+.1f}, {difference.high:+.1f}] points (p = {row['p']:.2g}): {words}."
-        )
-    return " ".join(said)
+    return _compared(effects, "Test accuracy, minus scratch, in points", scale=100)
 
 
-def explain_speed(speed: pd.DataFrame, arms: Sequence[str] = ("pretrained",)) -> str:
+def explain_speed(speed: pd.DataFrame) -> str:
     """
-    Say what pre-training did to the epochs of fine-tuning.
+    Say what every arm did to the epochs of fine-tuning.
 
     Parameters
     ----------
     speed
         From `tabulate_speed`.
-    arms
-        Which to speak of.
 
     Returns
     -------
     str
-        A sentence for each number of labelled samples and arm.
+        A sentence for each number of labelled samples.
     """
-    said = []
-    for (labelled, arm), row in speed.iterrows():
-        if arm not in arms:
-            continue
-        words = {"faster": "it is faster", "slower": "it is slower"}.get(row["decision"], row["decision"])
-        said.append(
-            f"To {row['accuracy']:.0%} validation accuracy with {labelled} labelled samples {arm} takes "
-            f"{row['difference']:+.1f} [{row['difference_low']:+.1f}, {row['difference_high']:+.1f}] epochs more or "
-            f"fewer than scratch (p = {row['p']:.2g}): {words}."
-        )
-    return " ".join(said)
+    return _compared(speed, "Epochs of fine-tuning, minus scratch", scale=1)
+
+
+def _compared(table: pd.DataFrame, what: str, scale: int) -> str:
+    words = {"no evidence either way": "no evidence"}
+    parts = []
+    for labelled, rows in table.dropna(subset=["difference"]).groupby("labelled", sort=False):
+        arms = []
+        for (_, arm), row in rows.iterrows():
+            difference = scale * row[["difference", "difference_low", "difference_high"]]
+            arms.append(f"{arm} {_spell(difference)} ({words.get(row['decision'], row['decision'])})")
+        parts.append(f"with {labelled} labelled samples {', '.join(arms)}")
+    return f"{what}: {'; '.join(parts)}."
+
+
+def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str = "pretrained") -> str:
+    """
+    Say what held of the paper's claim, and whether a control does as well.
+
+    Parameters
+    ----------
+    shuffles, effects, speed
+        From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of one study.
+    arm
+        The one that memorised.
+
+    Returns
+    -------
+    str
+        Three sentences: on memorising, on accuracy, on speed.
+
+    References
+    ----------
+    Pondenkandath et al., arXiv 1811.01640, figure 1 and section 4; Maennel et al., arXiv 2006.10455, section 3.
+    """
+    if (shuffles["seeds"] < FEWEST_PAIRS).any():
+        return f"Nothing is said of the paper's claim on fewer than {FEWEST_PAIRS} seeds."
+    later = shuffles.iloc[1:]
+    faster, slower = (((sign * later["difference"] > 0) & (later["p"] < 1 - CONFIDENCE)).sum() for sign in (-1, 1))
+    held = "held" if faster == len(later) else "held in part" if faster else "did not hold"
+    sentences = [
+        f"That memorising becomes faster, the paper's figure 1, {held}: of the memorisations after the first, "
+        f"{len(later)} in all, {faster} took fewer epochs than the first and {slower} more."
+    ]
+    for table, better, worse, what in ((effects, "helps", "hurts", "accuracy"), (speed, "faster", "slower", "speed")):
+        decisions = table["decision"].dropna().unstack("arm")
+        good, bad = ((decisions[arm] == word) for word in (better, worse))
+        controls = decisions.loc[good].drop(columns=arm)
+        text = f"In {what}, {arm} gained in {good.sum()} of {len(decisions)} cases and lost in {bad.sum()}"
+        if good.any() and controls.shape[1]:
+            as_well = (controls == better).any(axis=1).sum()
+            text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
+        sentences.append(f"{text}.")
+    return " ".join(sentences)

@@ -182,7 +182,7 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
     shape = (len(parts),) + (1,) * samples.inputs.ndim
     mean, sd = ([float(getattr(mine, name)(dtype=np.float64)) for mine in found] for name in ("mean", "std"))
     return SampleTable(
-        inputs=torch.from_numpy(samples.inputs).to(device),
+        inputs=torch.from_numpy(np.require(samples.inputs, requirements="W")).to(device),  # joblib maps it read-only
         mean=torch.tensor(mean, device=device).view(shape),
         sd=torch.tensor(sd, device=device).clamp(min=1e-6).view(shape),
     )

@@ -21,6 +21,7 @@ QUICK = {
     "seeds": 2, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1,
     "pretraining_seeds": 1, "pretraining_epochs": 1, "few_triplets": 20, "few_epochs": 2,
     "seeds_per_system": 1, "systems": [["mean", "triplet"]],
+    "images": 100, "clips": 24, "shuffles": 2, "memorising_epochs": 1, "labelled": [20, "all"],
 }  # fmt: skip
 PAGES = ["index", *(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))]
 ATTACK = "<script>alert(1)</script>"

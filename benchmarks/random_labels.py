@@ -1,0 +1,106 @@
+"""
+Run the paper's own experiment with twenty seeds, and write docs/random_labels.md with its figures.
+
+python -m benchmarks.random_labels --db labels.db
+
+It takes half an hour; what the file holds already is not trained again, and an interrupted run goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jinja2 import Template
+
+import rlm
+from benchmarks.performance import machine
+from rlm.files import write_whole
+from rlm.labels_task import load_samples
+
+SEEDS = 20
+LONG = {"shuffles": 10, "shuffle_epochs": 60, "until": 0.9, "patience": 15, "labelled": (50, 200, "all")}
+ARMS = ("scratch", "pretrained", "rescaled", "shuffled")
+CONFIGS = {
+    "digits": rlm.LabelsConfig(arms=ARMS, dim=256, max_epochs=100, **LONG),
+    "digits, first layer only": rlm.LabelsConfig(arms=ARMS, dim=256, max_epochs=100, transfer=1, **LONG),
+    "moving-digits": rlm.LabelsConfig(dataset="moving-digits", arms=ARMS, dim=128, max_epochs=60, **LONG),
+}
+DOCS = Path(__file__).parents[1] / "docs"
+TEMPLATE = Path(__file__).with_name("random_labels.md.jinja")
+
+
+def aligned() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """The first layer of an MLP before and after it memorised the digits' random labels: curves, misalignments."""
+    samples, config = load_samples("digits"), rlm.LabelsConfig(encoder="mlp")
+    parts = [rlm.divide(samples, seed)[0] for seed in range(SEEDS)]
+    untrained = rlm.new_classifiers(config, samples, len(samples.classes), range(SEEDS))
+    labels = [rlm.RandomLabels(seed, len(one.train), len(samples.classes)) for seed, one in enumerate(parts)]
+    memorised, _ = rlm.memorise(untrained, rlm.tabulate(samples, parts), parts, labels, shuffles=1, epochs=40)
+    covariance = rlm.input_covariance(untrained.encoder.encoder, samples, parts[0].train)
+    curves, apart = {}, {}
+    for name, block in {"at initialisation": untrained, "after memorising": memorised}.items():
+        weights = rlm.first_layer(block)
+        spread = np.cov(weights, rowvar=False)
+        curves[name] = rlm.align(weights, covariance)
+        apart[name] = [rlm.misalignment(spread, covariance), rlm.misalignment_by_chance(spread)]
+    kinds = ["with the data's components", "with random ones, mean"]
+    return curves, pd.DataFrame.from_dict(apart, orient="index", columns=kinds).rename_axis("misalignment")
+
+
+def write_page(studies: dict[str, rlm.LabelsResult]) -> None:
+    sns.set_theme(style="ticks")
+    faster, effects, speed, words = {}, {}, {}, {}
+    for name, study in studies.items():
+        memorising = study.memorising[study.memorising["arm"] == "pretrained"]
+        faster[name] = rlm.summarise_shuffles(memorising)
+        effects[name], speed[name] = rlm.tabulate_effects(study.results), rlm.tabulate_speed(study.history)
+        words[name] = [
+            rlm.explain_claim(faster[name], effects[name], speed[name]),
+            rlm.explain_shuffles(faster[name]),
+            rlm.explain_effects(effects[name]),
+            rlm.explain_speed(speed[name]),
+        ]
+    # Which layers are handed on makes no difference to memorising.
+    shown = [name for name in studies if "only" not in name]
+    fig, axes = plt.subplots(len(shown), 2, figsize=(9.5, 3.2 * len(shown)), layout="constrained")
+    for row, name in zip(axes, shown, strict=True):
+        memorising = studies[name].memorising
+        rlm.plot_memorising(memorising[memorising["arm"] == "pretrained"], row[0])
+        rlm.plot_shuffles(faster[name], row[1])
+        for ax in row:
+            ax.set_title(f"{name}: {ax.get_title()}", fontsize=10)
+    fig.savefig(DOCS / "random_labels_memorising.png", dpi=110)
+    fig, axes = plt.subplots(len(studies), 2, figsize=(9.5, 3.2 * len(studies)), layout="constrained")
+    for row, name in zip(axes, studies, strict=True):
+        rlm.plot_label_effects(effects[name], "points", row[0])
+        rlm.plot_label_effects(speed[name], "epochs", row[1])
+        for ax in row:
+            ax.set_title(f"{name}: {ax.get_title()}", fontsize=9)
+    fig.savefig(DOCS / "random_labels_effects.png", dpi=110)
+    curves, apart = aligned()
+    rlm.plot_alignment(curves).figure.savefig(DOCS / "random_labels_alignment.png", dpi=110)
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
+        machine=machine(),
+        seeds=SEEDS,
+        settings={name: config.model_dump_json(exclude_defaults=True) for name, config in CONFIGS.items()},
+        words=words,
+        faster={name: faster[name].to_markdown(floatfmt=".3g") for name in shown},
+        effects={name: table.reset_index().to_markdown(index=False, floatfmt=".3f") for name, table in effects.items()},
+        speed={name: table.reset_index().to_markdown(index=False, floatfmt=".2f") for name, table in speed.items()},
+        apart=apart.to_markdown(floatfmt=".2f"),
+    )
+    write_whole(DOCS / "random_labels.md", page + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--db", type=Path, required=True, help="file to keep every finished block of seeds in")
+    options = parser.parse_args()
+    write_page({name: rlm.run_labels(config, SEEDS, db=options.db) for name, config in CONFIGS.items()})
+
+
+if __name__ == "__main__":
+    main()
