@@ -1,5 +1,6 @@
 """Synthetic data, and the command line, shared by the tests."""
 
+import os
 import sys
 
 import numpy as np
@@ -15,6 +16,8 @@ from rlm.cli import main
 from rlm.corpus import Corpus, index_corpus
 from rlm.slicer import slice_corpus
 
+# The cores are busy with other tests: a study that does not ask for processes of its own trains where it is started.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 settings.register_profile("rlm", deadline=None)  # shared machines have slow moments
 settings.load_profile("rlm")
 torch.set_num_threads(1)  # the tensors are small
