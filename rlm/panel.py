@@ -1,5 +1,6 @@
 """The panel of the explorer: which widgets stand where. What they do is said in `rlm.widgets`."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
@@ -90,7 +91,7 @@ class Panel:
         self.widget = widgets.VBox([widgets.HTML(CSS), top, body])
         self.widget.add_class("rlm-explorer")
 
-    def show_progress(self, arms: pd.DataFrame) -> None:
+    def show_progress(self, arms: pd.DataFrame, seconds_left: pd.Series) -> None:
         """
         One bar per arm.
 
@@ -98,6 +99,8 @@ class Panel:
         ----------
         arms
             See `rlm.stored.Progress`.
+        seconds_left
+            By arm, where that is known.
         """
         if len(self._bars.children) != len(arms):
             self._bars.children = [
@@ -107,7 +110,8 @@ class Panel:
             bar, label = line.children
             bar.description, bar.tooltip = row.Index, f"{row.finished} of {row.planned} seeds"
             bar.max, bar.value = row.planned, row.finished
-            label.value = f"{row.finished} of {row.planned} seeds"
+            left = seconds_left.get(row.Index, math.nan)
+            label.value = ", ".join(filter(None, [bar.tooltip, spell_time_left(left) if left else ""]))
 
     def offer_studies(self, studies: Mapping[int, str], shown: int | None) -> None:
         """
@@ -140,3 +144,22 @@ class Panel:
         self.status.value = (
             f'<div role="status" aria-live="polite">{paragraph(text, "wrong" if is_wrong else "quiet")}</div>'
         )
+
+
+def spell_time_left(seconds: float) -> str:
+    """
+    Say how long something takes.
+
+    Parameters
+    ----------
+    seconds
+        From now on; NaN where that is not known.
+
+    Returns
+    -------
+    str
+        Rounded; empty where it is not known.
+    """
+    if math.isnan(seconds):
+        return ""
+    return f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"

@@ -20,7 +20,7 @@ from rlm.database import open_store
 from rlm.errors import InputError
 from rlm.inside import Inside, train_inside
 from rlm.live import Exported, View, compare_studies, export, look
-from rlm.panel import OWN, Panel
+from rlm.panel import OWN, Panel, spell_time_left
 from rlm.presets import PRESETS
 from rlm.reading import Reading
 from rlm.stored import Progress, read_progress
@@ -322,8 +322,17 @@ class Explorer:
             panel.preset.value = next((name for name, one in PRESETS.items() if self._is_set(one)), OWN)
             self._is_drawing = False
             if progress is not None:
-                panel.show_progress(progress.arms)
+                panel.show_progress(progress.arms, self._seconds_left())
             panel.say(self._problem or self._status(), bool(self._problem))
+
+    def _seconds_left(self) -> pd.Series:
+        """Of each arm, by the mean time of its runs so far: missing before it has one, and while nothing trains."""
+        progress = self._progress
+        if progress is None or self._study is None:
+            return pd.Series(dtype=float)
+        on_gpu = progress.config.device != "cpu" and torch.cuda.is_available()
+        arms = progress.arms
+        return arms["seconds"] * (arms["planned"] - arms["finished"]) / (1 if on_gpu else joblib.effective_n_jobs(-1))
 
     def _status(self) -> str:
         progress = self._progress
@@ -335,7 +344,8 @@ class Explorer:
             arms = progress.arms
             done = f"{arms['finished'].sum()} of {arms['planned'].sum()} runs"
             if self._study is not None:
-                said = f"Training: {done} are finished{_time_left(arms, progress.config.device)}."
+                left = spell_time_left(float(self._seconds_left().sum(skipna=False)))
+                said = f"Training: {', '.join(filter(None, [f'{done} are finished', left]))}."
             elif progress.is_complete:
                 said = f"Finished: {done}."
             elif self._has_ended:
@@ -393,12 +403,3 @@ class Explorer:
 
 def _spell(error: Exception) -> str:
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-
-
-def _time_left(arms: pd.DataFrame, device: str) -> str:
-    """By the mean time of an arm's runs so far; nothing before every arm has one."""
-    if arms["seconds"].isna().any():
-        return ""
-    processes = 1 if device != "cpu" and torch.cuda.is_available() else joblib.effective_n_jobs(-1)
-    seconds = float((arms["seconds"] * (arms["planned"] - arms["finished"])).sum() / processes)
-    return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"

@@ -261,6 +261,20 @@ class TestExplorer:
         assert explorer.words == rlm.compare(explorer.results, watched=True).text + " " + explorer._view.words[1][1]
         assert "<script>" not in said(explorer._panel.widget)
 
+    def test_bars_say_how_far_each_arm_is_and_how_long_it_takes(self, explorer):
+        names = ["scratch", "pretrained", "shuffled"]
+        arms = pd.DataFrame({"planned": [10, 10, 9], "finished": [4, 0, 9]}, index=names)
+        explorer._panel.show_progress(arms, pd.Series({"scratch": 12.4, "pretrained": 340.0, "shuffled": 0.0}))
+        labels = [one.value for one in all_widgets(explorer._panel.widget) if isinstance(one, widgets.Label)]
+        assert [text for text in labels if "seeds" in text] == [
+            "4 of 10 seeds, about 12 s left",
+            "0 of 10 seeds, about 6 min left",
+            "9 of 9 seeds",
+        ]
+        explorer._panel.show_progress(arms, pd.Series(dtype=float))
+        labels = [one.value for one in all_widgets(explorer._panel.widget) if isinstance(one, widgets.Label)]
+        assert "4 of 10 seeds" in labels
+
     def test_another_panel_opens_with_the_last_study(self, store, data):
         opened = rlm.Explorer(data, db=store)
         opened.wait()
