@@ -1,6 +1,5 @@
 """The audit finds what was planted, and nothing on the clean twin."""
 
-import sys
 from typing import ClassVar
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 import pytest
 
 import rlm
+from rlm import auditing
 from rlm.baselines import OVERLAP
 from rlm.similarity import jaccard, most_alike, trigrams
 
@@ -76,8 +76,8 @@ FAULTS = {
 @pytest.fixture(autouse=True, scope="module")
 def quick_encoders():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules["rlm.audit"], "LEAK_EPOCHS", 1)
-        patch.setattr(sys.modules["rlm.audit"], "LEAK_SEEDS", 1)
+        patch.setattr(auditing, "LEAK_EPOCHS", 1)
+        patch.setattr(auditing, "LEAK_SEEDS", 1)
         yield
 
 

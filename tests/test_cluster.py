@@ -28,6 +28,18 @@ def arrivals(dask_worker):
     return [str(key) for transfer in dask_worker.transfer_incoming_log for key in transfer["keys"]]
 
 
+def test_the_corpus_is_sent_once_to_a_worker(client):
+    client.wait_for_workers(WORKERS)
+    with joblib.parallel_config(backend="dask"):
+        study = iter_study(CONFIG, 40, data=killed_study.DATA, progress=False)
+        next(study)
+        holders = {key: workers for key, workers in client.who_has().items() if "Corpus" in str(key)}
+        list(study)
+    (workers,) = holders.values()  # one key, however many tasks
+    assert len(workers) == WORKERS
+    assert not any("Corpus" in key for keys in client.run(arrivals).values() for key in keys)  # and never sent again
+
+
 def test_a_study_spreads_over_workers_and_outlives_one(client, tmp_path):
     alone = run(seeds=40)
     workers = client.run(os.getpid)
@@ -41,15 +53,3 @@ def test_a_study_spreads_over_workers_and_outlives_one(client, tmp_path):
                 os.kill(next(iter(workers.values())), signal.SIGKILL)
     together = join(finished, CONFIG.arms).results
     pd.testing.assert_frame_equal(together.drop(columns="seconds"), alone.drop(columns="seconds"), atol=1e-6)
-
-
-def test_the_corpus_is_sent_once_to_a_worker(client):
-    client.wait_for_workers(WORKERS)
-    with joblib.parallel_config(backend="dask"):
-        study = iter_study(CONFIG, 40, data=killed_study.DATA, progress=False)
-        next(study)
-        holders = {key: workers for key, workers in client.who_has().items() if "Corpus" in str(key)}
-        list(study)
-    (workers,) = holders.values()  # one key, however many tasks
-    assert len(workers) == WORKERS
-    assert not any("Corpus" in key for keys in client.run(arrivals).values() for key in keys)  # and never sent again
