@@ -13,7 +13,7 @@ from rlm.errors import InputError
 from rlm.samples import Samples
 from rlm.vision import layers_of
 
-MOST_SAMPLES = 2_000
+MOST_SAMPLES, SAMPLES_AT_ONCE = 2_000, 64
 
 
 def align(weights: Float[np.ndarray, "neuron input"], covariance: Float[np.ndarray, "input input"]) -> pd.DataFrame:
@@ -156,16 +156,24 @@ def input_covariance(encoder: nn.Module, samples: Samples, rows: Shaped[np.ndarr
         [input, input], in double precision.
     """
     rows = rows[:: -(-len(rows) // MOST_SAMPLES)]
-    inputs = torch.from_numpy(samples.inputs[rows]).double()
-    inputs = (inputs - inputs.mean()) / inputs.std(correction=0)
     layer = encoder.get_submodule(layers_of(encoder)[0])
+    chosen = samples.inputs[rows]
+    mean, sd = chosen.mean(dtype=np.float64), chosen.std(dtype=np.float64)
+    count, total, products = 0, 0.0, 0.0
+    for start in range(0, len(rows), SAMPLES_AT_ONCE):
+        inputs = torch.from_numpy((chosen[start : start + SAMPLES_AT_ONCE] - mean) / sd)
+        seen = _seen_by(layer, inputs).numpy()
+        count, total, products = count + len(seen), total + seen.sum(axis=0), products + seen.T @ seen
+    average = total / count
+    return products / count - np.outer(average, average)
+
+
+def _seen_by(layer: nn.Module, inputs: Float[torch.Tensor, "sample *shape"]) -> Float[torch.Tensor, "place input"]:
     if isinstance(layer, nn.Linear):
-        seen = inputs.flatten(1)
-    else:
-        inputs = F.pad(inputs, [side for length in reversed(layer.padding) for side in (length, length)])
-        for axis, (size, step) in enumerate(zip(layer.kernel_size, layer.stride, strict=True), 2):
-            inputs = inputs.unfold(axis, size, step)
-        dims = len(layer.kernel_size)
-        # [sample, channel, *place, *kernel] -> [sample and place, channel and kernel]
-        seen = inputs.movedim(1, 1 + dims).flatten(0, dims).flatten(1)
-    return np.cov(seen.numpy(), rowvar=False, ddof=0)
+        return inputs.flatten(1)
+    inputs = F.pad(inputs, [side for length in reversed(layer.padding) for side in (length, length)])
+    for axis, (size, step) in enumerate(zip(layer.kernel_size, layer.stride, strict=True), 2):
+        inputs = inputs.unfold(axis, size, step)
+    dims = len(layer.kernel_size)
+    # [sample, channel, *place, *kernel] -> [sample and place, channel and kernel]
+    return inputs.movedim(1, 1 + dims).flatten(0, dims).flatten(1)

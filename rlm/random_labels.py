@@ -1,5 +1,6 @@
 """Labels to train on, real ones or random ones, and the batches of samples that carry them."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -178,13 +179,18 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
     SampleTable
         Of these seeds.
     """
-    found = [samples.inputs[one.train] for one in parts]
+    # Sample by sample, since videos may fill most of the memory.
+    moments = np.array(
+        [(one.mean(dtype=np.float64), np.square(one, dtype=np.float64).mean()) for one in samples.inputs]
+    )
+    mean, square = np.array([moments[one.train].mean(axis=0) for one in parts]).T
     shape = (len(parts),) + (1,) * samples.inputs.ndim
-    mean, sd = ([float(getattr(mine, name)(dtype=np.float64)) for mine in found] for name in ("mean", "std"))
+    with warnings.catch_warnings(action="ignore"):  # joblib maps the inputs read-only, and nothing here writes to them
+        inputs = torch.from_numpy(samples.inputs)
     return SampleTable(
-        inputs=torch.from_numpy(np.require(samples.inputs, requirements="W")).to(device),  # joblib maps it read-only
-        mean=torch.tensor(mean, device=device).view(shape),
-        sd=torch.tensor(sd, device=device).clamp(min=1e-6).view(shape),
+        inputs=inputs.to(device),
+        mean=torch.tensor(mean, dtype=torch.float32, device=device).view(shape),
+        sd=torch.tensor(square - mean**2, dtype=torch.float32, device=device).clamp(min=1e-12).sqrt().view(shape),
     )
 
 
