@@ -52,6 +52,11 @@ def aligned() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     return curves, pd.DataFrame.from_dict(apart, orient="index", columns=kinds).rename_axis("misalignment")
 
 
+def spell(table: pd.DataFrame, number: str) -> str:
+    flat = table.reset_index()
+    return flat.astype(object).where(flat.notna(), None).to_markdown(index=False, floatfmt=number, missingval="")
+
+
 def write_page(studies: dict[str, rlm.LabelsResult]) -> None:
     sns.set_theme(style="ticks")
     faster, effects, speed, words = {}, {}, {}, {}
@@ -79,8 +84,8 @@ def write_page(studies: dict[str, rlm.LabelsResult]) -> None:
     for row, name in zip(axes, studies, strict=True):
         rlm.plot_label_effects(effects[name], "points", row[0])
         rlm.plot_label_effects(speed[name], "epochs", row[1])
-        for ax in row:
-            ax.set_title(f"{name}: {ax.get_title()}", fontsize=9)
+        for ax, what in zip(row, ("accuracy", "epochs"), strict=True):
+            ax.set_title(f"{name}: {what} minus scratch", fontsize=10)
     fig.savefig(DOCS / "random_labels_effects.png", dpi=110)
     curves, apart = aligned()
     rlm.plot_alignment(curves).figure.savefig(DOCS / "random_labels_alignment.png", dpi=110)
@@ -89,9 +94,9 @@ def write_page(studies: dict[str, rlm.LabelsResult]) -> None:
         seeds=SEEDS,
         settings={name: config.model_dump_json(exclude_defaults=True) for name, config in CONFIGS.items()},
         words=words,
-        faster={name: faster[name].to_markdown(floatfmt=".3g") for name in shown},
-        effects={name: table.reset_index().to_markdown(index=False, floatfmt=".3f") for name, table in effects.items()},
-        speed={name: table.reset_index().to_markdown(index=False, floatfmt=".2f") for name, table in speed.items()},
+        faster={name: spell(faster[name], ".3g") for name in shown},
+        effects={name: spell(table, ".3f") for name, table in effects.items()},
+        speed={name: spell(table, ".2f") for name, table in speed.items()},
         apart=apart.to_markdown(floatfmt=".2f"),
     )
     write_whole(DOCS / "random_labels.md", page + "\n")

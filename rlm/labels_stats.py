@@ -78,8 +78,9 @@ def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED) ->
     p = holm({shuffle: sign_flip_p(differences[shuffle].to_numpy()) for shuffle in epochs.columns[1:]})
     rows = []
     for shuffle in epochs:
-        mean, low, high = mean_with_interval(epochs[shuffle].to_numpy(), lowest=0.0)
+        mean, low, high = _bounded(mean_with_interval(epochs[shuffle].to_numpy()))
         difference = mean_with_interval(differences[shuffle].to_numpy()) if shuffle else Estimate(0.0, 0.0, 0.0)
+        difference = _bounded(difference)
         rows.append([len(epochs), reached[shuffle].mean(), mean, low, high, *difference, p.get(shuffle, np.nan)])
     columns = ["seeds", "reached", "epochs", "low", "high", "difference", "difference_low", "difference_high", "p"]
     return pd.DataFrame(rows, columns=columns, index=epochs.columns + 1).rename_axis("shuffle")
@@ -146,10 +147,10 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, baseline: str = B
         p = holm({arm: sign_flip_p(values) for arm, values in differences.items()})
         rows = {}
         for arm in epochs:
-            mean = mean_with_interval(epochs[arm].to_numpy(), lowest=0.0)
+            mean = _bounded(mean_with_interval(epochs[arm].to_numpy()))
             rows[arm] = [len(epochs), target, reached[arm], *mean]
             if arm in differences:
-                difference = mean_with_interval(differences[arm])
+                difference = _bounded(mean_with_interval(differences[arm]))
                 decision = decide(difference, p[arm], len(epochs))
                 words = {"helps": "slower", "hurts": "faster"}  # more epochs are worse
                 rows[arm] += [*difference, p[arm], words.get(decision, decision)]
@@ -157,6 +158,11 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, baseline: str = B
         columns += ["difference", "difference_low", "difference_high", "p", "decision"]
         parts[labelled or "all"] = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
     return pd.concat(parts, names=["labelled", "arm"])
+
+
+def _bounded(estimate: Estimate) -> Estimate:
+    """Where all values but one or two are the same, a bound may be infinite: then it is not known."""
+    return Estimate(*(number if np.isfinite(number) else np.nan for number in estimate))
 
 
 def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
