@@ -3,5 +3,5 @@
 import lazy_loader
 
 # The stub beside this file says what is public, and where it is. It is imported when it is first used: a process that
-# only trains needs no figures, and one that only asks for help needs no PyTorch.
+# only trains needs no figures.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

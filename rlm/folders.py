@@ -225,6 +225,8 @@ def _load(
 def _attempt(read: Read, path: Path) -> UInt8[np.ndarray, "channel *size"] | str:
     try:
         return read(path)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file makes decoders raise errors of almost any type
         return printable(f"cannot be decoded ({error or type(error).__name__})")
 

@@ -152,6 +152,6 @@ def read_labels(path: Path | str, study: int | None = None) -> tuple[LabelsConfi
     if finished.results.empty:
         raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
     found = set(finished.results["arm"])
-    arms = tuple(arm for arm in dict.fromkeys([*wanted, *found]) if arm in found)
+    arms = tuple(arm for arm in dict.fromkeys([*wanted, *finished.results["arm"]]) if arm in found)
     config = LabelsConfig.model_validate_json(dict(known)[number]).model_copy(update={"arms": arms})
     return config, join([finished], arms)

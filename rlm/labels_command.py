@@ -12,6 +12,7 @@ from rlm.folders import load_image_folder, load_video_folder
 from rlm.labels import iter_labels
 from rlm.labels_config import LabelsConfig
 from rlm.labels_stats import (
+    MEMORISED,
     explain_effects,
     explain_shuffles,
     explain_speed,
@@ -21,7 +22,7 @@ from rlm.labels_stats import (
 )
 from rlm.labels_task import load_samples
 from rlm.samples import Samples
-from rlm.stats import BASELINE
+from rlm.stats import BASELINE, summarise
 from rlm.task import join
 
 
@@ -83,20 +84,27 @@ def labels(
     if out is not None:
         write_whole(out, finished.results.to_csv(index=False))
     if len(finished.memorising):
-        theirs = finished.memorising["arm"] == finished.memorising["arm"].iloc[0]
-        shuffles = summarise_shuffles(finished.memorising[theirs])
-        print("\nepochs until 90 % of the random labels are memorised, mean with its 95 % interval\n")
+        known = set(finished.memorising["arm"])
+        theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
+        memorised = min(MEMORISED, config.until or MEMORISED)
+        shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
+        print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
         print(shuffles.to_string(float_format="{:.2f}".format))
-        if len(shuffles) > 1:
-            print(f"\n{explain_shuffles(shuffles)}")
-    if BASELINE not in config.arms:
-        return
-    effects, speed = tabulate_effects(finished.results), tabulate_speed(finished.history)
+        print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
-    print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
-    print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
-    print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
-    print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
+    if BASELINE in config.arms:
+        effects, speed = tabulate_effects(finished.results), tabulate_speed(finished.history)
+        print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
+        print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
+        print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
+        if len(config.arms) > 1:
+            print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
+        print(
+            "\nEvery seed has its own split of the same data; these overlap, so the intervals are somewhat too narrow."
+        )
+    else:
+        for labelled, mine in finished.results.groupby("labelled", sort=False):
+            print(f"{labelled or 'all'} labelled samples\n{summarise(mine).to_string(float_format='{:.3f}'.format)}")
     for name, file in (("results", out), ("store", db)):
         if file is not None:
             print(f"\n{name}: {file}")
@@ -119,5 +127,7 @@ def _load(
     if images:
         return load_image_folder(images, size=size, colour=colour)
     if videos:
-        return load_video_folder(videos, frames=frames, every=every, size=size or 32, colour=colour, splits=splits)
+        return load_video_folder(
+            videos, frames=frames, every=every, size=32 if size is None else size, colour=colour, splits=splits
+        )
     return load_samples(config.dataset)

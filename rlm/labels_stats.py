@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.estimates import CONFIDENCE, FEWEST_PAIRS, Estimate, holm, mean_with_interval, sign_flip_p
+from rlm.estimates import FEWEST_PAIRS, Estimate, holm, mean_with_interval, sign_flip_p
+from rlm.explain import CONTROLS
 from rlm.stats import BASELINE, compare_all, decide, summarise
 
 MEMORISED = 0.9
+DIFFERENCE = ["difference", "difference_low", "difference_high", "p", "decision"]
 
 
 def epochs_to_reach(
@@ -78,55 +80,58 @@ def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED) ->
     p = holm({shuffle: sign_flip_p(differences[shuffle].to_numpy()) for shuffle in epochs.columns[1:]})
     rows = []
     for shuffle in epochs:
-        mean, low, high = _bounded(mean_with_interval(epochs[shuffle].to_numpy()))
-        difference = mean_with_interval(differences[shuffle].to_numpy()) if shuffle else Estimate(0.0, 0.0, 0.0)
-        difference = _bounded(difference)
+        theirs, against = epochs[shuffle].to_numpy(), differences[shuffle].to_numpy()
+        mean, low, high = _bounded(mean_with_interval(theirs, 0.0, float(found["epochs"].max())), theirs)
+        difference = _bounded(mean_with_interval(against), against) if shuffle else Estimate(0.0, 0.0, 0.0)
         rows.append([len(epochs), reached[shuffle].mean(), mean, low, high, *difference, p.get(shuffle, np.nan)])
     columns = ["seeds", "reached", "epochs", "low", "high", "difference", "difference_low", "difference_high", "p"]
     return pd.DataFrame(rows, columns=columns, index=epochs.columns + 1).rename_axis("shuffle")
 
 
-def tabulate_effects(results: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
+def tabulate_effects(results: pd.DataFrame) -> pd.DataFrame:
     """
-    Test accuracy of every arm, and its difference to the baseline, for each number of labelled samples.
+    Test accuracy of every arm, and its difference to scratch, for each number of labelled samples.
 
     Parameters
     ----------
     results
         See `LabelsResult`.
-    baseline
-        An arm.
 
     Returns
     -------
     pandas.DataFrame
         One row per number of labelled samples ("all", where 0) and arm: seeds, accuracy, low, high, difference,
-        difference_low, difference_high, p (Holm-corrected over the arms), decision. The difference of the baseline to
+        difference_low, difference_high, p (Holm-corrected over the arms), decision. The difference of scratch to
         itself is missing.
+
+    Raises
+    ------
+    InputError
+        If there is no scratch.
     """
     parts = {}
     for labelled, mine in results.groupby("labelled", sort=False):
-        verdicts = compare_all(mine, baseline) if mine["arm"].nunique() > 1 else {}
+        _require_baseline(mine)
+        verdicts = compare_all(mine) if mine["arm"].nunique() > 1 else {}
         table = summarise(mine)[["seeds", "mean", "low", "high"]].rename(columns={"mean": "accuracy"})
+        table = table.reindex(columns=[*table, *DIFFERENCE])
+        table["decision"] = table["decision"].astype(object)
         for arm, verdict in verdicts.items():
-            found = [*verdict.difference, verdict.difference_p, verdict.decision]
-            table.loc[arm, ["difference", "difference_low", "difference_high", "p", "decision"]] = found
+            table.loc[arm, DIFFERENCE] = [*verdict.difference, verdict.difference_p, verdict.decision]
         parts[labelled or "all"] = table
     return pd.concat(parts, names=["labelled", "arm"])
 
 
-def tabulate_speed(history: pd.DataFrame, share: float = 0.95, baseline: str = BASELINE) -> pd.DataFrame:
+def tabulate_speed(history: pd.DataFrame, share: float = 0.95) -> pd.DataFrame:
     """
-    Epochs of fine-tuning to a given validation accuracy, of every arm, and their difference to the baseline.
+    Epochs of fine-tuning to a given validation accuracy, of every arm, and their difference to scratch.
 
     Parameters
     ----------
     history
         See `LabelsResult`.
     share
-        Of the best validation accuracy that the baseline reaches on average: this is to be reached.
-    baseline
-        An arm.
+        Of the best validation accuracy that scratch reaches on average: this is to be reached.
 
     Returns
     -------
@@ -134,35 +139,52 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, baseline: str = B
         One row per number of labelled samples ("all", where 0) and arm: seeds, accuracy (to reach), reached (share of
         seeds), epochs, low, high, difference, difference_low, difference_high, p, decision ("faster", "slower", …). A
         run that never got there counts with all the epochs that any run had.
+
+    Raises
+    ------
+    InputError
+        If there is no scratch.
     """
     parts = {}
     for labelled, mine in history.groupby("labelled", sort=False):
+        _require_baseline(mine)
         best = mine.groupby(["arm", "seed"], sort=False)["validation_accuracy"].max()
-        target = share * best.loc[baseline].mean()
+        target = share * best.loc[BASELINE].mean()
         found = epochs_to_reach(mine, target)
         counted = found.assign(epochs=found["epochs"].where(found["reached"], mine["epoch"].max()))
         epochs = counted.pivot(index="seed", columns="arm", values="epochs")[list(mine["arm"].unique())]
         reached = found.groupby("arm")["reached"].mean()
-        differences = {arm: (epochs[arm] - epochs[baseline]).to_numpy() for arm in epochs if arm != baseline}
+        differences = {arm: (epochs[arm] - epochs[BASELINE]).dropna().to_numpy() for arm in epochs if arm != BASELINE}
         p = holm({arm: sign_flip_p(values) for arm, values in differences.items()})
         rows = {}
         for arm in epochs:
-            mean = _bounded(mean_with_interval(epochs[arm].to_numpy()))
-            rows[arm] = [len(epochs), target, reached[arm], *mean]
+            theirs = epochs[arm].dropna().to_numpy()
+            mean = _bounded(mean_with_interval(theirs, 0.0, float(mine["epoch"].max())), theirs)
+            rows[arm] = [len(theirs), target, reached[arm], *mean]
             if arm in differences:
-                difference = _bounded(mean_with_interval(differences[arm]))
-                decision = decide(difference, p[arm], len(epochs))
+                difference = _bounded(mean_with_interval(differences[arm]), differences[arm])
+                decision = decide(difference, p[arm], len(differences[arm]))
                 words = {"helps": "slower", "hurts": "faster"}  # more epochs are worse
                 rows[arm] += [*difference, p[arm], words.get(decision, decision)]
-        columns = ["seeds", "accuracy", "reached", "epochs", "low", "high"]
-        columns += ["difference", "difference_low", "difference_high", "p", "decision"]
+            else:
+                rows[arm] += [np.nan] * len(DIFFERENCE)
+        columns = ["seeds", "accuracy", "reached", "epochs", "low", "high", *DIFFERENCE]
         parts[labelled or "all"] = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
     return pd.concat(parts, names=["labelled", "arm"])
 
 
-def _bounded(estimate: Estimate) -> Estimate:
-    """Where all values but one or two are the same, a bound may be infinite: then it is not known."""
-    return Estimate(*(number if np.isfinite(number) else np.nan for number in estimate))
+def _bounded(estimate: Estimate, values: np.ndarray) -> Estimate:
+    """Where all values but one or two are the same, a bound can be infinite: then none is known."""
+    free = mean_with_interval(values)
+    return estimate if np.isfinite([free.low, free.high]).all() else Estimate(estimate.value, np.nan, np.nan)
+
+
+def _require_baseline(table: pd.DataFrame) -> None:
+    if BASELINE not in set(table["arm"]):
+        raise InputError(
+            f"expected the arm {BASELINE}, to compare others with, found {', '.join(table['arm'].unique()) or 'none'}; "
+            "run it, or let the study run longer"
+        )
 
 
 def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
@@ -172,7 +194,7 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     Parameters
     ----------
     shuffles
-        From `summarise_shuffles`, of at least two shuffles.
+        From `summarise_shuffles`.
     accuracy
         The same as there.
 
@@ -188,7 +210,7 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     )
     if first["reached"] < 1:
         text += f" Only {first['reached']:.0%} of the seeds got there."
-    for shuffle in dict.fromkeys((2, last)):
+    for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
         row = shuffles.loc[shuffle]
         difference = row[["difference", "difference_low", "difference_high"]]
         decision = decide(Estimate(*difference), row["p"], int(row["seeds"]))
@@ -205,7 +227,7 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
 
 def _spell(estimate: pd.Series, sign: str = "+") -> str:
     value, low, high = estimate.astype(float)
-    bounds = f"{low:{sign}.1f}, {high:{sign}.1f}" if np.isfinite(low) or np.isfinite(high) else "no interval"
+    bounds = f"{low:{sign}.1f}, {high:{sign}.1f}" if np.isfinite(low) else "no interval"
     return f"{value:{sign}.1f} [{bounds}]"
 
 
@@ -277,17 +299,30 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
     """
     if (shuffles["seeds"] < FEWEST_PAIRS).any():
         return f"Nothing is said of the paper's claim on fewer than {FEWEST_PAIRS} seeds."
-    later = shuffles.iloc[1:]
-    faster, slower = (((sign * later["difference"] > 0) & (later["p"] < 1 - CONFIDENCE)).sum() for sign in (-1, 1))
-    held = "held" if faster == len(later) else "held in part" if faster else "did not hold"
+    later = [
+        decide(Estimate(*row[["difference", "difference_low", "difference_high"]]), row["p"], int(row["seeds"]))
+        for _, row in shuffles.iloc[1:].iterrows()
+    ]
+    faster, slower = later.count("hurts"), later.count("helps")  # fewer epochs, more epochs
+    held = "did not hold"
+    if faster:
+        held = (
+            "held"
+            if faster == len(later)
+            else f"held for {faster} and was reversed for {slower}"
+            if slower
+            else "held in part"
+        )
     sentences = [
         f"That memorising becomes faster, the paper's figure 1, {held}: of the memorisations after the first, "
         f"{len(later)} in all, {faster} took fewer epochs than the first and {slower} more."
+        if later
+        else "Labels were never shuffled, so that nothing is said of the paper's figure 1."
     ]
     for table, better, worse, what in ((effects, "helps", "hurts", "accuracy"), (speed, "faster", "slower", "speed")):
         decisions = table["decision"].dropna().unstack("arm")
         good, bad = ((decisions[arm] == word) for word in (better, worse))
-        controls = decisions.loc[good].drop(columns=arm)
+        controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
         text = f"In {what}, {arm} gained in {good.sum()} of {len(decisions)} cases and lost in {bad.sum()}"
         if good.any() and controls.shape[1]:
             as_well = (controls == better).any(axis=1).sum()

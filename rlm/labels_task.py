@@ -25,6 +25,7 @@ RESULTS = [
     *("labelled", "arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs", "diverged"),
     "seconds",
 ]
+PRETRAINED = {"epoch": "pretrained", "once": "pretrained_once"}
 HISTORY = ["labelled", "arm", "seed", "epoch", "loss", "validation_accuracy"]
 MEMORISING = ["arm", "seed", "epoch", "shuffle", "shuffle_epoch", "loss", "accuracy"]
 
@@ -42,7 +43,8 @@ class LabelsResult(NamedTuple):
     history
         One row per number of labelled samples, arm, seed and epoch of fine-tuning: loss, validation_accuracy.
     memorising
-        One row per arm with a pre-training of its own, seed, shuffle and epoch, see `rlm.memorise`.
+        One row per pre-training (arm pretrained, also for its controls, or pretrained_once), seed, shuffle and epoch,
+        see `rlm.memorise`.
     """
 
     results: pd.DataFrame
@@ -111,14 +113,14 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[Arm]
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         labels = [_random_labels(config, samples, seed, mine) for seed, mine in zip(seeds, parts, strict=True)]
-        untrained = new_classifiers(config, samples, max(one.classes for one in labels), seeds).to(device)
+        untrained = new_classifiers(config, samples, _most_classes(config, samples), seeds).to(device)
         pretrained, memorising = memorise(
             untrained,
             table,
             parts,
             labels,
             shuffles=1 if redraw == "once" else config.shuffles,
-            # As many epochs in all, so that only the shuffling differs.
+            # As many epochs in all, at most: with until, those that shuffle may end sooner.
             epochs=config.shuffle_epochs * (config.shuffles if redraw == "once" else 1),
             until=None if redraw == "once" else config.until,
             new_head=config.new_head,
@@ -149,8 +151,10 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[Arm]
     found = pd.concat(results, ignore_index=True)
     seconds = (time.perf_counter() - start) / len(found)
     history = pd.concat(histories, ignore_index=True)[HISTORY]
-    # The arms of one block share their pre-training; it is noted once.
-    return LabelsResult(found.assign(seconds=seconds)[RESULTS], history, memorising.assign(arm=arms[0])[MEMORISING])
+    # The arms of one block share their pre-training; it is noted once, under the arm that hands it on as it is.
+    return LabelsResult(
+        found.assign(seconds=seconds)[RESULTS], history, memorising.assign(arm=PRETRAINED.get(redraw))[MEMORISING]
+    )
 
 
 def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds: Sequence[int]) -> Block:
@@ -192,6 +196,13 @@ def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds:
             f"expected to transfer at most {len(layers)} layers, which {name} has, found {config.transfer}"
         )
     return block
+
+
+def _most_classes(config: LabelsConfig, samples: Samples) -> int:
+    """As many random classes as any seed's training part could have, so that a head does not depend on its block."""
+    if config.group_size is not None:
+        return max(-(-len(samples) // config.group_size), 2)
+    return config.random_classes or len(samples.classes)
 
 
 def _random_labels(config: LabelsConfig, samples: Samples, seed: int, parts: Parts) -> RandomLabels:

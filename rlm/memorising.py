@@ -208,7 +208,7 @@ def _row(
 def _renew_heads(trainer: Trainer, shuffle: Int[np.ndarray, " seed"], is_over: Bool[np.ndarray, " seed"]) -> None:
     """New heads for the seeds whose labels were shuffled, each by the stream ``head`` of its seed and shuffle."""
     block = trainer.block
-    head = copy.deepcopy(block.encoder.head)
+    head = copy.deepcopy(block.encoder.head).cpu()  # whose generator draws the same wherever training goes on
     for place in np.flatnonzero(is_over):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(block.seeds[place], "head", int(shuffle[place])).integers(2**63)))

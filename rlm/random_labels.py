@@ -16,7 +16,7 @@ from rlm.samples import Parts, Samples
 from rlm.seeding import stream
 from rlm.vision import classify
 
-SAMPLES_AT_ONCE = 256
+SAMPLES_AT_ONCE, BYTES_AT_ONCE = 256, 64 * 2**20
 Rows = Int64[np.ndarray, "_"]
 
 
@@ -260,7 +260,8 @@ class Labelled:
         """
         order = torch.arange(self.rows.shape[1], device=self.rows.device).expand_as(self.rows)
         right = torch.zeros(len(self.seeds), dtype=torch.float64, device=self.rows.device)
-        for batch in self._cut(order, SAMPLES_AT_ONCE):
+        of_all_seeds = len(self.seeds) * self.table.inputs[0].numel() * 4
+        for batch in self._cut(order, min(max(BYTES_AT_ONCE // of_all_seeds, 1), SAMPLES_AT_ONCE)):
             scores = classify(block, batch.images)
             is_right = (scores.argmax(dim=2) == batch.labels) & scores.isfinite().all(dim=2) & batch.is_real
             right += is_right.sum(dim=1)
@@ -316,7 +317,9 @@ def attach(table: SampleTable, seeds: Sequence[int], rows: Sequence[Rows], label
     """
     longest = max(map(len, rows))
     padded = [
-        torch.from_numpy(np.stack([np.pad(mine, (0, longest - len(mine))) for mine in of])).to(table.inputs.device)
+        torch.from_numpy(np.stack([np.pad(mine, (0, longest - len(mine))) for mine in of]).astype(np.int64)).to(
+            table.inputs.device
+        )
         for of in (rows, labels)
     ]
     return Labelled(table, tuple(seeds), *padded, tuple(map(len, rows)))

@@ -78,8 +78,10 @@ def iter_blocks(
     Raises
     ------
     InputError
-        If a process was killed, or memory ran out; the store keeps what was finished.
+        If there are to be no processes, or one was killed, or memory ran out; the store keeps what was finished.
     """
+    if n_jobs == 0:
+        raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     finished: list[R] = []
     with tqdm(total=len(arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
         if store is not None:

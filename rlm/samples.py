@@ -54,7 +54,7 @@ class Samples:
         """SHA-256 of everything that decides what is learnt from the samples."""
         found = hashlib.sha256(repr((self.inputs.shape, self.inputs.dtype, self.classes)).encode())
         for part in (self.inputs, self.labels, self.official, self.groups):
-            found.update(b"none" if part is None else np.ascontiguousarray(part).tobytes())
+            found.update(b"none" if part is None else np.ascontiguousarray(part).view(np.uint8))
         return found.hexdigest()
 
 
@@ -98,6 +98,15 @@ def check_samples(samples: Samples) -> None:
         raise InputError(
             f"expected inputs of type uint8, or finite numbers of a floating type, found {inputs.dtype}; convert them"
         )
+    if np.ndim(labels) != 1 or not len(labels):
+        raise InputError(f"expected one label for each of some samples, found labels {list(np.shape(labels))}")
+    for name in ("official", "groups"):
+        given = getattr(samples, name)
+        if given is not None and np.shape(given) != np.shape(labels):
+            raise InputError(f"expected {name} of every sample, {len(labels)} in all, found {list(np.shape(given))}")
+    unknown = set() if samples.official is None else set(np.unique(samples.official)) - {"train", "test"}
+    if unknown:
+        raise InputError(f"expected official to be train or test, found {', '.join(sorted(map(str, unknown)))}; rename")
     if not np.issubdtype(np.asarray(labels).dtype, np.integer):
         found = np.asarray(labels)[:3].tolist()
         raise InputError(

@@ -137,8 +137,6 @@ def iter_study(
     seeds = check_seeds(seeds)
     if block_size is not None and block_size < 1:
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
-    if n_jobs == 0:
-        raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     if until is not None and (until <= 0 or BASELINE not in config.arms or len(config.arms) < 2):
         raise InputError(
             f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "

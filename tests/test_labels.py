@@ -20,6 +20,7 @@ from rlm.labels_stats import epochs_to_reach, explain_shuffles, summarise_shuffl
 from rlm.memorising import learn, memorise
 from rlm.random_labels import CrossEntropy, RandomLabels, attach, tabulate
 from rlm.samples import Samples, check_samples, divide
+from rlm.trainer import Trainer
 from rlm.vision import IMAGE_ENCODERS, Classifier, layers_of, transfer
 
 SHAPES = {"mlp": (1, 6, 5), "cnn": (2, 7, 6), "cnn3d": (1, 5, 6, 7)}
@@ -208,23 +209,29 @@ class TestMemorise:
                 torch.testing.assert_close(together.weights[name][row], weight[0], rtol=1e-3, atol=1e-4)
 
     def test_adam_starts_anew_at_each_shuffle(self, blobs):
-        """Two shuffles are two runs, one after the other, each with an optimiser of its own."""
+        """Two shuffles are two trainings, one after the other, each with an optimiser of its own."""
         parts = [divide(blobs, seed)[0] for seed in SEEDS]
         table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
         both, _ = memorise(block_of(blobs), table, parts, labels, shuffles=2, epochs=1, **self.settings)
-        first, _ = memorise(block_of(blobs), table, parts, labels, shuffles=1, epochs=1, **self.settings)
-
-        class Second(RandomLabels):
-            def draw(self, shuffle):
-                return super().draw(1)
-
-        second = [Second(one.seed, one.samples, 3) for one in labels]
-        # The order of epoch 2 is that of the second epoch, whoever trains it.
-        again, history = memorise(first, table, parts, second, shuffles=1, epochs=1, **self.settings)
-        assert history["accuracy"].between(0, 1).all()
+        block = block_of(blobs)
+        for number in (0, 1):
+            trainer = Trainer(block, 1e-2, CrossEntropy(), None, "adam", "fp32", in_unison=True)
+            task = attach(table, SEEDS, [one.train for one in parts], [one.draw(number) for one in labels])
+            trainer.train(task.batches(number + 1, 20))
+            block = trainer.block
         for name, weight in both.weights.items():
-            assert weight.shape == again.weights[name].shape
-        assert (first.weights["head.bias"] != both.weights["head.bias"]).any()
+            torch.testing.assert_close(weight, block.weights[name])
+
+    def test_a_new_head_forgets_and_the_encoder_does_not(self, blobs):
+        """Without a step after the shuffle, what differs is the head alone."""
+        parts = [divide(blobs, seed)[0] for seed in SEEDS]
+        table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
+        settings = self.settings | {"shuffles": 2, "epochs": 1, "learning_rate": 1e-9}
+        kept, _ = memorise(block_of(blobs), table, parts, labels, **settings)
+        renewed, _ = memorise(block_of(blobs), table, parts, labels, new_head=True, **settings)
+        for name, weight in kept.weights.items():
+            is_same = torch.allclose(weight, renewed.weights[name], atol=1e-6)
+            assert is_same != name.startswith("head"), name
 
     def test_nothing_to_do_changes_nothing(self, blobs):
         parts = [divide(blobs, seed)[0] for seed in SEEDS]
@@ -263,6 +270,9 @@ class TestSamples:
             ({"inputs": np.zeros((150, 6, 6))}, r"inputs \[150, 6, 6\] and 150 labels"),
             ({"inputs": np.full((150, 1, 6, 6), np.nan)}, "finite numbers"),
             ({"classes": ("one",)}, "at least two classes"),
+            ({"official": np.repeat(["train", "Test"], 75)}, "official to be train or test, found Test"),
+            ({"groups": np.arange(9)}, r"groups of every sample, 150 in all, found \[9\]"),
+            ({"labels": np.zeros((150, 1), int)}, r"found labels \[150, 1\]"),
         ],
     )
     def test_what_cannot_be_learnt_is_refused(self, blobs, change, match):
@@ -379,6 +389,46 @@ class TestStudy:
         assert study.results["test_accuracy"].between(0, 1).all()
         assert not study.results["diverged"].any()
         assert set(study.memorising["arm"]) == {"pretrained", "pretrained_once"}
+
+    @pytest.mark.parametrize("part", ["validation", "test"])
+    def test_nothing_leaks_from_what_is_not_trained_on(self, blobs, part):
+        """Other images there change no loss: neither of pre-training nor of the first epochs of fine-tuning."""
+        config = QUICK.model_copy(update={"arms": ("scratch", "pretrained"), "labelled": ("all",)})
+        inputs = blobs.inputs.copy()
+        inputs[getattr(divide(blobs, 0)[0], part)] = 5.0
+        found = [
+            rlm.run_labels(config, [0], samples=dataclasses.replace(blobs, inputs=one), n_jobs=1, progress=False)
+            for one in (blobs.inputs, inputs)
+        ]
+        pd.testing.assert_frame_equal(found[0].memorising, found[1].memorising)
+        first = [one.history.query("0 < epoch < 3").reset_index(drop=True)[["arm", "epoch", "loss"]] for one in found]
+        pd.testing.assert_frame_equal(*first)
+
+    def test_transfer_hands_on_what_it_says(self, blobs):
+        settings = {"arms": ("scratch", "pretrained"), "labelled": ("all",)}
+        losses = {}
+        for layers in (0, 1, "all"):
+            config = QUICK.model_copy(update=settings | {"transfer": layers})
+            history = rlm.run_labels(config, 1, samples=blobs, n_jobs=1, progress=False).history
+            losses[layers] = {arm: mine["loss"].iloc[1] for arm, mine in history.groupby("arm")}
+        assert losses[0]["pretrained"] == losses[0]["scratch"]
+        assert len({mine["pretrained"] for mine in losses.values()}) == 3
+
+    def test_groups_as_classes_do_not_depend_on_the_block(self, blobs):
+        """The seeds' training parts differ in size here, and so would their heads."""
+        samples = dataclasses.replace(blobs, groups=np.arange(150) // np.where(np.arange(150) < 75, 7, 2))
+        config = QUICK.model_copy(update={"group_size": 4, "arms": ("pretrained",), "labelled": ("all",)})
+        sizes = {len(divide(samples, seed)[0].train) for seed in range(4)}
+        assert len(sizes) > 1
+        together = rlm.run_labels(config, 4, samples=samples, n_jobs=1, progress=False).memorising
+        alone = rlm.run_labels(config, [1], samples=samples, n_jobs=1, progress=False).memorising
+        expected = together[together["seed"] == 1].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, expected, rtol=1e-3, atol=1e-3)
+        assert alone["loss"].iloc[1] > np.log(30)  # as many classes as groups
+
+    def test_every_seed_has_its_own_split(self, blobs):
+        parts = [divide(blobs, seed)[0] for seed in range(3)]
+        assert len({tuple(one.test) for one in parts}) == 3
 
     def test_without_pretraining_the_arms_are_scratch(self, blobs):
         config = QUICK.model_copy(update={"shuffle_epochs": 0, "arms": ("scratch", "pretrained", "rescaled")})
@@ -503,6 +553,26 @@ class TestWords:
         assert found["reached"] == 1
 
 
+def test_the_claim_is_judged_by_shuffles_and_controls():
+    columns = ["seeds", "reached", "epochs", "low", "high", "difference", "difference_low", "difference_high", "p"]
+    rows = [
+        [20, 1.0, 9, 8, 10, 0, 0, 0, np.nan],
+        [20, 1.0, 7, 6, 8, -2, -3, -1, 0.001],
+        [20, 1.0, 12, 11, 13, 3, 2, 4, 0.001],
+    ]
+    shuffles = pd.DataFrame(rows, columns=columns, index=[1, 2, 3])
+    arms = ["scratch", "pretrained", "pretrained_once", "rescaled"]
+    index = pd.MultiIndex.from_product([[50, "all"], arms], names=["labelled", "arm"])
+    none = "no evidence either way"
+    effects = pd.DataFrame({"decision": [np.nan, "helps", "helps", none, np.nan, "helps", none, "helps"]}, index=index)
+    speed = pd.DataFrame({"decision": [np.nan, "slower", none, none, np.nan, none, none, none]}, index=index)
+    said = rlm.explain_claim(shuffles, effects, speed)
+    assert "held for 1 and was reversed for 1" in said
+    assert "In accuracy, pretrained gained in 2 of 2 cases and lost in 0; in 1 of the 2 a control gained too" in said
+    assert "In speed, pretrained gained in 0 of 2 cases and lost in 1." in said
+    assert "never shuffled" in rlm.explain_claim(shuffles.iloc[:1], effects, speed)
+
+
 class TestCommand:
     def test_prints_tables_and_writes_them(self, rlm_command, tmp_path):
         out = tmp_path / "r.csv"
@@ -537,6 +607,7 @@ class TestCommand:
             (["--splits", "a.txt"], "expected --videos beside --splits"),
             (["--images", "a", "--videos", "b"], "found both"),
             (["--shuffles", "0"], "--shuffles"),
+            (["--jobs", "0"], "found 0 jobs"),
         ],
     )
     def test_mistakes_are_said(self, rlm_command, arguments, match):
