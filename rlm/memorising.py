@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from rlm.block import Block
-from rlm.random_labels import CrossEntropy, Labelled, LabelledBatch, RandomLabels, SampleTable, attach
+from rlm.random_labels import CrossEntropy, Labelled, LabelledBatch, RandomLabels, Rows, SampleTable, attach
 from rlm.samples import Parts, Samples
 from rlm.seeding import stream
 from rlm.stopping import per_seed, train_to_best
@@ -115,7 +115,7 @@ def learn(
     table: SampleTable,
     samples: Samples,
     parts: Sequence[Parts],
-    labelled: Sequence[Int[np.ndarray, " labelled"]],
+    labelled: Sequence[Rows],
     *,
     max_epochs: int = 50,
     patience: int = 10,
