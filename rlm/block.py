@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -102,15 +102,15 @@ class Block:
         torch.Tensor
             Embeddings, differentiable with respect to `weights`.
         """
-        shared = () if batch_sizes is None else (batch_sizes,)
-
-        def one_model(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
-            return functional_call(self.encoder, weights, (inputs, *shared))
-
+        one_model = partial(_embed_one, self.encoder, () if batch_sizes is None else (batch_sizes,))
         if not self.is_looped:
             return vmap(one_model)(self.weights, inputs)
         models = [{name: weight[row] for name, weight in self.weights.items()} for row in range(len(self.seeds))]
         return torch.stack(list(map(one_model, models, inputs)))
+
+
+def _embed_one(encoder: nn.Module, shared: tuple[Any, ...], weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    return functional_call(encoder, weights, (inputs, *shared))
 
 
 def init_block(

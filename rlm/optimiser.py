@@ -73,17 +73,17 @@ class BlockAdam:
             The seeds that step; the others neither move nor count it.
         """
         parts: Sequence[int | slice] = [slice(None)] if self.in_unison else present
-
-        def listed(tensors: dict[str, Tensor]) -> list[Tensor]:
-            return [tensors[name][part] for part in parts for name in self.dense]
-
+        weights, gradients, means, squares, steps = (
+            [tensors[name][part] for part in parts for name in self.dense]
+            for tensors in (self.dense, gradients, self.means, self.squares, self.steps)
+        )
         adam(
-            listed(self.dense),
-            [gradient.contiguous() for gradient in listed(gradients)],  # fused, it takes no heed of strides
-            listed(self.means),
-            listed(self.squares),
+            weights,
+            [gradient.contiguous() for gradient in gradients],  # fused, it takes no heed of strides
+            means,
+            squares,
             [],
-            [steps if steps.dim() == 0 else steps[0] for steps in listed(self.steps)],
+            [count if count.dim() == 0 else count[0] for count in steps],
             fused=True,
             amsgrad=False,
             beta1=BETAS[0],

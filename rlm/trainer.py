@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -84,7 +85,7 @@ class Trainer:
     precision
         ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32.
     in_unison
-        Whether all seeds have triplets in every batch.
+        Whether all seeds have something to learn from in every batch.
     """
 
     def __init__(
@@ -196,14 +197,7 @@ class Trainer:
                 rows[name] = self.adam.find_rows(name, words)
                 leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
 
-        def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-            block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
-            with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
-                embeddings = block.embed(*inputs)
-            embeddings = embeddings.to(next(iter(leaves.values())).dtype)
-            loss = self.objective(embeddings, targets, shares, relevant)
-            return loss.sum(), loss
-
+        total = partial(self._total, inputs, targets, shares, relevant)
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
         if torch.compiler.is_compiling():
             gradients, (_, loss) = grad_and_value(total, has_aux=True)(leaves)
@@ -215,6 +209,22 @@ class Trainer:
         for name in self.tables:
             self.adam.step_rows(name, rows[name], gradients.pop(name), present)
         return loss, gradients
+
+    def _total(
+        self,
+        inputs: tuple[Any, ...],
+        targets: Int64[Tensor, "seed target *slot"],
+        shares: Float[Tensor, "seed target"],
+        relevant: Bool[Tensor, "seed phrase phrase"] | None,
+        leaves: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of all seeds' losses, and each seed's own."""
+        block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
+            embeddings = block.embed(*inputs)
+        embeddings = embeddings.to(next(iter(leaves.values())).dtype)
+        loss = self.objective(embeddings, targets, shares, relevant)
+        return loss.sum(), loss
 
 
 def word_tables(encoder: nn.Module) -> set[str]:
