@@ -32,7 +32,7 @@ from .folders import load_image_folder as load_image_folder, load_video_folder a
 from .head_training import head_accuracy as head_accuracy, train_head as train_head
 from .heads import HEADS as HEADS
 from .histories import best_so_far as best_so_far, explain_pretraining as explain_pretraining
-from .labels import iter_labels as iter_labels, read_labels as read_labels, run_labels as run_labels
+from .labels import iter_labels as iter_labels, run_labels as run_labels
 from .labels_config import LabelsConfig as LabelsConfig
 from .labels_plots import (
     plot_alignment as plot_alignment,
@@ -42,15 +42,17 @@ from .labels_plots import (
 )
 from .labels_stats import (
     epochs_to_reach as epochs_to_reach,
-    explain_claim as explain_claim,
-    explain_effects as explain_effects,
-    explain_shuffles as explain_shuffles,
-    explain_speed as explain_speed,
     summarise_shuffles as summarise_shuffles,
     tabulate_effects as tabulate_effects,
     tabulate_speed as tabulate_speed,
 )
 from .labels_task import LabelsResult as LabelsResult, new_classifiers as new_classifiers
+from .labels_words import (
+    explain_claim as explain_claim,
+    explain_effects as explain_effects,
+    explain_shuffles as explain_shuffles,
+    explain_speed as explain_speed,
+)
 from .loss import squared_distance as squared_distance, triplet_loss as triplet_loss
 from .memorising import learn as learn, memorise as memorise
 from .model import Model as Model, load_model as load_model
@@ -90,7 +92,13 @@ from .standings import (
     tabulate_systems as tabulate_systems,
 )
 from .stats import Verdict as Verdict, compare as compare, compare_all as compare_all, summarise as summarise
-from .stored import list_studies as list_studies, read_study as read_study
+from .stored import (
+    StoredLabels as StoredLabels,
+    StoredStudy as StoredStudy,
+    list_studies as list_studies,
+    read_labels as read_labels,
+    read_study as read_study,
+)
 from .study import iter_study as iter_study, run_study as run_study
 from .synthetic import make_synthetic as make_synthetic
 from .systems import run_systems as run_systems

@@ -13,7 +13,7 @@ from rlm.errors import InputError
 from rlm.samples import Samples
 from rlm.vision import layers_of
 
-MOST_SAMPLES, SAMPLES_AT_ONCE = 2_000, 64
+MOST_SAMPLES, BATCH = 2_000, 64
 
 
 def align(weights: Float[np.ndarray, "neuron input"], covariance: Float[np.ndarray, "input input"]) -> pd.DataFrame:
@@ -160,8 +160,8 @@ def input_covariance(encoder: nn.Module, samples: Samples, rows: Shaped[np.ndarr
     chosen = samples.inputs[rows]
     mean, sd = chosen.mean(dtype=np.float64), chosen.std(dtype=np.float64)
     count, total, products = 0, 0.0, 0.0
-    for start in range(0, len(rows), SAMPLES_AT_ONCE):
-        inputs = torch.from_numpy((chosen[start : start + SAMPLES_AT_ONCE] - mean) / sd)
+    for start in range(0, len(rows), BATCH):
+        inputs = torch.from_numpy((chosen[start : start + BATCH] - mean) / sd)
         seen = _seen_by(layer, inputs).numpy()
         count, total, products = count + len(seen), total + seen.sum(axis=0), products + seen.T @ seen
     average = total / count

@@ -19,13 +19,14 @@ from rlm.config import Plan, StudyConfig
 from rlm.corpus import index_corpus
 from rlm.datasets import load
 from rlm.errors import InputError
-from rlm.files import whole, write_whole
+from rlm.files import whole
+from rlm.gathering import check_out, gather
 from rlm.labels_command import labels
 from rlm.reading import READ_AS_IT_IS, Reading
-from rlm.stats import BASELINE, compare_all, summarise
+from rlm.stats import compare_all, paired_arms, summarise
 from rlm.stored import read_study
 from rlm.study import iter_study
-from rlm.task import BlockResult, join, load_corpus, slices_of
+from rlm.task import join, load_corpus, slices_of
 from rlm.use import evaluate, query, train
 
 app = App(
@@ -67,30 +68,16 @@ def study(
     jobs
         Processes; -1 for one per core.
     """
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise InputError(
-            f"expected a file in an existing folder for --out, found {out}; name a file, or create the folder first"
-        )
+    check_out(out)
     until = plan.until
     if max_seeds is not None and until is None:
         raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
     planned = plan.seeds if max_seeds is None else max_seeds
-    finished: list[BlockResult] = []
-    is_watched = until is not None
-    try:
-        for block in iter_study(config, planned, db=db, until=until, n_jobs=jobs):
-            finished.append(block)
-            if out is not None:
-                write_whole(out, join(finished, config.arms).results.to_csv(index=False))
-    except KeyboardInterrupt:
-        if not finished:
-            sys.exit("interrupted before any block of seeds was finished")
-        print("interrupted: this is what was finished", file=sys.stderr)
-        is_watched = True
-    found = join(finished, config.arms).results
+    blocks = iter_study(config, planned, db=db, until=until, n_jobs=jobs)
+    (found, *_), is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
         _say_where_it_stopped(found, until, planned)
-    _print_verdict(found, config, config.encoder, is_watched)
+    _print_verdict(found, config, config.encoder, is_interrupted or until is not None)
     for name, file in (("results", out), ("store", db)):
         if file is not None:
             print(f"\n{name}: {file}")
@@ -148,11 +135,7 @@ def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str, is_
     print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
     print("test accuracy over seeds, mean with its 95 % interval\n")
     print(summarise(results).to_string(float_format="{:.3f}".format))
-    seeds_of = results.groupby("arm")["seed"].agg(set)
-    common = {arm: theirs & seeds_of.get(BASELINE, set()) for arm, theirs in seeds_of.items() if arm != BASELINE}
-    for found in compare_all(
-        results, arms=[arm for arm in config.arms if common.get(arm)], watched=is_watched
-    ).values():
+    for found in compare_all(results, arms=paired_arms(results), watched=is_watched).values():
         print(f"\n{found.text}")
 
 

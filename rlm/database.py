@@ -138,7 +138,7 @@ def open_store(path: Path | str) -> sqlite3.Connection:
     connection = connect(path, "rw")
     with explained(path):
         _require_store(connection, path)
-        _migrate(connection)
+        migrate(connection)
     return connection
 
 
@@ -163,10 +163,18 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         _require_store(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # what is said to be finished survives a loss of power
-    _migrate(connection)
+    migrate(connection)
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection) -> None:
+    """
+    Bring a store to the newest version.
+
+    Parameters
+    ----------
+    connection
+        To a store of any version, or to an empty file.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         marks = f"PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION};"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import joblib
@@ -129,8 +130,8 @@ def load_video_folder(
 
 def _check_positive(**options: int) -> None:
     for name, value in options.items():
-        if value < 1:
-            raise InputError(f"expected {name} of at least 1, found {value}; give a positive integer")
+        if not isinstance(value, Integral) or value < 1:
+            raise InputError(f"expected {name} to be an integer of at least 1, found {value}")
 
 
 def _list_files(folder: Path, suffixes: Sequence[str], kind: str) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -1,14 +1,11 @@
 """The paper's own study: random labels memorised as pre-training of a classifier; arms x seeds x labelled samples."""
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from rlm.arms import device_of
-from rlm.database import finished_of, open_store
-from rlm.errors import InputError
 from rlm.identity import identify_labels
 from rlm.labels_config import LabelsConfig
 from rlm.labels_task import LabelsResult, load_samples, new_classifiers, run_labels_block
@@ -115,43 +112,3 @@ def iter_labels(
             n_jobs=n_jobs,
             progress=progress,
         )
-
-
-def read_labels(path: Path | str, study: int | None = None) -> tuple[LabelsConfig, LabelsResult]:
-    """
-    Read one study of random labels from a store, also while a run is writing it.
-
-    Parameters
-    ----------
-    path
-        The file.
-    study
-        Its number; the one that was added last by default.
-
-    Returns
-    -------
-    LabelsConfig
-        Of the study, with the arms that it has.
-    LabelsResult
-        Everything finished.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is no store, or nothing of such a study is finished.
-    """
-    with closing(open_store(path)) as connection:
-        known = connection.execute("SELECT study, config FROM studies WHERE task = 'labels' ORDER BY study").fetchall()
-        number = known[-1][0] if known and study is None else study
-        if number not in dict(known):
-            listed = ", ".join(str(one) for one, _ in known) or "none"
-            raise InputError(f"expected --study, the number of a study of {path}, found {study}; there are: {listed}")
-        asked = "SELECT arms FROM plans WHERE study = ? ORDER BY rowid DESC LIMIT 1"
-        wanted = json.loads(connection.execute(asked, (number,)).fetchone()[0])
-        finished = finished_of(connection, number, LabelsResult)
-    if finished.results.empty:
-        raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
-    found = set(finished.results["arm"])
-    arms = tuple(arm for arm in dict.fromkeys([*wanted, *finished.results["arm"]]) if arm in found)
-    config = LabelsConfig.model_validate_json(dict(known)[number]).model_copy(update={"arms": arms})
-    return config, join([finished], arms)

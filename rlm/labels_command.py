@@ -1,29 +1,22 @@
 """The command `rlm labels`: the paper's own comparison, on digits or on images and videos of one's own."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
-from rlm.files import write_whole
 from rlm.folders import load_image_folder, load_video_folder
+from rlm.gathering import check_out, gather
 from rlm.labels import iter_labels
 from rlm.labels_config import LabelsConfig
-from rlm.labels_stats import (
-    MEMORISED,
-    explain_effects,
-    explain_shuffles,
-    explain_speed,
-    summarise_shuffles,
-    tabulate_effects,
-    tabulate_speed,
-)
+from rlm.labels_stats import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels_task import load_samples
+from rlm.labels_words import explain_effects, explain_shuffles, explain_speed
 from rlm.samples import Samples
 from rlm.stats import BASELINE, summarise
-from rlm.task import join
 
 
 def labels(
@@ -34,8 +27,8 @@ def labels(
     splits: Path | None = None,
     size: int | None = None,
     colour: bool = False,
-    frames: int = 16,
-    every: int = 1,
+    frames: int | None = None,
+    every: int | None = None,
     seeds: int = DEFAULT_SEEDS,
     db: Path | None = None,
     out: Path | None = None,
@@ -43,6 +36,8 @@ def labels(
 ) -> None:
     """
     Memorise random labels, then learn the true ones, with every seed; print the tables and what they support.
+
+    Ctrl-C ends the study early: what is finished is kept and judged.
 
     Parameters
     ----------
@@ -55,49 +50,50 @@ def labels(
     splits
         With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt.
     size
-        Pixels to a side that images and frames are brought to; videos are 32 by default.
+        Pixels to a side that images and frames are brought to; frames have 32 by default.
     colour
         Three channels instead of one.
     frames
-        Of a clip of a video.
+        Of a clip; 16 by default.
     every
-        Take every so many frames.
+        Step from one frame of a clip to the next in the video; 1 by default.
     seeds
         Number of paired seeds.
     db
         SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
     out
-        CSV file for the results.
+        CSV file for the results, written anew as each block of seeds is finished.
     jobs
         Processes; -1 for one per core.
     """
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise InputError(f"expected a file in an existing folder for --out, found {out}; name a file")
-    samples = _load(config, images, videos, splits, size, colour, frames, every)
+    check_out(out)
+    shown = {"size": size, "colour": colour or None}
+    moving = {"frames": frames, "every": every, "splits": splits}
+    samples = _load(config, images, videos, shown, moving)
     print(f"{samples.about['title']}: {len(samples):,} samples, {len(samples.classes)} classes")
     if len(samples.skipped):
         print(f"left out: {len(samples.skipped):,} files")
         print(samples.skipped.groupby("reason").size().to_string(header=False))
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})
-    finished = join(list(iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)), config.arms)
-    if out is not None:
-        write_whole(out, finished.results.to_csv(index=False))
+    blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
+    finished, is_watched = gather(blocks, config.arms, out)
     if len(finished.memorising):
         known = set(finished.memorising["arm"])
         theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
         memorised = min(MEMORISED, config.until or MEMORISED)
-        shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
+        shuffles = summarise_shuffles(finished.memorising[theirs], memorised, watched=is_watched)
         print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
         print(shuffles.to_string(float_format="{:.2f}".format))
         print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
-    if BASELINE in config.arms:
-        effects, speed = tabulate_effects(finished.results), tabulate_speed(finished.history)
+    if BASELINE in set(finished.results["arm"]):
+        effects = tabulate_effects(finished.results, watched=is_watched)
+        speed = tabulate_speed(finished.history, watched=is_watched)
         print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
         print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
         print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
-        if len(config.arms) > 1:
+        if effects["difference"].notna().any():
             print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
         print(
             "\nEvery seed has its own split of the same data; these overlap, so the intervals are somewhat too narrow."
@@ -114,20 +110,20 @@ def _load(
     config: LabelsConfig,
     images: Path | None,
     videos: Path | None,
-    splits: Path | None,
-    size: int | None,
-    colour: bool,
-    frames: int,
-    every: int,
+    shown: Mapping[str, Any],
+    moving: Mapping[str, Any],
 ) -> Samples:
+    """From a folder, with the options that are given (others are None), or by name."""
     if images and videos:
         raise InputError("expected --images or --videos, found both; leave one out")
-    if splits and not videos:
-        raise InputError("expected --videos beside --splits, found none; images take folders train and test instead")
+    shown, moving = ({name: value for name, value in one.items() if value is not None} for one in (shown, moving))
+    if moving and not videos:
+        other = "; images take folders train and test instead" if "splits" in moving else ""
+        raise InputError(f"expected --videos beside --{next(iter(moving))}, found none{other}")
     if images:
-        return load_image_folder(images, size=size, colour=colour)
+        return load_image_folder(images, **shown)
     if videos:
-        return load_video_folder(
-            videos, frames=frames, every=every, size=32 if size is None else size, colour=colour, splits=splits
-        )
+        return load_video_folder(videos, **shown, **moving)
+    if shown:
+        raise InputError(f"expected --images or --videos beside --{next(iter(shown))}, found neither")
     return load_samples(config.dataset)

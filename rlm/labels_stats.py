@@ -1,12 +1,14 @@
-"""What a study of random labels shows: tables of its runs in, estimates with intervals and words out."""
+"""What a study of random labels shows: tables of its runs in, estimates with intervals out."""
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.estimates import FEWEST_PAIRS, Estimate, holm, mean_with_interval, sign_flip_p
-from rlm.explain import CONTROLS
-from rlm.stats import BASELINE, compare_all, decide, summarise
+from rlm.estimates import Estimate, holm, mean_with_interval, sign_flip_p
+from rlm.sequence import confidence_sequence
+from rlm.stats import BASELINE, compare_all, decide, paired_arms, summarise
 
 MEMORISED = 0.9
 DIFFERENCE = ["difference", "difference_low", "difference_high", "p", "decision"]
@@ -52,7 +54,7 @@ def epochs_to_reach(
     ].reset_index()
 
 
-def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED) -> pd.DataFrame:
+def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool = False) -> pd.DataFrame:
     """
     Epochs that memorising takes, shuffle by shuffle, and whether that is fewer than the first time.
 
@@ -62,13 +64,16 @@ def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED) ->
         Of one arm, see `LabelsResult`.
     accuracy
         On the random labels, that counts as memorised.
+    watched
+        As in `rlm.compare`.
 
     Returns
     -------
     pandas.DataFrame
         One row per shuffle, counted from 1: seeds, reached (share of seeds that got there), epochs with its interval
         (low, high), difference to the first shuffle with its interval (difference_low, difference_high), p (sign-flip
-        test, Holm-corrected). A seed that never got there counts with all its epochs, so that the mean is too small.
+        test, or the confidence sequence's if watched, Holm-corrected). A seed that never got there counts with all its
+        epochs, so that the mean is too small.
 
     References
     ----------
@@ -76,19 +81,22 @@ def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED) ->
     """
     found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch")
     epochs, reached = (found.pivot(index="seed", columns="shuffle", values=name) for name in ("epochs", "reached"))
-    differences = epochs.sub(epochs[0], axis=0)
-    p = holm({shuffle: sign_flip_p(differences[shuffle].to_numpy()) for shuffle in epochs.columns[1:]})
+    most = float(found["epochs"].max())
+    differences = {
+        shuffle: _difference((epochs[shuffle] - epochs[0]).to_numpy(), most, watched) for shuffle in epochs.columns[1:]
+    }
+    p = holm({shuffle: difference.p for shuffle, difference in differences.items()})
     rows = []
     for shuffle in epochs:
-        theirs, against = epochs[shuffle].to_numpy(), differences[shuffle].to_numpy()
-        mean, low, high = _bounded(mean_with_interval(theirs, 0.0, float(found["epochs"].max())), theirs)
-        difference = _bounded(mean_with_interval(against), against) if shuffle else Estimate(0.0, 0.0, 0.0)
-        rows.append([len(epochs), reached[shuffle].mean(), mean, low, high, *difference, p.get(shuffle, np.nan)])
+        theirs = epochs[shuffle].to_numpy()
+        mean = _bounded(mean_with_interval(theirs, 0.0, most), theirs)
+        difference = differences[shuffle].estimate if shuffle else Estimate(0.0, 0.0, 0.0)
+        rows.append([len(epochs), reached[shuffle].mean(), *mean, *difference, p.get(shuffle, np.nan)])
     columns = ["seeds", "reached", "epochs", "low", "high", "difference", "difference_low", "difference_high", "p"]
     return pd.DataFrame(rows, columns=columns, index=epochs.columns + 1).rename_axis("shuffle")
 
 
-def tabulate_effects(results: pd.DataFrame) -> pd.DataFrame:
+def tabulate_effects(results: pd.DataFrame, *, watched: bool = False) -> pd.DataFrame:
     """
     Test accuracy of every arm, and its difference to scratch, for each number of labelled samples.
 
@@ -96,13 +104,15 @@ def tabulate_effects(results: pd.DataFrame) -> pd.DataFrame:
     ----------
     results
         See `LabelsResult`.
+    watched
+        As in `rlm.compare`.
 
     Returns
     -------
     pandas.DataFrame
         One row per number of labelled samples ("all", where 0) and arm: seeds, accuracy, low, high, difference,
         difference_low, difference_high, p (Holm-corrected over the arms), decision. The difference of scratch to
-        itself is missing.
+        itself is missing, and that of an arm which has no seed in common with it yet.
 
     Raises
     ------
@@ -112,17 +122,18 @@ def tabulate_effects(results: pd.DataFrame) -> pd.DataFrame:
     parts = {}
     for labelled, mine in results.groupby("labelled", sort=False):
         _require_baseline(mine)
-        verdicts = compare_all(mine) if mine["arm"].nunique() > 1 else {}
+        verdicts = compare_all(mine, arms=paired_arms(mine), watched=watched)
         table = summarise(mine)[["seeds", "mean", "low", "high"]].rename(columns={"mean": "accuracy"})
         table = table.reindex(columns=[*table, *DIFFERENCE])
         table["decision"] = table["decision"].astype(object)
         for arm, verdict in verdicts.items():
-            table.loc[arm, DIFFERENCE] = [*verdict.difference, verdict.difference_p, verdict.decision]
+            judged = (*verdict.anytime, verdict.anytime_p) if watched else (*verdict.difference, verdict.difference_p)
+            table.loc[arm, DIFFERENCE] = [*judged, verdict.decision]
         parts[labelled or "all"] = table
     return pd.concat(parts, names=["labelled", "arm"])
 
 
-def tabulate_speed(history: pd.DataFrame, share: float = 0.95) -> pd.DataFrame:
+def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool = False) -> pd.DataFrame:
     """
     Epochs of fine-tuning to a given validation accuracy, of every arm, and their difference to scratch.
 
@@ -132,6 +143,8 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95) -> pd.DataFrame:
         See `LabelsResult`.
     share
         Of the best validation accuracy that scratch reaches on average: this is to be reached.
+    watched
+        As in `rlm.compare`.
 
     Returns
     -------
@@ -151,26 +164,44 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95) -> pd.DataFrame:
         best = mine.groupby(["arm", "seed"], sort=False)["validation_accuracy"].max()
         target = share * best.loc[BASELINE].mean()
         found = epochs_to_reach(mine, target)
-        counted = found.assign(epochs=found["epochs"].where(found["reached"], mine["epoch"].max()))
+        most = float(mine["epoch"].max())
+        counted = found.assign(epochs=found["epochs"].where(found["reached"], most))
         epochs = counted.pivot(index="seed", columns="arm", values="epochs")[list(mine["arm"].unique())]
         reached = found.groupby("arm")["reached"].mean()
-        differences = {arm: (epochs[arm] - epochs[BASELINE]).dropna().to_numpy() for arm in epochs if arm != BASELINE}
-        p = holm({arm: sign_flip_p(values) for arm, values in differences.items()})
+        differences = {
+            arm: _difference((epochs[arm] - epochs[BASELINE]).dropna().to_numpy(), most, watched)
+            for arm in paired_arms(mine)
+        }
+        p = holm({arm: difference.p for arm, difference in differences.items()})
         rows = {}
         for arm in epochs:
             theirs = epochs[arm].dropna().to_numpy()
-            mean = _bounded(mean_with_interval(theirs, 0.0, float(mine["epoch"].max())), theirs)
+            mean = _bounded(mean_with_interval(theirs, 0.0, most), theirs)
             rows[arm] = [len(theirs), target, reached[arm], *mean]
             if arm in differences:
-                difference = _bounded(mean_with_interval(differences[arm]), differences[arm])
-                decision = decide(difference, p[arm], len(differences[arm]))
+                estimate, _, pairs = differences[arm]
+                decision = decide(estimate, p[arm], pairs)
                 words = {"helps": "slower", "hurts": "faster"}  # more epochs are worse
-                rows[arm] += [*difference, p[arm], words.get(decision, decision)]
+                rows[arm] += [*estimate, p[arm], words.get(decision, decision)]
             else:
                 rows[arm] += [np.nan] * len(DIFFERENCE)
         columns = ["seeds", "accuracy", "reached", "epochs", "low", "high", *DIFFERENCE]
         parts[labelled or "all"] = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
     return pd.concat(parts, names=["labelled", "arm"])
+
+
+class _Difference(NamedTuple):
+    estimate: Estimate
+    p: float
+    pairs: int
+
+
+def _difference(epochs: np.ndarray, most: float, watched: bool) -> _Difference:
+    """Of paired numbers of epochs, which are at most `most`."""
+    if watched:
+        sequence = confidence_sequence(epochs / max(most, 1.0))
+        return _Difference(Estimate(*(max(most, 1.0) * bound for bound in sequence.last)), sequence.p, len(epochs))
+    return _Difference(_bounded(mean_with_interval(epochs), epochs), sign_flip_p(epochs), len(epochs))
 
 
 def _bounded(estimate: Estimate, values: np.ndarray) -> Estimate:
@@ -185,147 +216,3 @@ def _require_baseline(table: pd.DataFrame) -> None:
             f"expected the arm {BASELINE}, to compare others with, found {', '.join(table['arm'].unique()) or 'none'}; "
             "run it, or let the study run longer"
         )
-
-
-def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
-    """
-    Say whether memorising became faster.
-
-    Parameters
-    ----------
-    shuffles
-        From `summarise_shuffles`.
-    accuracy
-        The same as there.
-
-    Returns
-    -------
-    str
-        Of the second and of the last shuffle, each against the first.
-    """
-    first, last = shuffles.iloc[0], shuffles.index[-1]
-    text = (
-        f"Memorising {accuracy:.0%} of the random labels took {_spell(first[['epochs', 'low', 'high']], '')} epochs "
-        f"the first time ({int(first['seeds'])} seeds)."
-    )
-    if first["reached"] < 1:
-        text += f" Only {first['reached']:.0%} of the seeds got there."
-    for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
-        row = shuffles.loc[shuffle]
-        difference = row[["difference", "difference_low", "difference_high"]]
-        decision = decide(Estimate(*difference), row["p"], int(row["seeds"]))
-        said = {
-            "helps": "is slower than the first",
-            "hurts": "is faster than the first",
-            "too few seeds": f"cannot be judged by fewer than {FEWEST_PAIRS} seeds",
-        }.get(decision, "is not shown to differ from the first")
-        text += f" Shuffle {shuffle} {said}: {_spell(difference)} epochs (p = {row['p']:.2g})."
-        if row["reached"] < 1:
-            text += f" Only {row['reached']:.0%} of the seeds got there."
-    return text
-
-
-def _spell(estimate: pd.Series, sign: str = "+") -> str:
-    value, low, high = estimate.astype(float)
-    bounds = f"{low:{sign}.1f}, {high:{sign}.1f}" if np.isfinite(low) else "no interval"
-    return f"{value:{sign}.1f} [{bounds}]"
-
-
-def explain_effects(effects: pd.DataFrame) -> str:
-    """
-    Say what every arm did to test accuracy.
-
-    Parameters
-    ----------
-    effects
-        From `tabulate_effects`.
-
-    Returns
-    -------
-    str
-        A sentence for each number of labelled samples.
-    """
-    return _compared(effects, "Test accuracy, minus scratch, in points", scale=100)
-
-
-def explain_speed(speed: pd.DataFrame) -> str:
-    """
-    Say what every arm did to the epochs of fine-tuning.
-
-    Parameters
-    ----------
-    speed
-        From `tabulate_speed`.
-
-    Returns
-    -------
-    str
-        A sentence for each number of labelled samples.
-    """
-    return _compared(speed, "Epochs of fine-tuning, minus scratch", scale=1)
-
-
-def _compared(table: pd.DataFrame, what: str, scale: int) -> str:
-    words = {"no evidence either way": "no evidence"}
-    parts = []
-    for labelled, rows in table.dropna(subset=["difference"]).groupby("labelled", sort=False):
-        arms = []
-        for (_, arm), row in rows.iterrows():
-            difference = scale * row[["difference", "difference_low", "difference_high"]]
-            arms.append(f"{arm} {_spell(difference)} ({words.get(row['decision'], row['decision'])})")
-        parts.append(f"with {labelled} labelled samples {', '.join(arms)}")
-    return f"{what}: {'; '.join(parts)}."
-
-
-def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str = "pretrained") -> str:
-    """
-    Say what held of the paper's claim, and whether a control does as well.
-
-    Parameters
-    ----------
-    shuffles, effects, speed
-        From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of one study.
-    arm
-        The one that memorised.
-
-    Returns
-    -------
-    str
-        Three sentences: on memorising, on accuracy, on speed.
-
-    References
-    ----------
-    Pondenkandath et al., arXiv 1811.01640, figure 1 and section 4; Maennel et al., arXiv 2006.10455, section 3.
-    """
-    if (shuffles["seeds"] < FEWEST_PAIRS).any():
-        return f"Nothing is said of the paper's claim on fewer than {FEWEST_PAIRS} seeds."
-    later = [
-        decide(Estimate(*row[["difference", "difference_low", "difference_high"]]), row["p"], int(row["seeds"]))
-        for _, row in shuffles.iloc[1:].iterrows()
-    ]
-    faster, slower = later.count("hurts"), later.count("helps")  # fewer epochs, more epochs
-    held = "did not hold"
-    if faster:
-        held = (
-            "held"
-            if faster == len(later)
-            else f"held for {faster} and was reversed for {slower}"
-            if slower
-            else "held in part"
-        )
-    sentences = [
-        f"That memorising becomes faster, the paper's figure 1, {held}: of the memorisations after the first, "
-        f"{len(later)} in all, {faster} took fewer epochs than the first and {slower} more."
-        if later
-        else "Labels were never shuffled, so that nothing is said of the paper's figure 1."
-    ]
-    for table, better, worse, what in ((effects, "helps", "hurts", "accuracy"), (speed, "faster", "slower", "speed")):
-        decisions = table["decision"].dropna().unstack("arm")
-        good, bad = ((decisions[arm] == word) for word in (better, worse))
-        controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
-        text = f"In {what}, {arm} gained in {good.sum()} of {len(decisions)} cases and lost in {bad.sum()}"
-        if good.any() and controls.shape[1]:
-            as_well = (controls == better).any(axis=1).sum()
-            text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
-        sentences.append(f"{text}.")
-    return " ".join(sentences)

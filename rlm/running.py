@@ -194,7 +194,8 @@ def _deaths_explained(store: Writer | None) -> Iterator[None]:
         ) from error
     except (MemoryError, RuntimeError) as error:
         # PyTorch has an exception of its own for a GPU's memory, and none for the CPU's.
-        if type(error) is RuntimeError and "DefaultCPUAllocator" not in str(error):
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+        if not is_memory:
             raise
         raise InputError(
             f"memory ran out. {kept}; run the study again with fewer jobs or a smaller batch_size"

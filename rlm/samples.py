@@ -89,11 +89,16 @@ def check_samples(samples: Samples) -> None:
         three samples, of which one is trained on, one validated and one tested.
     """
     inputs, labels, classes = samples.inputs, samples.labels, samples.classes
+    for name, given in (("inputs", inputs), ("labels", labels)):
+        if not isinstance(given, np.ndarray):
+            raise InputError(f"expected {name} as a NumPy array, found {type(given).__name__}; numpy.asarray makes one")
     if inputs.ndim not in (4, 5) or len(inputs) != len(labels):
         raise InputError(
             "expected inputs [sample, channel, height, width], or with frames before the height, and one label for "
             f"each, found inputs {list(inputs.shape)} and {len(labels)} labels; bring both into that shape"
         )
+    if 0 in inputs.shape[1:]:
+        raise InputError(f"expected samples of at least one number each, found inputs {list(inputs.shape)}")
     if inputs.dtype != np.uint8 and not (np.issubdtype(inputs.dtype, np.floating) and np.isfinite(inputs).all()):
         raise InputError(
             f"expected inputs of type uint8, or finite numbers of a floating type, found {inputs.dtype}; convert them"

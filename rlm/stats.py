@@ -284,6 +284,24 @@ def compare_all(
     return verdicts
 
 
+def paired_arms(results: pd.DataFrame) -> list[str]:
+    """
+    Arms that can be compared with scratch already, though a study is not finished.
+
+    Parameters
+    ----------
+    results
+        Columns arm and seed.
+
+    Returns
+    -------
+    list of str
+        All but scratch that have a seed in common with it.
+    """
+    seeds = results.groupby("arm", sort=False)["seed"].agg(set)
+    return [arm for arm, theirs in seeds.items() if arm != BASELINE and theirs & seeds.get(BASELINE, set())]
+
+
 def decide(difference: Estimate, p: float, pairs: int) -> Decision:
     """
     What a difference supports: something only where its interval excludes 0 and the test agrees.

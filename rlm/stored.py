@@ -1,16 +1,23 @@
 """What a store holds: its studies, what is finished of them, and how far the last one is."""
 
 import json
+import sqlite3
 from contextlib import closing
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
 from rlm.config import Plan, StudyConfig
-from rlm.database import connect, explained, finished_of, open_store
+from rlm.database import R, connect, explained, finished_of, migrate, open_store
 from rlm.errors import InputError
-from rlm.task import BlockResult
+from rlm.labels_config import LabelsConfig
+from rlm.labels_task import LabelsResult
+from rlm.task import BlockResult, join
+
+C = TypeVar("C", StudyConfig, LabelsConfig)
+SPELLED = {"labels": "random labels", "triplets": "triplets"}
 
 
 class StoredStudy(NamedTuple):
@@ -95,25 +102,64 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
         If there is no such file, or it is no store, or there is no such study, or nothing of it is finished.
     """
     known = list_studies(path)
-    if study not in known.index and not (study is None and len(known) == 1):
-        listed = known[["dataset", "encoder", "loss", "arms", "seeds"]].to_string() if len(known) else "none"
-        raise InputError(f"expected --study, the number of one study of {path}, found {study}; there are:\n{listed}")
-    number = int(known.index[0]) if study is None else study
+    number = int(known.index[0]) if study is None and len(known) == 1 else study
     with closing(open_store(path)) as connection:
-        (written,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
-        asked = "SELECT arms, seeds, until, watched FROM plans WHERE study = ?"
-        plans = connection.execute(asked, (number,)).fetchall()
-        finished = finished_of(connection, number, BlockResult)
-    if finished.results.empty:
-        raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
-    arms = tuple(dict.fromkeys([*json.loads(plans[-1][0]), *finished.results["arm"]]))
-    arms = tuple(arm for arm in arms if arm in set(finished.results["arm"]))
-    config = StudyConfig.model_validate_json(written).model_copy(update={"arms": arms})
-    wanted = {(arm, seed) for arm in json.loads(plans[-1][0]) for seed in json.loads(plans[-1][1])}
-    has_all = wanted <= set(finished.results[["arm", "seed"]].itertuples(index=False, name=None))
-    is_extended = len({seeds for _, seeds, *_ in plans}) > 1
-    is_watched = is_extended or not has_all or any(until is not None or watched for *_, until, watched in plans)
+        if number not in known.index:
+            listed = known[["dataset", "encoder", "loss", "arms", "seeds"]].to_string()
+            listed = f"\n{listed}" if len(known) else " " + _others(connection, "labels", "rlm.read_labels")
+            raise InputError(f"expected --study, the number of one study of {path}, found {study}; there are:{listed}")
+        config, finished, is_watched = _read(connection, path, number, StudyConfig, BlockResult)
     return StoredStudy(config, str(known.loc[number, "encoder"]), finished, is_watched)
+
+
+class StoredLabels(NamedTuple):
+    """
+    One study of random labels of a store.
+
+    Attributes
+    ----------
+    config
+        Of the study, with the arms that it has.
+    finished
+        Everything that is finished, in the order of the arms.
+    is_watched
+        As of `StoredStudy`; see ``watched`` of `rlm.tabulate_effects`.
+    """
+
+    config: LabelsConfig
+    finished: LabelsResult
+    is_watched: bool
+
+
+def read_labels(path: Path | str, study: int | None = None) -> StoredLabels:
+    """
+    Read one study of random labels from a store, also while a run is writing it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    study
+        Its number; the one that was added last by default.
+
+    Returns
+    -------
+    StoredLabels
+        Config and everything finished.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no store, or nothing of such a study is finished.
+    """
+    with closing(open_store(path)) as connection:
+        known = _numbers(connection, "labels")
+        number = known[-1] if known and study is None else study
+        if number not in known:
+            listed = ", ".join(map(str, known)) or _others(connection, "triplets", "rlm.read_study")
+            raise InputError(f"expected the number of a study of random labels, found {study}; {path} has: {listed}")
+        config, finished, is_watched = _read(connection, path, number, LabelsConfig, LabelsResult)
+    return StoredLabels(config, join([finished], config.arms), is_watched)
 
 
 class Progress(NamedTuple):
@@ -173,6 +219,7 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     with explained(path), closing(connect(path, "rw")) as connection:
         if not connection.execute("PRAGMA user_version").fetchone()[0]:
             return None
+        migrate(connection)
         asked = """
             SELECT plans.rowid, study, arms, seeds, until FROM plans NATURAL JOIN studies
             WHERE study = coalesce(?, study) AND task = 'triplets' ORDER BY plans.rowid DESC LIMIT 1
@@ -236,3 +283,33 @@ def read_origin(path: Path | str, study: int) -> dict[str, str]:
         "training": f"{seconds / 60:.1f} minutes of all runs together",
         "date": f"{started[:16]} to {finished[:16]} UTC".replace("T", " "),
     }
+
+
+def _numbers(connection: sqlite3.Connection, task: str) -> list[int]:
+    asked = "SELECT study FROM studies WHERE task = ? ORDER BY study"
+    return [number for (number,) in connection.execute(asked, (task,))]
+
+
+def _others(connection: sqlite3.Connection, task: str, reader: str) -> str:
+    """What to say where there is no study of the kind that was asked for."""
+    return f"none; {reader} reads its studies of {SPELLED[task]}" if _numbers(connection, task) else "none"
+
+
+def _read(
+    connection: sqlite3.Connection, path: Path | str, study: int, config_kind: type[C], result_kind: type[R]
+) -> tuple[C, R, bool]:
+    """Its config with the arms that have results, those last asked for first; results; whether it is watched."""
+    finished = finished_of(connection, study, result_kind)
+    if finished.results.empty:
+        raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
+    (settings,) = connection.execute("SELECT config FROM studies WHERE study = ?", (study,)).fetchone()
+    asked = "SELECT arms, seeds, until, watched FROM plans WHERE study = ? ORDER BY rowid"
+    plans = connection.execute(asked, (study,)).fetchall()
+    wanted_arms, wanted_seeds = map(json.loads, plans[-1][:2])
+    found = set(zip(finished.results["arm"], finished.results["seed"], strict=True))
+    has_all = found.issuperset(product(wanted_arms, wanted_seeds))
+    is_extended = len({seeds for _, seeds, *_ in plans}) > 1
+    is_watched = is_extended or not has_all or any(until is not None or watched for *_, until, watched in plans)
+    known = {arm for arm, _ in found}
+    arms = tuple(arm for arm in dict.fromkeys([*wanted_arms, *finished.results["arm"]]) if arm in known)
+    return config_kind.model_validate_json(settings).model_copy(update={"arms": arms}), finished, is_watched

@@ -261,7 +261,7 @@ class TestImages:
             load_image_folder(tmp_path)
 
     def test_sizes_begin_at_one(self, images):
-        with pytest.raises(InputError, match="expected size of at least 1, found 0"):
+        with pytest.raises(InputError, match="expected size to be an integer of at least 1, found 0"):
             load_image_folder(images[0], size=0)
 
 
@@ -361,7 +361,7 @@ class TestVideos:
 
     def test_settings_begin_at_one(self, encoded):
         for name in ("frames", "every", "size"):
-            with pytest.raises(InputError, match=f"expected {name} of at least 1, found 0"):
+            with pytest.raises(InputError, match=f"expected {name} to be an integer of at least 1, found 0"):
                 load_video_folder(encoded, **{name: 0})
 
     def test_a_missing_decoder_is_named(self, encoded, monkeypatch):

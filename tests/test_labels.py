@@ -16,7 +16,8 @@ from rlm.block import init_block
 from rlm.controls import shuffle
 from rlm.digits import FRAMES, MOTIONS, SIZE
 from rlm.errors import InputError
-from rlm.labels_stats import epochs_to_reach, explain_shuffles, summarise_shuffles, tabulate_effects, tabulate_speed
+from rlm.labels_stats import epochs_to_reach, summarise_shuffles, tabulate_effects, tabulate_speed
+from rlm.labels_words import explain_shuffles
 from rlm.memorising import learn, memorise
 from rlm.random_labels import CrossEntropy, RandomLabels, attach, tabulate
 from rlm.samples import Samples, check_samples, divide
@@ -270,6 +271,8 @@ class TestSamples:
             ({"inputs": np.zeros((150, 6, 6))}, r"inputs \[150, 6, 6\] and 150 labels"),
             ({"inputs": np.full((150, 1, 6, 6), np.nan)}, "finite numbers"),
             ({"classes": ("one",)}, "at least two classes"),
+            ({"labels": [0, 1, 2] * 50}, "labels as a NumPy array, found list"),
+            ({"inputs": np.zeros((150, 0, 6, 6))}, r"at least one number each, found inputs \[150, 0, 6, 6\]"),
             ({"official": np.repeat(["train", "Test"], 75)}, "official to be train or test, found Test"),
             ({"groups": np.arange(9)}, r"groups of every sample, 150 in all, found \[9\]"),
             ({"labels": np.zeros((150, 1), int)}, r"found labels \[150, 1\]"),
@@ -451,13 +454,16 @@ class TestStudy:
         found = rlm.run_labels(QUICK, 3, samples=blobs, db=db, n_jobs=1, progress=False)
         keep = [name for name in study.results if name != "seconds"]
         pd.testing.assert_frame_equal(found.results[keep], study.results[keep], rtol=1e-3, atol=1e-3)
-        config, stored = rlm.read_labels(db)
+        config, stored, is_watched = rlm.read_labels(db)
         assert config == QUICK
+        assert is_watched  # seeds were added
         for mine, theirs in zip(stored, found, strict=True):
             pd.testing.assert_frame_equal(mine, theirs)
         assert rlm.list_studies(db).empty  # which lists studies of triplets
-        with pytest.raises(InputError, match=r"--study, the number of a study .* found 9; there are: 1"):
+        with pytest.raises(InputError, match=r"number of a study of random labels, found 9; .* has: 1"):
             rlm.read_labels(db, 9)
+        with pytest.raises(InputError, match=r"there are: none; rlm.read_labels reads its studies of random labels"):
+            rlm.read_study(db)
 
     @pytest.mark.parametrize(
         ("settings", "match"),
@@ -538,7 +544,8 @@ class TestWords:
         )
         assert list(table.index.get_level_values("labelled").unique()) == [12, "all"]
 
-    def test_speed_is_counted_against_scratch(self):
+    @staticmethod
+    def curves():
         rng = np.random.default_rng(0)
         rows = []
         for seed in range(12):
@@ -546,11 +553,33 @@ class TestWords:
             for arm, lead in (("scratch", 0), ("pretrained", 3)):
                 curve = np.clip(np.arange(21) + lead - noise, 0, 20) / 20
                 rows += [(0, arm, seed, epoch, value) for epoch, value in enumerate(curve)]
-        history = pd.DataFrame(rows, columns=["labelled", "arm", "seed", "epoch", "validation_accuracy"])
-        found = tabulate_speed(history).loc[("all", "pretrained")]
+        return pd.DataFrame(rows, columns=["labelled", "arm", "seed", "epoch", "validation_accuracy"])
+
+    def test_speed_is_counted_against_scratch(self):
+        found = tabulate_speed(self.curves()).loc[("all", "pretrained")]
         assert found["difference"] == -3
         assert found["decision"] == "faster"
         assert found["reached"] == 1
+
+    def test_what_was_watched_takes_the_confidence_sequence(self, study):
+        """Wider intervals: on accuracy, on the epochs of fine-tuning and on those of memorising."""
+        some = study.results[study.results["labelled"] == 12]
+        verdict = rlm.compare_all(some, watched=True)["pretrained"]
+        row = tabulate_effects(study.results, watched=True).loc[(12, "pretrained")]
+        assert (row["difference"], row["p"]) == (verdict.anytime.value, verdict.anytime_p)
+        noisy = self.planted(4)
+        fixed, watched = (summarise_shuffles(noisy, watched=is_watched).loc[2] for is_watched in (False, True))
+        assert watched["difference"] == pytest.approx(fixed["difference"])
+        assert watched["difference_low"] < fixed["difference_low"]
+        assert fixed["difference_high"] < watched["difference_high"] < 0
+        assert tabulate_speed(self.curves(), watched=True).loc[("all", "pretrained"), "decision"] == "faster"
+
+    def test_arms_without_a_pair_are_not_compared(self, study):
+        """As while a study runs, or after it was interrupted."""
+        parts = [table[(table["arm"] == "scratch") == (table["seed"] == 0)] for table in (study.results, study.history)]
+        for table in (tabulate_effects(parts[0]), tabulate_speed(parts[1])):
+            assert table["difference"].isna().all()
+            assert set(table.index.get_level_values("arm")) == set(QUICK.arms)
 
 
 def test_the_claim_is_judged_by_shuffles_and_controls():
@@ -605,6 +634,8 @@ class TestCommand:
         [
             (["--dataset", "mnist"], "expected a dataset of digits, moving-digits, found 'mnist'"),
             (["--splits", "a.txt"], "expected --videos beside --splits"),
+            (["--images", "a", "--frames", "8"], "expected --videos beside --frames"),
+            (["--size", "8"], "expected --images or --videos beside --size"),
             (["--images", "a", "--videos", "b"], "found both"),
             (["--shuffles", "0"], "--shuffles"),
             (["--jobs", "0"], "found 0 jobs"),

@@ -1,0 +1,153 @@
+"""What a study of random labels shows, in words: from the tables of `rlm.labels_stats`."""
+
+import numpy as np
+import pandas as pd
+
+from rlm.estimates import FEWEST_PAIRS, Estimate
+from rlm.explain import CONTROLS
+from rlm.labels_stats import MEMORISED
+from rlm.stats import decide
+
+
+def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
+    """
+    Say whether memorising became faster.
+
+    Parameters
+    ----------
+    shuffles
+        From `summarise_shuffles`.
+    accuracy
+        The same as there.
+
+    Returns
+    -------
+    str
+        Of the second and of the last shuffle, each against the first.
+    """
+    first, last = shuffles.iloc[0], shuffles.index[-1]
+    text = (
+        f"Memorising {accuracy:.0%} of the random labels took {_spell(first[['epochs', 'low', 'high']], '')} epochs "
+        f"the first time ({int(first['seeds'])} seeds)."
+    )
+    if first["reached"] < 1:
+        text += f" Only {first['reached']:.0%} of the seeds got there."
+    for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
+        row = shuffles.loc[shuffle]
+        difference = row[["difference", "difference_low", "difference_high"]]
+        decision = decide(Estimate(*difference), row["p"], int(row["seeds"]))
+        said = {
+            "helps": "is slower than the first",
+            "hurts": "is faster than the first",
+            "too few seeds": f"cannot be judged by fewer than {FEWEST_PAIRS} seeds",
+        }.get(decision, "is not shown to differ from the first")
+        text += f" Shuffle {shuffle} {said}: {_spell(difference)} epochs (p = {row['p']:.2g})."
+        if row["reached"] < 1:
+            text += f" Only {row['reached']:.0%} of the seeds got there."
+    return text
+
+
+def _spell(estimate: pd.Series, sign: str = "+") -> str:
+    value, low, high = estimate.astype(float)
+    bounds = f"{low:{sign}.1f}, {high:{sign}.1f}" if np.isfinite(low) else "no interval"
+    return f"{value:{sign}.1f} [{bounds}]"
+
+
+def explain_effects(effects: pd.DataFrame) -> str:
+    """
+    Say what every arm did to test accuracy.
+
+    Parameters
+    ----------
+    effects
+        From `tabulate_effects`.
+
+    Returns
+    -------
+    str
+        A sentence for each number of labelled samples.
+    """
+    return _compared(effects, "Test accuracy, minus scratch, in points", scale=100)
+
+
+def explain_speed(speed: pd.DataFrame) -> str:
+    """
+    Say what every arm did to the epochs of fine-tuning.
+
+    Parameters
+    ----------
+    speed
+        From `tabulate_speed`.
+
+    Returns
+    -------
+    str
+        A sentence for each number of labelled samples.
+    """
+    return _compared(speed, "Epochs of fine-tuning, minus scratch", scale=1)
+
+
+def _compared(table: pd.DataFrame, what: str, scale: int) -> str:
+    words = {"no evidence either way": "no evidence"}
+    parts = []
+    for labelled, rows in table.dropna(subset=["difference"]).groupby("labelled", sort=False):
+        arms = []
+        for (_, arm), row in rows.iterrows():
+            difference = scale * row[["difference", "difference_low", "difference_high"]]
+            arms.append(f"{arm} {_spell(difference)} ({words.get(row['decision'], row['decision'])})")
+        parts.append(f"with {labelled} labelled samples {', '.join(arms)}")
+    return f"{what}: {'; '.join(parts)}."
+
+
+def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str = "pretrained") -> str:
+    """
+    Say what held of the paper's claim, and whether a control does as well.
+
+    Parameters
+    ----------
+    shuffles, effects, speed
+        From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of one study.
+    arm
+        The one that memorised.
+
+    Returns
+    -------
+    str
+        Three sentences: on memorising, on accuracy, on speed.
+
+    References
+    ----------
+    Pondenkandath et al., arXiv 1811.01640, figure 1 and section 4; Maennel et al., arXiv 2006.10455, section 3.
+    """
+    if (shuffles["seeds"] < FEWEST_PAIRS).any():
+        return f"Nothing is said of the paper's claim on fewer than {FEWEST_PAIRS} seeds."
+    later = [
+        decide(Estimate(*row[["difference", "difference_low", "difference_high"]]), row["p"], int(row["seeds"]))
+        for _, row in shuffles.iloc[1:].iterrows()
+    ]
+    faster, slower = later.count("hurts"), later.count("helps")  # fewer epochs, more epochs
+    held = "did not hold"
+    if faster:
+        held = (
+            "held"
+            if faster == len(later)
+            else f"held for {faster} and was reversed for {slower}"
+            if slower
+            else "held in part"
+        )
+    sentences = [
+        f"That memorising becomes faster, the paper's figure 1, {held}: of the memorisations after the first, "
+        f"{len(later)} in all, {faster} took fewer epochs than the first and {slower} more."
+        if later
+        else "Labels were never shuffled, so that nothing is said of the paper's figure 1."
+    ]
+    for table, better, worse, what in ((effects, "helps", "hurts", "accuracy"), (speed, "faster", "slower", "speed")):
+        decisions = table["decision"].dropna().unstack("arm")
+        good, bad = ((decisions[arm] == word) for word in (better, worse))
+        controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
+        text = f"In {what}, {arm} gained in {good.sum()} of {len(decisions)} cases and lost in {bad.sum()}"
+        if good.any() and controls.shape[1]:
+            as_well = (controls == better).any(axis=1).sum()
+            text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
+        sentences.append(f"{text}.")
+    return " ".join(sentences)
