@@ -8,12 +8,13 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from threading import Thread
-from typing import Any, NamedTuple
+from threading import Lock, Thread
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
@@ -21,6 +22,9 @@ from rlm.errors import InputError
 
 POLITENESS = 5  # what a person waits for goes before
 SPAWN = multiprocessing.get_context("spawn")  # a forked kernel would share its sockets
+T = TypeVar("T")
+_HELPER: list[ProcessPoolExecutor] = []  # one, as soon as it is asked
+_HELPER_LOCK = Lock()
 
 
 class Failure(NamedTuple):
@@ -110,17 +114,30 @@ class Background:
         self._receiver.close()
 
 
-def helper() -> ProcessPoolExecutor:
+def ask(function: Callable[..., T], *arguments: object) -> "Future[T]":
     """
-    One process for what takes more than a moment, so that the process with the widgets stays free.
+    Call a function in the helper: one process, for whoever asks, so that the process with the widgets stays free.
+
+    Parameters
+    ----------
+    function, arguments
+        What to call; both must be picklable.
 
     Returns
     -------
-    concurrent.futures.ProcessPoolExecutor
-        Of one worker, which ends when its parent does.
+    concurrent.futures.Future
+        Of its result. The helper answers one after the other; it ends when its parent does, and if it was killed, the
+        next question starts another.
     """
-    with _quiet_trackers():
-        return ProcessPoolExecutor(max_workers=1, mp_context=SPAWN, initializer=_begin)
+    with _HELPER_LOCK:
+        if _HELPER:
+            try:
+                return _HELPER[0].submit(function, *arguments)
+            except BrokenProcessPool:
+                _HELPER.clear()
+        with _quiet_trackers():
+            _HELPER.append(ProcessPoolExecutor(max_workers=1, mp_context=SPAWN, initializer=_begin))
+            return _HELPER[0].submit(function, *arguments)
 
 
 def end_tree(pid: int | None, is_included: bool = True) -> None:

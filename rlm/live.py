@@ -18,7 +18,7 @@ from rlm.live_plots import plot_differences, plot_sequence
 from rlm.objective import make_objective
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
 from rlm.sequence import confidence_sequence
-from rlm.stats import BASELINE, Verdict, compare_all, summarise
+from rlm.stats import BASELINE, Verdict, compare_all, paired_arms, summarise
 from rlm.stored import StoredStudy, list_studies, read_study
 from rlm.task import join
 
@@ -115,6 +115,10 @@ class Exported(NamedTuple):
     page: Path
     config: Path
     code: str
+
+
+def warm_up() -> None:
+    """Do nothing, in a process that has imported what a view takes by then."""
 
 
 def view(db: Path, study: int) -> View:
@@ -240,10 +244,9 @@ def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
 def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     """Of the arms that have pairs."""
     results = stored.finished.results
-    seeds_of = results.groupby("arm")["seed"].agg(set)
-    common = {arm: theirs & seeds_of.get(BASELINE, set()) for arm, theirs in seeds_of.items() if arm != BASELINE}
-    arms = [arm for arm in stored.config.arms if common.get(arm)]
-    return compare_all(results, arms=arms, watched=stored.is_watched) if arms else {}
+    known = paired_arms(results)
+    arms = [arm for arm in stored.config.arms if arm in known]
+    return compare_all(results, arms=arms, watched=stored.is_watched)
 
 
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:

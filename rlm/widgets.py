@@ -1,9 +1,10 @@
 """The explorer: turn the knobs of a study, run it, watch it, stop it, go on, look inside."""
 
+import operator
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -14,12 +15,12 @@ import joblib
 import pandas as pd
 import torch
 
-from rlm.background import Background, Failure, Notice, helper
+from rlm.background import Background, Failure, Notice, ask
 from rlm.config import Plan, StudyConfig
 from rlm.database import open_store
 from rlm.errors import InputError
 from rlm.inside import Inside, train_inside
-from rlm.live import Exported, View, compare_studies, export, look
+from rlm.live import Exported, View, compare_studies, export, look, warm_up
 from rlm.panel import OWN, Panel, spell_time_left
 from rlm.presets import PRESETS
 from rlm.reading import Reading
@@ -28,6 +29,7 @@ from rlm.tabs import paragraph
 from rlm.watched import run_watched
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
+REST = 2  # while a study runs, pictures are drawn a third of the time: they are drawn by a core that could train
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 _OPEN: dict[Path, "Explorer"] = {}
 
@@ -78,15 +80,19 @@ class Explorer:
             config, plan = self._progress.config, self._progress.plan
         self._valid = config, plan
         self._problem, self._notices, self._has_ended = "", [], False
+        self._read_at: tuple[object, ...] = ()
+        self._read_last: Progress | None = None
+        self._drawn: tuple[object, ...] = ()
         self._view: View | None = None
         self._looked_for: tuple[int, int] | None = None
+        self._looked_at = self._looks_again = 0.0
         self._is_looking = self._is_drawing = False
         self._starts = 0
         self._inside: Background | None = None
         earlier = _OPEN.pop(self.db, None)  # the same cell, run again
         self._study = earlier.close() if earlier else None
         _OPEN[self.db] = self
-        self._helper = helper()
+        ask(warm_up)  # while the panel is read: the first picture is there when the first seeds are
         self._closed, self._lock = Event(), RLock()
         hidden = ["dataset", "reading"] if self._data is not None else []
         self._panel = Panel(
@@ -192,7 +198,7 @@ class Explorer:
         """
         if self._view is None:
             raise InputError("expected a finished run to write of, found none; run the study")
-        return self._helper.submit(export, *self._to_export(folder)).result().page
+        return ask(export, *self._to_export(folder)).result().page
 
     def close(self) -> Background | None:
         """
@@ -205,7 +211,6 @@ class Explorer:
         """
         with self._lock:
             self._closed.set()
-            self._helper.shutdown(wait=False, cancel_futures=True)
             if self._inside is not None:
                 self._inside.stop()
             study, self._study = self._study, None
@@ -233,15 +238,18 @@ class Explorer:
                     self._look()
                 except Exception as error:  # a watcher that died would leave a panel that lies
                     self._problem = _spell(error)
-                self._draw()
+                if any(map(operator.is_not, self._to_draw(), self._drawn)):
+                    self._draw()
             self._closed.wait(IDLE_TICK if self._study is None and self._inside is None else TICK)
 
     def _look(self) -> None:
         self._hear_study()
         self._hear_inside()
         self._read()
-        if self._finished and self._finished != self._looked_for and not self._is_looking and not self._closed.is_set():
-            self._looked_for, self._is_looking = self._finished, True
+        is_due = self._study is None or time.monotonic() >= self._looks_again
+        is_free = not self._is_looking and not self._closed.is_set()
+        if self._finished and self._finished != self._looked_for and is_due and is_free:
+            self._looked_for, self._looked_at, self._is_looking = self._finished, time.monotonic(), True
             self._ask(self._show, look, self.db, self._finished[0])
 
     def _hear_study(self) -> None:
@@ -252,7 +260,7 @@ class Explorer:
             if isinstance(message, Failure):
                 self._problem = message.text
             elif isinstance(message, Notice):
-                self._notices.append(message.text)
+                self._notices = [*self._notices, message.text]
         if is_over:
             self._study, self._has_ended = None, not self._problem
 
@@ -270,19 +278,23 @@ class Explorer:
     def _read(self) -> None:
         """How far the study is: the one that runs, else the one that is shown."""
         if self._study is None and self._progress is not None:
-            self._progress = read_progress(self.db, self._progress.study)
+            self._progress = self._stored(self._progress.study)
         elif self._study is not None or self._has_ended:
-            found = read_progress(self.db)
+            found = self._stored()
             self._progress = found if found and found.start > self._starts else None
+
+    def _stored(self, study: int | None = None) -> Progress | None:
+        """See `read_progress`; the same object as long as nothing is written."""
+        log = self.db.with_name(f"{self.db.name}-wal")  # where SQLite writes first
+        now = study, _last_write(self.db), _last_write(log)
+        if now != self._read_at:
+            self._read_last = read_progress(self.db, study)
+            self._read_at = now
+        return self._read_last
 
     def _ask(self, show: Callable[[Any], None], function: Callable[..., Any], *arguments: object) -> None:
         """Let the helper find something out, and show it then."""
-        try:
-            future = self._helper.submit(function, *arguments)
-        except BrokenProcessPool:
-            self._helper = helper()
-            future = self._helper.submit(function, *arguments)
-        future.add_done_callback(partial(self._answer, show))
+        ask(function, *arguments).add_done_callback(partial(self._answer, show))
 
     def _answer(self, show: Callable[[Any], None], future: Future[Any]) -> None:
         if self._closed.is_set() or future.cancelled():
@@ -298,14 +310,21 @@ class Explorer:
 
     def _show(self, found: tuple[View, dict[int, str]]) -> None:
         self._view, studies = found
+        now = time.monotonic()
+        self._looks_again = now + REST * (now - self._looked_at)
         self._panel.seen.show(self._view)
         self._is_drawing = True
         self._panel.offer_studies(studies, self._view.study)
         self._is_drawing = False
 
+    def _to_draw(self) -> tuple[object, ...]:
+        """All that decides what is drawn, but for the knobs, which say themselves when they are turned."""
+        return self._study, self._progress, self._problem, self._notices, self._has_ended, self._view
+
     def _draw(self) -> None:
         """Bring buttons, bars and words up to date."""
         with self._lock:
+            self._drawn = self._to_draw()
             found, wrong = self._panel.knobs.read()
             if found is not None:
                 self._valid = found[0], found[1]
@@ -399,6 +418,14 @@ class Explorer:
             paragraph(f"Written: {written.page} and, beside it, {written.config.name}. To repeat it:", "quiet")
             + f"<pre>{escape(written.code)}</pre>"
         )
+
+
+def _last_write(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _spell(error: Exception) -> str:
