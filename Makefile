@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Tensors are small: a second thread gains little, and where cores are shared the first waits for it, ten times as long.
+ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
 .PHONY: help setup report test browser bench calibrate systems labels pictures lab app lint clean
 
 help: ## List the targets
@@ -19,10 +22,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 report: $(READY) ## Run the notebooks and write reports/index.html
-	$(BIN)/rlm report --out reports
+	$(ONE_THREAD) $(BIN)/rlm report --out reports
 
 test: $(READY) browser ## Run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 browser: ## Install Chromium for the tests in a browser, where that is possible
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
