@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from torch_twin import TorchTwin
 
 from benchmarks import calibration, contestants, growth, reading
 
@@ -46,13 +47,13 @@ def test_both_readers_find_the_same_rows(tmp_path):
     assert 1900 < rows < 2000
 
 
-def test_the_hand_encoder_is_the_same_model(torch_twin):
+def test_the_hand_encoder_is_the_same_model():
     slices = contestants.slices_of("chatterbot-english")
     model = contestants.HandEncoder("lstm", slices.vocabulary_size)
     tokens, lengths = contestants.hand_tokens(slices)
     own = {"weight_ih": "weight_ih_l0", "weight_hh": "weight_hh_l0", "bias_ih": "bias_ih_l0", "bias_hh": "bias_hh_l0"}
     weights = {f"cell.{mine}": getattr(model.lstm, theirs) for mine, theirs in own.items()}
-    twin = torch_twin("lstm", weights | {"words.weight": model.words.weight})
+    twin = TorchTwin("lstm", weights | {"words.weight": model.words.weight})
     some = contestants.torch.arange(0, len(slices.phrases), 50)
     found = model(tokens[some], lengths[some]).detach().numpy()
     expected = twin(contestants.torch.from_numpy(slices.tokens)[some]).detach().numpy()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import topic_pairs
+from torch_twin import TorchTwin
 
 import rlm
 from rlm import compiling
@@ -35,12 +36,12 @@ def loss_of(twin, slices, triplets):
 
 @both
 @pytest.mark.parametrize("batching", ["flat", "grouped"])
-def test_rowwise_adam_is_torchs_sparse_adam(kind, batching, unequal_slices, torch_twin):
+def test_rowwise_adam_is_torchs_sparse_adam(kind, batching, unequal_slices):
     block = new_block(unequal_slices[0], kind, dtype=torch.float64)
     settings = SETTINGS | {"optimizer": "rowwise_adam", "batching": batching}
     _, history = finetune(block, unequal_slices, **settings)
     for row, (seed, one) in enumerate(zip(block.seeds, unequal_slices, strict=True)):
-        twin = torch_twin(kind, {name: weight[row] for name, weight in block.weights.items()})
+        twin = TorchTwin(kind, {name: weight[row] for name, weight in block.weights.items()})
         twin.words.sparse = True
         optimizers = [
             torch.optim.SparseAdam(twin.words.parameters(), lr=1e-2),

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from sentence_transformers.sentence_transformer import losses
-from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
 from torch.nn import functional as F
 
 from rlm.loss import (
@@ -124,12 +122,12 @@ def test_cosine_triplet_loss_is_torchs_with_cosines(shape, seed, margin):
 
 
 @given(st.integers(1, 6), st.integers(1, 5), seeds, margins)
-def test_contrastive_loss_is_sentence_transformers(count, dim, seed, margin):
+def test_contrastive_loss_is_sentence_transformers(losses, count, dim, seed, margin):
     mine, theirs = draw([count, dim], seed), draw([count, dim], seed)
     anchor, positive, negative = theirs
     pairs = [torch.cat([anchor, anchor]), torch.cat([positive, negative])]
     labels = torch.cat([torch.ones(count), torch.zeros(count)])
-    peer = losses.ContrastiveLoss(None, SiameseDistanceMetric.EUCLIDEAN, margin)
+    peer = losses.ContrastiveLoss(None, losses.SiameseDistanceMetric.EUCLIDEAN, margin)
     expected = peer.compute_loss_from_embeddings(pairs, labels)
     found = contrastive_loss(*mine, margin).mean()
     # Theirs adds 1e-6 to every coordinate before it measures.
@@ -137,7 +135,7 @@ def test_contrastive_loss_is_sentence_transformers(count, dim, seed, margin):
 
 
 @given(st.integers(1, 6), st.integers(1, 5), seeds)
-def test_cosine_regression_is_sentence_transformers_for_any_grade(count, dim, seed):
+def test_cosine_regression_is_sentence_transformers_for_any_grade(losses, count, dim, seed):
     mine, theirs = draw([count, dim], seed)[:2], draw([count, dim], seed)[:2]
     target = torch.from_numpy(np.random.default_rng(seed + 1).uniform(-1, 1, count))
     expected = losses.CosineSimilarityLoss(None).compute_loss_from_embeddings(theirs, target)

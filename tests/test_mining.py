@@ -10,7 +10,6 @@ from pytorch_metric_learning.distances import LpDistance
 from pytorch_metric_learning.losses import TripletMarginLoss
 from pytorch_metric_learning.miners import BatchEasyHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
-from sentence_transformers.sentence_transformer import losses
 from torch.nn import functional as F
 
 from rlm.batching import PhraseTable, one_batch
@@ -125,7 +124,7 @@ label_lists = st.lists(st.integers(0, 3), min_size=1, max_size=8).map(torch.tens
 
 @given(label_lists, st.integers(2, 5), seeds, st.floats(0.01, 4))
 @pytest.mark.parametrize("mining", MINING)
-def test_mining_by_labels_equals_other_libraries(mining, labels, dim, seed, margin):
+def test_mining_by_labels_equals_other_libraries(losses, mining, labels, dim, seed, margin):
     mine, theirs, batch = labelled(labels, dim, seed)
     found = mined_triplet_loss(F.normalize(mine, dim=1)[None], *batch, margin, mining)[0]
     if mining == "semi_hard":
@@ -144,7 +143,7 @@ def test_mining_by_labels_equals_other_libraries(mining, labels, dim, seed, marg
 
 
 @given(sizes, sizes, seeds)
-def test_in_batch_loss_is_sentence_transformers_where_nothing_else_is_relevant(count, dim, seed):
+def test_in_batch_loss_is_sentence_transformers_where_nothing_else_is_relevant(losses, count, dim, seed):
     rng = np.random.default_rng(seed)
     mine, theirs = (torch.tensor(v, requires_grad=True) for v in rng.normal(size=(1, 3 * count, dim)).repeat(2, 0))
     triplets = torch.arange(3 * count).view(3, count).T[None]

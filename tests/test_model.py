@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import topic_pairs
 from safetensors.torch import load_file, save_file
+from torch_twin import TorchTwin
 
 import rlm.model
 from rlm.arms import train_arms
@@ -49,10 +50,10 @@ def saved(models, tmp_path):
 
 class TestEncode:
     @pytest.mark.parametrize("kind", ["lstm", "mean"])
-    def test_equals_the_encoder_on_what_it_was_trained_on(self, kind, models, slices, torch_twin):
+    def test_equals_the_encoder_on_what_it_was_trained_on(self, kind, models, slices):
         model = models[kind]
         found = model.encode(slices.phrases.texts)
-        twin = torch_twin(kind, {name: weight[0] for name, weight in model.block.weights.items()})
+        twin = TorchTwin(kind, {name: weight[0] for name, weight in model.block.weights.items()})
         expected = twin(torch.from_numpy(slices.tokens[:-1])).detach().numpy()
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert found.dtype == np.float32

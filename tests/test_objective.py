@@ -9,6 +9,7 @@ import torch
 from conftest import topic_pairs
 from test_mining import dssm_by_hand, in_batch_by_hand, mined_by_hand
 from torch.nn import functional as F
+from torch_twin import TorchTwin
 
 import rlm
 from rlm.block import init_block
@@ -118,7 +119,7 @@ def test_pretraining_shows_the_loss_that_it_lowers(loss, slices):
         ("dssm", dssm_by_hand),
     ],
 )
-def test_negatives_of_a_step_are_not_known_to_be_relevant(loss, by_hand, slices, torch_twin):
+def test_negatives_of_a_step_are_not_known_to_be_relevant(loss, by_hand, slices):
     """The first epoch, in a single batch, against a plain loop over the same phrases."""
     block = new_block(slices, loss, (0, 1))
     _, history = finetune(block, slices, loss=loss, max_epochs=1, batch_size=len(slices.train), progress=False)
@@ -127,7 +128,7 @@ def test_negatives_of_a_step_are_not_known_to_be_relevant(loss, by_hand, slices,
     relevant = [[a == b or (a, b) in known or (b, a) in known for b in phrases] for a in phrases]
     for row in range(2):
         weights = {name.removeprefix("encoder."): weight[row] for name, weight in block.weights.items()}
-        points = F.normalize(torch_twin("mean", weights)(torch.from_numpy(slices.tokens[phrases])), dim=1)
+        points = F.normalize(TorchTwin("mean", weights)(torch.from_numpy(slices.tokens[phrases])), dim=1)
         order = rlm.RealTriplets(slices.train, row)._order(1)
         expected = by_hand(points, places.reshape(-1, 3)[order].tolist(), relevant).item()
         assert history[history.seed == row].loss.iloc[-1] == pytest.approx(expected, rel=1e-5)

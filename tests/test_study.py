@@ -64,17 +64,8 @@ def of_arm(table, arm):
     return numbers(table[table["arm"] == arm]).drop(columns="arm")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """These tensors are so small that threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def results(one_thread):
+def results():
     """Six seeds, hence two blocks, under every arm."""
     return quickly(small(arms=ARMS), 6)
 

@@ -9,6 +9,7 @@ import torch
 from conftest import topic_pairs
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 from torch import nn
+from torch_twin import TorchTwin
 
 from rlm.batching import PhraseTable, epoch_batches, one_batch
 from rlm.block import init_block
@@ -155,7 +156,7 @@ class TestEvaluation:
 
     @both
     @pytest.mark.parametrize("split", SPLITS)
-    def test_evaluate_equals_torch_and_sklearn_on_the_different_pairs(self, kind, split, unequal_slices, torch_twin):
+    def test_evaluate_equals_torch_and_sklearn_on_the_different_pairs(self, kind, split, unequal_slices):
         # Without the unknown word, whose phrases may be alike: rounding would decide their ties.
         unequal_slices = [dataclasses.replace(one, tokens=one.phrases.tokens) for one in unequal_slices]
         block = new_block(unequal_slices[0], kind, seeds=(7, 8, 9), dtype=torch.float64)
@@ -163,7 +164,7 @@ class TestEvaluation:
         assert result.seed.tolist() == [7, 8, 9]
         for row, one in enumerate(unequal_slices):
             triplets = getattr(one, split)
-            twin = torch_twin(kind, weights_of(block, row))
+            twin = TorchTwin(kind, weights_of(block, row))
             near, far = distances(twin, one, triplets)
             assert result.triplet_accuracy[row] == pytest.approx(accuracy_of(twin, one, triplets))
             pairs = {(a, n): (0, -d) for (a, _, n), d in zip(triplets.tolist(), far.tolist(), strict=True)}
@@ -176,13 +177,13 @@ class TestEvaluation:
             np.testing.assert_allclose(curve.true_positive_rate, true_positives)
             assert auc(curve.false_positive_rate, curve.true_positive_rate) == pytest.approx(result.roc_auc[row])
 
-    def test_a_pair_counts_once_and_as_relevant_if_it_ever_is(self, slices, torch_twin):
+    def test_a_pair_counts_once_and_as_relevant_if_it_ever_is(self, slices):
         """Six triplets of six phrases, with repeated pairs and one that is a positive here, a negative there."""
         triplets = np.array([[0, 1, 2], [0, 1, 3], [0, 1, 3], [0, 2, 4], [5, 4, 0], [5, 4, 0]], np.int32)
         pairs = {(0, 1): 1, (0, 2): 1, (0, 3): 0, (0, 4): 0, (5, 4): 1, (5, 0): 0}
         block = new_block(slices, seeds=(0,), dtype=torch.float64)
         with torch.no_grad():
-            points = torch_twin("mean", weights_of(block, 0))(torch.from_numpy(slices.tokens[:6]))
+            points = TorchTwin("mean", weights_of(block, 0))(torch.from_numpy(slices.tokens[:6]))
         score = [-(points[a] - points[b]).square().sum().item() for a, b in pairs]
         found = evaluate(block, dataclasses.replace(slices, test=triplets))
         assert found.roc_auc[0] == pytest.approx(roc_auc_score(list(pairs.values()), score))
@@ -192,12 +193,12 @@ class TestAgainstTorch:
     """A block of seeds with slices of different sizes trains as plain modules with torch.optim.Adam do."""
 
     @both
-    def test_pretraining(self, kind, unequal_slices, torch_twin):
+    def test_pretraining(self, kind, unequal_slices):
         block = new_block(unequal_slices[0], kind, dtype=torch.float64)
         settings = {"epochs": 4, "random_triplets": 23, "batch_size": 5, "learning_rate": 1e-2}
         trained, history = quiet(pretrain, block, unequal_slices, **settings)
         for row, one in enumerate(unequal_slices):
-            twin = torch_twin(kind, weights_of(block, row))
+            twin = TorchTwin(kind, weights_of(block, row))
             adam = torch.optim.Adam(twin.parameters(), lr=1e-2)
             drawn = RandomTriplets(one.components, block.seeds[row], 23)
             mine = history[history.seed == block.seeds[row]].set_index("epoch")
@@ -211,12 +212,12 @@ class TestAgainstTorch:
             assert_same_weights(weights_of(trained, row), twin.weights(), rtol=0, atol=1e-6)
 
     @both
-    def test_finetuning(self, kind, unequal_slices, torch_twin):
+    def test_finetuning(self, kind, unequal_slices):
         block = new_block(unequal_slices[0], kind, dtype=torch.float64)
         settings = {"max_epochs": 4, "batch_size": 20, "learning_rate": 1e-2}
         trained, history = quiet(finetune, block, unequal_slices, **settings)
         for row, one in enumerate(unequal_slices):
-            twin = torch_twin(kind, weights_of(block, row))
+            twin = TorchTwin(kind, weights_of(block, row))
             adam = torch.optim.Adam(twin.parameters(), lr=1e-2)
             order = RealTriplets(one.train, block.seeds[row])
             mine = history[history.seed == block.seeds[row]].set_index("epoch")
@@ -234,12 +235,12 @@ class TestAgainstTorch:
             assert_same_weights(weights_of(trained, row), best, rtol=0, atol=1e-6)
 
     @both
-    def test_single_precision_stays_close(self, kind, slices, torch_twin):
+    def test_single_precision_stays_close(self, kind, slices):
         block = new_block(slices, kind)
         settings = {"epochs": 4, "random_triplets": 23, "batch_size": 5}
         _, history = quiet(pretrain, block, slices, **settings)
         for row, seed in enumerate(block.seeds):
-            twin = torch_twin(kind, weights_of(block, row))
+            twin = TorchTwin(kind, weights_of(block, row))
             adam = torch.optim.Adam(twin.parameters(), lr=1e-3)
             drawn = RandomTriplets(slices.components, seed, 23)
             for epoch in range(1, 5):
@@ -346,13 +347,13 @@ class TestEarlyStopping:
         assert_same_weights(trained.weights, block.weights)
         assert history.epoch.max() == 2
 
-    def test_epoch_triplets_cap_the_epoch(self, slices, torch_twin):
+    def test_epoch_triplets_cap_the_epoch(self, slices):
         """The loss of an epoch of one step is that of the first weights on the epoch's few triplets."""
         block = new_block(slices)
         _, history = quiet(finetune, block, slices, max_epochs=1, batch_size=10, epoch_triplets=7)
         for row, seed in enumerate(block.seeds):
             (triplets,) = RealTriplets(slices.train, seed, size=7).epoch(1, 10)
-            expected = loss_of(torch_twin("mean", weights_of(block, row)), slices, triplets).item()
+            expected = loss_of(TorchTwin("mean", weights_of(block, row)), slices, triplets).item()
             assert history[history.seed == seed].loss.iloc[-1] == pytest.approx(expected, rel=1e-5)
 
 
@@ -378,13 +379,13 @@ class TestWhatPretrainingShows:
         assert (evaluate(collapsed, slices)[["triplet_accuracy", "roc_auc"]] == 0.5).all(axis=None)
 
     @both
-    def test_spread_is_the_mean_squared_distance_of_two_phrases(self, kind, unequal_slices, torch_twin):
+    def test_spread_is_the_mean_squared_distance_of_two_phrases(self, kind, unequal_slices):
         block = new_block(unequal_slices[0], kind, dtype=torch.float64)
         _, history = quiet(pretrain, block, unequal_slices, epochs=0, random_triplets=15)
         for row, one in enumerate(unequal_slices):
             shown = np.unique(RandomTriplets(one.components, block.seeds[row], 15).draw(1, torch.arange(15)))
             with torch.no_grad():
-                points = torch_twin(kind, weights_of(block, row))(torch.from_numpy(one.tokens[shown])).tolist()
+                points = TorchTwin(kind, weights_of(block, row))(torch.from_numpy(one.tokens[shown])).tolist()
             squares = [sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) for a in points for b in points]
             assert history.spread[row] == pytest.approx(np.mean(squares))
 
