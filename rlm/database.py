@@ -168,22 +168,32 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """
-    Bring a store to the newest version.
+    Bring a store to the newest version, wholly or not at all; of several programs that try, one does.
 
     Parameters
     ----------
     connection
         To a store of any version, or to an empty file.
     """
+    if _version_of(connection) == len(MIGRATIONS):
+        return
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        scripts = MIGRATIONS[_version_of(connection) :]  # another program may have been first
+        for statement in ";".join(scripts).split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        marks = f"PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION};"
-        connection.executescript(f"BEGIN IMMEDIATE; {script} {marks} COMMIT;")
+    return version
 
 
 def _require_store(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version_of(connection)
     if application != APPLICATION:
         raise InputError(f"expected a store of studies, found another SQLite file, {path}; give another name")
     if version > len(MIGRATIONS):

@@ -5,6 +5,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -47,6 +49,18 @@ def rows(db):
     with closing(sqlite3.connect(db)) as connection:
         found = pd.read_sql_query("SELECT * FROM results", connection)
     return found.set_index(["study", "arm", "seed"]).sort_index()
+
+
+def make_old(db):
+    """A store as the first version wrote it."""
+    with closing(sqlite3.connect(db)) as connection:
+        for column in ("roc_auc", "top_1"):
+            connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
+        connection.execute("ALTER TABLE plans DROP COLUMN watched")
+        connection.execute("ALTER TABLE studies DROP COLUMN task")
+        for table in ("label_results", "label_history", "memorising"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
 
 
 @pytest.fixture
@@ -208,14 +222,7 @@ class TestFiles:
 
     def test_an_older_file_is_brought_up_to_date(self, db):
         before = run(db, seeds=2)
-        with closing(sqlite3.connect(db)) as connection:
-            for column in ("roc_auc", "top_1"):
-                connection.execute(f"ALTER TABLE results DROP COLUMN {column}")
-            connection.execute("ALTER TABLE plans DROP COLUMN watched")
-            connection.execute("ALTER TABLE studies DROP COLUMN task")
-            for table in ("label_results", "label_history", "memorising"):
-                connection.execute(f"DROP TABLE {table}")
-            connection.execute("PRAGMA user_version = 1")
+        make_old(db)
         assert read_progress(db).is_complete
         assert len(read_study(db).finished.results) == len(before)
         found = run(db, seeds=4)
@@ -224,6 +231,19 @@ class TestFiles:
         assert found.loc[~old, ["roc_auc", "top_1"]].notna().all(axis=None)
         kept = [name for name in found if name not in ("roc_auc", "top_1")]
         pd.testing.assert_frame_equal(found.loc[old, kept].reset_index(drop=True), before[kept])
+
+    def test_programs_that_open_an_older_file_at_once_do_not_meet(self, db):
+        run(db, seeds=2)
+        make_old(db)
+        programs = 8
+        start = threading.Barrier(programs)
+
+        def read(_):
+            start.wait()
+            return read_progress(db)
+
+        with ThreadPoolExecutor(programs) as pool:
+            assert all(progress.is_complete for progress in pool.map(read, range(programs)))
 
     def test_missing_files_and_folders_are_named(self, tmp_path):
         with pytest.raises(InputError, match=r"found no file .*none.db; run a study"):
