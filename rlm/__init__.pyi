@@ -52,6 +52,7 @@ from .labels_words import (
     explain_effects as explain_effects,
     explain_shuffles as explain_shuffles,
     explain_speed as explain_speed,
+    spell_intervals as spell_intervals,
 )
 from .loss import squared_distance as squared_distance, triplet_loss as triplet_loss
 from .memorising import learn as learn, memorise as memorise

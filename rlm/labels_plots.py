@@ -104,6 +104,7 @@ def plot_label_effects(table: pd.DataFrame, unit: str = "points", ax: Axes | Non
                     markersize=5, label=arm.replace("_", " "))  # fmt: skip
     ax.axhline(0, **CHANCE)
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    ax.set_xlim(-0.5, len(sizes) - 0.5)
     title = "test accuracy minus scratch" if unit == "points" else "epochs minus scratch (fewer is faster)"
     ax.set(xlabel="labelled samples", ylabel=f"mean difference in {unit}", title=f"{title}, 95 % intervals")
     ax.legend(fontsize="small")

@@ -8,6 +8,8 @@ from rlm.explain import CONTROLS
 from rlm.labels_stats import MEMORISED
 from rlm.stats import decide
 
+SHORT = {"no evidence either way": "no evidence"}
+
 
 def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
     """
@@ -53,6 +55,39 @@ def _spell(estimate: pd.Series, sign: str = "+") -> str:
     return f"{value:{sign}.1f} [{bounds}]"
 
 
+def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """
+    Join every estimate with its interval, to be read.
+
+    Parameters
+    ----------
+    table
+        From `summarise_shuffles`, `tabulate_effects` or `tabulate_speed`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of texts, with the same rows: accuracies and their differences in percent and points, epochs as they are.
+    """
+    is_speed = "epochs" in table
+    value, scale = ("epochs", 1) if is_speed else ("accuracy", 100)
+    found = table.drop(columns=["low", "high", "difference_low", "difference_high"]).astype(object)
+    found[value] = [_spell(scale * row, "") for _, row in table[[value, "low", "high"]].iterrows()]
+    differences = table[["difference", "difference_low", "difference_high"]].astype(float)
+    found["difference"] = [_spell(scale * row) for _, row in differences.iterrows()]
+    found["p"] = [f"{p:.2g}" for p in table["p"].astype(float)]
+    if "decision" in found:
+        found["decision"] = found["decision"].replace(SHORT)
+    for share in {"reached", "accuracy"} & {*found} - {value}:
+        found[share] = [f"{part:.0%}" for part in table[share]]
+    later = [name for name in ("difference", "p", "decision") if name in found]
+    found.loc[table["p"].isna(), later] = ""  # the first shuffle, or scratch: compared with itself
+    names = {"accuracy": "to reach", "difference": "difference, epochs"}
+    if not is_speed:
+        names = {"accuracy": "accuracy, %", "difference": "difference, points"}
+    return found.rename(columns=names)
+
+
 def explain_effects(effects: pd.DataFrame) -> str:
     """
     Say what every arm did to test accuracy.
@@ -88,13 +123,12 @@ def explain_speed(speed: pd.DataFrame) -> str:
 
 
 def _compared(table: pd.DataFrame, what: str, scale: int) -> str:
-    words = {"no evidence either way": "no evidence"}
     parts = []
     for labelled, rows in table.dropna(subset=["difference"]).groupby("labelled", sort=False):
         arms = []
         for (_, arm), row in rows.iterrows():
             difference = scale * row[["difference", "difference_low", "difference_high"]]
-            arms.append(f"{arm} {_spell(difference)} ({words.get(row['decision'], row['decision'])})")
+            arms.append(f"{arm} {_spell(difference)} ({SHORT.get(row['decision'], row['decision'])})")
         parts.append(f"with {labelled} labelled samples {', '.join(arms)}")
     return f"{what}: {'; '.join(parts)}."
 

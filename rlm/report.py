@@ -66,7 +66,6 @@ def build_report(
     pages = {page: _title(notebook) for page, notebook in executed.items()}
     provenance = {
         **(about or {}),
-        "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "commit": commit() or "of an installed package",
         "duration": f"{(time.monotonic() - start) / 60:.1f} minutes",
@@ -76,7 +75,8 @@ def build_report(
     links = [(INDEX, "Verdict"), *((page, _short(page)) for page in pages)]
     titles = {**pages, INDEX: "Verdict"}
     for page, notebook in executed.items():
-        html = page_html(notebook, titles[page], provenance, links=links, page=page, has_code=page != INDEX)
+        about = provenance | _own_provenance(notebook, parameters)
+        html = page_html(notebook, titles[page], about, links=links, page=page, has_code=page != INDEX)
         write_whole(out / page, html)
     picture = _first_picture(executed[INDEX])
     if picture:
@@ -105,6 +105,13 @@ def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
 def _short(page: str) -> str:
     number, name = Path(page).stem.split("_", 1)
     return f"{int(number)} {name.replace('_', ' ').capitalize()}"
+
+
+def _own_provenance(notebook: NotebookNode, parameters: Mapping[str, object]) -> dict[str, str]:
+    """The parameters that a notebook took, and its data, which its metadata name where they are its own."""
+    took = notebook.metadata.get("papermill", {}).get("parameters", parameters)
+    told = ", ".join(f"{name} {value}" for name, value in parameters.items() if name in took)
+    return {"parameters": told, **notebook.metadata.get("provenance", {})}
 
 
 def _title(notebook: NotebookNode) -> str:

@@ -544,6 +544,16 @@ class TestWords:
         )
         assert list(table.index.get_level_values("labelled").unique()) == [12, "all"]
 
+    def test_tables_to_be_read_say_what_was_measured(self, study):
+        effects, speed = tabulate_effects(study.results), tabulate_speed(study.history)
+        for table, value, unit, scale in ((effects, "accuracy", "points", 100), (speed, "epochs", "epochs", 1)):
+            read = rlm.spell_intervals(table)
+            (shown,) = (name for name in read if name.startswith(value))
+            for name, column in ((shown, value), (f"difference, {unit}", "difference")):
+                numbers = read.loc[read[name] != "", name].str.extract(r"^(\S+) \[")[0].astype(float)
+                np.testing.assert_allclose(numbers, scale * table[column].dropna().astype(float), atol=0.05)
+            assert (read.xs("scratch", level="arm")[["p", "decision"]] == "").all(axis=None)
+
     @staticmethod
     def curves():
         rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def report(tmp_path_factory):
     rows = [f"{ATTACK} what about {i}\tabout {i} and {i + 1}" for i in range(90)]
     data = folder / "pairs.tsv"
     data.write_text("\n".join(["anchor\tpositive", *rows]), encoding="utf-8")
-    about = {"command": "rlm report", "dataset": ATTACK}
+    about = {"command": "rlm report", "dataset": ATTACK, "seeds": "2"}
     return build_report(folder / "out", {"dataset": str(data), **QUICK}, about=about).parent
 
 
@@ -82,8 +82,17 @@ def test_pages_link_to_each_other(page, report):
 
 
 def test_pages_say_where_they_come_from(page):
-    for said in ("rlm report", ATTACK, "seeds 2", "torch 2", "minutes"):
+    for said in ("rlm report", "torch 2", "minutes"):
         assert said in page.text
+    assert re.search(r"seeds\s*2", page.text)
+    assert ATTACK in page.text or "Handwritten digits" in page.text  # its name
+
+
+def test_a_page_with_data_of_its_own_names_them(report):
+    box = (report / "07_random_labels.html").read_text(encoding="utf-8").split("Provenance")[-1]
+    assert "Handwritten digits" in box
+    assert "CC-BY-4.0" in box
+    assert "dataset " not in box.split("parameters")[1].split("versions")[0]
 
 
 def test_pages_are_small(report):
