@@ -55,7 +55,24 @@ def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:
     for batch in islice(batches, SAMPLED_BATCHES):
         sizes += [0] * (len(batch.batch_sizes) - len(sizes))
         sizes[: len(batch.batch_sizes)] = map(max, sizes, batch.batch_sizes)
-    return tuple(-(-size // ROUNDED_TO) * ROUNDED_TO for size in sizes)
+    return tuple(map(round_up, sizes))
+
+
+def round_up(size: int) -> int:
+    """
+    Leave a static size some room.
+
+    Parameters
+    ----------
+    size
+        The largest that was seen.
+
+    Returns
+    -------
+    int
+        The next multiple of 8.
+    """
+    return -(-size // ROUNDED_TO) * ROUNDED_TO
 
 
 def fit(batch: Batch, batch_sizes: tuple[int, ...]) -> Batch | None:

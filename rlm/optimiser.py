@@ -1,6 +1,7 @@
 """Adam for a block of seeds: every seed its own steps, word vectors all at once or only those that are used."""
 
 from collections.abc import Collection, Sequence
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -53,12 +54,14 @@ class BlockAdam:
             {name: torch.zeros_like(weight) for name, weight in self.dense.items()} for _ in "12"
         )
         # A count per seed and weight, since PyTorch's function raises each that it is given.
-        self.steps = {name: weight.new_zeros(len(weight)) for name, weight in weights.items()}
+        self.steps = {name: weight.new_zeros(len(weight)) for name, weight in self.dense.items()}
+        some = next(iter(weights.values()))
+        self.table_steps = some.new_zeros(len(some))
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The current weights, of which the next step changes the content."""
-        seeds = len(next(iter(self.steps.values())))
+        seeds = len(self.table_steps)
         return self.dense | {name: table[:-1].unflatten(0, (seeds, -1)) for name, table in self.tables.items()}
 
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
@@ -116,8 +119,31 @@ class BlockAdam:
         first = torch.arange(0, spare, rows, device=words.device)[:, None]
         return torch.where(words < rows, words + first, spare).flatten()
 
+    def next_row_sizes(self, present: Sequence[int]) -> Float[Tensor, " seed"]:
+        """
+        Count a step of the tables.
+
+        Parameters
+        ----------
+        present
+            See `step`.
+
+        Returns
+        -------
+        torch.Tensor
+            How far a row moves in it by a mean gradient of one deviation, for `step_rows`. It is not left to that
+            method, in the loops of which a compiler would raise powers anew for every row.
+        """
+        self.table_steps[slice(None) if self.in_unison else list(present)] += 1
+        steps = self.table_steps.clamp(min=1)
+        return self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
+
     def step_rows(
-        self, name: str, rows: Int64[Tensor, " row"], gradient: Float[Tensor, "seed word dim"], present: Sequence[int]
+        self,
+        name: str,
+        rows: Int64[Tensor, " row"],
+        gradient: Float[Tensor, "seed word dim"],
+        sizes: Float[Tensor, " seed"],
     ) -> None:
         """
         Update the used rows of a table, and only their moments.
@@ -130,19 +156,15 @@ class BlockAdam:
             Used rows, see `find_rows`; none twice but the spare one, which has no gradient.
         gradient
             Of these rows.
-        present
-            See `step`.
+        sizes
+            From `next_row_sizes`.
         """
-        steps = self.steps[name]
-        steps[slice(None) if self.in_unison else list(present)] += 1
-        steps = steps.clamp(min=1)
-        size = self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
         table, (means, squares) = self.tables[name], self.table_moments[name]
         # F.embedding moves whole rows, several times faster than indexing does.
         mean, square, weight = (F.embedding(rows, part).view_as(gradient) for part in (means, squares, table))
         mean = mean.lerp(gradient, 1 - BETAS[0])
         square = square.lerp(gradient.square(), 1 - BETAS[1])
-        weight = weight - size[:, None, None] * mean / (square.sqrt() + EPS)
+        weight = weight - sizes[:, None, None] * mean / (square.sqrt() + EPS)
         for part, updated in ((means, mean), (squares, square), (table, weight)):
             part.index_copy_(0, rows, updated.flatten(0, 1))
 
@@ -158,6 +180,9 @@ class BlockAdam:
         for tensors in (self.means, self.squares, self.steps):
             for tensor in tensors.values():
                 tensor[rows] = 0
+        self.table_steps[rows] = 0
+        for moment in chain.from_iterable(self.table_moments.values()):
+            moment[:-1].unflatten(0, (len(self.table_steps), -1))[rows] = 0
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """
@@ -168,7 +193,7 @@ class BlockAdam:
         rows
             Their places.
         """
-        seeds = len(next(iter(self.steps.values())))
+        seeds = len(self.table_steps)
 
         def kept(table: Tensor) -> Tensor:
             return _with_spare_row(table[:-1].unflatten(0, (seeds, -1))[rows])
@@ -180,6 +205,7 @@ class BlockAdam:
         # In unison, PyTorch counts for the first seed only.
         counted = np.zeros_like(rows) if self.in_unison else rows
         self.steps = {name: steps[counted] for name, steps in self.steps.items()}
+        self.table_steps = self.table_steps[rows]
 
 
 def _with_spare_row(table: Float[Tensor, "seed row dim"]) -> Float[Tensor, "rows dim"]:

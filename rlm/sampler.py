@@ -54,6 +54,7 @@ class RealTriplets:
         self.size = len(triplets) if size is None else min(size, len(triplets))
         if batching == "grouped":
             triplets, self.lengths = _by_pair(triplets)
+            self.starts = self.lengths.cumsum() - self.lengths
         else:
             self.lengths = None
         self.triplets = torch.from_numpy(triplets).to(device)
@@ -85,11 +86,10 @@ class RealTriplets:
         generator = stream(self.seed, "order", epoch)
         if self.lengths is None:
             return generator.choice(len(self.triplets), self.size, replace=False)
-        groups = generator.permutation(len(self.lengths))
+        groups = generator.permutation(len(self.lengths))[: self.size]
         ends = self.lengths[groups].cumsum()
         groups = groups[: np.searchsorted(ends, self.size) + 1]  # as many as fill the epoch
-        lengths = self.lengths[groups]
-        starts = (self.lengths.cumsum() - self.lengths)[groups]
+        starts, lengths = self.starts[groups], self.lengths[groups]
         within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         return (np.repeat(starts, lengths) + within)[: self.size]
 

@@ -1,7 +1,7 @@
 """One training step of a block of seeds: forward, backward and Adam."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from rlm.batching import Batch, distinct
 from rlm.block import Block
-from rlm.compiling import fit, static_batch_sizes, try_to_compile
+from rlm.compiling import fit, round_up, static_batch_sizes, try_to_compile
 from rlm.mining import KnownRelevance
 from rlm.optimiser import BlockAdam, Optimizer
 from rlm.phrases import PAD
@@ -108,6 +108,7 @@ class Trainer:
         self.frozen = block
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()
+        self.most_words = 0
 
     @property
     def block(self) -> Block:
@@ -125,7 +126,17 @@ class Trainer:
         sample
             Batches of the block's seeds.
         """
-        self.batch_sizes = static_batch_sizes(sample)
+        counts = [1]
+
+        def counted() -> Iterator[Batch]:
+            for batch in sample:
+                if self.tables:
+                    counts.append(_own_vocabulary(*batch.inputs, self.vocabulary_size)[0].shape[1])
+                yield batch
+
+        self.batch_sizes = static_batch_sizes(counted())
+        # Where words are not counted, there may be one in every place.
+        self.most_words = round_up(max(counts)) if self.frozen.device.type == "cpu" else 1 + sum(self.batch_sizes)
         self.compiled = try_to_compile(self._gradients, self.frozen.device)
 
     @property
@@ -171,31 +182,36 @@ class Trainer:
     def _step(self, batch: Trainable) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]
         fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
-        step, batch, trimmed = (self.compiled, fitted, False) if fitted else (self._gradients, batch, True)
+        step, batch = (self.compiled, fitted) if fitted else (self._gradients, batch)
+        inputs, words, row_sizes = batch.inputs, None, None
+        if self.tables:
+            words, tokens = _own_vocabulary(*inputs, self.vocabulary_size)
+            inputs = tokens, batch.batch_sizes
+            row_sizes = self.adam.next_row_sizes(present)
+            if fitted and words.shape[1] <= self.most_words:
+                words = F.pad(words, (0, self.most_words - words.shape[1]), value=self.vocabulary_size)
+            else:
+                step = self._gradients
         relevant = self.known(batch) if self.objective.compares else None
-        loss, gradients = step(batch.inputs, batch.targets, batch.weights, relevant, present, trimmed)
+        loss, gradients = step(inputs, words, row_sizes, batch.targets, batch.weights, relevant)
         self.adam.step(gradients, present)
         return loss.detach()
 
     def _gradients(
         self,
         inputs: tuple[Any, ...],
+        words: Int64[Tensor, "seed word"] | None,
+        row_sizes: Float[Tensor, " seed"] | None,
         targets: Int64[Tensor, "seed target *slot"],
         shares: Float[Tensor, "seed target"],
         relevant: Bool[Tensor, "seed phrase phrase"] | None,
-        present: Sequence[int],
-        trimmed: bool,
     ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
         """Losses and gradients; tables are updated on the spot."""
         leaves, rows = dict(self.adam.dense), {}
-        if self.tables:
-            # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
-            tokens, batch_sizes = inputs
-            words, tokens = _own_vocabulary(tokens, batch_sizes, self.vocabulary_size, trimmed)
-            inputs = tokens, batch_sizes
-            for name, table in self.adam.tables.items():
-                rows[name] = self.adam.find_rows(name, words)
-                leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
+        # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
+        for name, table in self.adam.tables.items():
+            rows[name] = self.adam.find_rows(name, words)
+            leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
 
         total = partial(self._total, inputs, targets, shares, relevant)
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
@@ -207,7 +223,7 @@ class Trainer:
             gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
             gradients = dict(zip(leaves, gradients, strict=True))
         for name in self.tables:
-            self.adam.step_rows(name, rows[name], gradients.pop(name), present)
+            self.adam.step_rows(name, rows[name], gradients.pop(name), row_sizes)
         return loss, gradients
 
     def _total(
@@ -247,15 +263,15 @@ def word_tables(encoder: nn.Module) -> set[str]:
 
 
 def _own_vocabulary(
-    tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int, trimmed: bool
+    tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int
 ) -> tuple[Int64[Tensor, "seed word"], Int64[Tensor, "seed phrase token"]]:
     """The different words of each seed's batch, the empty one first, and the tokens numbered by their place there."""
     packed = [tokens[:, :rows, position] for position, rows in enumerate(batch_sizes)]
     empty = tokens.new_full((len(tokens), 1), PAD)
-    words, places = distinct(torch.cat([empty, *packed], dim=1).long(), vocabulary_size)
-    if trimmed and tokens.device.type == "cpu":  # elsewhere, to know how many there are would take a wait
+    words, places = distinct(torch.cat([empty, *packed], dim=1), vocabulary_size)
+    if tokens.device.type == "cpu":  # elsewhere, to know how many there are would take a wait
         words = words[:, : int(places.max()) + 1]
     columns = places[:, 1:].split(batch_sizes, dim=1)
     phrases = tokens.shape[1]
     padded = [F.pad(column, (0, phrases - column.shape[1]), value=PAD) for column in columns]
-    return words, torch.stack(padded, dim=2)
+    return words.long(), torch.stack(padded, dim=2)

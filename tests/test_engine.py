@@ -130,6 +130,19 @@ class TestCompilation:
         assert differences.keys() == ENCODERS.keys()
         assert max(differences.values()) < 1e-4
 
+    @pytest.mark.parametrize("most_words", [2, 1000])
+    def test_more_words_than_the_sample_had_and_room_for_more_change_nothing(self, most_words, slices, monkeypatch):
+        monkeypatch.setattr(torch, "compile", lambda function, **_: torch.enable_grad()(function))
+        monkeypatch.setattr("rlm.trainer.round_up", lambda _: most_words)
+        settings = SETTINGS | {"optimizer": "rowwise_adam"}
+        (found, losses), (expected, own) = (
+            finetune(new_block(slices, dtype=torch.float64), slices, compile=compile, **settings)
+            for compile in (True, False)
+        )
+        np.testing.assert_allclose(losses.loss, own.loss, rtol=1e-9)
+        for name, weight in found.weights.items():
+            torch.testing.assert_close(weight, expected.weights[name])
+
     def test_what_cannot_be_compiled_is_trained_without_with_one_warning(self, slices, monkeypatch):
         def no_compiler(*_, **__):
             def fail(*_):
