@@ -11,6 +11,7 @@ from itertools import islice
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from conftest import QUICK, SMALL, topic_pairs
 
@@ -60,15 +61,26 @@ class TestStudy:
         assert "pretrained" in printed
         assert "difference" not in printed
 
+    def wait_for(self, is_so, running):
+        deadline = time.monotonic() + 120
+        while not is_so():
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
     def test_interrupted_it_keeps_what_is_finished(self, pairs, tmp_path):
         out = tmp_path / "r.csv"
         endless = ["--max-epochs", 40, "--patience", 40, "--seeds", 2000, "--jobs", 2, "--pretrain-epochs", 0]
         # Shells start jobs in the background, such as this suite perhaps, with Ctrl-C ignored.
         settings = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
         running = start("study", "--dataset", pairs, "--encoder", "mean", *endless, "--out", out, **settings)
-        deadline = time.monotonic() + 120
-        while not out.exists() and running.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        self.wait_for(lambda: out.exists(), running)
+        workers = [one for one in psutil.Process(running.pid).children() if "LokyProcess" in "".join(one.cmdline())]
+        for worker in workers:
+            worker.send_signal(signal.SIGINT)
+        written = out.stat().st_mtime_ns
+        self.wait_for(lambda: out.stat().st_mtime_ns > written, running)
+        assert len(workers) == 2  # and they work on: ending them, in order, is for the process that started them
         os.killpg(running.pid, signal.SIGINT)  # as a terminal does: all processes of the group
         printed, errors = running.communicate(timeout=60)
         rows = pd.read_csv(out)
