@@ -40,6 +40,27 @@ class Knob(NamedTuple):
     show: Callable[[Any], None]
 
 
+def name_with_tooltip(name: str, tooltip: str) -> dict[str, Any]:
+    """
+    What makes an input say what it is when somebody points at its name.
+
+    Parameters
+    ----------
+    name
+        That stands beside the input.
+    tooltip
+        What it does.
+
+    Returns
+    -------
+    dict
+        For the making of a widget. Most of ipywidgets' inputs show a tooltip only where they have no name, so that the
+        name brings its own.
+    """
+    description = f'<span title="{escape(tooltip)}">{escape(name)}</span>'
+    return {"description": description, "description_allow_html": True, "tooltip": tooltip}
+
+
 class Knobs:
     """
     Inputs for the fields of pydantic models, with what is wrong beside the input it is wrong with.
@@ -142,8 +163,8 @@ def make_knob(name: str, field: FieldInfo) -> Knob:
     is_optional = type(None) in kinds
     kind = next(kind for kind in kinds if kind is not type(None))
     low, high = _bounds(field)
-    named = {"description": _spell(name), "tooltip": _tooltip(field, low, high), "style": STYLE}
-    named["layout"] = {"width": "auto"}
+    tooltip = _tooltip(field, low, high)
+    named = {**name_with_tooltip(_spell(name), tooltip), "style": STYLE, "layout": {"width": "auto"}}
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return _nested(name, kind)
     if get_origin(kind) is Literal:
@@ -153,7 +174,8 @@ def make_knob(name: str, field: FieldInfo) -> Knob:
     if kind is bool and is_optional:
         return _choice({BY_DEFAULT: None}, {"yes": True, "no": False}, named)
     if kind is bool:
-        return _simple(widgets.Checkbox(indent=True, **named))
+        box = widgets.Checkbox(indent=False, tooltip=tooltip)
+        return _simple(box)._replace(widget=widgets.HBox([_label(named), box]))
     if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
         return _several(get_args(get_args(kind)[0]), named)
     if kind in (int, float) and not is_optional:
@@ -246,7 +268,6 @@ def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
         )
         for choice in choices
     }
-    label = widgets.Label(named["description"], layout={"width": STYLE["description_width"]}, tooltip=named["tooltip"])
     box = widgets.HBox(list(boxes.values()), layout={"flex_flow": "row wrap", "flex": "1"})
 
     def show(value: Sequence[str]) -> None:
@@ -254,7 +275,7 @@ def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
             one.value = choice in value
 
     return Knob(
-        widgets.HBox([label, box]),
+        widgets.HBox([_label(named), box]),
         list(boxes.values()),
         lambda: [choice for choice, one in boxes.items() if one.value],
         show,
@@ -279,6 +300,12 @@ def _nested(name: str, model: type[BaseModel]) -> Knob:
 
 def _spell(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _label(named: Mapping[str, Any]) -> widgets.HTML:
+    """For checkboxes, which would show their own names when pointed at."""
+    text = f'<div style="text-align: right">{named["description"]}</div>'
+    return widgets.HTML(text, layout={"width": STYLE["description_width"], "flex": "none", "margin": "2px 8px 2px 2px"})
 
 
 def _tooltip(field: FieldInfo, low: float | int, high: float | int) -> str:

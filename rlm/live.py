@@ -235,7 +235,9 @@ def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
     """
     listed = list_studies(db)
     lines = {
-        int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
+        int(
+            one.Index
+        ): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms.replace(',', ', ')}: {one.seeds} seeds"
         for one in listed[listed["seeds"] > 0].itertuples()
     }
     return view(db, study), lines
@@ -252,9 +254,9 @@ def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     accuracy = results.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
     others = [arm for arm in summary.index if arm != BASELINE and BASELINE in accuracy]
-    width = 2 + 1.7 * len(summary)
-    figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 5 * bool(others), 4.4), squeeze=False,
-                                width_ratios=[width, 5] if others else [1], layout="constrained")  # fmt: skip
+    width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
+    figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 4 * bool(others), 4), squeeze=False,
+                                width_ratios=[width, 4] if others else [1], layout="constrained")  # fmt: skip
     plot_seeds(results, summary, ax=axes[0, 0])
     if others:
         differences = {arm: (accuracy[arm] - accuracy[BASELINE]).dropna().reset_index(drop=True) for arm in others}

@@ -30,17 +30,18 @@ def plot_sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[
         Points are pairs; lines their mean so far, with the interval as a band.
     """
     ax = ax or plt.subplots(figsize=(5, 4), layout="constrained")[1]
+    alpha = 0.16 / max(len(arms), 1) ** 0.5  # bands lie upon each other
     for arm, colour in zip(arms, PALETTE[1:], strict=False):
         pairs, mean = differences[differences["arm"] == arm], sequence[sequence["arm"] == arm]
         ax.scatter(pairs["pairs"], 100 * pairs["value"], s=14, color=colour, alpha=0.55, edgecolor="none")
         ax.plot(mean["pairs"], 100 * mean["value"], color=colour, label=f"{arm}: mean so far")
-        ax.fill_between(mean["pairs"], 100 * mean["low"], 100 * mean["high"], color=colour, alpha=0.16, linewidth=0)
+        ax.fill_between(mean["pairs"], 100 * mean["low"], 100 * mean["high"], color=colour, alpha=alpha, linewidth=0)
     ax.axhline(0, **CHANCE)
     spread = np.abs(100 * differences["value"]).quantile(0.95) if len(differences) else 1.0
     lowest, highest = (100 * differences["value"].agg(["min", "max"])) if len(differences) else (-1.0, 1.0)
     ax.set_ylim(min(lowest, -spread) - 0.3, max(highest, spread) + 0.3)  # early bands are as wide as can be
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="paired seeds", ylabel="points above scratch", title="mean difference, band valid at any time")
+    ax.set(xlabel="paired seeds", ylabel="points above scratch", title="difference, band valid at any time")
     ax.legend(loc="best", fontsize="small")
     return ax
 

@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from rlm.config import Plan, StudyConfig
-from rlm.knobs import Knobs
+from rlm.knobs import Knobs, name_with_tooltip
 from rlm.presets import PRESETS
 from rlm.tabs import CSS, CompareTab, InsideTab, StudyTabs, paragraph
 
@@ -58,10 +58,10 @@ class Panel:
     ) -> None:
         self.knobs = Knobs([config, plan], on_change)
         self.preset = widgets.Dropdown(
-            description="preset", options=[OWN, *PRESETS], tooltip="Settings to start from", layout={"width": "290px"}
+            options=[OWN, *PRESETS], layout={"width": "290px"}, **name_with_tooltip("preset", "Settings to start from")
         )
         self.study = widgets.Dropdown(
-            description="study", options=[NEW], tooltip="A study of this store: shows it, and sets its knobs",
+            options=[NEW], **name_with_tooltip("study", "A study of this store: shows it, and sets its knobs"),
             layout={"width": "auto", "flex": "1 1 260px", "max_width": "560px"},
         )  # fmt: skip
         self.run = widgets.Button(description="Run", icon="play", button_style="success")

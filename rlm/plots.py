@@ -65,7 +65,7 @@ def plot_seeds(
         ax.axhline(0.5, label="chance", **CHANCE)
     ax.set_xticks(range(len(arms)), [ARM_LABELS.get(arm, arm) for arm in arms])
     name, seeds = metric.replace("_", " "), results["seed"].nunique()
-    ax.set(xlabel="", ylabel=name, title=f"{name} of {seeds} seeds (one line is one seed)")
+    ax.set(xlabel="", ylabel=name, title=f"{name} of {seeds} seeds, a line each")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.legend(loc="best", fontsize="small")
     return ax

@@ -42,7 +42,9 @@ def _draw(model_id: str, models: Models) -> str:
     if _layout(state, models).get("display") == "none":
         return ""
     children = [_of(child) for child in state.get("children", [])]
-    label = escape(state.get("description", ""))
+    label = state.get("description", "")
+    if not state.get("description_allow_html"):
+        label = escape(label)
     match kind:
         case "HTML":
             return state["value"]

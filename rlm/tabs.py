@@ -7,6 +7,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from rlm.inside import Inside
+from rlm.knobs import name_with_tooltip
 from rlm.live import Comparison, Picture, View
 
 TRIPLETS_TO_PICK = 200
@@ -25,6 +26,7 @@ CSS = """
 .rlm-explorer .headline { font-size: 1.15em; font-weight: 600; }
 .rlm-explorer .quiet { color: var(--jp-ui-font-color2, #555); }
 .rlm-explorer .wrong { color: var(--jp-error-color0, #b3261e); font-weight: 600; }
+.rlm-explorer label [title], .rlm-explorer .widget-html [title] { cursor: help; }
 .rlm-explorer .scroll { max-height: 400px; overflow: auto; }
 </style>
 """
@@ -261,7 +263,7 @@ class InsideTab:
         self._train.on_click(lambda _: on_train(self._seed.value))
         self._said = widgets.HTML()
         wide = {"width": "auto", "max_width": "780px"}
-        self._triplet = widgets.Dropdown(description="triplet", tooltip="A validation triplet", layout=wide)
+        self._triplet = widgets.Dropdown(layout=wide, **name_with_tooltip("triplet", "Of the validation split"))
         self._question = widgets.Text(description="or ask", placeholder="type a question of your own", layout=wide)
         self._answers = widgets.HTML()
         self._asking = widgets.VBox([self._triplet, self._question, self._answers], layout={"display": "none"})

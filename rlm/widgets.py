@@ -26,6 +26,7 @@ from rlm.presets import PRESETS
 from rlm.reading import Reading
 from rlm.stored import Progress, read_progress
 from rlm.tabs import paragraph
+from rlm.task import RESULTS
 from rlm.watched import run_watched
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
@@ -114,13 +115,13 @@ class Explorer:
     @property
     def results(self) -> pd.DataFrame:
         """The runs of the study that is shown, see `rlm.run_study`; empty at first."""
-        return pd.DataFrame() if self._view is None else self._view.results
+        return pd.DataFrame(columns=RESULTS) if self._view is None else self._view.results
 
     @property
     def words(self) -> str:
         """What the study that is shown supports."""
         if self._view is None:
-            return "Nothing has been run yet: press Run."
+            return "Nothing has been run yet: press Run, and when seeds have arrived run this cell again."
         return " ".join(text for _, text in self._view.words) or self._view.headline
 
     def set(self, **settings: Any) -> None:  # noqa: ANN401
@@ -342,7 +343,7 @@ class Explorer:
             self._is_drawing = False
             if progress is not None:
                 panel.show_progress(progress.arms, self._seconds_left())
-            panel.say(self._problem or self._status(), bool(self._problem))
+            panel.say(self._problem or self._status(is_ready=not wrong), bool(self._problem))
 
     def _seconds_left(self) -> pd.Series:
         """Of each arm, by the mean time of its runs so far: missing before it has one, and while nothing trains."""
@@ -353,20 +354,20 @@ class Explorer:
         arms = progress.arms
         return arms["seconds"] * (arms["planned"] - arms["finished"]) / (1 if on_gpu else joblib.effective_n_jobs(-1))
 
-    def _status(self) -> str:
+    def _status(self, is_ready: bool) -> str:
         progress = self._progress
         if progress is None and self._study is not None:
             said = "Reading the data …"
         elif progress is None:
-            said = "Ready."
+            said = "Ready." if is_ready else "Not ready: see what is wrong among the knobs."
         else:
             arms = progress.arms
             done = f"{arms['finished'].sum()} of {arms['planned'].sum()} runs"
-            if self._study is not None:
+            if progress.is_complete:
+                said = f"Finished: {done}."
+            elif self._study is not None:
                 left = spell_time_left(float(self._seconds_left().sum(skipna=False)))
                 said = f"Training: {', '.join(filter(None, [f'{done} are finished', left]))}."
-            elif progress.is_complete:
-                said = f"Finished: {done}."
             elif self._has_ended:
                 said = f"Finished after {done}: the interval is narrow enough."
             else:

@@ -9,6 +9,8 @@ import pytest
 from playwright.sync_api import expect
 
 from benchmarks.browser import run_all, serve
+from rlm.config import Plan, StudyConfig
+from rlm.panel import GROUPS
 from rlm.stored import list_studies, read_study
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +90,8 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
     with serve(folder) as address:
         panel = open_lab(page, address)
         expect(panel.status).to_contain_text("Ready")
+        every_knob_says_what_it_does(panel)
+        a_wrong_value_is_said(panel)
         move_a_slider(panel)
         panel.set_up_a_small_study()
         expect(panel.root.locator("select").first).to_have_value("own settings")
@@ -129,6 +133,23 @@ def restart_the_kernel(page):
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_text("Restart Kernel and Run All Cells…", exact=True).click()
     page.locator(".jp-Dialog button.jp-mod-accept").click()
+
+
+def every_knob_says_what_it_does(panel):
+    fields = {**StudyConfig.model_fields, **Plan.model_fields}
+    for name in {name for names in GROUPS.values() for name in names} - {"reading"}:  # which has inputs of its own
+        title = panel.root.locator(f".knob-{name} span[title]").first.get_attribute("title")
+        assert title.startswith(fields[name].description)
+
+
+def a_wrong_value_is_said(panel):
+    panel.section("Study")
+    for typed, is_right in {"-1": False, "": True}.items():
+        panel.field("until").fill(typed)
+        panel.field("until").press("Enter")
+        expect(panel.status).to_contain_text("Ready" if is_right else "Not ready")
+        expect(panel.button("Run")).to_be_enabled(enabled=is_right)
+    panel.section("Study")
 
 
 def move_a_slider(panel):
@@ -197,6 +218,7 @@ def test_the_same_in_voila(page, folder):
         page.goto(address)
         panel = Panel(page)
         expect(panel.status).to_contain_text("Ready")
+        every_knob_says_what_it_does(panel)
         panel.set_up_a_small_study()
         panel.press("Run")
         expect(panel.status).to_contain_text(SOME, timeout=TRAINING)
