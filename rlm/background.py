@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import os
+import pickle
 import signal
 import traceback
 import warnings
@@ -97,7 +98,7 @@ class Background:
         found: list[Any] = []
         try:
             while not self._receiver.closed and self._receiver.poll(0 if found else seconds):
-                found.append(self._receiver.recv())
+                found.append(pickle.loads(self._receiver.recv_bytes()))
         except (EOFError, OSError):
             self._receiver.close()
             self._process.join()
@@ -170,20 +171,25 @@ def _run(sender: Connection, work: Callable[..., Iterable[Any]], arguments: tupl
     warnings.showwarning = partial(_forward_warning, sender)
     try:
         for message in work(*arguments):
-            sender.send(message)
+            _send(sender, message)
     except InputError as error:
-        sender.send(Failure(str(error)))
+        _send(sender, Failure(str(error)))
     except Exception as error:
         traceback.print_exc()
-        sender.send(Failure(f"{type(error).__name__}: {error}"))
+        _send(sender, Failure(f"{type(error).__name__}: {error}"))
     end_tree(os.getpid(), is_included=False)  # joblib's idle workers, which Python would wait for
+
+
+def _send(sender: Connection, message: object) -> None:
+    """By plain pickle: a tensor sent as PyTorch does can be had only while this process lives."""
+    sender.send_bytes(pickle.dumps(message))
 
 
 def _forward_warning(
     sender: Connection, message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
     if issubclass(category, UserWarning):
-        sender.send(Notice(str(message)))
+        _send(sender, Notice(str(message)))
 
 
 @contextmanager

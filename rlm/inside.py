@@ -60,12 +60,13 @@ class Inside(NamedTuple):
         Returns
         -------
         dict
-            By arm: columns phrase and distance (squared, as in training), the nearest first.
+            By arm: columns phrase and distance (squared, as in training), the nearest first. A phrase that is the text
+            itself is left out.
         """
         found = {}
         for arm, model in self.models.items():
             distances = np.square(self.embeddings[arm] - model.encode([question])).sum(axis=1)
-            order = np.argsort(distances, kind="stable")[:count]
+            order = [row for row in np.argsort(distances, kind="stable") if self.phrases[row] != question][:count]
             found[arm] = pd.DataFrame({"phrase": [self.phrases[row] for row in order], "distance": distances[order]})
         return found
 

@@ -235,9 +235,7 @@ def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
     """
     listed = list_studies(db)
     lines = {
-        int(
-            one.Index
-        ): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms.replace(',', ', ')}: {one.seeds} seeds"
+        int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
         for one in listed[listed["seeds"] > 0].itertuples()
     }
     return view(db, study), lines

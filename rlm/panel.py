@@ -62,7 +62,7 @@ class Panel:
         )
         self.study = widgets.Dropdown(
             options=[NEW], **name_with_tooltip("study", "A study of this store: shows it, and sets its knobs"),
-            layout={"width": "auto", "flex": "1 1 260px", "max_width": "560px"},
+            layout={"width": "auto", "flex": "1 1 260px", "min_width": "0", "max_width": "min(560px, 100%)"},
         )  # fmt: skip
         self.run = widgets.Button(description="Run", icon="play", button_style="success")
         self.stop = widgets.Button(

@@ -67,7 +67,8 @@ def list_studies(path: Path | str) -> pd.DataFrame:
         rows = connection.execute(
             """
             SELECT studies.study, config ->> 'dataset', coalesce(encoder, config ->> 'encoder'), config ->> 'loss',
-                (SELECT group_concat(DISTINCT arm) FROM results WHERE results.study = studies.study),
+                (SELECT group_concat(arm, ', ')
+                    FROM (SELECT DISTINCT arm FROM results WHERE results.study = studies.study)),
                 (SELECT count(DISTINCT seed) FROM results WHERE results.study = studies.study),
                 (SELECT max(finished) FROM blocks WHERE blocks.study = studies.study)
             FROM studies WHERE task = 'triplets' ORDER BY studies.study

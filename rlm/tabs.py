@@ -300,10 +300,11 @@ class InsideTab:
         accuracy = ", ".join(f"{arm} {value:.1%}" for arm, value in inside.accuracy.items())
         self.say(f"Seed {inside.seed}: right about {accuracy} of the validation triplets. One seed tells nothing of "
                  f"others. {len(inside.phrases):,} phrases of the validation split are searched.")  # fmt: skip
-        picked = inside.triplets.drop_duplicates(["anchor", "positive"]).head(TRIPLETS_TO_PICK)
+        picked = inside.triplets.drop_duplicates("anchor").head(TRIPLETS_TO_PICK)
         self._triplet.options = [(_short(row.anchor), row.Index) for row in picked.itertuples()]
+        self._triplet.index = 0
         self._asking.layout.display = "flex"
-        self._picked()
+        self._asked()
 
     def _picked(self, _: object = None) -> None:
         if self._inside is None or self._triplet.value is None:
@@ -311,7 +312,7 @@ class InsideTab:
         row = self._inside.triplets.loc[self._triplet.value]
         self._answer(row["anchor"], {"✓ positive": row["positive"], "✗ negative": row["negative"]})
 
-    def _asked(self, _: object) -> None:
+    def _asked(self, _: object = None) -> None:
         if self._question.value.strip():
             self._answer(self._question.value, {})
         else:

@@ -341,8 +341,7 @@ class Explorer:
             self._is_drawing = True
             panel.preset.value = next((name for name, one in PRESETS.items() if self._is_set(one)), OWN)
             self._is_drawing = False
-            if progress is not None:
-                panel.show_progress(progress.arms, self._seconds_left())
+            panel.show_progress(pd.DataFrame() if progress is None else progress.arms, self._seconds_left())
             panel.say(self._problem or self._status(is_ready=not wrong), bool(self._problem))
 
     def _seconds_left(self) -> pd.Series:

@@ -16,6 +16,12 @@ def count_to(number, pause=0.0):
         yield value
 
 
+def answer_with_a_tensor():
+    import torch  # slow
+
+    yield torch.arange(5)
+
+
 def fail(error):
     yield "begun"
     raise error
@@ -46,5 +52,7 @@ def hold(pid_file):
 def wait_for(background, count):
     found = []
     while len(found) < count:
-        found += background.messages(30)
+        arrived = background.messages(30)
+        assert arrived or background.is_running, f"it ended after {found}"
+        found += arrived
     return found

@@ -121,12 +121,24 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
         expect(panel.root.locator(".headline").first).to_contain_text(re.compile("pretrained|No evidence"))
         expect(panel.button("Run")).to_be_enabled()
         look_at_every_tab(panel)
+        look_inside(panel)
         take_pictures(page, "panel")
         panel.press("Export")
         expect(panel.root.get_by_text("Written:")).to_be_visible()
     exported = folder / "explore-study-1"
     assert (exported / "config.json").is_file()
     opens_offline(browser, exported / "report.html")
+
+
+def look_inside(panel):
+    panel.tab("Look inside")
+    panel.press("Train this seed")
+    expect(panel.root.get_by_text("pretrained: nearest phrases")).to_be_visible(timeout=TRAINING)
+    asked = panel.root.get_by_placeholder("type a question of your own")
+    asked.fill("qwertyuiop")
+    asked.press("Enter")
+    expect(panel.root.get_by_text("The training set has none of these words")).to_be_visible()
+    panel.tab("Seeds")
 
 
 def restart_the_kernel(page):
