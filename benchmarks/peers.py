@@ -55,15 +55,20 @@ def measure(function: str, arguments: dict, seconds: float) -> float:
     return triplets / (time.perf_counter() - start)
 
 
-def matrix_rate(seconds: float) -> float:
-    """GFLOP/s of this process on 2048 x 2048 matrices in fp32."""
+# Of the matrices: large ones, and those of one step of an LSTM with a block's seeds.
+SHAPES = {"large": (1, 2048, 2048, 2048), "step": (SEEDS, 256, contestants.DIM, 4 * contestants.DIM)}
+
+
+def product_rate(kind: str, dtype: torch.dtype, seconds: float) -> float:
+    """GFLOP/s of this process in products of such matrices."""
     torch.set_num_threads(1)
-    left, right = torch.randn(2, 2048, 2048)
+    seeds, rows, inner, columns = SHAPES[kind]
+    left, right = torch.randn(seeds, rows, inner, dtype=dtype), torch.randn(seeds, inner, columns, dtype=dtype)
     start, products = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         left @ right
         products += 1
-    return 2 * 2048**3 * products / (time.perf_counter() - start) / 1e9
+    return 2 * seeds * rows * inner * columns * products / (time.perf_counter() - start) / 1e9
 
 
 def main() -> None:
@@ -88,15 +93,20 @@ def main() -> None:
         for encoder in options.encoders:
             field = settings(encoder, dataset)
             # Each contestant keeps its processes for all rounds, one per core, so that it compiles once.
-            homes = {name: pools() for name in [*field, "matrix"]}
+            homes = {name: pools() for name in [*field, "products"]}
+            work = contestants.product_work(dataset, encoder)
             for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
                 seconds = options.seconds if round_ >= 0 else 0.5
-                rate = on_all_cores(homes["matrix"], matrix_rate, 0.5)
+                rates = {
+                    f"gflops {kind} {name}": on_all_cores(homes["products"], product_rate, kind, dtype, 0.3)
+                    for kind in SHAPES
+                    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items()
+                }
                 for name, (function, arguments) in field.items():
                     speed = on_all_cores(homes[name], measure, function, arguments, seconds)
                     if round_ >= 0:
                         row = {"dataset": dataset, "encoder": encoder, "contestant": name, "round": round_}
-                        rows.append(row | {"triplets_per_second": speed, "gflops": rate})
+                        rows.append(row | {"triplets_per_second": speed, "flop_per_triplet": work} | rates)
             for home in homes.values():
                 for pool in home:
                     pool.shutdown(cancel_futures=True)
