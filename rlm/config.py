@@ -133,7 +133,7 @@ class StudyConfig(BaseModel):
     )
     precision: Precision = Field(
         "fp32",
-        description="fp32, or bf16: matrix products of training steps in bfloat16; faster where hardware has it.",
+        description="fp32, or bf16: matrix products of training steps in bfloat16; faster on hardware made for it.",
     )
     compile: bool | None = Field(
         None,

@@ -1,7 +1,6 @@
 """Handwritten digits, as images and as clips in which one of them moves."""
 
 import numpy as np
-from sklearn import datasets
 
 from rlm.errors import InputError
 from rlm.samples import Samples
@@ -44,6 +43,8 @@ def load_digits(images: int | None = None) -> Samples:
     ----------
     Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998.
     """
+    from sklearn import datasets  # takes a second; most studies need no digits
+
     digits = datasets.load_digits()
     if images is not None and not 100 <= images <= len(digits.images):
         raise InputError(f"expected from 100 to {len(digits.images)} images, found {images}")

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float64, Int
-from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -156,6 +155,8 @@ def roc(
     pandas.DataFrame
         Columns seed, false_positive_rate, true_positive_rate.
     """
+    from sklearn.metrics import roc_curve  # takes a second; who starts a study need not wait for it
+
     batch, embeddings = embedded_split(block, slices, split, similarity)
     curves = []
     for seed, pairs in zip(block.seeds, scored_pairs(embeddings, batch), strict=True):
@@ -254,6 +255,8 @@ def roc_aucs(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> list
     list of float
         In [0, 1]; NaN where embeddings are not finite.
     """
+    from sklearn.metrics import roc_auc_score
+
     return [
         float(roc_auc_score(mine.is_relevant, mine.score)) if np.isfinite(mine.score).all() else np.nan
         for mine in scored_pairs(embeddings, batch)

@@ -6,8 +6,6 @@ import joblib
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array, csr_matrix
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.preprocessing import normalize
 from sparse_dot_topn import sp_matmul_topn
 
 from rlm.phrases import tokenise
@@ -27,6 +25,8 @@ def trigrams(texts: Sequence[str]) -> csr_array:
     scipy.sparse.csr_array
         One row per text, ones and zeros, float32.
     """
+    from sklearn.feature_extraction.text import CountVectorizer  # takes a second; few processes need it
+
     vectorizer = CountVectorizer(
         analyzer="char",
         ngram_range=(3, 3),
@@ -71,6 +71,8 @@ def most_alike(queries: csr_array, candidates: csr_array, top: int) -> Int[np.nd
     numpy.ndarray
         Rows of `candidates`, the most alike first; -1 where fewer have a trigram in common with the query.
     """
+    from sklearn.preprocessing import normalize
+
     # In 32-bit indices, which the library wants.
     left, right = (csr_matrix(normalize(part), dtype=np.float32) for part in (queries, candidates))
     found = sp_matmul_topn(left, right.T.tocsr(), top_n=top, sort=True, n_threads=joblib.cpu_count())
