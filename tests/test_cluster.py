@@ -3,6 +3,7 @@
 import os
 import signal
 
+import dask
 import joblib
 import killed_study
 import pandas as pd
@@ -19,7 +20,13 @@ WORKERS = 3
 @pytest.fixture(scope="module")
 def client():
     local = {"processes": True, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    with LocalCluster(n_workers=WORKERS, **local) as cluster, Client(cluster) as client:
+    # Every two seconds it would drop copies of the corpus that no task waits for, and some would be sent again.
+    memory_manager = "distributed.scheduler.active-memory-manager.start"
+    with (
+        dask.config.set({memory_manager: False}),
+        LocalCluster(n_workers=WORKERS, **local) as cluster,
+        Client(cluster) as client,
+    ):
         yield client
 
 
