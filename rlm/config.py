@@ -72,8 +72,8 @@ class StudyConfig(BaseModel):
     word_vectors: str | None = Field(
         None,
         min_length=1,
-        description="File of word vectors to start from, instead of random ones: word2vec text or .bin, fastText .vec "
-        "or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
+        description="File of word vectors to start from, instead of random ones: word2vec text or .bin, GloVe text, "
+        "fastText .vec or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
     )
     fixed_vectors: bool = Field(False, description="Leave the vectors of word_vectors as they are.")
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")

@@ -33,7 +33,7 @@ class QuestionBlock(NamedTuple):
     questions: list[str]
 
 
-def read_questions(path: str | Path) -> list[QuestionBlock]:
+def read_questions(path: str | Path, encoding: str | None = None) -> list[QuestionBlock]:
     """
     Read an evaluation file: blocks separated by empty lines, of lines ``T: premise``, then lines ``Q: question``.
 
@@ -42,7 +42,9 @@ def read_questions(path: str | Path) -> list[QuestionBlock]:
     Parameters
     ----------
     path
-        UTF-8, or what else `rlm.read` can find out.
+        A text file, perhaps compressed.
+    encoding
+        Such as cp1251; found out by default, as by `rlm.read`.
 
     Returns
     -------
@@ -54,13 +56,14 @@ def read_questions(path: str | Path) -> list[QuestionBlock]:
     FileNotFoundError
         If there is no such file.
     InputError
-        If a line is none of these or stands where it cannot, or a text has no word; the message gives the line.
+        If the file cannot be decoded, or a line is none of these or stands where it cannot, or a text has no word; the
+        message gives the line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an evaluation file of T: and Q: lines, found none; check the path")
     try:
-        blocks = decode(path, None, lambda text: list(_blocks(text)))
+        blocks = decode(path, encoding, lambda text: list(_blocks(text)))
         if not blocks:
             raise InputError("expected blocks of T: and Q: lines, found none; give at least one")
     except InputError as error:

@@ -80,7 +80,12 @@ def train(
 
 
 def query(
-    model: Path, *, premises: Path, k: Annotated[int, Parameter(name=["--k", "-k"])] = 10, method: Method | None = None
+    model: Path,
+    *,
+    premises: Path,
+    k: Annotated[int, Parameter(name=["--k", "-k"])] = 10,
+    method: Method | None = None,
+    encoding: str | None = None,
 ) -> None:
     """
     Print the premises nearest to each question, with their cosines.
@@ -97,11 +102,13 @@ def query(
         How many premises to print.
     method
         exact, or approximate through faiss: ivf, hnsw, lsh; by default ivf beyond 100,000 premises.
+    encoding
+        Of the premises, such as cp1251; found out by default.
     """
     if k < 1:
         raise InputError(f"expected -k of at least 1, found {k}")
     encoder = load_model(model)
-    texts = _read_premises(premises)
+    texts = _read_premises(premises, encoding)
     index = Index(encoder.encode(texts), method)
     log.info("%s premises, search: %s", f"{index.count:,}", index.method)
     for question in _questions():
@@ -118,7 +125,7 @@ def query(
         print(flush=True)
 
 
-def evaluate(model: Path, file: Path) -> None:
+def evaluate(model: Path, file: Path, *, encoding: str | None = None) -> None:
     """
     Print how often a model finds a right premise of a question as the first, or among the first 5 or 10.
 
@@ -129,9 +136,11 @@ def evaluate(model: Path, file: Path) -> None:
     file
         Blocks separated by empty lines: lines T: premise, then lines Q: question; any premise of a block is right for
         any of its questions.
+    encoding
+        Of the file, such as cp1251; found out by default.
     """
     encoder = load_model(model)
-    blocks = read_questions(file)
+    blocks = read_questions(file, encoding)
     questions = sum(len(block.questions) for block in blocks)
     premises = {text for block in blocks for text in block.premises}
     print(f"{file}: {questions:,} questions in {len(blocks):,} blocks, {len(premises):,} different premises")
@@ -139,10 +148,13 @@ def evaluate(model: Path, file: Path) -> None:
     print(evaluate_questions(encoder, blocks).to_string(float_format="{:.3f}".format))
 
 
-def _read_premises(path: Path) -> list[str]:
+def _read_premises(path: Path, encoding: str | None) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file with one premise per line, found none; check the path")
-    lines = decode(path, None, lambda text: list(dict.fromkeys(line.strip() for line in text)))
+    try:
+        lines = decode(path, encoding, lambda text: list(dict.fromkeys(line.strip() for line in text)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     texts = [line for line in lines if tokenise(line)]
     if not texts:
         raise InputError(f"{path}: expected one premise per line, found no line with a word; give at least one")

@@ -1,6 +1,7 @@
-"""Word vectors from elsewhere: word2vec's text and binary files, fastText's text files and models."""
+"""Word vectors from elsewhere: word2vec's text and binary files, GloVe's, fastText's text files and models."""
 
 import functools
+import io
 import logging
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ from jaxtyping import Float32
 
 from rlm.errors import InputError
 from rlm.phrases import PAD, UNKNOWN
+from rlm.textfiles import open_bytes
 
 log = logging.getLogger(__name__)
 FASTTEXT_MAGIC = struct.pack("<i", 793712314)  # the first bytes of a fastText model
@@ -24,7 +26,8 @@ def read_vectors(path: Path, words: tuple[str, ...]) -> Float32[np.ndarray, "tok
     ----------
     path
         ``.bin`` (word2vec's binary format, or a fastText model, which makes vectors for words that it does not know
-        from their character n-grams) or any other name (text, ``.vec``); may be compressed as ``.gz``.
+        from their character n-grams) or any other name (text: ``.vec``, or GloVe's, which has no first line of
+        counts); may be compressed as ``.gz``.
     words
         Word ``i`` has token ``i + 2``, see `Phrases`.
 
@@ -41,6 +44,7 @@ def read_vectors(path: Path, words: tuple[str, ...]) -> Float32[np.ndarray, "tok
     References
     ----------
     Mikolov et al., "Distributed representations of words and phrases and their compositionality", NeurIPS 2013;
+    Pennington et al., "GloVe: global vectors for word representation", EMNLP 2014;
     Bojanowski et al., "Enriching word vectors with subword information", TACL 5, 2017, section 3.2.
     """
     try:
@@ -55,11 +59,14 @@ def read_vectors(path: Path, words: tuple[str, ...]) -> Float32[np.ndarray, "tok
             vectors = load_facebook_vectors(str(path))
         else:
             is_binary = ".bin" in path.suffixes
-            vectors = KeyedVectors.load_word2vec_format(str(path), binary=is_binary, unicode_errors="replace")
+            is_glove = not is_binary and _is_glove(path)
+            vectors = KeyedVectors.load_word2vec_format(
+                str(path), binary=is_binary, unicode_errors="replace", no_header=is_glove
+            )
     except (OSError, ValueError, EOFError, UnicodeError, struct.error) as error:
         raise InputError(
-            f"expected word vectors in {path} (word2vec text or .bin, fastText .vec or .bin), found: {error}; "
-            "give another file"
+            f"expected word vectors in {path} (word2vec text or .bin, GloVe text, fastText .vec or .bin), "
+            f"found: {error}; give another file"
         ) from error
     table = np.zeros((len(words) + 2, vectors.vector_size), np.float32)
     found = np.array([word in vectors for word in words])
@@ -78,3 +85,9 @@ def read_vectors(path: Path, words: tuple[str, ...]) -> Float32[np.ndarray, "tok
 def _is_fasttext_model(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(len(FASTTEXT_MAGIC)) == FASTTEXT_MAGIC
+
+
+def _is_glove(path: Path) -> bool:
+    """Whether a text file begins with a word and its vector, not with two counts."""
+    with open_bytes(path) as stream, io.BufferedReader(stream) as file:
+        return len(file.readline().split()) > 2

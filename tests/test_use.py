@@ -141,6 +141,17 @@ class TestQuery:
         assert found[0] == found[1]
         assert len(found[0][1].splitlines()) == 6  # the question, four premises, an empty line
 
+    def test_premises_in_another_encoding(self, rlm_command, trained, tmp_path, pipe):
+        path = tmp_path / "premises.txt"
+        path.write_bytes("topic3 вьюга\n".encode("cp1251"))
+        pipe(b"topic3")
+        code, printed, _ = rlm_command("query", trained, "--premises", path, "--encoding", "cp1251")
+        assert code == 0
+        assert "topic3 вьюга" in printed
+        code, printed, errors = rlm_command("query", trained, "--premises", path, "--encoding", "ascii")
+        assert (code, printed) == (2, "")
+        assert "premises.txt: expected ascii, found something else" in errors
+
     @pytest.mark.parametrize(
         ("content", "arguments", "words"),
         [
@@ -254,6 +265,12 @@ class TestEvaluate:
         assert read_questions(tmp_path / "other.txt") == plain
         (tmp_path / "tight.txt").write_text(QUESTIONS.replace(": ", ":").strip())
         assert read_questions(tmp_path / "tight.txt") == plain
+
+    def test_the_encoding_can_be_named(self, rlm_command, trained, tmp_path):
+        path = self.write(tmp_path, QUESTIONS)
+        said = rlm_command("evaluate", trained, path)[:2]
+        path.write_text(QUESTIONS, encoding="utf-16-le")
+        assert rlm_command("evaluate", trained, path, "--encoding", "utf-16-le")[:2] == said
 
     @pytest.mark.parametrize(
         ("content", "words"),

@@ -27,10 +27,10 @@ def keyed():
 
 
 class TestReading:
-    @pytest.mark.parametrize("name", ["v.bin", "v.vec", "v.txt", "v.txt.gz"])
+    @pytest.mark.parametrize("name", ["v.bin", "v.vec", "v.txt", "v.txt.gz", "glove.txt", "glove.txt.gz"])
     def test_every_format_gives_the_vectors_of_the_words(self, name, keyed, tmp_path):
         path = tmp_path / name
-        keyed.save_word2vec_format(str(path), binary=name == "v.bin")
+        keyed.save_word2vec_format(str(path), binary=name == "v.bin", write_header="glove" not in name)
         found = read_vectors(path, WORDS)
         average = VECTORS.mean(axis=0)
         expected = [np.zeros(5), average, VECTORS[2], VECTORS[1], VECTORS[0], average]
