@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib.ticker import LogLocator
 
 
 def machine() -> str:
@@ -151,14 +152,17 @@ def limits_section(rows: pd.DataFrame) -> str:
 
 def growth_figure(rows: pd.DataFrame, out: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-    for axis, what, label in zip(
-        axes, ("seeds", "random triplets", "words"), ("seeds", "random triplets", "words"), strict=True
-    ):
+    for axis, what in zip(axes, ("seeds", "random triplets", "words"), strict=True):
         part = rows[rows.what.str.startswith(what)]
         part = part.assign(what=part.what.str.removeprefix(f"{what}, "))
         sns.lineplot(part, x="size", y="seconds", hue="what", marker="o", ax=axis, legend=what != "seeds")
-        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds")
-        if what != "seeds":
+        axis.set(xscale="log", yscale="log", xlabel=what, ylabel="seconds")
+        axis.yaxis.set_major_formatter("{x:g}")
+        if what == "seeds":
+            axis.set_xticks(part["size"], part["size"].astype(str))
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.minorticks_off()
+        else:
             axis.legend(loc="upper left", frameon=False)
     figure.savefig(out, dpi=150)
 
