@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd import Function
 
+sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+
 Inputs = Float[Tensor, "seed packed word_dim"]
 
 
@@ -114,7 +116,7 @@ class Recurrence(Function):
 
             torch.mul(of_hidden, squashed, out=of_o)
             of_state = of_hidden * o
-            of_state.addcmul_(of_state * squashed, squashed, value=-1)
+            tanh_backward.grad_input(of_state, squashed, grad_input=of_state)
             if of_next_state is not None:
                 of_state += of_next_state
             torch.mul(of_state, g, out=of_i)
@@ -125,11 +127,9 @@ class Recurrence(Function):
             if rows:
                 torch.mul(of_state[:, :, :rows], steps[position + 1][1], out=of_f[:, :, :rows])
                 of_next_state = of_state[:, :, :rows] * f[:, :, :rows]
-            # From the gates to what came before their sigmoid or tanh.
-            of_sigmoids = (of_i, i), (of_f, f), (of_o, o)
-            for of_gate, gate in of_sigmoids:
-                of_gate.mul_(gate).addcmul_(of_gate, gate, value=-1)
-            of_g.addcmul_(of_g * g, g, value=-1)
+            for of_gate, gate in ((of_i, i), (of_f, f), (of_o, o)):
+                sigmoid_backward.grad_input(of_gate, gate, grad_input=of_gate)
+            tanh_backward.grad_input(of_g, g, grad_input=of_g)
 
             low = of_gates.to(weight_ih.dtype)
             of_inputs.append(torch.bmm(low.mT, weight_ih))

@@ -19,6 +19,7 @@ from rlm.compiling import fit, static_batch_sizes
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.sampler import RealTriplets
+from rlm.trainer import multiplies_bf16_faster
 from rlm.training import finetune, pretrain
 
 both = pytest.mark.parametrize("kind", ["lstm", "mean"])
@@ -74,14 +75,26 @@ def test_seeds_in_unison_train_as_alone(kind, optimizer, slices):
             torch.testing.assert_close(weight[0], together.weights[name][row], rtol=1e-4, atol=1e-5)
 
 
-def test_bf16_rounds_products_but_keeps_weights(slices):
-    block = new_block(slices, "lstm")
-    (low, found), (_, expected) = (
-        finetune(block, slices, precision=precision, **SETTINGS) for precision in ("bf16", "fp32")
-    )
-    assert all(weight.dtype == torch.float32 for weight in low.weights.values())
-    difference = (found.loss - expected.loss).abs()
-    assert 0 < difference.max() < 0.02
+class TestLowPrecision:
+    def losses(self, slices, precision):
+        tuned, history = finetune(new_block(slices, "lstm"), slices, precision=precision, **SETTINGS)
+        assert all(weight.dtype == torch.float32 for weight in tuned.weights.values())
+        return history.loss
+
+    def test_products_are_rounded_where_that_is_faster(self, slices, monkeypatch):
+        monkeypatch.setattr("rlm.trainer.multiplies_bf16_faster", lambda device: True)
+        difference = (self.losses(slices, "bf16") - self.losses(slices, "fp32")).abs()
+        assert 0 < difference.max() < 0.02
+
+    @pytest.mark.parametrize("has_units", [False, True])
+    def test_a_cpu_without_units_for_it_keeps_fp32_and_says_so_once(self, has_units, slices, monkeypatch, caplog):
+        multiplies_bf16_faster.cache_clear()
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": has_units})
+        low = [self.losses(slices, "bf16") for _ in range(2)]
+        multiplies_bf16_faster.cache_clear()
+        expected = self.losses(slices, "fp32")
+        assert all(losses.equals(expected) != has_units for losses in low)
+        assert caplog.text.count("products stay in fp32") == (not has_units)
 
 
 def test_distinct_is_unique():
