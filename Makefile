@@ -37,6 +37,7 @@ bench: $(READY) ## Time training beside its peers, write docs/performance.md (an
 	mkdir -p docs/benchmarks
 	$(BIN)/python -m benchmarks.peers --out docs/benchmarks/peers.json
 	$(BIN)/python -m benchmarks.whole_study --out docs/benchmarks/study.json
+	$(BIN)/python -m benchmarks.gpu --out docs/benchmarks/gpu.json
 	$(BIN)/python -m benchmarks.growth --out docs/benchmarks/growth.json
 	$(BIN)/python -m benchmarks.reading --out docs/benchmarks/reading.json
 	$(BIN)/python -m benchmarks.search --out docs/benchmarks/search.json

@@ -57,15 +57,16 @@ class HandEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         if self.lstm is not None:
-            return self.lstm(self.words(tokens))[0][torch.arange(len(tokens)), lengths - 1]
+            return self.lstm(self.words(tokens))[0][torch.arange(len(tokens), device=tokens.device), lengths - 1]
         return self.output(self.words(tokens).sum(dim=1) / lengths[:, None])
 
 
-def hand_loop(dataset: str, encoder: str, loss: str = "by hand") -> Iterator[int]:
+def hand_loop(dataset: str, encoder: str, loss: str = "by hand", device: str = "cpu") -> Iterator[int]:
     """A pre-tokenised loop with fused Adam; the loss by hand, or pytorch-metric-learning's."""
     slices = slices_of(dataset)
-    tokens, lengths = hand_tokens(slices)
-    model = HandEncoder(encoder, slices.vocabulary_size)
+    host_lengths = torch.from_numpy(slices.phrases.lengths)
+    tokens, lengths = (part.to(device) for part in hand_tokens(slices))
+    model = HandEncoder(encoder, slices.vocabulary_size).to(device)
     optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
     if loss == "pml":
         from pytorch_metric_learning.distances import LpDistance
@@ -78,11 +79,12 @@ def hand_loop(dataset: str, encoder: str, loss: str = "by hand") -> Iterator[int
     while True:
         for rows in triplets[torch.randperm(len(triplets))[:EPOCH]].long().split(BATCH):
             phrases = rows.T.reshape(-1)
-            longest = int(lengths[phrases].max())
+            longest = int(host_lengths[phrases].max())  # known without a wait for a GPU
+            phrases = phrases.to(device)
             embeddings = model(tokens[phrases, :longest], lengths[phrases])
             if loss == "pml":
                 n = len(rows)
-                places = torch.arange(3 * n)
+                places = torch.arange(3 * n, device=device)
                 value = criterion(embeddings, places, indices_tuple=(places[:n], places[n : 2 * n], places[2 * n :]))
             else:
                 anchor, positive, negative = embeddings.chunk(3)
@@ -167,12 +169,13 @@ def ours(
     optimizer: str = "adam",
     precision: str = "fp32",
     compile: bool = False,
+    device: str = "cpu",
 ) -> Iterator[int]:
     """A block of seeds, as a study trains it."""
     slices = slices_of(dataset)
-    block = init_block(lambda: rlm.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds))
-    sources = [RealTriplets(slices.train, seed, EPOCH, batching) for seed in range(seeds)]
-    table = PhraseTable([slices] * seeds)
+    block = init_block(lambda: rlm.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds)).to(device)
+    sources = [RealTriplets(slices.train, seed, EPOCH, batching, device) for seed in range(seeds)]
+    table = PhraseTable([slices] * seeds, device)
     objective = make_objective(margin=MARGIN)
     trainer = Trainer(block, RATE, objective, KnownRelevance(), optimizer, precision, in_unison=True)
     if compile:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,8 +35,6 @@ def settings(encoder: str, dataset: str) -> dict[str, tuple[str, dict]]:
         ("grouped", "rowwise_adam", "bf16", True),
     ]
     for batching, optimizer, precision, compile in chosen:
-        if compile and (encoder, dataset) == ("lstm", "chatterbot-english"):
-            continue  # minutes of compilation for 32 positions, see rlm.compiling
         name = ", ".join(["rlm", batching, optimizer, precision, "compiled" if compile else "eager"])
         arguments = {"seeds": SEEDS, "batching": batching, "optimizer": optimizer, "precision": precision}
         found[name] = ("ours", common | arguments | {"compile": compile})
@@ -52,7 +51,19 @@ def measure(function: str, arguments: dict, seconds: float) -> float:
     start, triplets = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         triplets += next(RUNNING[0])
+    if torch.cuda.is_initialized():  # steps are queued there
+        torch.cuda.synchronize()
     return triplets / (time.perf_counter() - start)
+
+
+def new_processes(count: int) -> list[ProcessPoolExecutor]:
+    """One contestant's, which it keeps for all rounds, so that it compiles once."""
+    return [ProcessPoolExecutor(1, mp_context=get_context("spawn")) for _ in range(count)]
+
+
+def total(processes: list[ProcessPoolExecutor], function: Callable[..., float], *arguments: object) -> float:
+    """The sum of what all processes measure at the same time."""
+    return sum(future.result() for future in [process.submit(function, *arguments) for process in processes])
 
 
 # Of the matrices: large ones, and those of one step of an LSTM with a block's seeds.
@@ -81,35 +92,26 @@ def main() -> None:
     options = parser.parse_args()
     cores = os.cpu_count() or 1
     os.environ["OMP_NUM_THREADS"] = "1"  # also for threads that a trainer starts
-
-    def pools() -> list[ProcessPoolExecutor]:
-        return [ProcessPoolExecutor(1, mp_context=get_context("spawn")) for _ in range(cores)]
-
-    def on_all_cores(pools: list[ProcessPoolExecutor], function: Callable[..., float], *arguments: object) -> float:
-        return sum(future.result() for future in [pool.submit(function, *arguments) for pool in pools])
-
     rows = []
     for dataset in options.datasets:
         for encoder in options.encoders:
             field = settings(encoder, dataset)
-            # Each contestant keeps its processes for all rounds, one per core, so that it compiles once.
-            homes = {name: pools() for name in [*field, "products"]}
+            homes = {name: new_processes(cores) for name in [*field, "products"]}
             work = contestants.product_work(dataset, encoder)
             for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
                 seconds = options.seconds if round_ >= 0 else 0.5
                 rates = {
-                    f"gflops {kind} {name}": on_all_cores(homes["products"], product_rate, kind, dtype, 0.3)
+                    f"gflops {kind} {name}": total(homes["products"], product_rate, kind, dtype, 0.3)
                     for kind in SHAPES
                     for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items()
                 }
                 for name, (function, arguments) in field.items():
-                    speed = on_all_cores(homes[name], measure, function, arguments, seconds)
+                    speed = total(homes[name], measure, function, arguments, seconds)
                     if round_ >= 0:
                         row = {"dataset": dataset, "encoder": encoder, "contestant": name, "round": round_}
                         rows.append(row | {"triplets_per_second": speed, "flop_per_triplet": work} | rates)
-            for home in homes.values():
-                for pool in home:
-                    pool.shutdown(cancel_futures=True)
+            for process in chain.from_iterable(homes.values()):
+                process.shutdown(cancel_futures=True)
             table = pd.DataFrame(rows).query("dataset == @dataset and encoder == @encoder")
             speeds = table.groupby("contestant", sort=False)["triplets_per_second"].agg(["median", "min", "max"])
             print(f"\n{dataset}, {encoder}: triplets per second, {cores} processes of one thread")

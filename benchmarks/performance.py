@@ -16,16 +16,18 @@ import seaborn as sns
 import torch
 from matplotlib.ticker import LogLocator
 
+from rlm.trainer import multiplies_bf16_faster
+
 
 def machine() -> str:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
-    flags = Path("/proc/cpuinfo").read_text()
-    bf16 = "with" if "avx512_bf16" in flags or "amx_bf16" in flags else "without"
+    able = torch.cpu.get_capabilities()
+    bf16 = "with AMX" if able.get("amx_bf16") else f"with{'' if able.get('avx512_bf16') else 'out'} AVX-512 for bf16"
     cpu = names[0] if names else platform.processor()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{os.cpu_count()} cores of {cpu}, {bf16} bf16 instructions; {versions}"
+    return f"{os.cpu_count()} cores of {cpu}, {bf16}; {versions}"
 
 
 def peers_section(rows: pd.DataFrame) -> str:
@@ -131,23 +133,43 @@ near as the tenth exact neighbour.
 {table.to_markdown()}"""
 
 
-def limits_section(rows: pd.DataFrame) -> str:
+def gpu_section(rows: list[dict]) -> str:
+    parts = []
+    for (encoder, dataset), group in pd.DataFrame(rows).groupby(["encoder", "dataset"], sort=False):
+        speeds = group.pivot(index=["seeds", "round"], columns="contestant", values="triplets_per_second")
+        ratios = speeds.div(speeds.pop("hand loop"), axis=0).add_prefix("x hand loop, ")
+        table = speeds.groupby("seeds").median().round(-3).astype(int).join(ratios.groupby("seeds").median().round(1))
+        parts.append(f"### `{encoder}`, {dataset}\n\n{table.to_markdown()}")
+    return f"""## On a GPU
+
+Triplets per second of one process on {rows[0]["device"]}, grouped, row-wise, compiled, for blocks of so many seeds; the
+hand loop takes turns with them on the same GPU.
+
+""" + "\n\n".join(parts)
+
+
+def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
     rates = rows.drop_duplicates(["dataset", "encoder", "round"])
     ratio = {kind: (rates[f"gflops {kind} bf16"] / rates[f"gflops {kind} fp32"]).median() for kind in ("large", "step")}
+    kept = """: the trainer leaves them in fp32, as on any machine that has no
+  hardware for bf16, and says so. The rows above that ask for bf16 are therefore fp32; what AMX or tensor cores would
+  make of them was not measured"""
+    gpu = "" if has_gpu else "\n- Nothing here was run on a GPU; `make bench` measures it where there is one."
     return f"""## What limits
 
-- bf16 pays only where products in it are faster than in fp32. On the machine above they run at {ratio["large"]:.1f}
-  times the fp32 rate with large matrices and at {ratio["step"]:.1f} times with those of a step, and the conversions
-  come on top: no ratio that asks bf16 to be faster than fp32 can be reached here.
-- Compiling takes 20-40 s for `mean`, 35-60 s for `lstm` on phrases of 6 words and nearly 5 minutes on phrases of 32,
-  where it gains little over the LSTM with a backward pass of its own: hence the limit of 12 words.
-- Of a compiled step of `mean` (Russian pairs, 8 seeds, grouped, row-wise, one core; 1.8 ms where it was profiled) 58 %
-  is the graph, which moves rows of word vectors and of their moments: memory, not arithmetic. Building the batch takes
-  15 %, finding its different words 12 %, Adam of the other weights 4 %, their scheduling the rest. Of a step of `lstm`
-  (13.7 ms) the graph is 83 %, most of it matrix products.
+- In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate here with large matrices, and at
+  {ratio["step"]:.1f} times with those of a step{"" if multiplies_bf16_faster(torch.device("cpu")) else kept}.
+- Of a compiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, one core; 11.6 ms where it was profiled) 46 %
+  are matrix products, which run at the rate of large ones: 816 words of a seed's batch are multiplied, of which 731 are
+  there, the others fill up static shapes. 35 % are passes over gates and states, which for 8 seeds do not fit the
+  second-level cache, 5 % their scheduling, 7 % batches and their vocabularies, 1 % Adam of the dense weights.
+- Of a compiled step of `mean` (the same; 1.8 ms) 52 % is the graph, which for the most part moves rows of word
+  vectors and of their moments: memory, not arithmetic. Building the batch takes 17 %, finding its different words 12 %,
+  Adam of the other weights 1 %, their scheduling the rest.
+- Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32: hence what
+  `rlm.compiling.is_worth_compiling` asks for.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
-  hand loop does.
-- Nothing here was run on a GPU."""
+  hand loop does.{gpu}"""
 
 
 def growth_figure(rows: pd.DataFrame, out: Path) -> None:
@@ -175,10 +197,11 @@ def main() -> None:
     sections = [
         ("peers", lambda found: peers_section(pd.DataFrame(found))),
         ("study", study_section),
+        ("gpu", gpu_section),
         ("growth", lambda found: growth_section(pd.DataFrame(found), options.docs)),
         ("reading", reading_section),
         ("search", search_section),
-        ("peers", lambda found: limits_section(pd.DataFrame(found))),
+        ("peers", lambda found: limits_section(pd.DataFrame(found), (options.folder / "gpu.json").exists())),
     ]
     parts = [f"# Performance\n\nMeasured by `make bench` until {datetime.date.today()}: {machine()}."]
     for name, section in sections:

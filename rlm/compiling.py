@@ -11,8 +11,11 @@ from torch.nn import functional as F
 
 from rlm.batching import Batch
 
-# Compiling takes a minute where nothing is cached; the encoders here win that back within so many triplets.
-WORTH_COMPILING = 5_000_000
+# A graph has a piece for each position, so compiling takes longer the longer the phrases are: for LSTMs 20 s where they
+# have 6 words and nothing is cached, 90 s where they have 32. So many triplets win that back.
+ALWAYS_LOST = 4_000_000
+LOST_PER_POSITION = 200_000
+MOST_POSITIONS = 32
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
 
@@ -26,15 +29,14 @@ def is_worth_compiling(triplets: int, positions: int) -> bool:
     triplets
         That the block will be trained on.
     positions
-        Tokens of the longest phrase. A graph has a piece for each, so that compiling takes minutes where phrases
-        have 30, and gains little since most of its steps are then narrow.
+        Tokens of the longest phrase; beyond 32 the graph would be too long.
 
     Returns
     -------
     bool
         Decided by measurement, see ``docs/performance.md``.
     """
-    return triplets >= WORTH_COMPILING and positions <= 12
+    return positions <= MOST_POSITIONS and triplets >= ALWAYS_LOST + LOST_PER_POSITION * positions
 
 
 def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from torch_twin import TorchTwin
 
-from benchmarks import calibration, contestants, growth, reading
+from benchmarks import calibration, contestants, gpu, growth, performance, reading
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -16,6 +16,21 @@ def test_contestants_train(encoder):
     mine = contestants.ours("chatterbot-english", encoder, 2, "grouped", "rowwise_adam")
     assert list(islice(mine, 2)) == [300, 300]
     assert list(islice(contestants.hand_loop("chatterbot-english", encoder), 2)) == [150, 150]
+
+
+def test_contestants_on_a_gpu_train_what_those_on_the_cpu_do():
+    field = gpu.settings("mean", "chatterbot-english", 2, "cpu", compile=False)
+    steps = {name: next(getattr(contestants, function)(**arguments)) for name, (function, arguments) in field.items()}
+    assert steps == {"hand loop": 150, "rlm, fp32": 300, "rlm, bf16": 300}
+    speeds = {"hand loop": 1e4, "rlm, fp32": 4e4, "rlm, bf16": 5e4}
+    rows = [
+        {"dataset": "pqa", "encoder": "mean", "seeds": 2, "contestant": name, "round": round_, "device": "a GPU"}
+        | {"triplets_per_second": speed * (1 + round_)}
+        for name, speed in speeds.items()
+        for round_ in range(3)
+    ]
+    *_, last = performance.gpu_section(rows).splitlines()
+    assert [cell.strip() for cell in last.strip("|").split("|")] == ["2", "100000", "80000", "5", "4"]
 
 
 def test_pytorch_metric_learning_has_the_same_loss(monkeypatch):

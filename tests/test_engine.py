@@ -175,8 +175,10 @@ class TestCompilation:
 
     def test_short_runs_and_long_phrases_stay_eager(self):
         assert not compiling.is_worth_compiling(10_000, 6)
-        assert not compiling.is_worth_compiling(10**9, 32)
-        assert compiling.is_worth_compiling(10**9, 6)
+        assert compiling.is_worth_compiling(6_000_000, 6)
+        assert not compiling.is_worth_compiling(6_000_000, 30)  # compiling takes longer
+        assert compiling.is_worth_compiling(10**9, 30)
+        assert not compiling.is_worth_compiling(10**9, 100)
 
 
 class TestStoppedSeeds:
