@@ -1,9 +1,10 @@
-"""What is timed: each trains without end on the same triplets, one process on one core."""
+"""What is timed: each trains without end on the same triplets, one process on one core or on a GPU."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rlm
-from rlm.batching import PhraseTable, epoch_batches
+from rlm.arms import precision_of
+from rlm.batching import STEPS_AT_ONCE, PhraseTable, epoch_batches
 from rlm.block import init_block
 from rlm.mining import KnownRelevance
 from rlm.objective import make_objective
@@ -77,10 +79,10 @@ def hand_loop(dataset: str, encoder: str, loss: str = "by hand", device: str = "
         criterion = TripletMarginLoss(margin=MARGIN, distance=distance, reducer=MeanReducer())
     triplets = torch.from_numpy(slices.train)
     while True:
-        for rows in triplets[torch.randperm(len(triplets))[:EPOCH]].long().split(BATCH):
+        drawn = triplets[torch.randperm(len(triplets))[:EPOCH]].long()
+        for mine, rows in zip(drawn.split(BATCH), drawn.to(device).split(BATCH), strict=True):
+            longest = int(host_lengths[mine].max())  # known without a wait for a GPU
             phrases = rows.T.reshape(-1)
-            longest = int(host_lengths[phrases].max())  # known without a wait for a GPU
-            phrases = phrases.to(device)
             embeddings = model(tokens[phrases, :longest], lengths[phrases])
             if loss == "pml":
                 n = len(rows)
@@ -177,12 +179,13 @@ def ours(
     sources = [RealTriplets(slices.train, seed, EPOCH, batching, device) for seed in range(seeds)]
     table = PhraseTable([slices] * seeds, device)
     objective = make_objective(margin=MARGIN)
-    trainer = Trainer(block, RATE, objective, KnownRelevance(), optimizer, precision, in_unison=True)
+    known, precision = KnownRelevance(device=device), precision_of(precision, torch.device(device))
+    trainer = Trainer(block, RATE, objective, known, optimizer, precision, in_unison=True)
     if compile:
         trainer.compile(epoch_batches(sources, table, 1, BATCH))
-    epoch = 0
-    while True:
-        epoch += 1
-        for batch in epoch_batches(sources, table, epoch, BATCH):
-            trainer.train([batch])
-            yield sum(batch.sizes)
+    steps = 1 if device == "cpu" else STEPS_AT_ONCE  # between waits for a GPU
+    for epoch in count(1):
+        batches = epoch_batches(sources, table, epoch, BATCH)
+        while some := list(islice(batches, steps)):
+            trainer.train(some)
+            yield sum(sum(batch.sizes) for batch in some)

@@ -2,13 +2,14 @@
 
 import argparse
 import json
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from benchmarks.peers import measure, new_processes, total
+from rlm.arms import precision_of
 
 
 def settings(encoder: str, dataset: str, seeds: int, device: str, compile: bool = True) -> dict[str, tuple[str, dict]]:
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2**power for power in range(10)])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--datasets", nargs="+", default=["pqa"])
     parser.add_argument("--encoders", nargs="+", default=["lstm", "mean"])
     parser.add_argument("--out", type=Path, required=True)
@@ -34,29 +35,28 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("no GPU that PyTorch can use: nothing was measured on one")
         return
+    device = torch.cuda.get_device_name()
+    precision = precision_of("bf16", torch.device("cuda"))
     rows = []
-    for dataset in options.datasets:
-        for encoder in options.encoders:
-            for seeds in options.seeds:
-                field = settings(encoder, dataset, seeds, "cuda")
-                homes = {name: new_processes(1) for name in field}
-                for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
-                    for name, (function, arguments) in field.items():
-                        speed = total(homes[name], measure, function, arguments, options.seconds)
-                        if round_ >= 0:
-                            row = {"dataset": dataset, "encoder": encoder, "seeds": seeds, "contestant": name}
-                            rows.append(row | {"round": round_, "triplets_per_second": speed})
-                for process in chain.from_iterable(homes.values()):
-                    process.shutdown(cancel_futures=True)
-                mine = pd.DataFrame(rows).query("dataset == @dataset and encoder == @encoder and seeds == @seeds")
-                print(f"\n{dataset}, {encoder}, {seeds} seeds: triplets per second")
-                print(
-                    mine.groupby("contestant", sort=False)["triplets_per_second"].median().round().to_string(),
-                    flush=True,
-                )
-    for row in rows:
-        row["device"] = torch.cuda.get_device_name()
-    options.out.write_text(json.dumps(rows, indent=1))
+    for dataset, encoder, seeds in product(options.datasets, options.encoders, options.seeds):
+        field = settings(encoder, dataset, seeds, "cuda")
+        homes = {name: new_processes(1) for name in field}
+        try:
+            for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
+                for name, (function, arguments) in field.items():
+                    speed = total(homes[name], measure, function, arguments, options.seconds)
+                    row = {"device": device, "bf16 as": precision, "dataset": dataset, "encoder": encoder}
+                    row |= {"seeds": seeds, "contestant": name, "round": round_, "triplets_per_second": speed}
+                    rows += [row] if round_ >= 0 else []
+        except torch.OutOfMemoryError:
+            print(f"{dataset}, {encoder}: {seeds} seeds do not fit into the memory of this GPU")
+            rows = [row for row in rows if (row["dataset"], row["encoder"], row["seeds"]) != (dataset, encoder, seeds)]
+        finally:
+            for process in chain.from_iterable(homes.values()):
+                process.shutdown(cancel_futures=True)
+        options.out.write_text(json.dumps(rows, indent=1))
+    table = pd.DataFrame(rows).groupby(["dataset", "encoder", "seeds", "contestant"], sort=False)
+    print(table["triplets_per_second"].median().unstack().round().to_string())
 
 
 if __name__ == "__main__":

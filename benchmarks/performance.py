@@ -16,7 +16,7 @@ import seaborn as sns
 import torch
 from matplotlib.ticker import LogLocator
 
-from rlm.trainer import multiplies_bf16_faster
+from rlm.arms import precision_of
 
 
 def machine() -> str:
@@ -32,6 +32,8 @@ def machine() -> str:
 
 def peers_section(rows: pd.DataFrame) -> str:
     parts = []
+    kept = precision_of("bf16", torch.device("cpu"))
+    rows = rows.replace({"contestant": {} if kept == "bf16" else {"bf16": "bf16 (here fp32)"}}, regex=True)
     for (dataset, encoder), group in rows.groupby(["dataset", "encoder"], sort=False):
         wide = group.pivot(index="round", columns="contestant", values="triplets_per_second")[group.contestant.unique()]
         table = pd.DataFrame(
@@ -50,7 +52,7 @@ def peers_section(rows: pd.DataFrame) -> str:
             for kind in ("large", "step")
         )
         parts.append(
-            f"### `{encoder}`, {dataset}\n\n{table.to_markdown()}\n\n"
+            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g')}\n\n"
             f"Matrix products in the same rounds, GFLOP/s: {rates}."
         )
     return """## Beside its peers
@@ -137,13 +139,15 @@ def gpu_section(rows: list[dict]) -> str:
     parts = []
     for (encoder, dataset), group in pd.DataFrame(rows).groupby(["encoder", "dataset"], sort=False):
         speeds = group.pivot(index=["seeds", "round"], columns="contestant", values="triplets_per_second")
-        ratios = speeds.div(speeds.pop("hand loop"), axis=0).add_prefix("x hand loop, ")
-        table = speeds.groupby("seeds").median().round(-3).astype(int).join(ratios.groupby("seeds").median().round(1))
-        parts.append(f"### `{encoder}`, {dataset}\n\n{table.to_markdown()}")
+        speeds = speeds[group["contestant"].unique()]
+        ratios = speeds.div(speeds["hand loop"], axis=0).drop(columns="hand loop").add_prefix("x hand loop, ")
+        table = speeds.groupby("seeds").median().round(-2).astype(int).join(ratios.groupby("seeds").median().round(1))
+        parts.append(f"### `{encoder}`, {dataset}, on a GPU\n\n{table.to_markdown(floatfmt=',.10g')}")
+    kept = "" if rows[0]["bf16 as"] == "bf16" else " This GPU has no hardware for bf16, and multiplies in fp32 instead."
     return f"""## On a GPU
 
 Triplets per second of one process on {rows[0]["device"]}, grouped, row-wise, compiled, for blocks of so many seeds; the
-hand loop takes turns with them on the same GPU.
+hand loop takes turns with them on the same GPU.{kept}
 
 """ + "\n\n".join(parts)
 
@@ -151,23 +155,22 @@ hand loop takes turns with them on the same GPU.
 def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
     rates = rows.drop_duplicates(["dataset", "encoder", "round"])
     ratio = {kind: (rates[f"gflops {kind} bf16"] / rates[f"gflops {kind} fp32"]).median() for kind in ("large", "step")}
-    kept = """: the trainer leaves them in fp32, as on any machine that has no
-  hardware for bf16, and says so. The rows above that ask for bf16 are therefore fp32; what AMX or tensor cores would
-  make of them was not measured"""
+    kept = """: a study that asks for bf16 multiplies in fp32 there, as on
+  any CPU without AMX, and says so. What AMX would make of it was not measured"""
     gpu = "" if has_gpu else "\n- Nothing here was run on a GPU; `make bench` measures it where there is one."
     return f"""## What limits
 
-- In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate here with large matrices, and at
-  {ratio["step"]:.1f} times with those of a step{"" if multiplies_bf16_faster(torch.device("cpu")) else kept}.
+- In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at
+  {ratio["step"]:.1f} times with those of a step{"" if precision_of("bf16", torch.device("cpu")) == "bf16" else kept}.
 - Of a compiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, one core; 11.6 ms where it was profiled) 46 %
   are matrix products, which run at the rate of large ones: 816 words of a seed's batch are multiplied, of which 731 are
   there, the others fill up static shapes. 35 % are passes over gates and states, which for 8 seeds do not fit the
-  second-level cache, 5 % their scheduling, 7 % batches and their vocabularies, 1 % Adam of the dense weights.
+  second-level cache, 7 % batches and their vocabularies, 1 % Adam of the dense weights; calling all that is the rest.
 - Of a compiled step of `mean` (the same; 1.8 ms) 52 % is the graph, which for the most part moves rows of word
   vectors and of their moments: memory, not arithmetic. Building the batch takes 17 %, finding its different words 12 %,
-  Adam of the other weights 1 %, their scheduling the rest.
-- Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32: hence what
-  `rlm.compiling.is_worth_compiling` asks for.
+  Adam of the other weights 1 %, calling all that the rest.
+- Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
+  takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.compiling.is_worth_compiling` asks for.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
   hand loop does.{gpu}"""
 

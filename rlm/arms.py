@@ -1,7 +1,8 @@
 """The arms of a study: from initial weights to trained ones."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import pandas as pd
@@ -14,7 +15,9 @@ from rlm.controls import rescale, shuffle
 from rlm.encoder import encoder_maker
 from rlm.errors import InputError
 from rlm.slicer import Slices
-from rlm.training import finetune, pretrain
+from rlm.training import Precision, finetune, pretrain
+
+log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
@@ -67,13 +70,15 @@ def train_arms(
     Trained
         Of each arm, on the device of the config.
     """
+    device = device_of(config.device)
     names = ["loss", "margin", "mining", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer"]
-    shared = {name: getattr(config, name) for name in [*names, "precision", "compile"]} | {"progress": progress}
+    shared = {name: getattr(config, name) for name in [*names, "compile"]}
+    shared |= {"precision": precision_of(config.precision, device), "progress": progress}
     if make_encoder is None:
         make = encoder_maker(config, slices[0].phrases)
     else:
         make = partial(make_encoder, slices[0].vocabulary_size)
-    initial = init_block(make, seeds).to(device_of(config.device))
+    initial = init_block(make, seeds).to(device)
     pretrained, pretraining = initial, pd.DataFrame()
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
@@ -116,3 +121,35 @@ def device_of(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+@cache
+def precision_of(precision: Precision, device: torch.device) -> Precision:
+    """
+    In which type to multiply matrices.
+
+    Parameters
+    ----------
+    precision
+        ``"bf16"`` takes it where there is hardware for it: AMX, or a GPU since Ampere. Without, products of float32
+        were 1.7 times as fast on a CPU that has AVX-512's instructions for bfloat16 (``docs/performance.md``).
+    device
+        That trains.
+
+    Returns
+    -------
+    str
+        ``"bf16"`` or ``"fp32"``; where it is not what was asked for, the log says so.
+    """
+    if precision == "fp32":
+        return precision
+    if device.type == "cuda":
+        has_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_hardware = torch.cpu.get_capabilities().get("amx_bf16", False)
+    if has_hardware:
+        return precision
+    log.warning(
+        "precision bf16: no hardware for it was found here, so matrices are multiplied in fp32, as fast or faster"
+    )
+    return "fp32"

@@ -13,8 +13,8 @@ from rlm.batching import Batch
 
 # A graph has a piece for each position, so compiling takes longer the longer the phrases are: for LSTMs 20 s where they
 # have 6 words and nothing is cached, 90 s where they have 32. So many triplets win that back.
-ALWAYS_LOST = 4_000_000
-LOST_PER_POSITION = 200_000
+WON_BACK_AFTER = 4_000_000
+PLUS_PER_POSITION = 200_000
 MOST_POSITIONS = 32
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
@@ -36,7 +36,7 @@ def is_worth_compiling(triplets: int, positions: int) -> bool:
     bool
         Decided by measurement, see ``docs/performance.md``.
     """
-    return positions <= MOST_POSITIONS and triplets >= ALWAYS_LOST + LOST_PER_POSITION * positions
+    return positions <= MOST_POSITIONS and triplets >= WON_BACK_AFTER + PLUS_PER_POSITION * positions
 
 
 def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:
@@ -130,6 +130,8 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
         try:
             with torch.no_grad():  # gradients are taken within
                 return compiled(*arguments)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # what PyTorch raises without a C++ compiler, or for code it cannot trace
             compiled = None
             reason = str(error).strip().partition("\n")[0]

@@ -133,12 +133,12 @@ class StudyConfig(BaseModel):
     )
     precision: Precision = Field(
         "fp32",
-        description="fp32, or bf16: matrix products of training steps in bfloat16 on hardware made for it (tensor "
-        "cores, AMX), and in float32, which is faster then, on any other.",
+        description="fp32, or bf16: matrix products of training steps in bfloat16, where there is hardware for it "
+        "(AMX, GPUs since Ampere); elsewhere in float32.",
     )
     compile: bool | None = Field(
         None,
-        description="Compile training steps; by default where a run is long enough to win back the minute it takes.",
+        description="Compile training steps; by default where a run is long enough to win back what that takes.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to train; auto takes a GPU where there is one. The random draws are the same."

@@ -20,9 +20,9 @@ class Recurrence(Function):
     Reading backwards, the rows of a step are those of the step before and the ones that begin, so no work is
     spent on padding; all rows end together at the first word.
 
-    Autograd could differentiate the loop, but keeps more and passes over it oftener: this backward pass is what
-    makes the eager encoder as fast as a compiled one. Within a step the features come first and the rows last,
-    ``[seed, 4 dim, row]``, so that each gate lies in one piece of memory.
+    Autograd could differentiate the loop, but keeps more and passes over it oftener; a compiler does that better, see
+    `rlm.packed`. Within a step the features come first and the rows last, ``[seed, 4 dim, row]``, so that each gate
+    lies in one piece of memory.
 
     ``Recurrence.apply(inputs, weight_ih, weight_hh, bias, is_word, batch_sizes, every_step)`` takes
 

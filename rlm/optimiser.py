@@ -64,6 +64,12 @@ class BlockAdam:
         seeds = len(self.table_steps)
         return self.dense | {name: table[:-1].unflatten(0, (seeds, -1)) for name, table in self.tables.items()}
 
+    @property
+    def in_place(self) -> list[Tensor]:
+        """What steps read and change where it lies."""
+        moments = chain.from_iterable(self.table_moments.values())
+        return [*self.dense.values(), *self.tables.values(), *moments]
+
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """
         Update all weights but the tables.

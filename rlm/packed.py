@@ -111,20 +111,22 @@ def _recurrence(
     `rlm.lstm.Recurrence` of one model, in the words that compile to the fastest code.
 
     A row meets no state at its first word, so all rows read theirs together; at any other word one matrix multiplies
-    word and state. The tanh is that of the sigmoid, which the compiler makes several times as fast.
+    word and state.
     """
-    begun = (*batch_sizes[1:], 0)  # rows that have read a word before
-    parts = [size for old, rows in zip(begun, batch_sizes, strict=True) for size in (old, rows - old)]
-    words, is_open = inputs.split(parts), is_word[:, None].split(parts)
+    # From the last position on: the rows that begin there, then those that have begun, of which the last has none.
+    before = (*batch_sizes[1:], 0)
+    parts = [size for old, rows in zip(before, batch_sizes, strict=True) for size in (old, rows - old)]
+    words, is_open = (packed.split(parts)[::-1] for packed in (inputs, is_word[:, None]))
 
-    i, _, g, o = _gates(torch.cat(words[::-2]), weight_ih, bias)
-    states = torch.where(torch.cat(is_open[::-2]), i.sigmoid() * _tanh(g), 0)
+    i, _, g, o = _gates(torch.cat(words[::2]), weight_ih, bias)
+    states = torch.where(torch.cat(is_open[::2]), i.sigmoid() * _tanh(g), 0)
     hiddens = o.sigmoid() * _tanh(states)
-    (hidden, *hiddens), (state, *states) = hiddens.split(parts[::-2]), states.split(parts[::-2])
+    begin = parts[::-2]
+    (hidden, *hiddens), (state, *states) = hiddens.split(begin), states.split(begin)
 
     kept = [hidden]
     weight = torch.cat([weight_ih, weight_hh], dim=1)
-    for step, open_, new_hidden, new_state in zip(words[-4::-2], is_open[-4::-2], hiddens, states, strict=True):
+    for step, open_, new_hidden, new_state in zip(words[3::2], is_open[3::2], hiddens, states, strict=True):
         i, f, g, o = _gates(torch.cat([step, hidden], dim=1), weight, bias)
         state = f.sigmoid() * state + torch.where(open_, i.sigmoid() * _tanh(g), 0)
         hidden = o.sigmoid() * _tanh(state)
@@ -141,4 +143,5 @@ def _gates(
 
 
 def _tanh(values: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+    """By the sigmoid, which compiles to code several times as fast; exact to 1e-7 in float32, of small values too."""
     return 2 * (2 * values).sigmoid() - 1

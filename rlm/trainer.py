@@ -1,9 +1,8 @@
 """One training step of a block of seeds: forward, backward and Adam."""
 
 import dataclasses
-import logging
 from collections.abc import Iterable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,8 +18,6 @@ from rlm.compiling import fit, round_up, static_batch_sizes, try_to_compile
 from rlm.mining import KnownRelevance
 from rlm.optimiser import BlockAdam, Optimizer
 from rlm.phrases import PAD
-
-log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -86,8 +83,7 @@ class Trainer:
         ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
         then sees a batch's own numbering of words, with 0 for padding as always.
     precision
-        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32. Where that
-        would be slower, products are in float32 as well, and the log says so; see `multiplies_bf16_faster`.
+        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32.
     in_unison
         Whether all seeds have something to learn from in every batch.
     """
@@ -104,7 +100,7 @@ class Trainer:
     ) -> None:
         self.objective = objective
         self.known = known
-        self.lower = precision == "bf16" and multiplies_bf16_faster(block.device)
+        self.lower = precision == "bf16"
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
         self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
@@ -141,6 +137,8 @@ class Trainer:
         self.batch_sizes = static_batch_sizes(counted())
         # Where words are not counted, there may be one in every place.
         self.most_words = round_up(max(counts)) if self.frozen.device.type == "cpu" else 1 + sum(self.batch_sizes)
+        for tensor in self.adam.in_place:  # a CUDA graph may only change what it knows not to move
+            torch._dynamo.mark_static_address(tensor)
         self.compiled = try_to_compile(self._gradients, self.frozen.device)
 
     @property
@@ -245,33 +243,6 @@ class Trainer:
         embeddings = embeddings.to(next(iter(leaves.values())).dtype)
         loss = self.objective(embeddings, targets, shares, relevant)
         return loss.sum(), loss
-
-
-@cache
-def multiplies_bf16_faster(device: torch.device) -> bool:
-    """
-    Whether matrix products in bfloat16 are faster than in float32.
-
-    They are on hardware made for them: tensor cores, AMX. With AVX-512's instructions for bfloat16 they take twice as
-    long as in float32 (``docs/performance.md``), without any longer still.
-
-    Parameters
-    ----------
-    device
-        That trains.
-
-    Returns
-    -------
-    bool
-        False, and said once in the log, where no such hardware is found.
-    """
-    if device.type == "cuda":
-        is_faster = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        is_faster = torch.cpu.get_capabilities().get("amx_bf16", False)
-    if not is_faster:
-        log.warning("precision bf16: this machine multiplies matrices no faster in it, so products stay in fp32")
-    return is_faster
 
 
 def word_tables(encoder: nn.Module) -> set[str]:

@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 from torch_twin import TorchTwin
 
@@ -18,19 +19,22 @@ def test_contestants_train(encoder):
     assert list(islice(contestants.hand_loop("chatterbot-english", encoder), 2)) == [150, 150]
 
 
-def test_contestants_on_a_gpu_train_what_those_on_the_cpu_do():
-    field = gpu.settings("mean", "chatterbot-english", 2, "cpu", compile=False)
-    steps = {name: next(getattr(contestants, function)(**arguments)) for name, (function, arguments) in field.items()}
-    assert steps == {"hand loop": 150, "rlm, fp32": 300, "rlm, bf16": 300}
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_contestants_train_on_a_gpu():
+    for function, arguments in gpu.settings("mean", "chatterbot-english", 2, "cuda").values():
+        assert next(getattr(contestants, function)(**arguments)) % 150 == 0
+
+
+def test_the_table_of_a_gpu_compares_round_by_round():
     speeds = {"hand loop": 1e4, "rlm, fp32": 4e4, "rlm, bf16": 5e4}
     rows = [
         {"dataset": "pqa", "encoder": "mean", "seeds": 2, "contestant": name, "round": round_, "device": "a GPU"}
-        | {"triplets_per_second": speed * (1 + round_)}
+        | {"triplets_per_second": speed * (1 + round_), "bf16 as": "bf16"}
         for name, speed in speeds.items()
         for round_ in range(3)
     ]
     *_, last = performance.gpu_section(rows).splitlines()
-    assert [cell.strip() for cell in last.strip("|").split("|")] == ["2", "100000", "80000", "5", "4"]
+    assert [cell.strip() for cell in last.strip("|").split("|")] == ["2", "20,000", "80,000", "100,000", "4", "5"]
 
 
 def test_pytorch_metric_learning_has_the_same_loss(monkeypatch):

@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import topic_pairs
+from conftest import SMALL, topic_pairs
 from torch_twin import TorchTwin
 
 import rlm
 from rlm import compiling
+from rlm.arms import precision_of
 from rlm.batching import PhraseTable, distinct, epoch_batches
 from rlm.block import init_block
 from rlm.compiling import fit, static_batch_sizes
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
+from rlm.lstm import Recurrence
+from rlm.packed import _recurrence
 from rlm.sampler import RealTriplets
-from rlm.trainer import multiplies_bf16_faster
 from rlm.training import finetune, pretrain
 
 both = pytest.mark.parametrize("kind", ["lstm", "mean"])
@@ -75,26 +77,55 @@ def test_seeds_in_unison_train_as_alone(kind, optimizer, slices):
             torch.testing.assert_close(weight[0], together.weights[name][row], rtol=1e-4, atol=1e-5)
 
 
-class TestLowPrecision:
-    def losses(self, slices, precision):
-        tuned, history = finetune(new_block(slices, "lstm"), slices, precision=precision, **SETTINGS)
-        assert all(weight.dtype == torch.float32 for weight in tuned.weights.values())
-        return history.loss
+def test_bf16_rounds_products_but_keeps_weights(slices):
+    block = new_block(slices, "lstm")
+    (low, found), (_, expected) = (
+        finetune(block, slices, precision=precision, **SETTINGS) for precision in ("bf16", "fp32")
+    )
+    assert all(weight.dtype == torch.float32 for weight in low.weights.values())
+    difference = (found.loss - expected.loss).abs()
+    assert 0 < difference.max() < 0.02
 
-    def test_products_are_rounded_where_that_is_faster(self, slices, monkeypatch):
-        monkeypatch.setattr("rlm.trainer.multiplies_bf16_faster", lambda device: True)
-        difference = (self.losses(slices, "bf16") - self.losses(slices, "fp32")).abs()
-        assert 0 < difference.max() < 0.02
 
-    @pytest.mark.parametrize("has_units", [False, True])
-    def test_a_cpu_without_units_for_it_keeps_fp32_and_says_so_once(self, has_units, slices, monkeypatch, caplog):
-        multiplies_bf16_faster.cache_clear()
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": has_units})
-        low = [self.losses(slices, "bf16") for _ in range(2)]
-        multiplies_bf16_faster.cache_clear()
-        expected = self.losses(slices, "fp32")
-        assert all(losses.equals(expected) != has_units for losses in low)
-        assert caplog.text.count("products stay in fp32") == (not has_units)
+@pytest.mark.parametrize("has_hardware", [False, True])
+def test_a_study_takes_bf16_where_there_is_hardware_for_it(has_hardware, monkeypatch, caplog):
+    precision_of.cache_clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": has_hardware})
+    data = topic_pairs(np.random.default_rng(0), topics=6, pairs=60)
+    settings = SMALL | {"arms": ["scratch"], "device": "cpu", "learning_rate": 1e-2}
+    losses = {}
+    for precision in ("bf16", "fp32"):
+        (block,) = rlm.study.iter_study(rlm.StudyConfig(precision=precision, **settings), 2, data=data, n_jobs=1)
+        losses[precision] = block.history.loss
+    precision_of.cache_clear()
+    assert losses["bf16"].equals(losses["fp32"]) != has_hardware
+    assert caplog.text.count("multiplied in fp32") == (not has_hardware)
+
+
+@pytest.mark.parametrize("batch_sizes", [(3,), (2, 2), (4, 4, 1), (7, 6, 4, 3, 3, 1)])
+@pytest.mark.parametrize("every_step", [False, True])
+@pytest.mark.parametrize("lower", [torch.float64, torch.bfloat16])
+def test_the_recurrence_to_be_compiled_is_the_eager_one(batch_sizes, every_step, lower):
+    """Values and gradients; rows may have ended before their last position."""
+    generator = torch.Generator().manual_seed(0)
+    words, dim, inner = sum(batch_sizes), 5, 3
+    shapes = (words, inner), (4 * dim, inner), (4 * dim, dim), (4 * dim,)
+    leaves = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    inputs, weight_ih, weight_hh, bias = leaves
+    low_ih, low_hh = weight_ih.to(lower), weight_hh.to(lower)
+    is_word = torch.ones(words, dtype=torch.bool)
+    is_word[words - 1] = len(batch_sizes) == 1  # of the longest row the last word is missing
+    found = _recurrence(inputs, low_ih, low_hh, bias, is_word, batch_sizes, every_step)
+    one = (part[None] for part in (inputs, low_ih, low_hh, bias, is_word))
+    expected = Recurrence.apply(*one, batch_sizes, every_step)[0][0]
+    exactly = {"rtol": 1e-9, "atol": 1e-9} if lower == torch.float64 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(found, expected, **exactly)
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    gradients = (
+        torch.autograd.grad((made * weights).sum(), leaves, materialize_grads=True) for made in (found, expected)
+    )
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, **exactly | {"atol": 50 * exactly["atol"]})
 
 
 def test_distinct_is_unique():
@@ -172,6 +203,14 @@ class TestCompilation:
         assert len(caught) == 1
         _, expected = finetune(block, slices, compile=False, **SETTINGS)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+    def test_memory_that_runs_out_is_not_put_down_to_the_compiler(self, monkeypatch):
+        def run_out():
+            raise torch.OutOfMemoryError("out of memory")
+
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+        with pytest.raises(torch.OutOfMemoryError):
+            compiling.try_to_compile(run_out, torch.device("cpu"))()
 
     def test_short_runs_and_long_phrases_stay_eager(self):
         assert not compiling.is_worth_compiling(10_000, 6)
