@@ -132,7 +132,7 @@ def precision_of(precision: Precision, device: torch.device) -> Precision:
     ----------
     precision
         ``"bf16"`` takes it where there is hardware for it: AMX, or a GPU since Ampere. Without, products of float32
-        were 1.7 times as fast on a CPU that has AVX-512's instructions for bfloat16 (``docs/performance.md``).
+        were 1.8 times as fast on a CPU that has AVX-512's instructions for bfloat16 (``docs/performance.md``).
     device
         That trains.
 
