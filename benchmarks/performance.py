@@ -206,7 +206,7 @@ def main() -> None:
         ("search", search_section),
         ("peers", lambda found: limits_section(pd.DataFrame(found), (options.folder / "gpu.json").exists())),
     ]
-    parts = [f"# Performance\n\nMeasured by `make bench` until {datetime.date.today()}: {machine()}."]
+    parts = [f"# Performance\n\nMeasured by `make bench`, which ended on {datetime.date.today()}: {machine()}."]
     for name, section in sections:
         measured = options.folder / f"{name}.json"
         if measured.exists():

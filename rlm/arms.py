@@ -150,6 +150,6 @@ def precision_of(precision: Precision, device: torch.device) -> Precision:
     if has_hardware:
         return precision
     log.warning(
-        "precision bf16: no hardware for it was found here, so matrices are multiplied in fp32, as fast or faster"
+        "precision bf16: no faster here, with neither AMX nor a GPU since Ampere; matrices are multiplied in fp32"
     )
     return "fp32"

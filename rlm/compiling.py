@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -119,6 +120,8 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
     callable
         Does what `function` does.
     """
+    if _why_not(device):
+        return function
     torch.compiler.reset()  # another block's graphs would count against PyTorch's limit of recompilations
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True, mode=mode)
@@ -132,10 +135,26 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
                 return compiled(*arguments)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # what PyTorch raises without a C++ compiler, or for code it cannot trace
+        except Exception as error:  # an encoder is anybody's code; what fails uncompiled as well fails below
             compiled = None
-            reason = str(error).strip().partition("\n")[0]
-            warnings.warn(f"training goes on without compilation, which failed: {reason}", stacklevel=2)
+            _warn(error)
             return function(*arguments)
 
     return run
+
+
+@cache
+def _why_not(device: torch.device) -> str | None:
+    """What keeps even the smallest function from being compiled, such as that there is no C++ compiler; said once."""
+    try:
+        torch.compile(torch.neg)(torch.zeros(2, device=device))
+    except Exception as error:  # of whatever lies between PyTorch and a compiler
+        return _warn(error)
+    return None
+
+
+def _warn(error: Exception) -> str:
+    first, _, rest = str(error).strip().partition("\n")
+    reason = f"{first} {rest.partition(chr(10))[0]}" if first.endswith(":") else first
+    warnings.warn(f"training goes on without compilation, which failed: {reason}", stacklevel=3)
+    return reason

@@ -83,7 +83,8 @@ class Trainer:
         ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
         then sees a batch's own numbering of words, with 0 for padding as always.
     precision
-        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32.
+        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32; also
+        where that is slower, which a study avoids, see `rlm.arms.precision_of`.
     in_unison
         Whether all seeds have something to learn from in every batch.
     """

@@ -22,6 +22,7 @@ from rlm.errors import InputError
 from rlm.lstm import Recurrence
 from rlm.packed import _recurrence
 from rlm.sampler import RealTriplets
+from rlm.study import iter_study
 from rlm.training import finetune, pretrain
 
 both = pytest.mark.parametrize("kind", ["lstm", "mean"])
@@ -95,7 +96,7 @@ def test_a_study_takes_bf16_where_there_is_hardware_for_it(has_hardware, monkeyp
     settings = SMALL | {"arms": ["scratch"], "device": "cpu", "learning_rate": 1e-2}
     losses = {}
     for precision in ("bf16", "fp32"):
-        (block,) = rlm.study.iter_study(rlm.StudyConfig(precision=precision, **settings), 2, data=data, n_jobs=1)
+        (block,) = iter_study(rlm.StudyConfig(precision=precision, **settings), 2, data=data, n_jobs=1)
         losses[precision] = block.history.loss
     precision_of.cache_clear()
     assert losses["bf16"].equals(losses["fp32"]) != has_hardware
@@ -187,18 +188,46 @@ class TestCompilation:
         for name, weight in found.weights.items():
             torch.testing.assert_close(weight, expected.weights[name])
 
-    def test_what_cannot_be_compiled_is_trained_without_with_one_warning(self, slices, monkeypatch):
-        def no_compiler(*_, **__):
+    @pytest.fixture
+    def no_compiler(self, monkeypatch):
+        tried = []
+
+        def compile(function, **_):
             def fail(*_):
-                raise RuntimeError("No working C++ compiler found\nand more")
+                tried.append(function)
+                raise RuntimeError("backend='inductor' raised:\nNo working C++ compiler found\nand more")
 
             return fail
 
-        monkeypatch.setattr(torch, "compile", no_compiler)
+        monkeypatch.setattr(torch, "compile", compile)
+        compiling._why_not.cache_clear()
+        yield tried
+        compiling._why_not.cache_clear()
+
+    def test_without_a_compiler_training_goes_on_with_one_warning(self, no_compiler, slices):
         block = new_block(slices)
         with pytest.warns(
-            UserWarning, match=r"goes on without compilation.*No working C\+\+ compiler found$"
+            UserWarning, match=r"goes on without compilation.*raised: No working C\+\+ compiler found$"
         ) as caught:
+            found = [finetune(block, slices, compile=True, **SETTINGS)[1] for _ in range(2)]
+        assert len(caught) == len(no_compiler) == 1
+        _, expected = finetune(block, slices, compile=False, **SETTINGS)
+        for history in found:
+            np.testing.assert_allclose(history, expected, rtol=1e-5)
+
+    def test_an_encoder_that_cannot_be_compiled_is_trained_without(self, slices, monkeypatch):
+        class Refused(Exception):
+            """Not a RuntimeError, as some of PyTorch's own."""
+
+        def compile(function, **_):
+            def fail(*_):
+                raise Refused("cannot be traced")
+
+            return function if function is torch.neg else fail
+
+        monkeypatch.setattr(torch, "compile", compile)
+        block = new_block(slices)
+        with pytest.warns(UserWarning, match=r"which failed: cannot be traced$") as caught:
             _, found = finetune(block, slices, compile=True, **SETTINGS)
         assert len(caught) == 1
         _, expected = finetune(block, slices, compile=False, **SETTINGS)
