@@ -12,10 +12,10 @@ from benchmarks.peers import measure, new_processes, total
 from rlm.arms import precision_of
 
 
-def settings(encoder: str, dataset: str, seeds: int, device: str, compile: bool = True) -> dict[str, tuple[str, dict]]:
+def settings(encoder: str, dataset: str, seeds: int) -> dict[str, tuple[str, dict]]:
     """Name of each contestant, the generator that trains it, and its arguments."""
-    common = {"dataset": dataset, "encoder": encoder, "device": device}
-    fast = common | {"seeds": seeds, "batching": "grouped", "optimizer": "rowwise_adam", "compile": compile}
+    common = {"dataset": dataset, "encoder": encoder, "device": "cuda"}
+    fast = common | {"seeds": seeds, "batching": "grouped", "optimizer": "rowwise_adam", "compile": True}
     return {
         "hand loop": ("hand_loop", common),
         "rlm, fp32": ("ours", fast),
@@ -39,18 +39,18 @@ def main() -> None:
     precision = precision_of("bf16", torch.device("cuda"))
     rows = []
     for dataset, encoder, seeds in product(options.datasets, options.encoders, options.seeds):
-        field = settings(encoder, dataset, seeds, "cuda")
+        field = settings(encoder, dataset, seeds)
         homes = {name: new_processes(1) for name in field}
+        block = {"device": device, "bf16 as": precision, "dataset": dataset, "encoder": encoder, "seeds": seeds}
+        measured = []
         try:
-            for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
+            for round_ in range(-1, options.rounds):
                 for name, (function, arguments) in field.items():
                     speed = total(homes[name], measure, function, arguments, options.seconds)
-                    row = {"device": device, "bf16 as": precision, "dataset": dataset, "encoder": encoder}
-                    row |= {"seeds": seeds, "contestant": name, "round": round_, "triplets_per_second": speed}
-                    rows += [row] if round_ >= 0 else []
+                    measured.append(block | {"contestant": name, "round": round_, "triplets_per_second": speed})
+            rows += [row for row in measured if row["round"] >= 0]  # the first, uncounted, compiles and warms up
         except torch.OutOfMemoryError:
             print(f"{dataset}, {encoder}: {seeds} seeds do not fit into the memory of this GPU")
-            rows = [row for row in rows if (row["dataset"], row["encoder"], row["seeds"]) != (dataset, encoder, seeds)]
         finally:
             for process in chain.from_iterable(homes.values()):
                 process.shutdown(cancel_futures=True)

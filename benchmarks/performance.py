@@ -164,10 +164,10 @@ def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
   {ratio["step"]:.1f} times with those of a step{"" if precision_of("bf16", torch.device("cpu")) == "bf16" else kept}.
 - Of a compiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, one core; 11.6 ms where it was profiled) 46 %
   are matrix products, which run at the rate of large ones: 816 words of a seed's batch are multiplied, of which 731 are
-  there, the others fill up static shapes. 35 % are passes over gates and states, which for 8 seeds do not fit the
-  second-level cache, 7 % batches and their vocabularies, 1 % Adam of the dense weights; calling all that is the rest.
-- Of a compiled step of `mean` (the same; 1.8 ms) 52 % is the graph, which for the most part moves rows of word
-  vectors and of their moments: memory, not arithmetic. Building the batch takes 17 %, finding its different words 12 %,
+  there, the others fill up static shapes. 34 % are passes over gates and states, which for 8 seeds do not fit the
+  second-level cache, 5 % batches and their vocabularies, 1 % Adam of the dense weights; calling all that is the rest.
+- Of a compiled step of `mean` (the same; 2.3 ms) 41 % is the graph, which for the most part moves rows of word
+  vectors and of their moments: memory, not arithmetic. Building the batch takes 14 %, finding its different words 10 %,
   Adam of the other weights 1 %, calling all that the rest.
 - Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
   takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.compiling.is_worth_compiling` asks for.

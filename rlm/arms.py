@@ -70,15 +70,13 @@ def train_arms(
     Trained
         Of each arm, on the device of the config.
     """
-    device = device_of(config.device)
     names = ["loss", "margin", "mining", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer"]
-    shared = {name: getattr(config, name) for name in [*names, "compile"]}
-    shared |= {"precision": precision_of(config.precision, device), "progress": progress}
+    shared = {name: getattr(config, name) for name in [*names, "precision", "compile"]} | {"progress": progress}
     if make_encoder is None:
         make = encoder_maker(config, slices[0].phrases)
     else:
         make = partial(make_encoder, slices[0].vocabulary_size)
-    initial = init_block(make, seeds).to(device)
+    initial = init_block(make, seeds).to(device_of(config.device))
     pretrained, pretraining = initial, pd.DataFrame()
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
@@ -121,6 +119,23 @@ def device_of(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def settled(config: StudyConfig) -> StudyConfig:
+    """
+    The config by which to train, once for all processes and machines that do.
+
+    Parameters
+    ----------
+    config
+        As it was asked for.
+
+    Returns
+    -------
+    StudyConfig
+        With the precision that pays on this machine, see `precision_of`.
+    """
+    return config.model_copy(update={"precision": precision_of(config.precision, device_of(config.device))})
 
 
 @cache

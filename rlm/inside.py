@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlm.arms import train_arms
+from rlm.arms import settled, train_arms
 from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.corpus import index_corpus
 from rlm.errors import InputError
@@ -125,7 +125,7 @@ def train_inside(config: StudyConfig, data: pd.DataFrame | None, seed: int) -> I
     models, accuracy = {}, {}
     for arm in (BASELINE, treated):
         yield arm
-        (trained,) = train_arms(config, slices, [arm], [seed])
+        (trained,) = train_arms(settled(config), slices, [arm], [seed])
         models[arm] = Model.of(trained.block, slices[0], config)
         accuracy[arm] = float(evaluate(trained.block, slices, "validation")["triplet_accuracy"].iloc[0])
     triplets, phrases = _texts(slices[0])

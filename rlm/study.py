@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import device_of, precision_of
+from rlm.arms import device_of, settled
 from rlm.config import DEFAULT_SEEDS, Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.errors import InputError
@@ -149,14 +149,12 @@ def iter_study(
             warnings.warn(f"left out of the data: {corpus.explain_left_out()}", stacklevel=2)
     slices_of(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
     device = device_of(config.device)
-    # Settled here, so that all blocks are trained alike, and it is said once.
-    trained_as = config.model_copy(update={"precision": precision_of(config.precision, device)})
     largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
     with nullcontext() if db is None else writing(db, identify(config, corpus, make_encoder), BlockResult) as store:
         if store is not None:
             store.plan(config.arms, seeds, until, watched)
         yield from iter_blocks(
-            partial(run_block, trained_as, make_encoder=make_encoder),
+            partial(run_block, settled(config), make_encoder=make_encoder),
             corpus,
             config.arms,
             seeds,

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 
-from rlm.arms import train_arms
+from rlm.arms import settled, train_arms
 from rlm.config import Arm, StudyConfig
 from rlm.errors import InputError
 from rlm.evaluation import evaluate as evaluate_triplets
@@ -64,7 +64,7 @@ def train(
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
     slices = slices_of(config, corpus, [seed])
-    (trained,) = train_arms(config, slices, [arm], [seed], progress=True)
+    (trained,) = train_arms(settled(config), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
     Model.of(trained.block, slices[0], config).save(save, overwrite)

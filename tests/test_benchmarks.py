@@ -21,7 +21,7 @@ def test_contestants_train(encoder):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_contestants_train_on_a_gpu():
-    for function, arguments in gpu.settings("mean", "chatterbot-english", 2, "cuda").values():
+    for function, arguments in gpu.settings("mean", "chatterbot-english", 2).values():
         assert next(getattr(contestants, function)(**arguments)) % 150 == 0
 
 
