@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rlm.estimates import mean_with_interval, proportion, ratio_of_variances, sign_flip_p
+from rlm.estimates import mean_with_interval, proportion, ratio_of_variances
 from rlm.files import write_whole
+from rlm.judging import judge
 from rlm.provenance import commit, versions
 from rlm.sequence import confidence_sequence
-from rlm.stats import compare, decide
+from rlm.stats import compare
 
 PAIRS = (10, 20, 40)
 EFFECTS = (0.0, 0.01, 0.02, 0.05)
@@ -57,14 +58,14 @@ def fixed_cell(name: str, treated: Draw, control: Draw, pairs: int, effect: floa
     for _ in range(studies):
         scratch, pretrained = control(rng, pairs), treated(rng, pairs) - mean + base + effect
         differences = pretrained - scratch
-        difference = mean_with_interval(differences, -1.0, 1.0)
-        decision = decide(difference, sign_flip_p(differences), pairs)
+        (judged,) = judge({"pretrained": differences}).values()
+        difference, decision = judged.difference, judged.decide()
         counted["helps"] += decision == "helps"
         counted["hurts"] += decision == "hurts"
         counted["difference"] += not difference.excludes(effect)
         if not effect:  # the same arm whatever the other's effect
             counted["mean"] += not mean_with_interval(scratch, 0.0, 1.0).excludes(base)
-        counted["ratio"] += not ratio_of_variances(pretrained, scratch).excludes(variance / base_variance)
+        counted["ratio"] += not ratio_of_variances(pretrained, scratch)[0].excludes(variance / base_variance)
         counted["improvement"] += not proportion(int((differences > 0).sum()), pairs).excludes(float(more.mean()))
     shares = {key: count / studies for key, count in counted.items()}
     return {"shape": name, "pairs": pairs, "effect": effect} | shares | ({"mean": np.nan} if effect else {})
@@ -78,8 +79,8 @@ def watched_cell(name: str, treated: Draw, control: Draw, studies: int) -> dict:
     for _ in range(studies):
         differences = treated(rng, LOOKS) - mean - control(rng, LOOKS) + base
         sequence = confidence_sequence(differences)
-        excluded += sequence.p < 0.05
         table = sequence.table.set_index("pairs")
+        excluded += bool(((table["low"] > 0) | (table["high"] < 0)).any())
         widths.append((table["high"] - table["low"])[[20, 40, 100, 200]] / 2)
         spread.append(differences.std())
     half = pd.concat(widths, axis=1).median(axis=1)

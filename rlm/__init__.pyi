@@ -56,6 +56,7 @@ from .labels_words import (
 )
 from .loss import squared_distance as squared_distance, triplet_loss as triplet_loss
 from .memorising import learn as learn, memorise as memorise
+from .metrics import Metric as Metric
 from .model import Model as Model, load_model as load_model
 from .objective import LOSSES as LOSSES, Objective as Objective, make_objective as make_objective
 from .output import WithOutput as WithOutput

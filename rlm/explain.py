@@ -2,16 +2,17 @@
 
 import pandas as pd
 
-from rlm.stats import BASELINE, compare, compare_all
+from rlm.judging import judge
+from rlm.metrics import Metric, count_failed, find_metric
+from rlm.sentences import CONTROLS
+from rlm.stats import BASELINE, compare_all, is_watched, pair, paired_arms
 
 TREATED = "pretrained"
-CONTROLS = {
-    "rescaled": "random weights with the scale of the pre-trained ones",
-    "shuffled": "the pre-trained weights in random order",
-}
 
 
-def explain_controls(results: pd.DataFrame, metric: str = "test_accuracy") -> str:
+def explain_controls(
+    results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, watched: bool | None = None
+) -> str:
     """
     Say whether what pre-training did takes what it memorised, or only the scale of its weights.
 
@@ -20,45 +21,61 @@ def explain_controls(results: pd.DataFrame, metric: str = "test_accuracy") -> st
     results
         As `rlm.run_study` returns them, with the arms scratch, pretrained, rescaled and shuffled.
     metric
-        An accuracy in [0, 1].
+        As in `rlm.compare`.
+    watched
+        As in `rlm.compare`.
 
     Returns
     -------
     str
-        A paragraph: the differences with their intervals, and a conclusion that counts only those whose interval
-        excludes 0 and whose test agrees.
+        A paragraph: the differences with their intervals, and a conclusion. What pre-training did is explained only
+        where it helps by the verdict of `rlm.compare_all` on all arms; the two comparisons with the controls are
+        corrected for being two.
 
     Raises
     ------
     InputError
         If an arm is missing.
     """
-    against_scratch = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS])
-    effect = against_scratch[TREATED]
-    said = [f"Pre-training changes the accuracy by {effect.difference.in_points()} points."]
-    beaten = []
+    watched, metric = is_watched(results, watched), find_metric(metric)
+    others = [arm for arm in paired_arms(results) if arm not in (TREATED, *CONTROLS)]
+    verdicts = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS, *others], watched=watched)
+    effect = verdicts[TREATED]
+    counted = count_failed(results, metric)
+    pairs = {control: pair(counted, TREATED, control, metric.name) for control in CONTROLS}
+    rest = judge(
+        {control: (both[TREATED] - both[control]).to_numpy() for control, both in pairs.items()},
+        metric.reach,
+        watched=watched,
+    )
+
+    def spell(arm: str) -> str:
+        return metric.spell_difference(verdicts[arm].anytime if watched else verdicts[arm].difference)
+
+    said = [f"Pre-training changes the {metric.label} by {spell(TREATED)}."]
     for control, what in CONTROLS.items():
-        gain, rest = against_scratch[control], compare(results, TREATED, control, metric)
         said.append(
-            f"The control {control}, {what}, changes it by {gain.difference.in_points()}; compared with that control, "
-            f"{TREATED} does by {rest.difference.in_points()} (p = {rest.difference_p:.2g})."
+            f"The control {control}, {what}, changes it by {spell(control)}; relative to that control, {TREATED} adds "
+            f"{metric.spell_difference(rest[control].difference)}."
         )
-        beaten.append(rest.decision == "helps")
+    beaten = [control for control in CONTROLS if rest[control].decide(metric.better) == "helps"]
+    others = [control for control in CONTROLS if control not in beaten]
     if effect.decision == "too few seeds":
         conclusion = "With so few seeds nothing follows."
-    elif effect.decision == "no evidence either way" and not any(beaten):
-        conclusion = (
-            f"There is no effect here that is certain enough to be explained, and {TREATED} is not seen to do better "
-            "than weights whose content was destroyed."
-        )
+    elif effect.decision == "no evidence either way":
+        conclusion = "Pre-training is not shown to help here, so there is no gain to explain."
     elif effect.decision == "hurts":
         conclusion = f"{TREATED.capitalize()} hurts, compared with {BASELINE}; there is no gain to explain."
-    elif all(beaten):
+    elif not others:
         conclusion = "It does better than both controls: what it learnt counts, beyond the scale of the weights."
-    elif any(beaten):
+    elif beaten:
         conclusion = (
-            "It does better than one control and not certainly better than the other: the scale may be part of it."
+            f"It does better than {beaten[0]} and is not shown to do better than {others[0]}: the scale of the weights "
+            "may explain part of the gain."
         )
     else:
-        conclusion = "It is not seen to do better than either control: the scale of the weights may be all of it."
+        conclusion = (
+            "It is not shown to do better than either control: the scale of the weights may explain the gain, and the "
+            "intervals say how much what it learnt could add."
+        )
     return " ".join([*said, conclusion])

@@ -2,9 +2,12 @@
 
 import pandas as pd
 
-from rlm.estimates import mean_with_interval
+from rlm.estimates import FEWEST_PAIRS, mean_with_interval
+from rlm.metrics import find_metric
+from rlm.sentences import count
 
-COLLAPSED = 0.01
+COLLAPSED = 0.01  # of the first spread
+MEMORISED = 0.95  # of the seen triplets
 
 
 def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
@@ -23,10 +26,16 @@ def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> p
     Returns
     -------
     pandas.DataFrame
-        One row per arm, seed and epoch up to the last of any seed; the column is named ``best_<metric>``.
+        One row per arm, seed and epoch up to the last of any seed; the column is named ``best_<metric>``. A seed that
+        has diverged, and has no value, counts from there on as the verdict counts it.
     """
-    by_epoch = history.set_index(["arm", "seed", "epoch"])[metric].unstack("epoch", sort=False).sort_index(axis=1)
-    return by_epoch.cummax(axis=1).ffill(axis=1).stack().rename(f"best_{metric}").reset_index()
+    runs = history.set_index(["arm", "seed", "epoch"])[metric]
+    by_epoch, is_failed = (
+        of.unstack("epoch", sort=False, fill_value=filler).sort_index(axis=1)
+        for of, filler in ((runs, None), (runs.isna(), False))
+    )
+    best = by_epoch.cummax(axis=1).ffill(axis=1).mask(is_failed.cummax(axis=1), find_metric(metric).failed)
+    return best.stack().rename(f"best_{metric}").reset_index()
 
 
 def explain_pretraining(history: pd.DataFrame) -> str:
@@ -42,7 +51,7 @@ def explain_pretraining(history: pd.DataFrame) -> str:
     -------
     str
         One sentence: accuracy on seen and unseen random triplets, with the interval of their difference over seeds,
-        and what became of the spread.
+        and what became of the spread. Fewer than 10 seeds that show no sign of memorising cannot tell.
 
     Notes
     -----
@@ -52,13 +61,17 @@ def explain_pretraining(history: pd.DataFrame) -> str:
     last = history[history["epoch"] == history["epoch"].max()]
     first = history[history["epoch"] == history["epoch"].min()]
     gap = mean_with_interval((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
-    finding = "one seed cannot tell" if len(last) == 1 else "no sign of memorising"
+    seeds = count(len(last), "seed")
+    finding = "Pre-training shows no sign of memorising"
+    if len(last) < FEWEST_PAIRS:
+        finding = f"{seeds} cannot tell whether pre-training memorised"
     if gap.low > 0:
-        finding = "memorised in part" if last["seen_accuracy"].mean() < 0.95 else "memorised"
+        finding = "Pre-training memorised"
+        finding += " in part" if last["seen_accuracy"].mean() < MEMORISED else ""
     if last["spread"].mean() < COLLAPSED * first["spread"].mean():
-        finding = "collapsed"
+        finding = "Pre-training collapsed"
     return (
-        f"{finding}: right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
-        f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.in_points()} points); "
+        f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
+        f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.in_points()} points, {seeds}); "
         f"the spread went from {first['spread'].mean():.2f} to {last['spread'].mean():.2f}."
     )

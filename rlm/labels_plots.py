@@ -7,7 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlm.plots import CHANCE, PALETTE
+from rlm.plots import CHANCE, PALETTE, colours_of
 
 
 def plot_memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -41,7 +41,7 @@ def plot_memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
     seeds = memorising["seed"].nunique()
     ax.set(xlabel="epochs since the labels were dealt", ylabel="accuracy on random labels")
     ax.set_title(f"memorising, mean of {seeds} seeds")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(title="shuffle", fontsize="small", ncols=-(-len(means) // 5))
     return ax
@@ -100,7 +100,7 @@ def plot_label_effects(table: pd.DataFrame, unit: str = "points", ax: Axes | Non
         columns = ("difference", "difference_low", "difference_high")
         value, low, high = (scale * mine[name].astype(float) for name in columns)
         places = np.arange(len(sizes)) + 0.14 * (number - (len(arms) - 1) / 2)
-        ax.errorbar(places, value, yerr=[value - low, high - value], fmt="D", color=PALETTE[number + 1], capsize=3,
+        ax.errorbar(places, value, yerr=[value - low, high - value], fmt="D", color=colours_of(arms)[arm], capsize=3,
                     markersize=5, label=arm.replace("_", " "))  # fmt: skip
     ax.axhline(0, **CHANCE)
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
@@ -128,11 +128,10 @@ def plot_alignment(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> A
         Flat where weights know nothing of the data. Directions in which the data hardly vary are left out.
     """
     ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    for number, (name, curve) in enumerate(curves.items()):
+    colours = colours_of(curves)
+    for name, curve in curves.items():
         shown = curve[curve["data_sd"] > 1e-3 * curve["data_sd"].max()]
-        ax.plot(
-            shown["data_sd"], shown["weight_sd"], "o-", color=PALETTE[number], markersize=3, linewidth=1, label=name
-        )
+        ax.plot(shown["data_sd"], shown["weight_sd"], "o-", color=colours[name], markersize=3, linewidth=1, label=name)
     ax.set(xscale="log", xlabel="standard deviation of the inputs along an eigenvector", ylabel="of the weights",
            title="first layer: weights along the data's eigenvectors")  # fmt: skip
     ax.set_ylim(bottom=0)

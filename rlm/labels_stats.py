@@ -1,14 +1,12 @@
 """What a study of random labels shows: tables of its runs in, estimates with intervals out."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.estimates import Estimate, holm, mean_with_interval, sign_flip_p
-from rlm.sequence import confidence_sequence
-from rlm.stats import BASELINE, compare_all, decide, paired_arms, summarise
+from rlm.estimates import Estimate, mean_with_interval
+from rlm.judging import judge
+from rlm.stats import BASELINE, compare_all, is_watched, paired_arms, summarise
 
 MEMORISED = 0.9
 DIFFERENCE = ["difference", "difference_low", "difference_high", "p", "decision"]
@@ -54,7 +52,9 @@ def epochs_to_reach(
     ].reset_index()
 
 
-def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool = False) -> pd.DataFrame:
+def summarise_shuffles(
+    memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool | None = None
+) -> pd.DataFrame:
     """
     Epochs that memorising takes, shuffle by shuffle, and whether that is fewer than the first time.
 
@@ -71,9 +71,9 @@ def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED, *,
     -------
     pandas.DataFrame
         One row per shuffle, counted from 1: seeds, reached (share of seeds that got there), epochs with its interval
-        (low, high), difference to the first shuffle with its interval (difference_low, difference_high), p (sign-flip
-        test, or the confidence sequence's if watched, Holm-corrected). A seed that never got there counts with all its
-        epochs, so that the mean is too small.
+        (low, high), difference to the first shuffle with its interval (difference_low, difference_high), p and decision
+        ("faster", "slower", ...), all corrected for the number of shuffles, see `rlm.compare_all`. A seed that never
+        got there counts with all its epochs, so that the mean is too small.
 
     References
     ----------
@@ -81,22 +81,22 @@ def summarise_shuffles(memorising: pd.DataFrame, accuracy: float = MEMORISED, *,
     """
     found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch")
     epochs, reached = (found.pivot(index="seed", columns="shuffle", values=name) for name in ("epochs", "reached"))
-    most = float(found["epochs"].max())
-    differences = {
-        shuffle: _difference((epochs[shuffle] - epochs[0]).to_numpy(), most, watched) for shuffle in epochs.columns[1:]
-    }
-    p = holm({shuffle: difference.p for shuffle, difference in differences.items()})
+    most = max(float(found["epochs"].max()), 1.0)
+    differences = {shuffle: (epochs[shuffle] - epochs[0]).dropna().to_numpy() for shuffle in epochs.columns[1:]}
+    judged = judge(differences, most, watched=is_watched(memorising, watched))
     rows = []
     for shuffle in epochs:
-        theirs = epochs[shuffle].to_numpy()
-        mean = _bounded(mean_with_interval(theirs, 0.0, most), theirs)
-        difference = differences[shuffle].estimate if shuffle else Estimate(0.0, 0.0, 0.0)
-        rows.append([len(epochs), reached[shuffle].mean(), *mean, *difference, p.get(shuffle, np.nan)])
-    columns = ["seeds", "reached", "epochs", "low", "high", "difference", "difference_low", "difference_high", "p"]
+        theirs = epochs[shuffle].dropna().to_numpy()
+        row = [len(theirs), reached[shuffle].mean(), *mean_with_interval(theirs, 0.0, most)]
+        if shuffle in judged:
+            rows.append([*row, *judged[shuffle].difference, judged[shuffle].p, _speed_of(judged[shuffle].decide())])
+        else:
+            rows.append([*row, *Estimate(0.0, 0.0, 0.0), np.nan, np.nan])
+    columns = ["seeds", "reached", "epochs", "low", "high", *DIFFERENCE]
     return pd.DataFrame(rows, columns=columns, index=epochs.columns + 1).rename_axis("shuffle")
 
 
-def tabulate_effects(results: pd.DataFrame, *, watched: bool = False) -> pd.DataFrame:
+def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> pd.DataFrame:
     """
     Test accuracy of every arm, and its difference to scratch, for each number of labelled samples.
 
@@ -119,6 +119,7 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool = False) -> pd.Data
     InputError
         If there is no scratch.
     """
+    watched = is_watched(results, watched)
     parts = {}
     for labelled, mine in results.groupby("labelled", sort=False):
         _require_baseline(mine)
@@ -133,7 +134,7 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool = False) -> pd.Data
     return pd.concat(parts, names=["labelled", "arm"])
 
 
-def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool = False) -> pd.DataFrame:
+def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool | None = None) -> pd.DataFrame:
     """
     Epochs of fine-tuning to a given validation accuracy, of every arm, and their difference to scratch.
 
@@ -158,6 +159,7 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
     InputError
         If there is no scratch.
     """
+    watched = is_watched(history, watched)
     parts = {}
     for labelled, mine in history.groupby("labelled", sort=False):
         _require_baseline(mine)
@@ -168,21 +170,14 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
         counted = found.assign(epochs=found["epochs"].where(found["reached"], most))
         epochs = counted.pivot(index="seed", columns="arm", values="epochs")[list(mine["arm"].unique())]
         reached = found.groupby("arm")["reached"].mean()
-        differences = {
-            arm: _difference((epochs[arm] - epochs[BASELINE]).dropna().to_numpy(), most, watched)
-            for arm in paired_arms(mine)
-        }
-        p = holm({arm: difference.p for arm, difference in differences.items()})
+        differences = {arm: (epochs[arm] - epochs[BASELINE]).dropna().to_numpy() for arm in paired_arms(mine)}
+        judged = judge(differences, max(most, 1.0), watched=watched)
         rows = {}
         for arm in epochs:
             theirs = epochs[arm].dropna().to_numpy()
-            mean = _bounded(mean_with_interval(theirs, 0.0, most), theirs)
-            rows[arm] = [len(theirs), target, reached[arm], *mean]
-            if arm in differences:
-                estimate, _, pairs = differences[arm]
-                decision = decide(estimate, p[arm], pairs)
-                words = {"helps": "slower", "hurts": "faster"}  # more epochs are worse
-                rows[arm] += [*estimate, p[arm], words.get(decision, decision)]
+            rows[arm] = [len(theirs), target, reached[arm], *mean_with_interval(theirs, 0.0, most)]
+            if arm in judged:
+                rows[arm] += [*judged[arm].difference, judged[arm].p, _speed_of(judged[arm].decide())]
             else:
                 rows[arm] += [np.nan] * len(DIFFERENCE)
         columns = ["seeds", "accuracy", "reached", "epochs", "low", "high", *DIFFERENCE]
@@ -190,24 +185,9 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
     return pd.concat(parts, names=["labelled", "arm"])
 
 
-class _Difference(NamedTuple):
-    estimate: Estimate
-    p: float
-    pairs: int
-
-
-def _difference(epochs: np.ndarray, most: float, watched: bool) -> _Difference:
-    """Of paired numbers of epochs, which are at most `most`."""
-    if watched:
-        sequence = confidence_sequence(epochs / max(most, 1.0))
-        return _Difference(Estimate(*(max(most, 1.0) * bound for bound in sequence.last)), sequence.p, len(epochs))
-    return _Difference(_bounded(mean_with_interval(epochs), epochs), sign_flip_p(epochs), len(epochs))
-
-
-def _bounded(estimate: Estimate, values: np.ndarray) -> Estimate:
-    """Where all values but one or two are the same, a bound can be infinite: then none is known."""
-    free = mean_with_interval(values)
-    return estimate if np.isfinite([free.low, free.high]).all() else Estimate(estimate.value, np.nan, np.nan)
+def _speed_of(decision: str) -> str:
+    """Say a decision on epochs, of which more are worse."""
+    return {"helps": "slower", "hurts": "faster"}.get(decision, decision)
 
 
 def _require_baseline(table: pd.DataFrame) -> None:

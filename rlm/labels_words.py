@@ -1,12 +1,10 @@
 """What a study of random labels shows, in words: from the tables of `rlm.labels_stats`."""
 
-import numpy as np
 import pandas as pd
 
-from rlm.estimates import FEWEST_PAIRS, Estimate
-from rlm.explain import CONTROLS
+from rlm.estimates import FEWEST_PAIRS, Estimate, spell_p
 from rlm.labels_stats import MEMORISED
-from rlm.stats import decide
+from rlm.sentences import CONTROLS, count
 
 SHORT = {"no evidence either way": "no evidence"}
 
@@ -28,31 +26,42 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
         Of the second and of the last shuffle, each against the first.
     """
     first, last = shuffles.iloc[0], shuffles.index[-1]
+    if first["reached"] == 0:
+        return (
+            f"No seed memorised {accuracy:.0%} of the random labels within {count(float(first['epochs']), 'epoch')} the first "
+            f"time ({_seeds(first)}); raise shuffle_epochs, or reach for less."
+        )
     text = (
         f"Memorising {accuracy:.0%} of the random labels took {_spell(first[['epochs', 'low', 'high']], '')} epochs "
-        f"the first time ({int(first['seeds'])} seeds)."
+        f"the first time ({_seeds(first)}).{_reached(first)}"
     )
-    if first["reached"] < 1:
-        text += f" Only {first['reached']:.0%} of the seeds got there."
     for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
         row = shuffles.loc[shuffle]
         difference = row[["difference", "difference_low", "difference_high"]]
-        decision = decide(Estimate(*difference), row["p"], int(row["seeds"]))
         said = {
-            "helps": "is slower than the first",
-            "hurts": "is faster than the first",
-            "too few seeds": f"cannot be judged by fewer than {FEWEST_PAIRS} seeds",
-        }.get(decision, "is not shown to differ from the first")
-        text += f" Shuffle {shuffle} {said}: {_spell(difference)} epochs (p = {row['p']:.2g})."
-        if row["reached"] < 1:
-            text += f" Only {row['reached']:.0%} of the seeds got there."
+            "slower": "is slower than the first",
+            "faster": "is faster than the first",
+            "too few seeds": f"cannot be judged by {_seeds(row)}",
+        }.get(row["decision"], "is not shown to differ from the first")
+        text += f" Shuffle {shuffle} {said}: {_spell(difference)} epochs (p {spell_p(row['p'])}).{_reached(row)}"
     return text
 
 
+def _seeds(row: pd.Series) -> str:
+    return count(int(row["seeds"]), "seed")
+
+
+def _reached(row: pd.Series) -> str:
+    """Say how many seeds got there, where not all did."""
+    if row["reached"] == 1:
+        return ""
+    if row["reached"] == 0:
+        return " No seed reached it, so this is only how long they were trained."
+    return f" Only {row['reached']:.0%} of the seeds reached it; the others count with all their epochs."
+
+
 def _spell(estimate: pd.Series, sign: str = "+") -> str:
-    value, low, high = estimate.astype(float)
-    bounds = f"{low:{sign}.1f}, {high:{sign}.1f}" if np.isfinite(low) else "no interval"
-    return f"{value:{sign}.1f} [{bounds}]"
+    return Estimate(*estimate.astype(float)).format(sign=sign)
 
 
 def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +84,7 @@ def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
     found[value] = [_spell(scale * row, "") for _, row in table[[value, "low", "high"]].iterrows()]
     differences = table[["difference", "difference_low", "difference_high"]].astype(float)
     found["difference"] = [_spell(scale * row) for _, row in differences.iterrows()]
-    found["p"] = [f"{p:.2g}" for p in table["p"].astype(float)]
+    found["p"] = [spell_p(p).removeprefix("= ") for p in table["p"].astype(float)]
     if "decision" in found:
         found["decision"] = found["decision"].replace(SHORT)
     for share in {"reached", "accuracy"} & {*found} - {value}:
@@ -155,23 +164,20 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
     """
     if (shuffles["seeds"] < FEWEST_PAIRS).any():
         return f"Nothing is said of the paper's claim on fewer than {FEWEST_PAIRS} seeds."
-    later = [
-        decide(Estimate(*row[["difference", "difference_low", "difference_high"]]), row["p"], int(row["seeds"]))
-        for _, row in shuffles.iloc[1:].iterrows()
-    ]
-    faster, slower = later.count("hurts"), later.count("helps")  # fewer epochs, more epochs
-    held = "did not hold"
-    if faster:
-        held = (
-            "held"
-            if faster == len(later)
-            else f"held for {faster} and was reversed for {slower}"
-            if slower
-            else "held in part"
-        )
+    decisions = shuffles["decision"].iloc[1:].tolist()
+    later = len(decisions)
+    faster, slower = decisions.count("faster"), decisions.count("slower")
+    if faster and slower:
+        shown = f"was shown for {faster} of the {later} memorisations after the first and reversed for {slower}"
+    elif faster:
+        shown = "was shown" + (f" for {faster} of the {later} memorisations after the first" if faster < later else "")
+    elif slower:
+        shown = f"was reversed for {slower} of the {later} memorisations after the first"
+    else:
+        shown = "was not shown"
     sentences = [
-        f"That memorising becomes faster, the paper's figure 1, {held}: of the memorisations after the first, "
-        f"{len(later)} in all, {faster} took fewer epochs than the first and {slower} more."
+        f"That memorising becomes faster, the paper's figure 1, {shown}: of the memorisations after the first, {later} "
+        f"in all, {faster} took fewer epochs than the first and {slower} more."
         if later
         else "Labels were never shuffled, so that nothing is said of the paper's figure 1."
     ]
@@ -179,7 +185,7 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
         decisions = table["decision"].dropna().unstack("arm")
         good, bad = ((decisions[arm] == word) for word in (better, worse))
         controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
-        text = f"In {what}, {arm} gained in {good.sum()} of {len(decisions)} cases and lost in {bad.sum()}"
+        text = f"In {what}, {arm} is shown to gain in {good.sum()} of {len(decisions)} cases and to lose in {bad.sum()}"
         if good.any() and controls.shape[1]:
             as_well = (controls == better).any(axis=1).sum()
             text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"

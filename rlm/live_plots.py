@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from rlm.plots import CHANCE, PALETTE
+from rlm.plots import CHANCE, PALETTE, colours_of
 
 
 def plot_sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str], ax: Axes | None = None) -> Axes:
@@ -20,7 +20,7 @@ def plot_sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[
     sequence
         Columns arm, pairs, value, low, high, see `rlm.confidence_sequence`; bounds may be missing.
     arms
-        Of both tables, in the order of their colours; the baseline has the first.
+        Of both tables.
     ax
         Where to draw; a new figure by default.
 
@@ -31,7 +31,7 @@ def plot_sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[
     """
     ax = ax or plt.subplots(figsize=(5, 4), layout="constrained")[1]
     alpha = 0.16 / max(len(arms), 1) ** 0.5  # bands lie upon each other
-    for arm, colour in zip(arms, PALETTE[1:], strict=False):
+    for arm, colour in colours_of(arms).items():
         pairs, mean = differences[differences["arm"] == arm], sequence[sequence["arm"] == arm]
         ax.scatter(pairs["pairs"], 100 * pairs["value"], s=14, color=colour, alpha=0.55, edgecolor="none")
         ax.plot(mean["pairs"], 100 * mean["value"], color=colour, label=f"{arm}: mean so far")

@@ -1,6 +1,7 @@
 """Figures: tables in, axes out. Beyond quantiles and means over seeds nothing is computed here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+
+from rlm.metrics import count_failed, find_metric
 
 ARM_LABELS = {
     "scratch": "scratch\n(random init)",
@@ -18,6 +21,27 @@ ARM_LABELS = {
 }
 PALETTE = sns.color_palette("colorblind")
 CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}
+
+
+def colours_of(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+    """
+    Choose colours: every arm has its own in all figures, other names take what is left.
+
+    Parameters
+    ----------
+    names
+        Of arms, or of anything else that is told apart by colour.
+
+    Returns
+    -------
+    dict
+        A colour by name.
+    """
+    names = list(dict.fromkeys(names))
+    of_arms = dict(zip(ARM_LABELS, PALETTE, strict=False))
+    left = [colour for colour in PALETTE if colour not in [of_arms.get(name) for name in names]]
+    others = dict(zip((name for name in names if name not in of_arms), cycle(left), strict=False))
+    return {name: of_arms.get(name) or others[name] for name in names}
 
 
 def plot_seeds(
@@ -43,8 +67,9 @@ def plot_seeds(
         With one position per arm, in the order of `summary`.
     """
     ax = ax or plt.subplots(figsize=(2.2 + 2.2 * len(summary), 4.5), layout="constrained")[1]
-    arms = list(summary.index)
-    colours = dict(zip(arms, PALETTE, strict=False))
+    arms, known = list(summary.index), find_metric(metric)
+    colours, is_failed = colours_of(arms), results[metric].isna()
+    results = count_failed(results, known)
     sns.boxplot(
         results, x="arm", y=metric, hue="arm", order=arms, palette=colours, width=0.5, fliersize=0,
         boxprops={"alpha": 0.3}, legend=False, ax=ax,
@@ -54,19 +79,23 @@ def plot_seeds(
         runs = runs.sort_values("arm", key=lambda arm: arm.map(places))
         ax.plot(runs["arm"].map(places), runs[metric], color="0.55", linewidth=0.7, alpha=0.6, zorder=2)
     for arm, place in places.items():
-        values = results.loc[results["arm"] == arm, metric]
-        ax.scatter([place] * len(values), values, s=18, color=colours[arm], edgecolor="white", linewidth=0.5, zorder=3)
+        for of_these, marker in ((~is_failed, {"s": 18, "edgecolor": "white"}), (is_failed, {"s": 28, "marker": "X"})):
+            values = results.loc[(results["arm"] == arm) & of_these, metric]
+            ax.scatter([place] * len(values), values, color=colours[arm], linewidth=0.5, zorder=3, **marker)
     half_widths = [summary["mean"] - summary["low"], summary["high"] - summary["mean"]]
     ax.errorbar(
         np.arange(len(arms)) + 0.34, summary["mean"], yerr=half_widths, fmt="D", color="black", capsize=4,
         markersize=5, zorder=4, label="mean, 95 % interval",
     )  # fmt: skip
-    if results[metric].min() < 0.55:  # farther away it would only press the seeds together
+    if is_failed.any():
+        ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {known.spell(known.failed)}")
+    if known.failed == 0.5 and results[metric].min() < 0.55:  # farther away it would only press the seeds together
         ax.axhline(0.5, label="chance", **CHANCE)
     ax.set_xticks(range(len(arms)), [ARM_LABELS.get(arm, arm) for arm in arms])
     name, seeds = metric.replace("_", " "), results["seed"].nunique()
     ax.set(xlabel="", ylabel=name, title=f"{name} of {seeds} seeds, a line each")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if known.is_share:
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(loc="best", fontsize="small")
     return ax
 
@@ -123,7 +152,7 @@ def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accura
     ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
     arms = list(history["arm"].unique())
     shared = {"data": history, "x": "epoch", "y": metric, "hue": "arm", "hue_order": arms, "estimator": "median"}
-    palette = PALETTE[: len(arms)]
+    palette = colours_of(arms)
     if history["seed"].nunique() > 1:
         sns.lineplot(
             **shared, palette=palette, errorbar=("pi", 90), linewidth=0, err_kws={"alpha": 0.12}, legend=False, ax=ax
@@ -132,7 +161,7 @@ def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accura
     ax.set(xlabel="epoch of fine-tuning", ylabel=metric.replace("_", " "))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric.endswith("accuracy"):
-        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(title="")
     return ax
 
@@ -157,7 +186,7 @@ def plot_pretraining(history: pd.DataFrame, margin: float | None, hue: str = "en
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
     kinds = list(history[hue].unique())
-    shared = {"x": "epoch", "hue": hue, "hue_order": kinds, "palette": PALETTE[: len(kinds)], "errorbar": ("pi", 100)}
+    shared = {"x": "epoch", "hue": hue, "hue_order": kinds, "palette": colours_of(kinds), "errorbar": ("pi", 100)}
     sns.lineplot(history, y="loss", ax=axes[0], **shared)
     if margin is not None:
         axes[0].axhline(margin, label=f"margin = {margin:g}: collapsed", **CHANCE)
@@ -167,7 +196,7 @@ def plot_pretraining(history: pd.DataFrame, margin: float | None, hue: str = "en
     sns.lineplot(accuracies, y="accuracy", style="triplets", ax=axes[1], **shared)
     axes[1].axhline(0.5, label="chance: nothing memorised", **CHANCE)
     axes[1].set(title="triplet accuracy")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     sns.lineplot(history, y="spread", ax=axes[2], **shared)
     axes[2].set(title="mean squared distance of two phrases", yscale="log")
     for ax in (axes[0], axes[2]):
@@ -205,7 +234,7 @@ def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     arms = list(curves["arm"].unique())
     sns.lineplot(
         curves, x="false_positive_rate", y="true_positive_rate", hue="arm", hue_order=arms,
-        palette=PALETTE[: len(arms)], estimator=None, units="seed", sort=False, ax=ax,
+        palette=colours_of(arms), estimator=None, units="seed", sort=False, ax=ax,
     )  # fmt: skip
     ax.axline((0, 0), slope=1, label="chance", **CHANCE)
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
@@ -248,7 +277,8 @@ def plot_systems(summary: pd.DataFrame) -> Sequence[Axes]:
                 ax.errorbar(
                     of_arm["mean"], of_arm["system"].map(place) + 0.26 * (number - (len(arms) - 1) / 2),
                     xerr=[of_arm["mean"] - of_arm["low"], of_arm["high"] - of_arm["mean"]],
-                    fmt="osD^v"[number], markersize=4.5, color=PALETTE[number], capsize=2, linewidth=1.2, label=arm,
+                    fmt="osD^v"[number], markersize=4.5, color=colours_of(arms)[arm], capsize=2, linewidth=1.2,
+                    label=arm,
                 )  # fmt: skip
             if metric != "seconds":
                 ax.axvline(mine.loc[mine["arm"] == "untrained", "mean"].iloc[0], color="0.35", linestyle="--",
@@ -258,8 +288,8 @@ def plot_systems(summary: pd.DataFrame) -> Sequence[Axes]:
         row[0].set_yticks(range(len(systems)), systems)
         row[0].set_ylim(len(systems) - 0.5, -0.5)
         row[0].set_ylabel(name, fontweight="bold")
-        row[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        row[2].xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        row[0].xaxis.set_major_formatter(PercentFormatter(1))
+        row[2].xaxis.set_major_formatter(PercentFormatter(1))
         row[3].set_xscale("log")
         row[3].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         row[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -8,8 +8,18 @@ from scipy import stats
 
 from rlm.errors import InputError
 from rlm.estimates import CONFIDENCE, RESAMPLES, Estimate
+from rlm.metrics import CHANCE
 
 FEWEST_SPLITS = 3
+FEWEST_SPLITS_TO_RANK = 10  # with fewer the intervals hold the truth far too seldom
+
+
+PARTS = {
+    "seed": "the seed: the same data, another initialisation and order",
+    "split": "the split: which anchors are held out",
+    "test set": "the finite test set: with other groups of the same kind in it, the same encoder would do better or "
+    "worse by as much",
+}
 
 
 class Spread(NamedTuple):
@@ -24,11 +34,17 @@ class Spread(NamedTuple):
         Over splits, by which anchors are held out, beyond the test set.
     test_set
         Over test sets of the same size, by which unrelated groups happen to be in them.
+    shares
+        The share of each part in their sum, by its name.
+    splits
+        Number of splits.
     """
 
     seed: Estimate
     split: Estimate
     test_set: Estimate
+    shares: dict[str, Estimate]
+    splits: int
 
     def table(self) -> pd.DataFrame:
         """
@@ -39,26 +55,29 @@ class Spread(NamedTuple):
         pandas.DataFrame
             One row per part: its standard deviation (sd, low, high: 95 % interval) and its share of the variance.
         """
-        total = sum(part.value for part in self)
-        rows = {name.replace("_", " "): (*np.sqrt(part), part.value / total) for name, part in self._asdict().items()}
+        rows = {
+            name: (*np.sqrt(part), self.shares[name].value)
+            for name, part in zip(PARTS, (self.seed, self.split, self.test_set), strict=True)
+        }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["sd", "low", "high", "share"]).rename_axis("part")
 
     @property
     def text(self) -> str:
-        """Says which part is the largest."""
-        table = self.table()
-        largest = table["share"].idxmax()
+        """Give the parts, and name one as the largest only where its share is certainly above one half."""
         parts = ", ".join(
-            f"{row.Index} {100 * row.sd:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" for row in table.itertuples()
+            f"{row.Index} {100 * row.sd:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+            for row in self.table().itertuples()
         )
-        what = {
-            "seed": "the seed: the same data, another initialisation and order",
-            "split": "the split: which anchors are held out",
-            "test set": "the finite test set: with other groups of the same kind in it, the same encoder would do "
-            "better or worse by as much",
-        }
-        much = "Most" if table["share"].max() > 0.5 else "The largest part"
-        return f"Standard deviations in points: {parts}. {much} of what looks like instability is {what[largest]}."
+        largest = max(self.shares, key=lambda name: self.shares[name].value)
+        said = f"Standard deviations in points: {parts}."
+        if self.splits < FEWEST_SPLITS_TO_RANK:
+            return (
+                f"{said} {self.splits} splits cannot tell which part is the largest; it takes {FEWEST_SPLITS_TO_RANK}, "
+                "and with fewer the intervals are too narrow."
+            )
+        if self.shares[largest].low > 0.5:
+            return f"{said} Most of what looks like instability is {PARTS[largest]}."
+        return f"{said} No part is certainly larger than the others together."
 
 
 def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
@@ -96,6 +115,7 @@ def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
             f"{', '.join(map(str, seeds)) or 'none'} seeds; run the study once for each of several values of split_seed"
         )
     rng = np.random.default_rng(seed)
+    groups = groups.fillna({"test_accuracy": CHANCE})
     parts = []
     for _, split in groups.groupby("split_seed"):
         triplets = split.pivot(index="seed", columns="component", values="triplets").to_numpy(float)
@@ -105,15 +125,17 @@ def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
         resampled = (draws @ right.mean(axis=0)) / (draws @ triplets.mean(axis=0))
         parts.append((accuracy.mean(), accuracy.var(ddof=1), resampled.var()))
 
-    def variances(means: np.ndarray, within: np.ndarray, finite: np.ndarray, axis: int = -1) -> np.ndarray:
+    def parts_and_shares(means: np.ndarray, within: np.ndarray, finite: np.ndarray, axis: int = -1) -> np.ndarray:
         own, test_set = within.mean(axis=axis), finite.mean(axis=axis)
         between = means.var(axis=axis, ddof=1) - own / seeds.iloc[0]
-        return np.stack([own, np.maximum(between - test_set, 0), test_set])
+        found = np.stack([own, np.maximum(between - test_set, 0), test_set])
+        return np.concatenate([found, found / np.maximum(found.sum(axis=0), np.finfo(float).tiny)])
 
     columns = tuple(np.array(parts).T)
-    found = variances(*columns)
+    found = parts_and_shares(*columns)
     interval = stats.bootstrap(
-        columns, variances, paired=True, method="percentile", confidence_level=CONFIDENCE, n_resamples=RESAMPLES,
-        vectorized=True, rng=rng,
+        columns, parts_and_shares, paired=True, method="percentile", confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES, vectorized=True, rng=rng,
     ).confidence_interval  # fmt: skip
-    return Spread(*(Estimate(*map(float, part)) for part in zip(found, interval.low, interval.high, strict=True)))
+    estimates = [Estimate(*map(float, part)) for part in zip(found, interval.low, interval.high, strict=True)]
+    return Spread(*estimates[:3], dict(zip(PARTS, estimates[3:], strict=True)), len(seeds))

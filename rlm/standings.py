@@ -8,12 +8,13 @@ import pandas as pd
 from scipy import stats
 
 from rlm.errors import InputError
-from rlm.estimates import CONFIDENCE, FEWEST_PAIRS, holm, mean_with_interval
-from rlm.stats import BASELINE, CHANCE, compare
+from rlm.estimates import FEWEST_PAIRS, LEVEL, holm, mean_with_interval, spell_p
+from rlm.judging import pairs_to_judge
+from rlm.metrics import count_failed, find_metric
+from rlm.stats import BASELINE, compare
 from rlm.systems import METRICS, UNTRAINED
 
 SYSTEM = ["dataset", "encoder", "loss"]
-OF_DIVERGED = {"test_accuracy": CHANCE, "roc_auc": CHANCE, "top_1": 0.0}
 PERCENT = ["test_accuracy", "top_1"]
 HEADINGS = {
     "test_accuracy": "test accuracy, %",
@@ -21,7 +22,7 @@ HEADINGS = {
     "top_1": "top-1, %",
     "seconds": "seconds per seed",
 }
-ONLY_LOOKED_SO = "only looked so"
+NOT_SHOWN = "not shown after correction"
 
 
 def summarise_systems(results: pd.DataFrame) -> pd.DataFrame:
@@ -41,11 +42,12 @@ def summarise_systems(results: pd.DataFrame) -> pd.DataFrame:
         block share. Systems in order of the mean test accuracy of their first arm, the best first.
     """
     rows = []
-    for (*system, arm), runs in results.fillna(OF_DIVERGED).groupby([*SYSTEM, "arm"], sort=False):
+    for (*system, arm), runs in results.groupby([*SYSTEM, "arm"], sort=False):
         for metric in METRICS:
-            values = runs[metric].to_numpy()
+            is_measured = arm != UNTRAINED and metric != "seconds"
+            values = (count_failed(runs, find_metric(metric)) if is_measured else runs)[metric].to_numpy()
             estimate = (values.mean(), np.nan, np.nan, np.nan)
-            if arm != UNTRAINED and metric != "seconds":
+            if is_measured:
                 estimate = (*mean_with_interval(values, 0.0, 1.0), values.std(ddof=1) if len(values) > 1 else np.nan)
             rows.append((*system, arm, metric, 0 if arm == UNTRAINED else len(values), *estimate))
     summary = pd.DataFrame(rows, columns=[*SYSTEM, "arm", "metric", "seeds", "mean", "low", "high", "sd"])
@@ -98,7 +100,8 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
     pandas.DataFrame
         Columns dataset, encoder, loss, pairs, difference, low, high (as of `rlm.compare`), points (these as text), p
         (of the system alone), holm_p (corrected over the systems of a dataset) and decision: that of `rlm.compare`, but
-        ``"only looked so"`` where the corrected test does not agree, and ``"too few seeds"`` where it never could.
+        ``"not shown after correction"`` where the corrected test does not agree, and ``"too few seeds"`` where it never
+        could.
 
     Raises
     ------
@@ -111,38 +114,22 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
         raise InputError(f"expected systems with the arms {BASELINE} and {arm}, found none; see rlm.run_systems")
     corrected: dict[tuple, float] = {}
     for name in trained["dataset"].unique():
-        corrected |= holm({system: verdict.difference_p for system, verdict in verdicts.items() if system[0] == name})
+        theirs = {system: verdict.difference_p for system, verdict in verdicts.items() if system[0] == name}
+        corrected |= {system: p for system, (p, _) in holm(theirs).items()}
     systems = Counter(system[0] for system in verdicts)
     rows = []
     for system, verdict in verdicts.items():
         holm_p, decision = corrected[system], verdict.decision
         if verdict.pairs < pairs_to_judge(systems[system[0]]):
             decision = "too few seeds"
-        elif decision in ("helps", "hurts") and holm_p >= 1 - CONFIDENCE:
-            decision = ONLY_LOOKED_SO
+        elif decision in ("helps", "hurts") and holm_p >= LEVEL:
+            decision = NOT_SHOWN
         difference = verdict.difference
         rows.append(
             (*system, verdict.pairs, *difference, difference.in_points(), verdict.difference_p, holm_p, decision)
         )
     columns = [*SYSTEM, "pairs", "difference", "low", "high", "points", "p", "holm_p", "decision"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def pairs_to_judge(systems: int) -> int:
-    """
-    With how few pairs one of several systems can be found to differ.
-
-    Parameters
-    ----------
-    systems
-        That are compared.
-
-    Returns
-    -------
-    int
-        From there on the smallest p value of a sign-flip test, of 2 sign patterns in 2^pairs, survives the correction.
-    """
-    return max(FEWEST_PAIRS, int(np.log2(2 * systems / (1 - CONFIDENCE))) + 1)
 
 
 def explain_systems(results: pd.DataFrame) -> str:
@@ -186,13 +173,14 @@ def _stability(results: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     enough = accuracy[(accuracy["arm"] == BASELINE) & (accuracy["seeds"] >= FEWEST_PAIRS)].sort_values("sd")
     if len(enough) < 2:
         return f"Stability: too few systems with {FEWEST_PAIRS} seeds or more to compare their spread."
-    scratch = results[results["arm"] == BASELINE].fillna(OF_DIVERGED).set_index(["encoder", "loss"])["test_accuracy"]
+    counted = count_failed(results[results["arm"] == BASELINE], find_metric("test_accuracy"))
+    scratch = counted.set_index(["encoder", "loss"])["test_accuracy"]
     p = stats.levene(*(scratch.loc[row.encoder, row.loss] for row in enough.itertuples())).pvalue
     spreads = [f"{_name(row)} {100 * row.sd:.1f}" for row in enough.itertuples()]
-    finding = "the spreads differ" if p < 1 - CONFIDENCE else "no evidence that the spreads differ"
+    finding = "the spreads differ" if p < LEVEL else "no evidence that the spreads differ"
     return (
         f"Stability: the standard deviation over seeds from scratch, in points, goes from {spreads[0]} to "
-        f"{spreads[-1]}; {finding} (Brown-Forsythe test of all {len(enough)} systems, p = {p:.2g})."
+        f"{spreads[-1]}; {finding} (Brown-Forsythe test of all {len(enough)} systems, p {spell_p(p)})."
     )
 
 
@@ -201,7 +189,7 @@ def _gains(verdicts: pd.DataFrame) -> list[str]:
     told = {
         "helps": "Gains from random-triplet pre-training",
         "hurts": "Loses by it",
-        ONLY_LOOKED_SO: "Only looked so (found when tested alone, not after the correction)",
+        NOT_SHOWN: f"Not shown after correction over {len(verdicts)} systems (found when tested alone)",
         "no evidence either way": "No evidence either way",
         "too few seeds": f"Too few seeds for a verdict (fewer than the {pairs} pairs that it takes here)",
     }

@@ -1,8 +1,7 @@
 """The verdict of a study: a tidy table of results in, estimates with intervals and what they support in words out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,22 +10,30 @@ from scipy import stats
 from rlm.errors import InputError
 from rlm.estimates import (
     CONFIDENCE,
-    FEWEST_PAIRS,
     Estimate,
-    detectable_difference,
-    holm,
+    count_differing,
     mean_with_interval,
     pairs_needed,
     proportion,
     ratio_of_variances,
-    sign_flip_p,
 )
-from rlm.sequence import confidence_sequence
+from rlm.judging import Decision, judge
+from rlm.metrics import CHANCE, Metric, count_failed, find_metric
+from rlm.sentences import (
+    describe_basis,
+    describe_controls,
+    describe_difference,
+    describe_failures,
+    describe_left_out,
+    describe_power,
+    describe_spread,
+    describe_wins,
+    explain_no_interval,
+    headline,
+    is_fixed,
+)
 
-CHANCE = 0.5
 BASELINE = "scratch"
-
-Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +44,18 @@ class Verdict:
     Attributes
     ----------
     decision
-        ``"helps"`` or ``"hurts"`` only where the interval excludes 0 and the test agrees; of a watched study, where
-        the confidence sequence does.
+        ``"helps"`` or ``"hurts"`` only where the interval excludes 0; of a watched study, that of the confidence
+        sequence.
     headline, details
         The decision as a sentence, and the paragraph behind it, in plain words.
     pairs
         Number of seeds that both arms have.
     difference
         Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points); for a number of seeds
-        that was fixed beforehand.
+        that was fixed beforehand. Among several arms its interval is as wide as Holm's correction asks.
     difference_p
-        Sign-flip permutation test of a zero mean difference, two-sided; Holm-corrected among several arms.
+        Below 0.05 exactly where that interval excludes 0: the largest p value of Student's t, the studentised bootstrap
+        and the sign-flip permutation test; Holm-corrected among several arms.
     anytime
         The same difference with an interval that holds however often one looked, see `rlm.confidence_sequence`.
     anytime_p
@@ -57,10 +65,10 @@ class Verdict:
     variance_ratio
         Variance over seeds in the arm by that in the baseline.
     variance_p
-        Brown-Forsythe test of equal variances.
+        Of equal variances: Student's t test of the paired differences of squared deviations.
     failed
-        By arm, the share of seeds that diverged or whose accuracy is within noise of chance; empty where the results
-        do not say how large their test splits are.
+        By arm, the share of seeds that diverged or whose test accuracy is within noise of chance; empty where the
+        results do not say how large their test splits are.
     sd
         Standard deviation of the paired differences, missing for one pair.
     """
@@ -121,7 +129,7 @@ class Verdict:
         InputError
             If the difference is 0, or there are not at least two pairs.
         """
-        if difference == 0 or not np.isfinite(self.sd):
+        if not np.isfinite(difference) or difference == 0 or not np.isfinite(self.sd):
             raise InputError(
                 f"expected a difference other than 0 and at least 2 pairs, found {difference} and {self.pairs}; "
                 "name the smallest difference that would matter to you, after a study of a few seeds"
@@ -129,14 +137,34 @@ class Verdict:
         return pairs_needed(difference, self.sd)
 
 
-def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFrame:
+def is_watched(results: pd.DataFrame, watched: bool | None) -> bool:
+    """
+    Whether somebody looked at results before all seeds were in.
+
+    Parameters
+    ----------
+    results
+        As `rlm.run_study` and `rlm.read_study` give them, which note it in ``attrs["watched"]``.
+    watched
+        What the caller says of it; None to read the note. Without a note: no.
+
+    Returns
+    -------
+    bool
+        The answer.
+    """
+    return bool(results.attrs.get("watched", False)) if watched is None else watched
+
+
+def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> pd.DataFrame:
     """
     Describe each arm.
 
     Parameters
     ----------
     results
-        One row per arm and seed: columns arm, seed and `metric`. A seed that diverged, and has none, counts as 0.5.
+        One row per arm and seed: columns arm, seed and `metric`. A failed seed, which has no value, counts as what the
+        metric says; chance, of accuracies.
     metric
         The column to describe.
 
@@ -149,13 +177,16 @@ def summarise(results: pd.DataFrame, metric: str = "test_accuracy") -> pd.DataFr
     Raises
     ------
     InputError
-        If a column is missing.
+        If a column is missing, or a value is outside of the metric's range.
     """
-    _require_columns(results, metric)
-    limits = (0.0, 1.0) if metric.endswith("accuracy") else ()
+    try:
+        known = find_metric(metric)
+    except InputError:
+        known = Metric(metric)  # without a comparison the direction makes no difference
+    counted = count_failed(results, known)
     rows = {}
-    for arm, values in results[metric].fillna(CHANCE).groupby(results["arm"], sort=False):
-        mean, low, high = mean_with_interval(values.to_numpy(), *limits)
+    for arm, values in counted[known.name].groupby(counted["arm"], sort=False):
+        mean, low, high = mean_with_interval(values.to_numpy(), known.low, known.high)
         quartiles = values.quantile([0.25, 0.5, 0.75])
         rows[arm] = [len(values), mean, low, high, values.std(), values.min(), *quartiles, values.max()]
     columns = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
@@ -166,9 +197,9 @@ def compare(
     results: pd.DataFrame,
     arm: str = "pretrained",
     baseline: str = BASELINE,
-    metric: str = "test_accuracy",
+    metric: str | Metric = "test_accuracy",
     *,
-    watched: bool = False,
+    watched: bool | None = None,
 ) -> Verdict:
     """
     Compare two arms seed by seed.
@@ -179,12 +210,14 @@ def compare(
         One row per arm and seed: columns arm, seed and `metric`; where ``test_triplets``, ``test_anchors``,
         ``test_components`` and ``split`` stand beside them, the verdict says what it rests on.
     arm, baseline
-        Arms of `results`; seeds that only one of them has are left out.
+        Arms of `results`; seeds that only one of them has are left out, and counted.
     metric
-        An accuracy in [0, 1]; 0.5 counts for a seed that diverged and has none.
+        Name of a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), or a `Metric`, which
+        says range and direction. A failed seed, which has no value, counts as what the metric says.
     watched
         Whether somebody looked at results before all seeds were in, and might have stopped there. The verdict is then
-        that of the confidence sequence, in the order of the seeds.
+        that of the confidence sequence, in the order of the seeds. By default what ``results.attrs["watched"]`` says,
+        which `rlm.run_study` and `rlm.read_study` set.
 
     Returns
     -------
@@ -194,14 +227,15 @@ def compare(
     Raises
     ------
     InputError
-        If a column or an arm is missing, an arm has a seed twice, or the arms have no seed in common.
+        If a column or an arm is missing, a value is no number or outside of the metric's range, an arm has a seed
+        twice, or the arms have no seed in common.
 
     Notes
     -----
-    How often each of these is wrong was measured, see docs/calibration.md. Mean difference: see `rlm.estimates`;
-    sign-flip permutation test as in arXiv 2511.19794. Probability of improvement: Bouthillier et al., "Accounting for
-    variance in machine learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of
-    variances with Fieller's interval; Brown and Forsythe, JASA 69, 1974.
+    How often each of these is wrong was measured, see docs/calibration.md. Mean difference: see
+    `rlm.estimates.MeanTest`. Probability of improvement: Bouthillier et al., "Accounting for variance in machine
+    learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of variances with Fieller's
+    interval.
     """
     return compare_all(results, baseline, metric, arms=[arm], watched=watched)[arm]
 
@@ -209,10 +243,10 @@ def compare(
 def compare_all(
     results: pd.DataFrame,
     baseline: str = BASELINE,
-    metric: str = "test_accuracy",
+    metric: str | Metric = "test_accuracy",
     *,
     arms: Sequence[str] | None = None,
-    watched: bool = False,
+    watched: bool | None = None,
 ) -> dict[str, Verdict]:
     """
     Compare several arms with one baseline, with Holm's correction.
@@ -234,52 +268,53 @@ def compare_all(
     InputError
         As `compare`.
     """
-    _require_columns(results, metric)
+    watched, metric = is_watched(results, watched), find_metric(metric)
+    counted = count_failed(results, metric)
     if arms is None:
-        arms = [arm for arm in results["arm"].unique() if arm != baseline]
-    paired = {arm: _pair(results, arm, baseline, metric) for arm in arms}
+        arms = [arm for arm in counted["arm"].unique() if arm != baseline]
+    paired = {arm: pair(counted, arm, baseline, metric.name) for arm in arms}
     differences = {arm: (pairs[arm] - pairs[baseline]).to_numpy() for arm, pairs in paired.items()}
-    p = holm({arm: sign_flip_p(found) for arm, found in differences.items()})
-    sequences = {arm: confidence_sequence(found) for arm, found in differences.items()}
-    anytime_p = holm({arm: sequence.p for arm, sequence in sequences.items()})
+    fixed, anytime = (judge(differences, metric.reach, watched=how) for how in (False, True))
     failed = _failed(results, metric)
     verdicts = {}
     for arm, found in differences.items():
         treated, control = paired[arm][arm].to_numpy(), paired[arm][baseline].to_numpy()
-        difference = mean_with_interval(found, -1.0, 1.0)
-        anytime = sequences[arm].last
-        judged, judged_p = (anytime, anytime_p[arm]) if watched else (difference, p[arm])
-        decision = decide(judged, judged_p, len(found))
-        improvement = proportion(int((found > 0).sum()), int((found != 0).sum()))
-        variance_ratio, variance_p = _compare_variances(treated, control)
+        judged = anytime[arm] if watched else fixed[arm]
+        decision = judged.decide(metric.better)
+        gains = found if metric.better == "higher" else -found
+        improvement = proportion(int((gains > 0).sum()), int((gains != 0).sum()))
+        variance_ratio, variance_p = ratio_of_variances(treated, control)
         theirs = {name: failed[name] for name in (baseline, arm) if name in failed}
-        test = "confidence sequence" if watched else "sign-flip"
-        corrected = f", Holm-corrected over {len(arms)} arms" if len(arms) > 1 else ""
+        left_out = counted.loc[counted["arm"].isin([arm, baseline]), "seed"].nunique() - len(found)
+        corrected = f"corrected for {len(arms)} arms, " if len(arms) > 1 else ""
+        test = f"confidence sequence, {corrected}" if watched else corrected
+        is_simple = len(arms) == 1 and not watched
+        sd = float(found.std(ddof=1)) if len(found) > 1 else np.nan
         sentences = [
-            f"Over {len(found)} paired seeds the mean {metric.replace('_', ' ')} was {control.mean():.1%} for "
-            f"{baseline} and {treated.mean():.1%} for {arm}: a difference of {judged.in_points()} points "
-            f"({test} p = {judged_p:.2g}{corrected}).",
-            _power(decision, found),
-            f"With {arm} {(found > 0).sum()} seeds did better, {(found < 0).sum()} worse and "
-            f"{(found == 0).sum()} the same (probability of improvement, ties left out, {improvement}).",
-            _spread(treated, control, variance_ratio, variance_p, arm, baseline),
-            _failures(theirs),
-            _basis(results),
+            describe_difference(treated, control, judged, metric, arm, baseline, test),
+            explain_no_interval(found, judged, count_differing(found)),
+            describe_power(decision, judged, sd, metric) if is_simple else "",
+            describe_controls(decision, arm, counted["arm"].unique()),
+            describe_wins(found, improvement, metric, arm),
+            describe_spread(treated, control, variance_ratio, variance_p, metric, arm, baseline),
+            describe_failures(theirs, metric),
+            describe_left_out(left_out, arm, baseline),
+            describe_basis(results),
         ]
         verdicts[arm] = Verdict(
             decision=decision,
-            headline=_headline(decision, arm, baseline, len(found), " on this split" if _is_fixed(results) else ""),
+            headline=headline(decision, arm, baseline, judged, " on this split" if is_fixed(results) else "", theirs),
             details=" ".join(sentence for sentence in sentences if sentence),
             pairs=len(found),
-            difference=difference,
-            difference_p=p[arm],
-            anytime=anytime,
-            anytime_p=anytime_p[arm],
+            difference=fixed[arm].difference,
+            difference_p=fixed[arm].p,
+            anytime=anytime[arm].difference,
+            anytime_p=anytime[arm].p,
             improvement=improvement,
             variance_ratio=variance_ratio,
             variance_p=variance_p,
             failed=theirs,
-            sd=float(found.std(ddof=1)) if len(found) > 1 else np.nan,
+            sd=sd,
         )
     return verdicts
 
@@ -302,31 +337,6 @@ def paired_arms(results: pd.DataFrame) -> list[str]:
     return [arm for arm, theirs in seeds.items() if arm != BASELINE and theirs & seeds.get(BASELINE, set())]
 
 
-def decide(difference: Estimate, p: float, pairs: int) -> Decision:
-    """
-    What a difference supports: something only where its interval excludes 0 and the test agrees.
-
-    Parameters
-    ----------
-    difference
-        With its interval.
-    p
-        Of the test of no difference.
-    pairs
-        How many it rests on.
-
-    Returns
-    -------
-    str
-        The decision of a `Verdict`.
-    """
-    if pairs < FEWEST_PAIRS:
-        return "too few seeds"
-    if difference.excludes(0.0) and p < 1 - CONFIDENCE:
-        return "helps" if difference.value > 0 else "hurts"
-    return "no evidence either way"
-
-
 def noise_of_chance(groups: pd.Series) -> pd.Series:
     """
     The accuracy that guessing does not exceed 95 times out of 100.
@@ -344,110 +354,52 @@ def noise_of_chance(groups: pd.Series) -> pd.Series:
     return (CHANCE + stats.norm.ppf(CONFIDENCE) * 0.5 / np.sqrt(groups)).clip(upper=1.0)
 
 
-def _failed(results: pd.DataFrame, metric: str) -> dict[str, Estimate]:
+def _failed(results: pd.DataFrame, metric: Metric) -> dict[str, Estimate]:
+    """Give the share of failed seeds by arm, where the results say how large their test splits are."""
     if "test_components" not in results:
         return {}
-    is_failed = results[metric].isna() | (results[metric] <= noise_of_chance(results["test_components"]))
+    is_failed = results[metric.name].isna()
+    if metric.name == "test_accuracy":
+        is_failed |= results[metric.name] <= noise_of_chance(results["test_components"])
     counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
     return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}
 
 
-def _require_columns(results: pd.DataFrame, metric: str) -> None:
-    missing = [column for column in ("arm", "seed", metric) if column not in results]
-    if missing:
-        raise InputError(
-            f"column {missing[0]!r} not found; the results have: {', '.join(map(str, results.columns))}. "
-            "Pass a table as run_study returns it"
-        )
+def pair(counted: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.DataFrame:
+    """
+    Put the values of two arms side by side, by seed.
 
+    Parameters
+    ----------
+    counted
+        As of `rlm.metrics.count_failed`.
+    arm, baseline, metric
+        As in `compare`.
 
-def _pair(results: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.DataFrame:
-    arms = list(results["arm"].unique())
+    Returns
+    -------
+    pandas.DataFrame
+        One row per seed that both have, in ascending order; a column by arm.
+
+    Raises
+    ------
+    InputError
+        As `compare`.
+    """
+    arms = list(counted["arm"].unique())
     if arm == baseline:
         raise InputError(f"expected two different arms, found {arm!r} twice; the results have: {', '.join(arms)}")
     for name in (arm, baseline):
         if name not in arms:
             raise InputError(f"arm {name!r} not found; the results have: {', '.join(map(str, arms))}")
-    twice = results.duplicated(["arm", "seed"])
+    twice = counted.duplicated(["arm", "seed"])
     if twice.any():
-        first = results[twice].iloc[0]
+        first = counted[twice].iloc[0]
         raise InputError(
             f"expected one row per arm and seed, found seed {first['seed']} of arm {first['arm']!r} more than once; "
             "compare the results of one study at a time"
         )
-    counted = results.assign(**{metric: results[metric].fillna(CHANCE)})
     paired = counted.pivot(index="seed", columns="arm", values=metric)[[arm, baseline]].dropna().sort_index()
     if paired.empty:
         raise InputError(f"expected seeds that both {arm!r} and {baseline!r} have, found none; run the same seeds")
     return paired
-
-
-def _compare_variances(treated: np.ndarray, control: np.ndarray) -> tuple[Estimate, float]:
-    ratio = ratio_of_variances(treated, control)
-    if not np.isfinite(ratio.value):
-        return ratio, np.nan
-    return ratio, float(stats.levene(treated, control, center="median").pvalue)
-
-
-def _power(decision: Decision, differences: np.ndarray) -> str:
-    if decision != "no evidence either way" or np.ptp(differences) == 0:
-        return ""
-    found, sd = detectable_difference(differences), differences.std(ddof=1)
-    return (
-        f"Four studies of this size out of five would have found a difference of {100 * found:.1f} points; for one of "
-        f"1 point it takes about {pairs_needed(0.01, sd):,} seeds."
-    )
-
-
-def _failures(failed: dict[str, Estimate]) -> str:
-    if not any(share.value for share in failed.values()):
-        return ""
-    shares = " and ".join(
-        f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] with {arm}" for arm, share in failed.items()
-    )
-    return f"Failed (diverged, or within noise of chance): {shares}."
-
-
-def _headline(decision: Decision, arm: str, baseline: str, pairs: int, scope: str) -> str:
-    if decision == "too few seeds":
-        return f"Too few seeds: no verdict is given on fewer than {FEWEST_PAIRS} pairs, and here are {pairs}."
-    if decision == "no evidence either way":
-        return f"No evidence either way: this study cannot tell {arm} from {baseline}."
-    return f"The arm {arm} {decision}{scope}, compared with {baseline}."
-
-
-def _is_fixed(results: pd.DataFrame) -> bool:
-    return "split" in results and bool((results["split"] == "fixed").all())
-
-
-def _spread(treated: np.ndarray, control: np.ndarray, ratio: Estimate, p: float, arm: str, baseline: str) -> str:
-    if np.isnan(ratio.value):
-        return ""
-    finding = "no evidence that the spread differs"
-    if ratio.excludes(1.0) and p < 1 - CONFIDENCE:
-        finding = "the spread " + ("grew" if ratio.value > 1 else "shrank")
-    elif ratio.excludes(1.0) or p < 1 - CONFIDENCE:
-        finding = "interval and test disagree about the spread"
-    return (
-        f"The standard deviation over seeds was {100 * control.std(ddof=1):.1f} points for {baseline} and "
-        f"{100 * treated.std(ddof=1):.1f} for {arm}: {finding} (ratio of variances {ratio}, "
-        f"Brown-Forsythe p = {p:.2g})."
-    )
-
-
-def _basis(results: pd.DataFrame) -> str:
-    if not {"test_triplets", "test_anchors", "test_components", "split"} <= set(results):
-        return ""
-    columns = ("test_triplets", "test_anchors", "test_components")
-    triplets, anchors, components = (_range(results[column]) for column in columns)
-    scope = (
-        "All seeds share one split, so the intervals speak of the choice of seed, not of the choice of test data."
-        if _is_fixed(results)
-        else "Every seed has its own split of the same data; these overlap, so the intervals are somewhat too narrow."
-    )
-    return f"The test split rests on {anchors} anchors in {components} unrelated groups ({triplets} triplets). {scope}"
-
-
-def _range(values: Iterable[int]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

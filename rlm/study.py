@@ -16,9 +16,10 @@ from rlm.config import DEFAULT_SEEDS, Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus
 from rlm.errors import InputError
 from rlm.identity import identify
+from rlm.metrics import CHANCE
 from rlm.running import check_seeds, iter_blocks
 from rlm.sequence import confidence_sequence
-from rlm.stats import BASELINE, CHANCE
+from rlm.stats import BASELINE
 from rlm.store import writing
 from rlm.task import BlockResult, join, load_corpus, run_block, slices_of
 

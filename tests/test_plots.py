@@ -118,6 +118,24 @@ class TestAnyFigure:
                     pd.testing.assert_frame_equal(one, copy)
 
 
+def test_an_arm_has_one_colour_in_every_figure():
+    seeds = plot_seeds(results_of(4), summarise(results_of(4)))
+    of_seeds = {}
+    labels = [tick.get_text().replace(" ", "_").split("\n")[0] for tick in seeds.get_xticklabels()]
+    for cloud in seeds.collections:
+        if len(cloud.get_offsets()) == 4:
+            of_seeds[labels[int(cloud.get_offsets()[0][0])]] = tuple(cloud.get_facecolor()[0][:3])
+    curves = plot_learning_curves(history_of(3))
+    of_curves = dict(zip((text.get_text() for text in curves.get_legend().get_texts()),
+                         (line.get_color() for line in curves.get_legend().get_lines()), strict=True))  # fmt: skip
+    roc = plot_roc(curves_of())
+    of_roc = {line.get_label(): line.get_color() for line in roc.get_legend().get_lines()}
+    for colours in (of_curves, of_roc):
+        for arm in {"scratch", "pretrained"} & set(colours):
+            assert tuple(matplotlib.colors.to_rgb(colours[arm])) == pytest.approx(of_seeds[arm])
+        assert {"scratch", "pretrained"} <= set(colours)
+
+
 class TestSeeds:
     def test_one_line_per_seed_joins_its_arms(self):
         results = results_of(6)
@@ -158,6 +176,22 @@ class TestSeeds:
         (chance,) = [line for line in ax.lines if line.get_label() == "chance"]
         assert set(chance.get_ydata()) == {0.5}
         assert legend_of(ax) == ["chance", "mean, 95 % interval"] or legend_of(ax) == ["mean, 95 % interval", "chance"]
+
+    def test_a_failed_seed_is_drawn_where_it_counts(self):
+        results = results_of(6)
+        results.loc[(results["arm"] == "scratch") & (results["seed"] == 2), "test_accuracy"] = np.nan
+        ax = plot_seeds(results, summarise(results))
+        place = list(summarise(results).index).index("scratch")
+        assert any((place, 0.5) in map(tuple, cloud.get_offsets()) for cloud in ax.collections)
+        assert "failed: counts as 50.0%" in legend_of(ax)
+
+    @pytest.mark.parametrize("limits", [(0.47, 0.66), (0.1, 0.9), (0.62, 0.631)])
+    def test_ticks_say_where_they_are(self, limits):
+        ax = plot_seeds(results_of(6), summarise(results_of(6)))
+        ax.set_ylim(*limits)
+        ax.figure.canvas.draw()
+        for tick, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
+            assert float(label.get_text().rstrip("%")) == pytest.approx(100 * tick)
 
     def test_a_seed_that_one_arm_lacks_is_drawn_all_the_same(self):
         results = results_of(3).iloc[1:]

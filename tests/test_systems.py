@@ -97,7 +97,7 @@ def made(effects, seeds=20, noise=0.01):
     rng = np.random.default_rng(0)
     rows = []
     for number, effect in enumerate(effects):
-        scratch = 0.6 + 0.02 * number + 0.02 * rng.normal(size=seeds)
+        scratch = 0.6 + 0.01 * number + 0.02 * rng.normal(size=seeds)
         treated = scratch + effect + noise * (np.arange(seeds) % 2 - 0.5)
         for arm, values in (("scratch", scratch), ("pretrained", treated)):
             rows += [("made", f"e{number}", "triplet", arm, seed, value) for seed, value in enumerate(values)]
@@ -115,7 +115,7 @@ class TestStandings:
         assert compared.loc["e0", "decision"] == alone.loc["e0", "decision"] == "helps"
         assert compared.loc["e1", "decision"] == "hurts"
         assert set(compared.loc["e2":"e9", "decision"]) == {"no evidence either way"}
-        assert compared.loc["e10", "decision"] == "only looked so"
+        assert compared.loc["e10", "decision"] == "not shown after correction"
         assert compared.loc["e10", "p"] < 0.05 <= compared.loc["e10", "holm_p"]
         np.testing.assert_allclose(compared["difference"], effects, atol=1e-9)
 
@@ -123,7 +123,7 @@ class TestStandings:
         """Of ten signs all alike, p is 2 in 1,024: enough among 16 systems, not among 32."""
         for systems, decision in ((16, "helps"), (32, "too few seeds")):
             compared = rlm.compare_systems(made([0.05] + [0.0] * (systems - 1), seeds=10))
-            assert compared.loc[0, "p"] == pytest.approx(2 / 1024)
+            assert compared.loc[0, "p"] == pytest.approx(2 / 1024, rel=0.05)
             assert compared.loc[0, "decision"] == decision
 
     def test_datasets_are_judged_apart(self):
@@ -166,7 +166,7 @@ class TestStandings:
     def test_the_table_spells_the_summary(self):
         table = rlm.tabulate_systems(rlm.summarise_systems(made([0.0]))).set_index("arm")
         assert table.loc["untrained", "test accuracy, %"] == "65.0"
-        assert table.loc["scratch", "top-1, %"] == "25.0 [25.0, 25.0]"
+        assert table.loc["scratch", "top-1, %"] == "25.0"  # all seeds alike: no interval
         assert table.loc["scratch", "seconds per seed"] == "1.5"
 
     def test_results_without_systems_are_refused(self):
