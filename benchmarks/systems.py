@@ -21,8 +21,8 @@ from rlm.systems import ALL
 
 SEEDS = 10
 SETTINGS = {
-    "chatterbot-english": {"pretrain_epochs": 2, "max_epochs": 5},
-    "pqa": {"pretrain_epochs": 1, "max_epochs": 3, "epoch_triplets": 10_000},
+    "chatterbot-english": {"pretrain_epochs": 2, "max_epochs": 5, "batching": "grouped"},
+    "pqa": {"pretrain_epochs": 1, "max_epochs": 3, "epoch_triplets": 10_000, "batching": "grouped"},
 }
 DOCS = Path(__file__).parents[1] / "docs"
 TEMPLATE = Path(__file__).with_name("systems.md.jinja")
@@ -31,7 +31,7 @@ TEMPLATE = Path(__file__).with_name("systems.md.jinja")
 def train(db: Path, datasets: Sequence[str]) -> pd.DataFrame:
     tables = []
     for dataset in datasets:
-        config = rlm.StudyConfig(dataset=dataset, batching="grouped", **SETTINGS[dataset])
+        config = rlm.StudyConfig(dataset=dataset, **SETTINGS[dataset])
         tables.append(rlm.run_systems(config, ALL, SEEDS, db=db))
     return pd.concat(tables)
 

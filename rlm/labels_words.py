@@ -27,9 +27,10 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     """
     first, last = shuffles.iloc[0], shuffles.index[-1]
     if first["reached"] == 0:
+        within = count(float(first["epochs"]), "epoch")
         return (
-            f"No seed memorised {accuracy:.0%} of the random labels within {count(float(first['epochs']), 'epoch')} the "
-            f"first time ({_seeds(first)}); raise shuffle_epochs, or reach for less."
+            f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({_seeds(first)}); "
+            "raise shuffle_epochs, or reach for less."
         )
     text = (
         f"Memorising {accuracy:.0%} of the random labels took {_spell(first[['epochs', 'low', 'high']], '')} epochs "
