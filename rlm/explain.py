@@ -11,7 +11,7 @@ CONTROLS = {
 }
 
 
-def explain_controls(results: pd.DataFrame, metric: str = "test_accuracy") -> str:
+def explain_controls(results: pd.DataFrame, metric: str = "test_accuracy", *, watched: bool | None = None) -> str:
     """
     Say whether what pre-training did takes what it memorised, or only the scale of its weights.
 
@@ -21,6 +21,8 @@ def explain_controls(results: pd.DataFrame, metric: str = "test_accuracy") -> st
         As `rlm.run_study` returns them, with the arms scratch, pretrained, rescaled and shuffled.
     metric
         An accuracy in [0, 1].
+    watched
+        As in `rlm.compare`.
 
     Returns
     -------
@@ -33,12 +35,13 @@ def explain_controls(results: pd.DataFrame, metric: str = "test_accuracy") -> st
     InputError
         If an arm is missing.
     """
-    against_scratch = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS])
+    watched = bool(watched)
+    against_scratch = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS], watched=watched)
     effect = against_scratch[TREATED]
     said = [f"Pre-training changes the accuracy by {effect.difference.in_points()} points."]
     beaten = []
     for control, what in CONTROLS.items():
-        gain, rest = against_scratch[control], compare(results, TREATED, control, metric)
+        gain, rest = against_scratch[control], compare(results, TREATED, control, metric, watched=watched)
         said.append(
             f"The control {control}, {what}, changes it by {gain.difference.in_points()}; compared with that control, "
             f"{TREATED} does by {rest.difference.in_points()} (p = {rest.difference_p:.2g})."

@@ -14,6 +14,7 @@ from rlm.config import REDRAW, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import CONTROLS, TREATED, explain_controls
 from rlm.histories import best_so_far, explain_pretraining
+from rlm.limits import explain_limits
 from rlm.live_plots import plot_differences, plot_sequence
 from rlm.objective import make_objective
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
@@ -55,6 +56,8 @@ class View(NamedTuple):
         Its number.
     headline
         The verdict in one sentence.
+    limits
+        What limits it, see `rlm.explain_limits`.
     words
         All that follows from the numbers: heading and paragraph.
     seeds, curves, pretraining
@@ -69,6 +72,7 @@ class View(NamedTuple):
 
     study: int
     headline: str
+    limits: str
     words: list[tuple[str, str]]
     seeds: Picture
     curves: Picture
@@ -148,10 +152,10 @@ def view(db: Path, study: int) -> View:
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
     if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
-        words.append(("Memorisation, or just scale?", explain_controls(results)))
+        words.append(("Memorisation, or just scale?", explain_controls(results, watched=stored.is_watched)))
     own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
     words += [
-        (f"Pre-training of {arm}", f"It {explain_pretraining(mine)}".replace("It one seed", "One seed"))
+        (f"Pre-training of {arm}", explain_pretraining(mine))
         for arm in own
         if len(mine := pretraining[pretraining["arm"] == arm]) and mine["epoch"].max() > 0
     ]
@@ -164,6 +168,7 @@ def view(db: Path, study: int) -> View:
     return View(
         study,
         headline,
+        explain_limits(config, results, stored.encoder),
         words,
         _paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
         _paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
@@ -286,13 +291,13 @@ def _paint(figure: Figure, alt: str) -> Picture:
     return Picture(file.getvalue(), alt, round(CSS_PIXELS * figure.get_figwidth()))
 
 
-def export(db: Path, study: int, folder: Path, is_table: bool) -> Exported:
+def export(db: Path, study: int, folder: Path) -> Exported:
     """
     Write what is finished of a study, see `rlm.export.export_study`.
 
     Parameters
     ----------
-    db, study, folder, is_table
+    db, study, folder
         As there.
 
     Returns
@@ -302,4 +307,4 @@ def export(db: Path, study: int, folder: Path, is_table: bool) -> Exported:
     """
     from rlm.export import export_study  # what writes notebooks takes seconds to import
 
-    return export_study(db, study, folder, is_table)
+    return export_study(db, study, folder)

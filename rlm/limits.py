@@ -1,0 +1,54 @@
+"""What a verdict cannot speak of: how long a study trained, and what reaches as much without training."""
+
+import pandas as pd
+
+from rlm.config import StudyConfig
+from rlm.stats import BASELINE
+
+
+def explain_limits(
+    config: StudyConfig, results: pd.DataFrame, encoder: str | None = None, overlap: float | None = None
+) -> str:
+    """
+    Say what limits the verdict of a study.
+
+    Parameters
+    ----------
+    config
+        Of the study.
+    results
+        As `rlm.run_study` returns them.
+    encoder
+        The name of an encoder of your own; that of the config by default.
+    overlap
+        Share of the test triplets that the overlap of character trigrams gets right, see `rlm.overlap_scores`; it is
+        named where it is better than the encoder from scratch.
+
+    Returns
+    -------
+    str
+        Sentences: the encoder, its epochs of pre-training and of fine-tuning, how many runs `max_epochs` cut short, and
+        the baseline. A run is cut short if it has all its epochs and early stopping would have let it go on.
+    """
+    is_pretrained = set(results["arm"]) - {BASELINE}
+    before = f"{_count(config.pretrain_epochs, 'epoch')} of pre-training and " if is_pretrained else ""
+    said = [
+        f"The encoder is {encoder or config.encoder}, trained for {before}at most "
+        f"{_count(config.max_epochs, 'epoch')} of fine-tuning."
+    ]
+    trained = results[results["validation_accuracy"].notna()]
+    is_cut = (trained["epochs"] >= config.max_epochs) & (trained["epochs"] - trained["best_epoch"] < config.patience)
+    if config.max_epochs and is_cut.any():
+        number = "Every run was" if is_cut.all() else f"{is_cut.sum()} of {_count(len(trained), 'run')} were"
+        said.append(f"{number} cut short by max_epochs, before early stopping; more epochs could change the verdict.")
+    scratch = results.loc[results["arm"] == BASELINE, "test_accuracy"].mean()
+    if overlap is not None and scratch < overlap:
+        said.append(
+            f"The overlap of character trigrams, which learns nothing, is right about {overlap:.1%} of the test "
+            f"triplets; this encoder from scratch is right about {scratch:.1%}."
+        )
+    return " ".join(said)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
