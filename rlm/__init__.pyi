@@ -55,7 +55,7 @@ from .labels_words import (
     explain_speed as explain_speed,
     spell_intervals as spell_intervals,
 )
-from .limits import explain_limits as explain_limits
+from .limits import explain_labels_settings as explain_labels_settings, explain_limits as explain_limits
 from .loss import squared_distance as squared_distance, triplet_loss as triplet_loss
 from .markup import escape_markdown as escape_markdown
 from .memorising import learn as learn, memorise as memorise

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from rlm.config import StudyConfig
+from rlm.labels_config import LabelsConfig
 from rlm.stats import BASELINE
 
 
@@ -48,6 +49,35 @@ def explain_limits(
             f"triplets; this encoder from scratch is right about {scratch:.1%}."
         )
     return " ".join(said)
+
+
+def explain_labels_settings(config: LabelsConfig, seeds: int) -> str:
+    """
+    Say with which settings random labels were memorised, without which no result of them can be read.
+
+    Parameters
+    ----------
+    config
+        Of the study.
+    seeds
+        How many it has.
+
+    Returns
+    -------
+    str
+        A line: shuffles, epochs of memorising and of fine-tuning, learning rate and seeds.
+    """
+    epochs = _count(config.shuffle_epochs, "epoch")
+    until = (
+        f", each until {config.until:.0%} are memorised and for at most {epochs}"
+        if config.until
+        else f", {epochs} each"
+    )
+    return (
+        f"{_count(config.shuffles, 'shuffle')} of the random labels{until}; "
+        f"at most {_count(config.max_epochs, 'epoch')} of fine-tuning; "
+        f"learning rate {config.learning_rate:g}; {_count(seeds, 'seed')}."
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -47,7 +47,7 @@ _SELECTOR = re.compile(r"[\w\s#.,:>*()-]+")
 _LINK = re.compile(r"#\S*|https?://\S+|[\w.%-]+\.html(?:#\S*)?", re.ASCII)
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[\w+/=\s]*", re.ASCII)
 _NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # of no use in HTML
-_MARKS = re.compile(r"[!-/:-@\[-`{-~]")
+_MARKS = re.compile(r"[!#$&()*+:<=>@\[\\\]^_`{|}~]|^[-\d]")  # with what a line may begin that is a list or a rule
 
 
 def clean_html(html: str) -> str:

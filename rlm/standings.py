@@ -9,6 +9,7 @@ from scipy import stats
 
 from rlm.errors import InputError
 from rlm.estimates import CONFIDENCE, FEWEST_PAIRS, holm, mean_with_interval
+from rlm.markup import escape_markdown
 from rlm.stats import BASELINE, CHANCE, compare
 from rlm.systems import METRICS, UNTRAINED
 
@@ -168,7 +169,7 @@ def explain_systems(results: pd.DataFrame) -> str:
             _stability(results[results["dataset"] == name], accuracy),
             *_gains(verdicts),
         ]
-        parts.append("\n".join([f"**{name}**", "", *(f"- {sentence}" for sentence in sentences)]))
+        parts.append("\n".join([f"**{escape_markdown(name)}**", "", *(f"- {sentence}" for sentence in sentences)]))
     return "\n\n".join(parts)
 
 
