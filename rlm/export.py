@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from rlm.config import StudyConfig
-from rlm.corpus import index_corpus
-from rlm.datasets import load
-from rlm.errors import InputError
 from rlm.files import write_whole
-from rlm.live import Exported, Picture, View, view
+from rlm.live import Exported, Picture, View, about_data, view
 from rlm.markup import escape_markdown
 from rlm.page import page_html
 from rlm.stored import read_asked, read_origin, read_progress, read_study
@@ -52,7 +48,7 @@ def export_study(db: Path, study: int, folder: Path) -> Exported:
     """
     seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
     progress, source = read_progress(db, study), asked.source
-    about = _about_data(stored.config, asked.data)
+    about = about_data(stored.config, asked.data)
     seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
     arms = tuple(dict.fromkeys([*progress.config.arms, *stored.config.arms]))
     config = _relocate(stored.config.model_copy(update={"arms": arms}), folder, about)
@@ -108,20 +104,6 @@ def _to_repeat(code: str, is_table: bool, source: str | None) -> list[NotebookNo
         said.append("The encoder is one of your own: it must be defined first, with all that its source names.")
     cells = [_text("## To repeat it\n\n" + "\n\n".join(said)), _output({"text/plain": code})]
     return [*cells, _text("The source of the encoder:"), _output({"text/plain": source})] if source else cells
-
-
-def _about_data(config: StudyConfig, fingerprint: str) -> Mapping[str, str] | None:
-    """Title and licence of the data that a config names; None where a study had others, handed over as a table."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            data = load(config.dataset, **config.reading.model_dump())
-            is_named = index_corpus(data, config.max_tokens).fingerprint == fingerprint
-    except (InputError, OSError):
-        is_named = False
-    if not is_named:
-        return None
-    known = {"title": config.dataset, "licence": "not stated", **data.attrs}
-    return {name: str(known.get(name)) for name in ("title", "licence", "source")}
 
 
 def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None) -> StudyConfig:

@@ -40,7 +40,8 @@ def explain_limits(
     trained = results[results["validation_accuracy"].notna()]
     is_cut = (trained["epochs"] >= config.max_epochs) & (trained["epochs"] - trained["best_epoch"] < config.patience)
     if config.max_epochs and is_cut.any():
-        number = "Every run was" if is_cut.all() else f"{is_cut.sum()} of {_count(len(trained), 'run')} were"
+        verb = "was" if is_cut.sum() == 1 else "were"
+        number = "Every run was" if is_cut.all() else f"{is_cut.sum():,} of {_count(len(trained), 'run')} {verb}"
         said.append(f"{number} cut short by max_epochs, before early stopping; more epochs could change the verdict.")
     scratch = results.loc[results["arm"] == BASELINE, "test_accuracy"].mean()
     if overlap is not None and scratch < overlap:

@@ -1,7 +1,8 @@
 """What a store shows of its studies: words, tables and pictures, made outside the process that shows them."""
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rlm.config import REDRAW, StudyConfig
+from rlm.corpus import index_corpus
+from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.explain import CONTROLS, TREATED, explain_controls
 from rlm.histories import best_so_far, explain_pretraining
@@ -244,6 +247,33 @@ def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
         for one in listed[listed["seeds"] > 0].itertuples()
     }
     return view(db, study), lines
+
+
+def about_data(config: StudyConfig, fingerprint: str) -> Mapping[str, str] | None:
+    """
+    Say what data a study is of.
+
+    Parameters
+    ----------
+    config
+        Of the study.
+    fingerprint
+        Of its data, as the store has it.
+
+    Returns
+    -------
+    Mapping or None
+        Title, licence and source of the data that the config names; None where the study had others, which were handed
+        over as a table, or are not there any more.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            data = load(config.dataset, **config.reading.model_dump())
+            is_named = index_corpus(data, config.max_tokens).fingerprint == fingerprint
+    except (InputError, OSError):
+        return None
+    known = {"title": config.dataset, "licence": "not stated", **data.attrs}
+    return {name: str(known.get(name)) for name in ("title", "licence", "source")} if is_named else None
 
 
 def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:

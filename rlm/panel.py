@@ -132,7 +132,9 @@ class Panel:
         self.study.value = shown if shown in studies else NEW[1]
         self.compare.offer(studies)
 
-    def show_difference(self, shown: Progress | None, config: StudyConfig, plan: Plan, is_other: bool) -> None:
+    def show_difference(
+        self, shown: Progress | None, config: StudyConfig, plan: Plan, *, is_own: bool, is_other: bool
+    ) -> None:
         """
         Say which study is shown, and whether the knobs are its.
 
@@ -142,10 +144,17 @@ class Panel:
             The study, if there is one.
         config, plan
             What the knobs say.
+        is_own
+            Whether its data are not those that its config names.
         is_other
             Whether another study runs, of which nothing is shown yet.
         """
         said = "" if shown is None else explain_difference(shown, config, plan)
+        if said and is_own:
+            said = (
+                f"Shown: #{shown.study}, of data that were handed over as a table, or have changed since. To go on "
+                "with it, hand them over: rlm.Explorer(data). Run starts a new study."
+            )
         if said and is_other:
             said += " The study that runs is shown as soon as its first seeds are finished."
         self._difference.value = paragraph(said, "quiet") if said else ""

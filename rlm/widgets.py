@@ -21,7 +21,7 @@ from rlm.corpus import index_corpus
 from rlm.database import open_store
 from rlm.errors import InputError
 from rlm.inside import Inside, train_inside
-from rlm.live import Exported, View, compare_studies, export, look, warm_up
+from rlm.live import Exported, View, about_data, compare_studies, export, look, warm_up
 from rlm.panel import OWN, Panel, spell_time_left
 from rlm.presets import PRESETS
 from rlm.reading import READ_AS_IT_IS, Reading
@@ -86,6 +86,7 @@ class Explorer:
         self._drawn: tuple[object, ...] = ()
         self._view: View | None = None
         self._shown: Progress | None = None  # of what is in view
+        self._data_of: dict[int, Mapping[str, str] | None] = {}  # by study, see `about_data`
         self._looked_for: tuple[int, int] | None = None
         self._looked_at = self._looks_again = 0.0
         self._looking: Future[Any] | None = None  # one at a time
@@ -323,6 +324,9 @@ class Explorer:
         if self._progress is None or self._progress.study != view.study:
             return  # another was chosen, or started, since it was asked for
         self._view, self._shown = view, self._progress
+        if self._data is None and view.study not in self._data_of:
+            about = ask(about_data, self._shown.config, read_asked(self.db, view.study).data)
+            about.add_done_callback(partial(self._answer, partial(self._data_of.setdefault, view.study)))
         self._panel.seen.show(view)
         self._is_drawing = True
         self._panel.offer_studies(studies, view.study)
@@ -346,7 +350,8 @@ class Explorer:
             panel.study.disabled = is_running
             panel.export.disabled = self._view is None
             is_this = progress is not None and found == [progress.config, progress.plan]
-            is_open = is_this and not progress.is_complete and not self._has_ended
+            is_own = self._shown is not None and self._data_of.get(self._shown.study, {}) is None
+            is_open = is_this and not progress.is_complete and not self._has_ended and not is_own
             panel.run.description = "Resume" if is_open and not is_running else "Run"
             self._is_drawing = True
             panel.preset.value = next((name for name, one in PRESETS.items() if self._is_set(one)), OWN)
@@ -356,7 +361,7 @@ class Explorer:
             is_old = (
                 is_running and self._shown is not None and (progress is None or progress.study != self._shown.study)
             )
-            panel.show_difference(self._shown, *self._valid, is_other=is_old)
+            panel.show_difference(self._shown, *self._valid, is_own=is_own, is_other=is_old)
 
     def _seconds_left(self) -> pd.Series:
         """Of each arm, by the mean time of its runs so far: missing before it has one, and while nothing trains."""
