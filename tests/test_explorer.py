@@ -1,8 +1,10 @@
 """The explorer without a browser: knobs, background work, and what the panel says of a study."""
 
 import time
+from concurrent.futures import Future
 from html import unescape
 from pathlib import Path
+from threading import Thread
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -25,7 +27,7 @@ from rlm.panel import GROUPS
 from rlm.presets import PRESETS
 from rlm.stored import read_progress, read_study
 from rlm.study import run_study
-from rlm.tabs import html_table, paragraph
+from rlm.tabs import StudyTabs, html_table, paragraph
 
 ATTACK = "<script>alert(1)</script>"
 QUICK = {"encoder": "mean", "word_dim": 4, "dim": 6, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1}
@@ -207,6 +209,18 @@ class TestView:
             assert picture.png.startswith(b"\x89PNG")
             assert "10 seeds" in picture.alt
 
+    def test_what_limits_the_verdict_stands_under_the_headline(self, store):
+        found = view(store, 1)
+        assert found.limits == rlm.explain_limits(read_study(store, 1).config, found.results)
+        tabs = StudyTabs()
+        tabs.show(found)
+        assert said(tabs.widgets[0]).index(found.headline) < said(tabs.widgets[0]).index(found.limits)
+
+    def test_words_about_pretraining_are_whole_sentences(self, store):
+        mine = read_study(store, 1).finished.pretraining
+        expected = rlm.explain_pretraining(mine[mine["arm"] == "pretrained"])
+        assert ("Pre-training of pretrained", expected) in view(store, 1).words
+
     def test_figures_are_closed(self, store):
         before = plt.get_fignums()
         view(store, 1)
@@ -328,6 +342,162 @@ class TestExplorer:
         (tmp_path / "e.db").write_text("text" * 500)
         with pytest.raises(InputError, match="store of studies"):
             rlm.Explorer(db=tmp_path / "e.db")
+
+    def test_it_opens_with_the_data_that_it_is_given(self, data, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        db = tmp_path / "e.db"
+        data.to_csv("base.csv", index=False)
+        data.iloc[:60].to_csv("other.csv", index=False)
+        for name, rate in (("base.csv", 1e-2), ("other.csv", 1e-3)):
+            run_study(StudyConfig(dataset=name, learning_rate=rate, **QUICK), 1, db=db, n_jobs=1, progress=False)
+        run_study(
+            StudyConfig(**QUICK), 1, data=data.iloc[:50], db=db, n_jobs=1, progress=False
+        )  # called by its default
+
+        def opened(*arguments, **settings):
+            explorer = rlm.Explorer(*arguments, db=db, **settings)
+            explorer.wait()
+            found = explorer.config, explorer._view and explorer._view.study
+            explorer.close()
+            return found
+
+        config, shown = opened("base.csv")
+        assert (config.dataset, config.learning_rate, shown) == ("base.csv", 1e-2, 1)
+        assert opened("other.csv")[1] == 2
+        assert opened(data.iloc[:50])[1] == 3
+        assert opened(data.iloc[:50])[0] == StudyConfig(**QUICK)
+        config, shown = opened(data.iloc[:40])
+        assert (config.dataset, shown) == ("data", None)
+        assert opened()[1] == 3  # the last, where nothing is said
+        config, shown = opened("chatterbot-english")  # study 3 is called so, and is not of these data
+        assert (config.dataset, shown) == ("chatterbot-english", None)
+        config, shown = opened("base.csv", reading={"quotechar": "", "delimiter": "\t"})
+        assert (config.reading.quotechar, config.reading.delimiter, shown) == ("", "\t", None)
+        data.iloc[:-1].to_csv("base.csv", index=False)
+        assert opened("base.csv")[1] is None
+
+    def test_what_is_trained_are_the_data_that_it_is_given(self, data, store, tmp_path):
+        copied = tmp_path / "copy.db"
+        copied.write_bytes(store.read_bytes())
+        (tmp_path / "base.csv").write_text(data.iloc[:70].to_csv(index=False))
+        explorer = rlm.Explorer(tmp_path / "base.csv", db=copied)
+        explorer.set(**QUICK, seeds=1)
+        explorer.run()
+        explorer.wait()
+        explorer.close()
+        expected = run_study(explorer.config, 1, data=data.iloc[:70], n_jobs=1, progress=False)
+        assert list(explorer.results["test_accuracy"]) == pytest.approx(list(expected["test_accuracy"]), abs=0.02)
+        assert list(explorer.results["test_triplets"]) == list(expected["test_triplets"])
+        assert read_progress(copied).study == 3
+
+    def test_a_study_of_other_data_lends_its_settings_to_the_table(self, data, store):
+        opened = rlm.Explorer(data.iloc[:50], db=store)
+        opened._panel.offer_studies({1: "one", 2: "two"}, None)
+        opened._panel.study.value = 2
+        opened.wait()
+        assert opened._view.study == 2
+        assert opened.config.learning_rate == 1e-2
+        assert opened.config.dataset == "data"
+        assert "The knobs differ: dataset data; Run starts a new study" in said(opened._panel.widget)
+        opened.close()
+
+    def test_it_says_which_study_is_shown(self, store, data):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        assert "Shown: #2, with the settings of the knobs." in said(opened._panel.widget)
+        opened.set(learning_rate=0.12)
+        differs = "Shown: #2 (learning rate 0.01). The knobs differ: learning rate 0.12; Run starts a new study."
+        assert differs in said(opened._panel.widget)
+        opened.set(learning_rate=0.01)
+        assert "Shown: #2, with the settings of the knobs." in said(opened._panel.widget)
+        opened.close()
+
+    def test_a_study_of_a_table_is_not_resumed_without_it(self, store):
+        opened = rlm.Explorer(db=store)
+        opened.wait()
+        while 2 not in opened._data_of:
+            time.sleep(0.05)
+        opened._draw()
+        assert "of data that were handed over as a table" in said(opened._panel.widget)
+        opened.close()
+
+    def test_waiting_ends_when_a_second_study_gives_nothing(self, explorer, tmp_path):
+        explorer.set(seeds=1)
+        explorer.run()
+        explorer.wait()
+        assert len(explorer.results) == 2
+        explorer.set(negative_kinds={"manual": 1.0})  # which these data do not have
+        explorer.run()
+        explorer.wait()
+        assert explorer._panel.status.value.count("wrong") == 1
+
+    def test_waiting_ends_when_the_store_is_damaged_or_the_panel_is_closed(self, data, tmp_path):
+        run_study(StudyConfig(**QUICK), 1, data=data, db=tmp_path / "s.db", n_jobs=1, progress=False)
+        opened = rlm.Explorer(data, db=tmp_path / "s.db")
+        with opened._lock:
+            opened._looked_for = None
+            (tmp_path / "s.db").write_text("damaged" * 1000)
+        opened.wait()
+        assert "store of studies" in said(opened._panel.widget)
+        opened.close()
+        opened._looked_for = None
+        opened.wait()
+
+    def test_one_look_is_pending_at_a_time(self, store, data, monkeypatch):
+        asked = []
+
+        def ask_later(function, *arguments):
+            asked.append((function.__name__, Future(), arguments))
+            return asked[-1][1]
+
+        monkeypatch.setattr("rlm.widgets.ask", ask_later)
+        opened = rlm.Explorer(data, db=store)
+        while not any(name == "look" for name, *_ in asked):
+            time.sleep(0.01)
+        opened._panel.compare.offer({1: "one", 2: "two"})
+        for box in opened._panel.compare._boxes.values():
+            box.value = True
+        compared = [future for name, future, _ in asked if name == "compare_studies"]
+        assert [future.cancelled() for future in compared] == [True, False]
+        compared[1].set_result(compare_studies(store, [1, 2]))
+        with opened._lock:
+            opened._looked_for = None
+            opened._look()
+        assert sum(name == "look" for name, *_ in asked) == 1  # the comparison's answer was not that of the look
+        waiting = Thread(target=opened.wait)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        (looked,) = (future for name, future, _ in asked if name == "look")
+        looked.set_result((view(store, 2), {1: "one", 2: "two"}))
+        with opened._lock:
+            opened._looked_for = opened._finished
+        waiting.join()
+        assert opened._view.study == 2
+        opened.close()
+
+    def test_the_answer_to_an_older_question_is_not_shown(self, store, data):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        old = view(store, 1)
+        with opened._lock:
+            opened._show((old, {1: "one", 2: "two"}))
+        assert opened._view.study == 2
+        assert opened._panel.study.value == 2
+        opened.close()
+
+    def test_a_refresh_asks_the_store_once_and_only_when_something_was_written(self, store, data, monkeypatch):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        opened.close()
+        asked = []
+        monkeypatch.setattr("rlm.widgets.read_progress", lambda *arguments: asked.append(arguments))
+        for _ in range(3):
+            opened._read()
+        assert not asked
+        opened._read_at = ()
+        opened._read()
+        assert len(asked) == 1
 
     def test_export_repeats_the_study(self, store, data, tmp_path):
         opened = rlm.Explorer(data, db=store)
