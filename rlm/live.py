@@ -22,7 +22,7 @@ from rlm.live_plots import plot_differences, plot_sequence
 from rlm.objective import make_objective
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
 from rlm.sequence import confidence_sequence
-from rlm.stats import BASELINE, Verdict, compare_all, paired_arms, summarise
+from rlm.stats import BASELINE, CHANCE, Verdict, compare_all, paired_arms, summarise
 from rlm.stored import StoredStudy, list_studies, read_study
 from rlm.task import join
 
@@ -212,8 +212,9 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     rows = []
     for number, one in stored.items():
-        means = one.finished.results.groupby("arm")["test_accuracy"].mean()
+        accuracy = _accuracy_by_seed(one.finished.results)
         for arm, found in _verdicts(one).items():
+            means = accuracy[[BASELINE, arm]].dropna().mean()  # of the pairs, whose difference stands beside them
             judged = found.anytime if one.is_watched else found.difference
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
             rows.append(row | {"points": judged.in_points(), "verdict": found.decision} | judged._asdict())
@@ -284,8 +285,14 @@ def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     return compare_all(results, arms=arms, watched=stored.is_watched)
 
 
+def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:
+    """One row per seed, one column per arm; a run that diverged counts as in the verdict, one to come is missing."""
+    counted = results.fillna({"test_accuracy": CHANCE})
+    return counted.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
+
+
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    accuracy = results.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
+    accuracy = _accuracy_by_seed(results)
     others = [arm for arm in summary.index if arm != BASELINE and BASELINE in accuracy]
     width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
     figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 4 * bool(others), 4), squeeze=False,

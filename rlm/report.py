@@ -79,7 +79,7 @@ def build_report(
     written = {}
     for page, notebook in executed.items():
         duration = f"{minutes.get(page, sum(minutes.values())):.1f} minutes"
-        provenance = shared | {"duration": duration} | _own_provenance(notebook, parameters)
+        provenance = shared | {"duration": duration} | _own_provenance(notebook)
         title = titles.get(page, "Verdict")
         written[page] = page_html(notebook, title, provenance, links=links, page=page, has_code=page != INDEX)
     for page, html in written.items():  # all of them are there, or none
@@ -106,12 +106,16 @@ def _title(path: Path) -> str:
 
 def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
     settings = {**parameters, "progress": False, "on_paper": True}  # on paper a bar would stand still
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.setdefault("kernelspec", {"name": "python3", "language": "python", "display_name": "Python"})
     try:
-        known = papermill.inspect_notebook(path)
         with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            nbformat.write(notebook, copy)
+            known = papermill.inspect_notebook(copy)
             executed = papermill.execute_notebook(
-                path,
-                Path(folder) / path.name,
+                copy,
+                copy.with_name("executed.ipynb"),
                 parameters={name: value for name, value in settings.items() if name in known},
                 kernel_name="python3",
                 progress_bar=False,
@@ -120,7 +124,7 @@ def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
             )
     except papermill.PapermillExecutionError as error:
         # It counts the cell of the parameters, which it adds.
-        sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+        sources = [cell.source for cell in notebook.cells]
         place = sources.index(error.source) if error.source in sources else error.cell_index
         raise InputError(f"{path.name}, cell {place}: {error.ename}: {error.evalue}") from error
     except Exception as error:  # the kernel was killed, or could not be started
@@ -134,9 +138,9 @@ def _short(page: str) -> str:
     return f"{int(number)} {name.replace('_', ' ').capitalize()}"
 
 
-def _own_provenance(notebook: NotebookNode, parameters: Mapping[str, object]) -> dict[str, str]:
+def _own_provenance(notebook: NotebookNode) -> dict[str, str]:
     """The parameters that a notebook ran with, and its data, which its metadata name where they are its own."""
-    ran = notebook.metadata.get("papermill", {"parameters": parameters})
+    ran = notebook.metadata.get("papermill", {"parameters": {}})
     used = {**ran.get("defaults", {}), **{name: _spell(value) for name, value in ran["parameters"].items()}}
     told = ", ".join(f"{name} {value}" for name, value in used.items() if name not in NOT_TOLD)
     return {"parameters": told, **notebook.metadata.get("provenance", {})}
@@ -152,11 +156,14 @@ def _spell(value: object) -> str:
 def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> NotebookNode:
     markdown = nbformat.v4.new_markdown_cell
     cells = [markdown("# Does random-triplet pre-training help this encoder, or was it a lucky seed?")]
+    ran = {}  # those whose headline it is
     for notebook in executed.values():
-        cells += [cell for cell in notebook.cells if HEADLINE in cell.metadata.get("tags", [])]
+        shown = [cell for cell in notebook.cells if HEADLINE in cell.metadata.get("tags", [])]
+        ran |= {"papermill": notebook.metadata.papermill} if shown else {}
+        cells += shown
     listed = [f"- [{escape_markdown(title)}](<{quote(page)}>)" for page, title in titles.items()]
     cells.append(markdown("\n".join(["## Pages\n", *listed])))
-    return nbformat.v4.new_notebook(cells=cells)
+    return nbformat.v4.new_notebook(cells=cells, metadata=ran)
 
 
 def _first_picture(notebook: NotebookNode) -> bytes | None:

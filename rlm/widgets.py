@@ -190,7 +190,8 @@ class Explorer:
         Parameters
         ----------
         folder
-            Made if it is not there; beside the store, and named after it and the study, by default.
+            Made if it is not there; by default beside the store, or in the working directory for a store that is
+            deleted when Python ends, and named after store and study.
 
         Returns
         -------
@@ -450,8 +451,9 @@ class Explorer:
         self._inside = Background(train_inside, self._valid[0], self._data, seed)
 
     def _to_export(self, folder: Path | str | None = None) -> tuple[Path, int, Path]:
-        folder = Path(folder or self.db.with_name(f"{self.db.stem}-study-{self._view.study}"))
-        return self.db, self._view.study, folder
+        beside = self.db.parent if self._folder is None else Path.cwd()  # what is exported outlives the kernel
+        folder = Path(folder or beside / f"{self.db.stem}-study-{self._view.study}")
+        return self.db, self._view.study, folder.resolve()
 
     def _export(self) -> None:
         self._problem = ""

@@ -17,6 +17,7 @@ from conftest import topic_pairs
 from pydantic import BaseModel, ValidationError
 
 import rlm
+from rlm import live
 from rlm.background import Background, Failure, Notice
 from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
@@ -246,6 +247,25 @@ class TestView:
         assert read_progress(store, 99) is None
         assert read_progress(store.with_name("none.db")) is None
 
+    def test_runs_that_diverged_count_in_figures_and_means_as_in_the_verdict(self, store, monkeypatch):
+        stored = read_study(store, 1)
+        results = stored.finished.results.copy()
+        is_pretrained = results["arm"] == "pretrained"
+        results.loc[is_pretrained & (results["seed"] < 3), "test_accuracy"] = np.nan
+        results = results[~is_pretrained | (results["seed"] != 9)]  # which is still to come
+        monkeypatch.setattr(
+            live, "read_study", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
+        )
+        drawn = []
+        plot = live.plot_sequence
+        monkeypatch.setattr(live, "plot_sequence", lambda found, *rest: drawn.append(found) or plot(found, *rest))
+        view(store, 1)
+        verdict = rlm.compare(results, watched=True)
+        assert len(drawn[0]) == verdict.pairs == 9
+        assert drawn[0]["value"].mean() == pytest.approx(verdict.difference.value)
+        (row,) = compare_studies(store, [1]).effects.itertuples(index=False)
+        assert row[3] - row[2] == pytest.approx(verdict.difference.value)
+
     def test_texts_are_shown_as_text(self):
         assert "<script>" not in html_table(pd.DataFrame({ATTACK: [ATTACK]})) + paragraph(ATTACK)
 
@@ -329,6 +349,15 @@ class TestExplorer:
         assert explorer._panel.preset.value == "own settings"
         with pytest.raises(ValidationError):
             explorer.set(max_epoch=7)
+
+    def test_what_is_exported_outlives_a_store_that_does_not(self, data, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        explorer = rlm.Explorer(data)
+        explorer.set(**QUICK, seeds=1)
+        explorer.run()
+        explorer.wait()
+        assert explorer.export() == tmp_path / "studies-study-1" / "report.html"
+        explorer.close()
 
     def test_data_that_cannot_be_used_are_said(self, tmp_path):
         explorer = rlm.Explorer("no_such_file.csv", db=tmp_path / "e.db")
@@ -438,7 +467,8 @@ class TestExplorer:
             opened._looked_for = None
             (tmp_path / "s.db").write_text("damaged" * 1000)
         opened.wait()
-        assert "store of studies" in said(opened._panel.widget)
+        assert opened._problem
+        assert opened._problem in unescape(said(opened._panel.widget))
         opened.close()
         opened._looked_for = None
         opened.wait()
