@@ -73,6 +73,7 @@ class Explorer:
         self.db = Path(db or f"{self._folder.name}/studies.db").resolve()
         if self.db.is_file():
             open_store(self.db).close()  # what cannot be used is refused here
+        self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
         config, plan = PRESETS["quick look"]
         named = YOUR_TABLE if self._data is not None else str(data or config.dataset)
         config = config.model_copy(update={"dataset": named, "reading": Reading(**(reading or {}))})
@@ -431,11 +432,19 @@ class Explorer:
         own = stored.config
         if self._data is None and (own.dataset != config.dataset or config.reading not in (own.reading, READ_AS_IT_IS)):
             return False
-        try:
-            corpus = load_corpus(own) if self._data is None else index_corpus(self._data, own.max_tokens)
-        except (InputError, OSError):
-            return False  # which is said when they are to be trained on
-        return read_asked(self.db, stored.study).data == corpus.fingerprint
+        return read_asked(self.db, stored.study).data == self._fingerprint(own)
+
+    def _fingerprint(self, config: StudyConfig) -> str | None:
+        """Of the table that was handed over, or else of the data that a config names; None if they cannot be read."""
+        key = config.max_tokens, config.reading.model_dump_json()
+        if key not in self._fingerprints:
+            try:
+                table = self._data
+                corpus = load_corpus(config) if table is None else index_corpus(table, config.max_tokens)
+                self._fingerprints[key] = corpus.fingerprint
+            except (InputError, OSError):  # which is said when they are to be trained on
+                self._fingerprints[key] = None
+        return self._fingerprints[key]
 
     def _compare(self, studies: list[int]) -> None:
         self._problem = ""

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from attacks import ATTACKS, assert_harmless, text_of
 from background_work import answer_with_a_tensor, count_to, fail, hold, start_another_and_wait, wait_for, warn_and_die
 from conftest import topic_pairs
 from pydantic import BaseModel, ValidationError
@@ -21,14 +22,15 @@ from rlm import live
 from rlm.background import Background, Failure, Notice
 from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
-from rlm.inside import train_inside
+from rlm.inside import Inside, train_inside
 from rlm.knobs import Knobs, make_knob
-from rlm.live import compare_studies, view
-from rlm.panel import GROUPS
+from rlm.live import Comparison, Picture, View, compare_studies, view
+from rlm.panel import GROUPS, Panel
 from rlm.presets import PRESETS
-from rlm.stored import read_progress, read_study
+from rlm.stored import Progress, read_progress, read_study
 from rlm.study import run_study
 from rlm.tabs import StudyTabs, html_table, paragraph
+from rlm.task import RESULTS
 
 ATTACK = "<script>alert(1)</script>"
 QUICK = {"encoder": "mean", "word_dim": 4, "dim": 6, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1}
@@ -286,9 +288,9 @@ class TestExplorer:
             explorer.run()
         while not explorer._finished:
             time.sleep(0.05)
-        start = time.monotonic()
+        pid = explorer._study._process.pid
         explorer.stop()
-        assert time.monotonic() - start < 5
+        assert not psutil.pid_exists(pid)
         kept = read_study(explorer.db).finished.results
         assert len(kept)
         explorer.run()
@@ -430,6 +432,16 @@ class TestExplorer:
         assert "The knobs differ: dataset data; Run starts a new study" in said(opened._panel.widget)
         opened.close()
 
+    def test_a_plan_of_more_seeds_than_the_panel_has_is_opened(self, store, data, monkeypatch):
+        found = read_progress(store)
+        large = found._replace(plan=Plan.model_construct(seeds=12_345, until=None))
+        monkeypatch.setattr("rlm.widgets.read_progress", lambda *_: large)
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        assert len(opened.results) == 6
+        assert "seeds 12345" in said(opened._panel.widget)
+        opened.close()
+
     def test_it_says_which_study_is_shown(self, store, data):
         opened = rlm.Explorer(data, db=store)
         opened.wait()
@@ -543,6 +555,50 @@ class TestExplorer:
         assert config == opened.config
         line = 'rlm.run_study(rlm.StudyConfig.model_validate_json(open("config.json").read()), seeds=3, data=data'
         assert line in unescape(html)
+
+
+class TestTextsOfThePanel:
+    """Whatever data, names and messages say, the panel shows it as text."""
+
+    @pytest.mark.parametrize("attack", [" ".join(ATTACKS), *ATTACKS[:3]])
+    def test_nothing_becomes_markup(self, attack):
+        config = StudyConfig(dataset=attack, reading={"subset": attack})
+        table, picture = pd.DataFrame({attack: [attack]}), Picture(b"", attack, 1)
+        settings = pd.DataFrame({"#1": [attack], attack: [attack]}, index=[attack])
+        columns = ["study", "seeds", "points", "verdict", "value", "low", "high"]
+        effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"scratch": 0.5, "with it": 0.5})
+        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, 1.0, attack, 1, 1, 1]], columns=RESULTS)
+        summary = pd.DataFrame({"arm": [attack], "seeds": [1], "mean": [0.5]})
+        words = [(f"Pre-training of {attack}", attack)]
+        triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
+        seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
+        panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None)
+        panel.say(attack, is_wrong=True)
+        shown = Progress(1, 1, config, Plan(), table)
+        panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
+        panel.compare.offer({1: attack})
+        panel.compare.show(Comparison(settings, effects, picture))
+        panel.seen.show(View(1, attack, attack, words, picture, picture, picture, results, summary, table))
+        panel.inside.show(seed)
+        panel.inside.say(attack)
+        html = said(panel.widget)
+        panel.inside._question.value = f"{attack} anew"
+        html += said(panel.widget)
+        assert_harmless(html)
+        assert " ".join(attack.split()) in " ".join(text_of(html).split())
+        for one in all_widgets(panel.widget):
+            if getattr(one, "description_allow_html", False):
+                assert_harmless(one.description)
+
+
+class Model:
+    """It knows nothing."""
+
+    def encode(self, texts):
+        return np.zeros((len(texts), 1))
+
+    def knows(self, text):
+        return False
 
 
 class TestInside:
