@@ -65,6 +65,7 @@ def write_page(studies: dict[str, rlm.LabelsResult]) -> None:
         faster[name] = rlm.summarise_shuffles(memorising)
         effects[name], speed[name] = rlm.tabulate_effects(study.results), rlm.tabulate_speed(study.history)
         words[name] = [
+            rlm.explain_labels_settings(CONFIGS[name], SEEDS),
             rlm.explain_claim(faster[name], effects[name], speed[name]),
             rlm.explain_shuffles(faster[name]),
             rlm.explain_effects(effects[name]),

@@ -9,6 +9,7 @@ from .alignment import (
 )
 from .arms import Trained as Trained, train_arms as train_arms
 from .auditing import Audit as Audit, audit as audit
+from .baselines import overlap_scores as overlap_scores
 from .block import Block as Block, init_block as init_block
 from .config import StudyConfig as StudyConfig
 from .corpus import Corpus as Corpus, index_corpus as index_corpus
@@ -54,7 +55,9 @@ from .labels_words import (
     explain_speed as explain_speed,
     spell_intervals as spell_intervals,
 )
+from .limits import explain_labels_settings as explain_labels_settings, explain_limits as explain_limits
 from .loss import squared_distance as squared_distance, triplet_loss as triplet_loss
+from .markup import escape_markdown as escape_markdown
 from .memorising import learn as learn, memorise as memorise
 from .metrics import Metric as Metric
 from .model import Model as Model, load_model as load_model

@@ -214,7 +214,6 @@ def report(
         "dataset": str(data.attrs.get("title") or dataset),
         "licence": str(data.attrs.get("licence") or "not said"),
         "data, SHA-256": corpus.fingerprint,
-        "seeds": str(seeds),
     }
     # Notebooks run in their own folder.
     dataset, options = _absolute(dataset), reading.model_dump(exclude_defaults=True)

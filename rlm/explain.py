@@ -50,7 +50,7 @@ def explain_controls(
     )
 
     def spell(arm: str) -> str:
-        return metric.spell_difference(verdicts[arm].anytime if watched else verdicts[arm].difference)
+        return metric.spell_difference(verdicts[arm].judged)
 
     said = [f"Pre-training changes the {metric.label} by {spell(TREATED)}."]
     for control, what in CONTROLS.items():

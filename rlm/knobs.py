@@ -1,6 +1,8 @@
 """Knobs: an input for every field of a config, with the range, default and description that the field has."""
 
+import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from types import UnionType
@@ -12,10 +14,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 WIDE = 500  # from this ratio of its bounds on, a slider is logarithmic
-LARGEST = 2**31 - 1
 LOG_STEP = 0.02  # of a logarithmic slider, in decades
 STYLE = {"description_width": "8.5rem"}
 BY_DEFAULT = "by default"
+EXACTLY = 'A text in double quotation marks is taken as it is, and "\\t" is a tab.'
 
 
 class Knob(NamedTuple):
@@ -156,8 +158,8 @@ def make_knob(name: str, field: FieldInfo) -> Knob:
     Returns
     -------
     Knob
-        A dropdown for choices, a checkbox for yes and no, checkboxes for a tuple of choices, a slider for numbers (a
-        logarithmic one where the bounds are far apart), a text for all else.
+        A dropdown for choices, a checkbox for yes and no, checkboxes for a tuple of choices, a slider for numbers with
+        bounds (a logarithmic one where these are far apart), a text for all else.
     """
     kinds = list(_kinds(field.annotation))
     is_optional = type(None) in kinds
@@ -178,8 +180,10 @@ def make_knob(name: str, field: FieldInfo) -> Knob:
         return _simple(box)._replace(widget=widgets.HBox([_label(named), box]))
     if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
         return _several(get_args(get_args(kind)[0]), named)
-    if kind in (int, float) and not is_optional:
+    if kind in (int, float) and not is_optional and (kind is float or math.isfinite(high)):
         return _number(kind, low, high, named)
+    if kind is str:
+        named |= name_with_tooltip(_spell(name), f"{tooltip} {EXACTLY}")
     if field.examples:
         named |= {"options": field.examples, "ensure_option": False}
     text = (widgets.Combobox if field.examples else widgets.Text)(placeholder=BY_DEFAULT * is_optional, **named)
@@ -187,8 +191,8 @@ def make_knob(name: str, field: FieldInfo) -> Knob:
     return Knob(
         text,
         [text],
-        lambda: [part.strip() for part in text.value.split(",")] if is_tuple else text.value.strip() or None,
-        lambda value: setattr(text, "value", _write(value)),
+        lambda: [part.strip() for part in text.value.split(",")] if is_tuple else parse_text(text.value),
+        lambda value: setattr(text, "value", write_text(value)),
     )
 
 
@@ -220,7 +224,7 @@ def _number(kind: type, low: float | int, high: float | int, named: Mapping[str,
     if kind is int and high - low < WIDE:
         return _simple(widgets.IntSlider(min=low, max=high, **named))
     if kind is int:
-        return _simple(widgets.BoundedIntText(min=low, max=min(high, LARGEST), **named))
+        return _simple(widgets.BoundedIntText(min=low, max=high, **named))
     return _simple(widgets.FloatSlider(min=low, max=high, step=0.01, **named))
 
 
@@ -269,15 +273,17 @@ def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
         for choice in choices
     }
     box = widgets.HBox(list(boxes.values()), layout={"flex_flow": "row wrap", "flex": "1"})
+    order = list(choices)  # that of the value that was shown last; boxes cannot say one
 
     def show(value: Sequence[str]) -> None:
+        order[:] = [*value, *(choice for choice in choices if choice not in value)]
         for choice, one in boxes.items():
             one.value = choice in value
 
     return Knob(
         widgets.HBox([_label(named), box]),
         list(boxes.values()),
-        lambda: [choice for choice, one in boxes.items() if one.value],
+        lambda: [choice for choice in order if boxes[choice].value],
         show,
     )
 
@@ -313,12 +319,52 @@ def _tooltip(field: FieldInfo, low: float | int, high: float | int) -> str:
     return f"{said} From {low:,g} to {high:,g}." if math.isfinite(low) and math.isfinite(high) else said
 
 
-def _write(value: object) -> str:
+def write_text(value: object) -> str:
+    """
+    Write a value as the text of an input.
+
+    Parameters
+    ----------
+    value
+        A text, number, mapping, tuple or None.
+
+    Returns
+    -------
+    str
+        As somebody would type it; as JSON where that would be read as another value.
+    """
     if isinstance(value, Mapping):
-        return ",".join(f"{key}={one}" for key, one in value.items())
+        plain = ",".join(f"{key}={one}" for key, one in value.items())
+        is_plain = not any(re.search(r"[,=\s]|^$", str(part)) for pair in value.items() for part in pair)
+        return plain if is_plain and not plain.startswith(("{", '"')) else json.dumps(value)
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    text = "" if value is None else str(value)
+    is_exact = value is None or (parse_text(text) == text and text.isprintable())
+    return text if is_exact else json.dumps(text)
+
+
+def parse_text(text: str) -> object:
+    """
+    Read what an input says.
+
+    Parameters
+    ----------
+    text
+        As it was typed.
+
+    Returns
+    -------
+    object
+        The text without the spaces around it, None for an empty one; what JSON in quotation marks or braces means.
+    """
+    text = text.strip()
+    if text[:1] + text[-1:] in ('""', "{}"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text or None
 
 
 def _warning(text: str) -> str:

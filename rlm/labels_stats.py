@@ -128,8 +128,7 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
         table = table.reindex(columns=[*table, *DIFFERENCE])
         table["decision"] = table["decision"].astype(object)
         for arm, verdict in verdicts.items():
-            judged = (*verdict.anytime, verdict.anytime_p) if watched else (*verdict.difference, verdict.difference_p)
-            table.loc[arm, DIFFERENCE] = [*judged, verdict.decision]
+            table.loc[arm, DIFFERENCE] = [*verdict.judged, verdict.judged_p, verdict.decision]
         parts[labelled or "all"] = table
     return pd.concat(parts, names=["labelled", "arm"])
 

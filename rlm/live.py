@@ -1,7 +1,8 @@
 """What a store shows of its studies: words, tables and pictures, made outside the process that shows them."""
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rlm.config import REDRAW, StudyConfig
+from rlm.corpus import index_corpus
+from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.explain import CONTROLS, TREATED, explain_controls
 from rlm.histories import best_so_far, explain_pretraining
+from rlm.limits import explain_limits
 from rlm.live_plots import plot_differences, plot_sequence
+from rlm.metrics import count_failed, find_metric
 from rlm.objective import make_objective
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
 from rlm.sequence import confidence_sequence
@@ -55,6 +60,8 @@ class View(NamedTuple):
         Its number.
     headline
         The verdict in one sentence.
+    limits
+        What limits it, see `rlm.explain_limits`.
     words
         All that follows from the numbers: heading and paragraph.
     seeds, curves, pretraining
@@ -69,6 +76,7 @@ class View(NamedTuple):
 
     study: int
     headline: str
+    limits: str
     words: list[tuple[str, str]]
     seeds: Picture
     curves: Picture
@@ -148,10 +156,10 @@ def view(db: Path, study: int) -> View:
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
     if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
-        words.append(("Memorisation, or just scale?", explain_controls(results)))
+        words.append(("Memorisation, or just scale?", explain_controls(results, watched=stored.is_watched)))
     own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
     words += [
-        (f"Pre-training of {arm}", f"It {explain_pretraining(mine)}".replace("It one seed", "One seed"))
+        (f"Pre-training of {arm}", explain_pretraining(mine))
         for arm in own
         if len(mine := pretraining[pretraining["arm"] == arm]) and mine["epoch"].max() > 0
     ]
@@ -164,6 +172,7 @@ def view(db: Path, study: int) -> View:
     return View(
         study,
         headline,
+        explain_limits(config, results, stored.encoder),
         words,
         _paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
         _paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
@@ -204,9 +213,10 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     rows = []
     for number, one in stored.items():
-        means = one.finished.results.groupby("arm")["test_accuracy"].mean()
+        accuracy = _accuracy_by_seed(one.finished.results)
         for arm, found in _verdicts(one).items():
-            judged = found.anytime if one.is_watched else found.difference
+            means = accuracy[[BASELINE, arm]].dropna().mean()  # of the pairs, whose difference stands beside them
+            judged = found.judged
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
             rows.append(row | {"points": judged.in_points(), "verdict": found.decision} | judged._asdict())
     if not rows:
@@ -241,6 +251,33 @@ def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
     return view(db, study), lines
 
 
+def about_data(config: StudyConfig, fingerprint: str) -> Mapping[str, str] | None:
+    """
+    Say what data a study is of.
+
+    Parameters
+    ----------
+    config
+        Of the study.
+    fingerprint
+        Of its data, as the store has it.
+
+    Returns
+    -------
+    Mapping or None
+        Title, licence and source of the data that the config names; None where the study had others, which were handed
+        over as a table, or are not there any more.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            data = load(config.dataset, **config.reading.model_dump())
+            is_named = index_corpus(data, config.max_tokens).fingerprint == fingerprint
+    except (InputError, OSError):
+        return None
+    known = {"title": config.dataset, "licence": "not stated", **data.attrs}
+    return {name: str(known.get(name)) for name in ("title", "licence", "source")} if is_named else None
+
+
 def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     """Of the arms that have pairs."""
     results = stored.finished.results
@@ -249,8 +286,14 @@ def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     return compare_all(results, arms=arms, watched=stored.is_watched)
 
 
+def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:
+    """One row per seed, one column per arm; a run that diverged counts as in the verdict, one to come is missing."""
+    counted = count_failed(results, find_metric("test_accuracy"))
+    return counted.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
+
+
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    accuracy = results.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
+    accuracy = _accuracy_by_seed(results)
     others = [arm for arm in summary.index if arm != BASELINE and BASELINE in accuracy]
     width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
     figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 4 * bool(others), 4), squeeze=False,
@@ -286,13 +329,13 @@ def _paint(figure: Figure, alt: str) -> Picture:
     return Picture(file.getvalue(), alt, round(CSS_PIXELS * figure.get_figwidth()))
 
 
-def export(db: Path, study: int, folder: Path, is_table: bool) -> Exported:
+def export(db: Path, study: int, folder: Path) -> Exported:
     """
     Write what is finished of a study, see `rlm.export.export_study`.
 
     Parameters
     ----------
-    db, study, folder, is_table
+    db, study, folder
         As there.
 
     Returns
@@ -302,4 +345,4 @@ def export(db: Path, study: int, folder: Path, is_table: bool) -> Exported:
     """
     from rlm.export import export_study  # what writes notebooks takes seconds to import
 
-    return export_study(db, study, folder, is_table)
+    return export_study(db, study, folder)

@@ -3,16 +3,19 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from html import escape
 from pathlib import Path
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from latex2mathml.converter import convert
+from mistune import import_plugin
+from mistune.util import safe_entity
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from rlm.markup import clean_html, formula_html
 from rlm.static_widgets import widget_html
 
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
@@ -22,11 +25,25 @@ FEWEST_HEADINGS = 3  # below it the page is its own contents
 class _Renderer(IPythonRenderer):
     """Markdown with formulas in MathML, which browsers draw by themselves, and HTML in it shown as text."""
 
+    def text(self, text: str) -> str:
+        """Show character references as their characters, which mistune does only where it lets HTML through."""
+        return safe_entity(text)
+
     def block_math(self, body: str) -> str:
-        return f'<span class="formula" tabindex="0">{convert(body.strip(), display="block")}</span>'
+        return f'<span class="formula" tabindex="0">{formula_html(body, is_block=True)}</span>'
 
     def inline_math(self, body: str) -> str:
-        return convert(body.strip())
+        return formula_html(body)
+
+    def block_mermaidjs(self, code: str) -> str:
+        """Show a diagram that only a script could draw as its source."""
+        return f"<pre>{escape(code)}</pre>"
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """Show an attached picture; of one that lies elsewhere the source, since a page loads nothing."""
+        name = url.removeprefix("attachment:")
+        is_here = url.startswith("data:") or (name != url and name in self.attachments)
+        return super().image(text, url, title) if is_here else f"<code>{escape(f'![{text}]({url})')}</code>"
 
 
 class _Exporter(HTMLExporter):
@@ -34,7 +51,8 @@ class _Exporter(HTMLExporter):
     def markdown2html(self, context: Context, source: str) -> str:
         attachments = context.get("cell", {}).get("attachments", {})
         renderer = _Renderer(escape=True, allow_harmful_protocols=None, attachments=attachments)
-        return MarkdownWithMath(renderer=renderer).render(source)
+        plugins = [import_plugin(name) for name in MarkdownWithMath.DEFAULT_PLUGINS if name != "task_lists"]
+        return MarkdownWithMath(renderer=renderer, plugins=plugins).render(source)
 
 
 def page_html(
@@ -52,7 +70,8 @@ def page_html(
     Parameters
     ----------
     notebook
-        Executed. HTML in its Markdown is shown as text; HTML that its code puts out is left as it is.
+        Executed. HTML in its Markdown is shown as text, and so is what `rlm.markup.clean_html` does not allow of the
+        HTML that its code puts out.
     title
         Of the page.
     provenance
@@ -67,7 +86,7 @@ def page_html(
     Returns
     -------
     str
-        A whole page. Its content security policy forbids scripts, and to load anything.
+        A whole page. It loads nothing and runs nothing, which its content security policy forbids as well.
     """
     exporter = _Exporter(
         template_name="template",
@@ -75,7 +94,7 @@ def page_html(
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_input=not has_code,
-        filters={"widget_html": partial(widget_html, metadata=notebook.metadata)},
+        filters={"clean": clean_html, "widget_html": partial(widget_html, metadata=notebook.metadata)},
     )
     styles = {"light": "friendly", "dark": "github-dark"}
     resources = {

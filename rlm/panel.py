@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets as widgets
 import pandas as pd
+from pydantic import BaseModel
 
 from rlm.config import Plan, StudyConfig
-from rlm.knobs import Knobs, name_with_tooltip
+from rlm.knobs import Knobs, name_with_tooltip, write_text
 from rlm.presets import PRESETS
+from rlm.stored import Progress
 from rlm.tabs import CSS, CompareTab, InsideTab, StudyTabs, paragraph
 
 GROUPS = {
@@ -72,6 +74,7 @@ class Panel:
             description="Export", icon="download", disabled=True, tooltip="Write what is shown as one HTML file"
         )
         self.wrong, self.status, self.exported = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._difference = widgets.HTML()
         self._bars = widgets.VBox()
         self.seen, self.compare, self.inside = StudyTabs(), CompareTab(on_choice), InsideTab(on_train)
         tabs = widgets.Tab(
@@ -83,9 +86,8 @@ class Panel:
         groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
         left = widgets.VBox([groups, self.wrong], layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"})
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
-        right = widgets.VBox(
-            [buttons, self._bars, self.status, self.exported, tabs], layout={"flex": "3 1 560px", "min_width": "0"}
-        )
+        said = [self.status, self.exported, self._difference]
+        right = widgets.VBox([buttons, self._bars, *said, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
         top = widgets.HBox([self.preset, self.study], layout={"flex_flow": "row wrap"})
         body = widgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "12px"})
         self.widget = widgets.VBox([widgets.HTML(CSS), top, body])
@@ -130,6 +132,33 @@ class Panel:
         self.study.value = shown if shown in studies else NEW[1]
         self.compare.offer(studies)
 
+    def show_difference(
+        self, shown: Progress | None, config: StudyConfig, plan: Plan, *, is_own: bool, is_other: bool
+    ) -> None:
+        """
+        Say which study is shown, and whether the knobs are its.
+
+        Parameters
+        ----------
+        shown
+            The study, if there is one.
+        config, plan
+            What the knobs say.
+        is_own
+            Whether its data are not those that its config names.
+        is_other
+            Whether another study runs, of which nothing is shown yet.
+        """
+        said = "" if shown is None else explain_difference(shown, config, plan)
+        if said and is_own:
+            said = (
+                f"Shown: #{shown.study}, of data that were handed over as a table, or have changed since. To go on "
+                "with it, hand them over: rlm.Explorer(data). Run starts a new study."
+            )
+        if said and is_other:
+            said += " The study that runs is shown as soon as its first seeds are finished."
+        self._difference.value = paragraph(said, "quiet") if said else ""
+
     def say(self, text: str, is_wrong: bool = False) -> None:
         """
         Say what goes on.
@@ -144,6 +173,38 @@ class Panel:
         self.status.value = (
             f'<div role="status" aria-live="polite">{paragraph(text, "wrong" if is_wrong else "quiet")}</div>'
         )
+
+
+def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:
+    """
+    Say in one line which study is shown, and in what the knobs differ from it.
+
+    Parameters
+    ----------
+    shown
+        The study.
+    config, plan
+        What the knobs say.
+
+    Returns
+    -------
+    str
+        The study's number, and both values of every setting that differs.
+    """
+    theirs, ours = dict(shown.config) | dict(shown.plan), dict(config) | dict(plan)
+    other = [name for name in ours if ours[name] != theirs[name]]
+    if not other:
+        return f"Shown: #{shown.study}, with the settings of the knobs."
+    before, now = (", ".join(_spell(name, of[name]) for name in other) for of in (theirs, ours))
+    is_same_study = set(other) <= {"arms", *Plan.model_fields}
+    then = "goes on with this study" if is_same_study else "starts a new study"
+    return f"Shown: #{shown.study} ({before}). The knobs differ: {now}; Run {then}."
+
+
+def _spell(name: str, value: object) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_defaults=True) or None
+    return f"{name.replace('_', ' ')} {'by default' if value is None else write_text(value)}"
 
 
 def spell_time_left(seconds: float) -> str:

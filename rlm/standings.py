@@ -10,6 +10,7 @@ from scipy import stats
 from rlm.errors import InputError
 from rlm.estimates import FEWEST_PAIRS, LEVEL, holm, mean_with_interval, spell_p
 from rlm.judging import pairs_to_judge
+from rlm.markup import escape_markdown
 from rlm.metrics import count_failed, find_metric
 from rlm.stats import BASELINE, compare
 from rlm.systems import METRICS, UNTRAINED
@@ -155,7 +156,7 @@ def explain_systems(results: pd.DataFrame) -> str:
             _stability(results[results["dataset"] == name], accuracy),
             *_gains(verdicts),
         ]
-        parts.append("\n".join([f"**{name}**", "", *(f"- {sentence}" for sentence in sentences)]))
+        parts.append("\n".join([f"**{escape_markdown(name)}**", "", *(f"- {sentence}" for sentence in sentences)]))
     return "\n\n".join(parts)
 
 

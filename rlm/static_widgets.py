@@ -47,7 +47,7 @@ def _draw(model_id: str, models: Models) -> str:
         label = escape(label)
     match kind:
         case "HTML":
-            return state["value"]
+            return state.get("value", "")
         case "Image":
             return _image(model, state)
         case "Tab" | "Accordion":
@@ -59,11 +59,12 @@ def _draw(model_id: str, models: Models) -> str:
         case "Button":
             return f'<span class="button">{label}</span>'
         case "IntProgress" | "FloatProgress":
-            return f'<label>{label} <progress max="{state["max"]}" value="{state["value"]}"></progress></label>'
+            amount = f'max="{state.get("max", 100)}" value="{state.get("value", 0)}"'
+            return f"<label>{label} <progress {amount}></progress></label>"
         case "Checkbox" | "ToggleButton":
-            return f"<span>{'☑' if state['value'] else '☐'} {label}</span>"
+            return f"<span>{'☑' if state.get('value') else '☐'} {label}</span>"
         case "Label":
-            return f"<span>{escape(state['value'])}</span>"
+            return f"<span>{escape(state.get('value', ''))}</span>"
     value = _chosen(state)
     return "" if value is None else f'<div class="input"><span>{label}</span> <b>{escape(value)}</b></div>'
 
@@ -79,13 +80,13 @@ def _layout(state: Mapping[str, Any], models: Models) -> Mapping[str, Any]:
 def _image(model: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     data = next((one["data"] for one in model.get("buffers", []) if one["path"] == ["value"]), "")
     alt = escape(state.get("tooltip") or "picture")
-    return f'<img alt="{alt}" src="data:image/{escape(state["format"])};base64,{data}">' if data else ""
+    return f'<img alt="{alt}" src="data:image/{escape(state.get("format", "png"))};base64,{data}">' if data else ""
 
 
 def _folded(children: Sequence[str], state: Mapping[str, Any], models: Models) -> str:
-    parts = []
+    parts, titles = [], [*(state.get("titles") or []), *[""] * len(children)]
     for place, child in enumerate(children):
-        title = escape((state.get("titles") or [])[place] or f"part {place + 1}")
+        title = escape(titles[place] or f"part {place + 1}")
         is_open = " open" if state.get("selected_index") == place else ""
         parts.append(f"<details{is_open}><summary>{title}</summary>{_draw(child, models)}</details>")
     return "".join(parts)

@@ -71,6 +71,8 @@ class Verdict:
         results do not say how large their test splits are.
     sd
         Standard deviation of the paired differences, missing for one pair.
+    watched
+        Whether the confidence sequence decides.
     """
 
     decision: Decision
@@ -86,6 +88,17 @@ class Verdict:
     variance_p: float
     failed: dict[str, Estimate]
     sd: float
+    watched: bool
+
+    @property
+    def judged(self) -> Estimate:
+        """The mean difference with the interval that decides: `anytime` of a watched study, else `difference`."""
+        return self.anytime if self.watched else self.difference
+
+    @property
+    def judged_p(self) -> float:
+        """The p value of `judged`."""
+        return self.anytime_p if self.watched else self.difference_p
 
     @property
     def text(self) -> str:
@@ -315,6 +328,7 @@ def compare_all(
             variance_p=variance_p,
             failed=theirs,
             sd=sd,
+            watched=watched,
         )
     return verdicts
 

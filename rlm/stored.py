@@ -286,6 +286,50 @@ def read_origin(path: Path | str, study: int) -> dict[str, str]:
     }
 
 
+class Asked(NamedTuple):
+    """
+    What a study was asked for, beside its config.
+
+    Attributes
+    ----------
+    seeds
+        Those last asked for, as they were listed.
+    data
+        Hash of the data, see `Corpus.fingerprint`.
+    source
+        Source of an encoder of one's own.
+    """
+
+    seeds: list[int]
+    data: str
+    source: str | None
+
+
+def read_asked(path: Path | str, study: int) -> Asked:
+    """
+    Say what a study was asked for.
+
+    Parameters
+    ----------
+    path, study
+        The store, and the study's number there.
+
+    Returns
+    -------
+    Asked
+        Seeds, data and encoder.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no store.
+    """
+    with closing(open_store(path)) as connection:
+        asked = "SELECT seeds, dataset_hash, encoder FROM plans NATURAL JOIN studies WHERE study = ?"
+        row = connection.execute(f"{asked} ORDER BY plans.rowid DESC LIMIT 1", (study,)).fetchone()
+    return Asked(json.loads(row[0]), *row[1:])
+
+
 def _numbers(connection: sqlite3.Connection, task: str) -> list[int]:
     asked = "SELECT study FROM studies WHERE task = ? ORDER BY study"
     return [number for (number,) in connection.execute(asked, (task,))]

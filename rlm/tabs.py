@@ -11,6 +11,7 @@ from rlm.knobs import name_with_tooltip
 from rlm.live import Comparison, Picture, View
 
 TRIPLETS_TO_PICK = 200
+NOTHING_CHOSEN = "Choose two or more studies of this store. Every setting that you run is one."
 CSS = """
 <style>
 .rlm-explorer { color: var(--jp-ui-font-color1, inherit); }
@@ -175,7 +176,7 @@ class StudyTabs:
         seen
             What is finished of it.
         """
-        self._headline.value = paragraph(seen.headline, "headline")
+        self._headline.value = paragraph(seen.headline, "headline") + paragraph(seen.limits)
         show_picture(self._seeds, seen.seeds)
         show_picture(self._curves, seen.curves)
         show_picture(self._pretraining, seen.pretraining)
@@ -201,7 +202,7 @@ class CompareTab:
         self._on_choice = on_choice
         self._boxes: dict[int, widgets.Checkbox] = {}
         self._choices, self._said, self._picture = widgets.VBox(), widgets.HTML(), new_image("760px")
-        self._said.value = paragraph("Choose two or more studies of this store. Every setting that you run is one.")
+        self._said.value = paragraph(NOTHING_CHOSEN)
         self.widget = widgets.VBox([self._choices, self._said, self._picture])
 
     def offer(self, studies: Mapping[int, str]) -> None:
@@ -244,6 +245,9 @@ class CompareTab:
         chosen = [number for number, box in self._boxes.items() if box.value]
         if chosen:
             self._on_choice(chosen)
+        else:
+            self._said.value = paragraph(NOTHING_CHOSEN)
+            show_picture(self._picture, None)
 
 
 class InsideTab:

@@ -17,16 +17,17 @@ import torch
 
 from rlm.background import Background, Failure, Notice, ask
 from rlm.config import Plan, StudyConfig
+from rlm.corpus import index_corpus
 from rlm.database import open_store
 from rlm.errors import InputError
 from rlm.inside import Inside, train_inside
-from rlm.live import Exported, View, compare_studies, export, look, warm_up
+from rlm.live import Exported, View, about_data, compare_studies, export, look, warm_up
 from rlm.panel import OWN, Panel, spell_time_left
 from rlm.presets import PRESETS
-from rlm.reading import Reading
-from rlm.stored import Progress, read_progress
+from rlm.reading import READ_AS_IT_IS, Reading
+from rlm.stored import Progress, list_studies, read_asked, read_progress
 from rlm.tabs import paragraph
-from rlm.task import RESULTS
+from rlm.task import RESULTS, load_corpus
 from rlm.watched import run_watched
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
@@ -45,11 +46,11 @@ class Explorer:
     Parameters
     ----------
     data
-        Text pairs or triplets, see `rlm.index_corpus`, or the name of a dataset or path of a file, see `rlm.load`; the
-        config's dataset by default.
+        Text pairs or triplets, see `rlm.index_corpus`, or the name of a dataset or path of a file, see `rlm.load`; by
+        default those of the study that was started last.
     db
-        Store, see `rlm.run_study`; by default one that is deleted when Python ends. The panel opens with the study that
-        was started last.
+        Store, see `rlm.run_study`; by default one that is deleted when Python ends. The panel opens with the study of
+        these data that was started last.
     reading
         How to read a file, see `rlm.Reading`.
 
@@ -72,11 +73,11 @@ class Explorer:
         self.db = Path(db or f"{self._folder.name}/studies.db").resolve()
         if self.db.is_file():
             open_store(self.db).close()  # what cannot be used is refused here
-        self._progress: Progress | None = read_progress(self.db)
+        self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
         config, plan = PRESETS["quick look"]
-        if data is not None:
-            config = config.model_copy(update={"dataset": YOUR_TABLE if self._data is not None else str(data)})
-        config = config.model_copy(update={"reading": Reading(**(reading or {}))})
+        named = YOUR_TABLE if self._data is not None else str(data or config.dataset)
+        config = config.model_copy(update={"dataset": named, "reading": Reading(**(reading or {}))})
+        self._progress: Progress | None = self._last_study(config, is_any=data is None and reading is None)
         if self._progress is not None:
             config, plan = self._progress.config, self._progress.plan
         self._valid = config, plan
@@ -85,9 +86,13 @@ class Explorer:
         self._read_last: Progress | None = None
         self._drawn: tuple[object, ...] = ()
         self._view: View | None = None
+        self._shown: Progress | None = None  # of what is in view
+        self._data_of: dict[int, Mapping[str, str] | None] = {}  # by study, see `about_data`
         self._looked_for: tuple[int, int] | None = None
         self._looked_at = self._looks_again = 0.0
-        self._is_looking = self._is_drawing = False
+        self._looking: Future[Any] | None = None  # one at a time
+        self._comparing: Future[Any] | None = None  # the last that was asked for
+        self._is_drawing = False
         self._starts = 0
         self._inside: Background | None = None
         earlier = _OPEN.pop(self.db, None)  # the same cell, run again
@@ -172,9 +177,12 @@ class Explorer:
                 self._draw()
 
     def wait(self) -> None:
-        """Wait until the study that runs has ended, and all of it is shown."""
-        while self._study is not None or self._is_looking or self._looked_for != self._finished:
-            self._closed.wait(TICK)
+        """Wait until the study that runs has ended, and all of it is shown, or the panel is closed."""
+        while not self._closed.wait(TICK):
+            with self._lock:  # or the end of a study were seen before its last runs
+                is_shown = not self._finished or self._looked_for == self._finished
+                if self._study is None and self._looking is None and is_shown:
+                    return
 
     def export(self, folder: Path | str | None = None) -> Path:
         """
@@ -183,7 +191,8 @@ class Explorer:
         Parameters
         ----------
         folder
-            Made if it is not there; beside the store, and named after it and the study, by default.
+            Made if it is not there; by default beside the store, or in the working directory for a store that is
+            deleted when Python ends, and named after store and study.
 
         Returns
         -------
@@ -239,6 +248,8 @@ class Explorer:
                     self._look()
                 except Exception as error:  # a watcher that died would leave a panel that lies
                     self._problem = _spell(error)
+                    if self._study is None:
+                        self._looked_for = self._finished  # nobody should wait for what cannot be read
                 if any(map(operator.is_not, self._to_draw(), self._drawn)):
                     self._draw()
             self._closed.wait(IDLE_TICK if self._study is None and self._inside is None else TICK)
@@ -248,10 +259,11 @@ class Explorer:
         self._hear_inside()
         self._read()
         is_due = self._study is None or time.monotonic() >= self._looks_again
-        is_free = not self._is_looking and not self._closed.is_set()
+        is_free = self._looking is None and not self._closed.is_set()
         if self._finished and self._finished != self._looked_for and is_due and is_free:
-            self._looked_for, self._looked_at, self._is_looking = self._finished, time.monotonic(), True
-            self._ask(self._show, look, self.db, self._finished[0])
+            self._looked_for, self._looked_at = self._finished, time.monotonic()
+            self._looking = ask(look, self.db, self._finished[0])
+            self._looking.add_done_callback(partial(self._answer, self._show))
 
     def _hear_study(self) -> None:
         if self._study is None:
@@ -293,11 +305,8 @@ class Explorer:
             self._read_at = now
         return self._read_last
 
-    def _ask(self, show: Callable[[Any], None], function: Callable[..., Any], *arguments: object) -> None:
-        """Let the helper find something out, and show it then."""
-        ask(function, *arguments).add_done_callback(partial(self._answer, show))
-
     def _answer(self, show: Callable[[Any], None], future: Future[Any]) -> None:
+        """Show what the helper has found out."""
         if self._closed.is_set() or future.cancelled():
             return
         with self._lock:
@@ -306,16 +315,23 @@ class Explorer:
             except Exception as error:  # or nobody would see it: this is called from a thread of the pool
                 self._problem = _spell(error)
             finally:
-                self._is_looking = False
+                if future is self._looking:
+                    self._looking = None
                 self._draw()
 
     def _show(self, found: tuple[View, dict[int, str]]) -> None:
-        self._view, studies = found
+        view, studies = found
         now = time.monotonic()
         self._looks_again = now + REST * (now - self._looked_at)
-        self._panel.seen.show(self._view)
+        if self._progress is None or self._progress.study != view.study:
+            return  # another was chosen, or started, since it was asked for
+        self._view, self._shown = view, self._progress
+        if self._data is None and view.study not in self._data_of:
+            about = ask(about_data, self._shown.config, read_asked(self.db, view.study).data)
+            about.add_done_callback(partial(self._answer, partial(self._data_of.setdefault, view.study)))
+        self._panel.seen.show(view)
         self._is_drawing = True
-        self._panel.offer_studies(studies, self._view.study)
+        self._panel.offer_studies(studies, view.study)
         self._is_drawing = False
 
     def _to_draw(self) -> tuple[object, ...]:
@@ -336,13 +352,18 @@ class Explorer:
             panel.study.disabled = is_running
             panel.export.disabled = self._view is None
             is_this = progress is not None and found == [progress.config, progress.plan]
-            is_open = is_this and not progress.is_complete and not self._has_ended
+            is_own = self._shown is not None and self._data_of.get(self._shown.study, {}) is None
+            is_open = is_this and not progress.is_complete and not self._has_ended and not is_own
             panel.run.description = "Resume" if is_open and not is_running else "Run"
             self._is_drawing = True
             panel.preset.value = next((name for name, one in PRESETS.items() if self._is_set(one)), OWN)
             self._is_drawing = False
             panel.show_progress(pd.DataFrame() if progress is None else progress.arms, self._seconds_left())
             panel.say(self._problem or self._status(is_ready=not wrong), bool(self._problem))
+            is_old = (
+                is_running and self._shown is not None and (progress is None or progress.study != self._shown.study)
+            )
+            panel.show_difference(self._shown, *self._valid, is_own=is_own, is_other=is_old)
 
     def _seconds_left(self) -> pd.Series:
         """Of each arm, by the mean time of its runs so far: missing before it has one, and while nothing trains."""
@@ -392,11 +413,45 @@ class Explorer:
             return
         with self._lock:
             self._progress, self._has_ended, self._problem = read_progress(self.db, change["new"]), False, ""
-            self._panel.knobs.show(self._progress.config, self._progress.plan)
+            config = self._progress.config
+            if self._data is not None and not self._is_of(self._progress, config):
+                config = config.model_copy(update={"dataset": YOUR_TABLE, "reading": READ_AS_IT_IS})
+            self._panel.knobs.show(config, self._progress.plan)
+
+    def _last_study(self, config: StudyConfig, is_any: bool) -> Progress | None:
+        """The study of the store that was started last: any, or of the data that were handed over."""
+        last = read_progress(self.db)
+        if last is None or is_any:
+            return last
+        found = [read_progress(self.db, int(study)) for study in list_studies(self.db).index]
+        found = sorted(filter(None, found), key=operator.attrgetter("start"), reverse=True)
+        return next((one for one in found if self._is_of(one, config)), None)
+
+    def _is_of(self, stored: Progress, config: StudyConfig) -> bool:
+        """Whether a study is of the table that was handed over, or else of the data of a config, as they are now."""
+        own = stored.config
+        if self._data is None and (own.dataset != config.dataset or config.reading not in (own.reading, READ_AS_IT_IS)):
+            return False
+        return read_asked(self.db, stored.study).data == self._fingerprint(own)
+
+    def _fingerprint(self, config: StudyConfig) -> str | None:
+        """Of the table that was handed over, or else of the data that a config names; None if they cannot be read."""
+        key = config.max_tokens, config.reading.model_dump_json()
+        if key not in self._fingerprints:
+            try:
+                table = self._data
+                corpus = load_corpus(config) if table is None else index_corpus(table, config.max_tokens)
+                self._fingerprints[key] = corpus.fingerprint
+            except (InputError, OSError):  # which is said when they are to be trained on
+                self._fingerprints[key] = None
+        return self._fingerprints[key]
 
     def _compare(self, studies: list[int]) -> None:
         self._problem = ""
-        self._ask(self._panel.compare.show, compare_studies, self.db, studies)
+        if self._comparing is not None:
+            self._comparing.cancel()
+        self._comparing = ask(compare_studies, self.db, studies)
+        self._comparing.add_done_callback(partial(self._answer, self._panel.compare.show))
 
     def _train_inside(self, seed: int) -> None:
         if self._inside is not None:
@@ -404,14 +459,15 @@ class Explorer:
         self._panel.inside.say("Reading the data …", is_busy=True)
         self._inside = Background(train_inside, self._valid[0], self._data, seed)
 
-    def _to_export(self, folder: Path | str | None = None) -> tuple[Path, int, Path, bool]:
-        folder = Path(folder or self.db.with_name(f"{self.db.stem}-study-{self._view.study}"))
-        return self.db, self._view.study, folder, self._data is not None
+    def _to_export(self, folder: Path | str | None = None) -> tuple[Path, int, Path]:
+        beside = self.db.parent if self._folder is None else Path.cwd()  # what is exported outlives the kernel
+        folder = Path(folder or beside / f"{self.db.stem}-study-{self._view.study}")
+        return self.db, self._view.study, folder.resolve()
 
     def _export(self) -> None:
         self._problem = ""
         self._panel.exported.value = paragraph("Writing …", "quiet")
-        self._ask(self._show_export, export, *self._to_export())
+        ask(export, *self._to_export()).add_done_callback(partial(self._answer, self._show_export))
 
     def _show_export(self, written: Exported) -> None:
         self._panel.exported.value = (

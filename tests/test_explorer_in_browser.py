@@ -75,8 +75,26 @@ class Panel:
         self.field("seeds").fill(str(SEEDS))
         self.field("seeds").press("Enter")
 
-    def finished_runs(self):
-        return int(re.search(r"(\d+) of", self.status.inner_text()).group(1))
+    def shows(self, state, db):
+        """Wait until the status says this state, and the runs that the store has; give them."""
+        found = []
+
+        def is_said():
+            found[:] = [read_study(db).finished.results]
+            return f"{state}: {len(found[0])} of {RUNS} runs" in (self.status.text_content() or "")
+
+        wait_until(
+            self.page, is_said, lambda: f"{state}: {len(found[0])} of {RUNS} runs, found {self.status.text_content()}"
+        )
+        return found[0]
+
+
+def wait_until(page, is_so, expected):
+    """Ask again and again, as `expect` does of what a page shows."""
+    end = time.monotonic() + TRAINING / 1000
+    while not is_so():
+        assert time.monotonic() < end, f"expected {expected()}"
+        page.wait_for_timeout(100)
 
 
 def open_lab(page, address):
@@ -93,6 +111,7 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
         every_knob_says_what_it_does(panel)
         a_wrong_value_is_said(panel)
         move_a_slider(panel)
+        every_section_has_a_title(panel)
         panel.set_up_a_small_study()
         expect(panel.root.locator("select").first).to_have_value("own settings")
         panel.press("Run")
@@ -100,21 +119,18 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
         expect(panel.root.locator("img").first).to_be_visible()
         another_cell_answers(page, panel)
         panel.press("Stop")
-        expect(panel.status).to_contain_text("Stopped", timeout=2_000)
-        stopped = read_study(db).finished.results
-        assert 0 < panel.finished_runs() == len(stopped) < RUNS
+        stopped = panel.shows("Stopped", db)
+        assert 0 < len(stopped) < RUNS
 
         panel.press("Resume")
-        expect(panel.status).not_to_contain_text(f" {len(stopped)} of", timeout=TRAINING)
+        wait_until(page, lambda: len(read_study(db).finished.results) > len(stopped), lambda: "another finished block")
         restart_the_kernel(page)
-        expect(panel.status).to_contain_text("Stopped")
-        restarted = read_study(db).finished.results
-        assert panel.finished_runs() == len(restarted) < RUNS
+        restarted = panel.shows("Stopped", db)
+        assert len(restarted) < RUNS
         assert restarted.head(len(stopped)).equals(stopped)
 
         panel.press("Resume")
-        expect(panel.status).to_contain_text(f"Finished: {RUNS} of {RUNS} runs", timeout=TRAINING)
-        finished = read_study(db).finished.results
+        finished = panel.shows("Finished", db)
         assert len(finished) == RUNS
         assert finished.head(len(restarted)).equals(restarted)
         assert len(list_studies(db)) == 1
@@ -164,6 +180,12 @@ def a_wrong_value_is_said(panel):
     panel.section("Study")
 
 
+def every_section_has_a_title(panel):
+    for name in (*GROUPS, "reading"):
+        header = panel.root.locator(".jupyter-widget-Collapse-header", has_text=re.compile(f"^{name}$")).first
+        assert header.count() == 1, name
+
+
 def move_a_slider(panel):
     panel.section("Fine-tuning")
     typed = panel.field("learning_rate")
@@ -173,7 +195,7 @@ def move_a_slider(panel):
     for _ in range(10):
         handle.press("ArrowRight")
     expect(typed).not_to_have_value(str(before))
-    assert float(typed.input_value()) > before
+    wait_until(panel.page, lambda: float(typed.input_value() or "nan") > before, lambda: f"more than {before}")
     panel.section("Fine-tuning")
 
 
@@ -220,7 +242,8 @@ def opens_offline(browser, path):
     page.on("request", lambda request: request.url.startswith(("file:", "data:")) or problems.append(request.url))
     page.goto(path.as_uri())
     expect(page.locator("h1")).to_contain_text("Does pre-training help")
-    assert page.locator("img").first.evaluate("image => image.naturalWidth") > 500
+    is_drawn = "image => image.complete && image.naturalWidth > 500"
+    wait_until(page, lambda: page.locator("img").first.evaluate(is_drawn), lambda: "a picture")
     assert not problems
     context.close()
 
@@ -235,6 +258,6 @@ def test_the_same_in_voila(page, folder):
         panel.press("Run")
         expect(panel.status).to_contain_text(SOME, timeout=TRAINING)
         panel.press("Stop")
-        expect(panel.status).to_contain_text("Stopped", timeout=2_000)
+        expect(panel.status).to_contain_text("Stopped")
         page.screenshot(path=PICTURES / "voila.png", full_page=True)
         assert page.locator("text=rlm.Explorer(").count() == 0
