@@ -260,7 +260,7 @@ WRONG = [
     ("own.csv", 'anchor,positive\n"a\nb",c\nd,e, f\n', "found 3 in line 4; mend the line, quoting cells that contain"),
     ("own.csv", 'anchor,positive\na,b\nc,"d\ne,f\n', "found a row at line 3 that cannot be read"),
     ("own.csv", 'anchor,positive\na,"b"c\n', "found a row at line 2 that cannot be read"),
-    ("own.csv", "anchor,positive\na," + "b" * 200_000, "field larger than field limit"),
+    ("own.csv", "anchor,positive\na," + "b" * 10_000_001, "expected lines of at most 10,000,000 characters"),
     ("own.csv", b"\xff\xfea\x00n\x00c", "expected utf-16, found something else"),
     ("own.csv.gz", GZIP[:2000], "expected a whole file, found"),
     ("own.csv.gz", b"anchor,positive\na,b\n", "expected a whole file, found"),
@@ -308,9 +308,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("layout", "content", "message"),
         [
-            ("blocks", "Q: what?\n", "expected a premise (T:) before any question, found 'Q: what?' in line 1"),
+            ("blocks", "Q: what?\n", "expected a premise (T:) to begin a block, found 'Q: what?' in line 1"),
             ("blocks", "T: a\nQ: b\nWhat?\n", "expected T:, Q: or A: to begin a line, found 'What?' in line 3"),
-            ("blocks", "T: a\n", "expected at least one row, found none"),
+            ("blocks", "T: a\n", "expected a question (Q:) after the premises, found the end of the block in line 2"),
+            ("blocks", "", "expected at least one row, found none"),
             ("groups", "\n\n", "expected at least one row, found none"),
             ("groups", "a\n\nb\n", "expected at least two texts with one label, or in one group; found none"),
         ],
