@@ -103,18 +103,18 @@ def check_labels(pairs: pd.DataFrame) -> None:
     """
     if "label" not in pairs or "classes" in pairs.attrs:
         return
-    labels = pairs["label"].map(spell_label, na_action=None).astype(object)
-    labels = labels[labels != ""]
+    spelled = pairs["label"].map(spell_label, na_action=None).astype(object).reset_index(drop=True)
+    labels = spelled[spelled != ""]
     words = labels.str.lower().str.removeprefix("not").str.strip(" _-")
     if len(labels) and (words.isin(_VERDICTS) | pd.to_numeric(words, errors="coerce").notna()).all():
         raise InputError(
             f"expected names of classes as label beside anchor and positive, found {shorten(labels.iloc[0])} in "
-            f"{name_row(pairs, pairs.index.get_indexer_for([labels.index[0]])[0])}; is relevance meant, 1 for relevant "
-            "and 0 for irrelevant pairs? Then say relevance='label' (--columns relevance=label) or rename the column; "
-            "if not, drop the column, or give texts and their classes as columns text and label"
+            f"{name_row(pairs, int(labels.index[0]))}; is relevance meant, 1 for relevant and 0 for irrelevant pairs? "
+            "Then say relevance='label' (--columns relevance=label) or rename the column; if not, drop the column, or "
+            "give texts and their classes as columns text and label"
         )
     texts = pd.concat([pairs[role].astype(object).reset_index(drop=True) for role in ("anchor", "positive")])
-    both = pd.DataFrame({"text": texts, "label": pairs["label"].map(spell_label, na_action=None).tolist() * 2})
+    both = pd.DataFrame({"text": texts, "label": spelled.tolist() * 2})
     both = both[(both["label"] != "") & both["text"].notna()].drop_duplicates()
     twice = both[both["text"].duplicated(keep=False)]
     if len(twice):

@@ -88,32 +88,36 @@ def _json_values(text: io.TextIOBase) -> tuple[str, Iterator[tuple[int, object]]
     source.peek()
     is_array = _ARRAY.match(source.peek(1000)) is not None
 
-    def elements() -> Iterator[tuple[int, object]]:
-        source.skip()
-        row = 0
-        while row or source.peek() != "]":
-            row += 1
-            yield row, source.value()
-            if source.peek() == "]":
-                break
-            if source.peek() != ",":
-                raise InputError(
-                    f"expected a comma or the end of the array, found {shorten(source.peek(60)) or 'nothing'} in line "
-                    f"{source.line}; mend it"
-                )
-            source.skip()
-        source.skip()
-        if source.peek():
+    return ("row", _elements(source)) if is_array else ("line", _lines(source))
+
+
+def _elements(source: _Json) -> Iterator[tuple[int, object]]:
+    """The elements of one array, by row."""
+    source.skip()
+    row = 0
+    while row or source.peek() != "]":
+        row += 1
+        yield row, source.value()
+        if source.peek() == "]":
+            break
+        if source.peek() != ",":
             raise InputError(
-                f"expected the end of the file after the array, found {shorten(source.peek(60))} in line {source.line}"
+                f"expected a comma or the end of the array, found {shorten(source.peek(60)) or 'nothing'} in line "
+                f"{source.line}; mend it"
             )
+        source.skip()
+    source.skip()
+    if source.peek():
+        raise InputError(
+            f"expected the end of the file after the array, found {shorten(source.peek(60))} in line {source.line}"
+        )
 
-    def values() -> Iterator[tuple[int, object]]:
-        while source.peek():
-            line = source.line
-            yield line, source.value()
 
-    return ("row", elements()) if is_array else ("line", values())
+def _lines(source: _Json) -> Iterator[tuple[int, object]]:
+    """Values that follow each other, by line."""
+    while source.peek():
+        line = source.line
+        yield line, source.value()
 
 
 def _table(value: object, choose: Choose) -> Iterator[tuple[int, object]] | None:
@@ -230,18 +234,19 @@ def record_rows(
     if first is None:
         raise InputError("expected at least one row, found none; give at least one")
     shape = _shape(first[1], choose, is_grouped, f"{unit} {first[0]}")
-    known = {_signature(first[1])}
+    return list(shape.roles), _rows(chain([first], records), shape, choose, is_grouped, unit)
 
-    def rows() -> Rows:
-        for number, record in chain([first], records):
-            signature = _signature(record)
-            if signature not in known:
-                _require_shape(record, shape, choose, is_grouped, f"{unit} {number}")
-                known.add(signature)
-            for cells in shape.expand(number, record):
-                yield number, cells
 
-    return list(shape.roles), rows()
+def _rows(records: Iterator[tuple[int, object]], shape: _Shape, choose: Choose, is_grouped: bool, unit: str) -> Rows:
+    """The rows of records of one kind."""
+    known = set()
+    for number, record in records:
+        signature = _signature(record)
+        if signature not in known:
+            _require_shape(record, shape, choose, is_grouped, f"{unit} {number}")
+            known.add(signature)
+        for cells in shape.expand(number, record):
+            yield number, cells
 
 
 def _signature(record: object) -> object:

@@ -176,18 +176,13 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
     InputError
         If the file cannot be uncompressed or decoded, is no text, or has a line that is too long.
     """
-
-    def parse_as(encoding: str) -> T:
-        with open_bytes(path) as stream, _Text(io.BufferedReader(stream, 1 << 20), encoding, newline="") as text:
-            return parse(text)
-
     warning = None
     try:
         with open_bytes(path) as stream, io.BufferedReader(stream, 1 << 16) as bytes_:
             start = bytes_.read(1 << 16)
         mark, warning = _look_at(start, encoding)
         try:
-            found = parse_as(mark or encoding or "utf-8")
+            found = _parse(path, mark or encoding or "utf-8", parse)
         except UnicodeError as error:
             if encoding or mark:
                 raise InputError(
@@ -196,7 +191,7 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
             guess = _guess(path)
             warning = f"is not UTF-8 and was read as {guess}, a guess; name its encoding to be sure: encoding={guess!r}"
             try:
-                found = parse_as(guess)
+                found = _parse(path, guess, parse)
             except UnicodeError as error:
                 raise InputError(
                     f"expected UTF-8, found what begins like {guess} ({error}); name its encoding"
@@ -206,6 +201,12 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
     if warning:
         warnings.warn(f"{path} {warning}", stacklevel=4)
     return found
+
+
+def _parse(path: Path, encoding: str, parse: Callable[[io.TextIOBase], T]) -> T:
+    """Parse a text file in one encoding."""
+    with open_bytes(path) as stream, _Text(io.BufferedReader(stream, 1 << 20), encoding, newline="") as text:
+        return parse(text)
 
 
 def _look_at(start: bytes, encoding: str | None) -> tuple[str | None, str | None]:
