@@ -102,7 +102,7 @@ def _elements(source: _Json) -> Iterator[tuple[int, object]]:
             break
         if source.peek() != ",":
             raise InputError(
-                f"expected a comma or the end of the array, found {shorten(source.peek(60)) or 'nothing'} in line "
+                f"expected a comma or the end of the array, found {shorten(source.peek(60) or 'the end of the file')} in line "
                 f"{source.line}; mend it"
             )
         source.skip()
