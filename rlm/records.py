@@ -101,10 +101,8 @@ def _elements(source: _Json) -> Iterator[tuple[int, object]]:
         if source.peek() == "]":
             break
         if source.peek() != ",":
-            raise InputError(
-                f"expected a comma or the end of the array, found {shorten(source.peek(60) or 'the end of the file')} in line "
-                f"{source.line}; mend it"
-            )
+            found = shorten(source.peek(60) or "the end of the file")
+            raise InputError(f"expected a comma or the end of the array, found {found} in line {source.line}; mend it")
         source.skip()
     source.skip()
     if source.peek():
