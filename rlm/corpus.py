@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,9 +13,11 @@ from jaxtyping import Bool, Int, Int32
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from rlm.columns import check_labels, choose_columns, index_name, make_pairs, name_row, spell_label
 from rlm.errors import InputError
 from rlm.negatives import Relevance
 from rlm.phrases import Phrases, index_phrases
+from rlm.textfiles import is_broken, shorten
 
 COLUMNS = ("anchor", "positive", "negative")
 Rows = Int32[np.ndarray, "row columns"]
@@ -89,7 +92,9 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     ----------
     data
         Text columns ``anchor``, ``positive`` and, optionally, one more: ``negative``; ``relevance``, 1 for pairs that
-        are relevant and 0 for others; or ``label``, where all phrases of one label are relevant to each other.
+        are relevant and 0 for others; or ``label``, the name of a class, where phrases that are connected through
+        pairs are relevant to each other. Or columns ``text`` and ``label``, from which such pairs are made, as by
+        `rlm.read`, so that all texts of a label are connected.
     max_tokens
         Longer phrases are cut to this many tokens.
 
@@ -101,28 +106,33 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
         repeat an earlier row (left in, it would weigh as much in every accuracy), or which call irrelevant what
         another row calls relevant.
 
+    Warns
+    -----
+    UserWarning
+        If pairs of one label share no phrase.
+
     Raises
     ------
     InputError
-        If a column is missing, a cell is not text, a relevance is neither 0 nor 1, or no relevant row is left.
+        If a column is missing, or has a role but cannot be used; if a cell is not text, a relevance is neither 0 nor
+        1, a label beside pairs may be meant as their relevance, or no relevant row is left.
     """
-    if data.columns.has_duplicates or {"negative", "relevance"} <= {*data.columns}:
+    if data.columns.has_duplicates:
         raise InputError(
-            "expected every column once, and either negative or relevance; found: "
-            f"{', '.join(map(str, data.columns))}. Leave the others out"
+            f"expected every column once, found: {', '.join(map(str, data.columns))}. Leave the others out"
         )
-    missing = [column for column in COLUMNS[:2] if column not in data]
-    if missing:
-        raise InputError(
-            f"column {missing[0]!r} not found; the data has: {', '.join(map(str, data.columns))}. "
-            "Rename its columns to anchor, positive and, if there are negatives, negative"
-        )
+    chosen = choose_columns(data.columns.tolist(), source="data")
     if data.empty:
         raise InputError("expected at least one pair, found an empty table")
+    not_read = data.attrs.get("dropped", {})
+    if "text" in chosen:
+        data, left_out = make_pairs(data.assign(text=_texts(data["text"])))
+        not_read = {**not_read, **left_out}
+    else:
+        check_labels(data)
     columns = [column for column in COLUMNS if column in data]
-    for column in columns:
-        _require_text(data[column])
-    by_column, texts = pd.factorize(pd.concat([data[column].fillna("") for column in columns], ignore_index=True))
+    cells = [_texts(data[column]).reset_index(drop=True) for column in columns]
+    by_column, texts = pd.factorize(pd.concat(cells, ignore_index=True))
     # From column after column to row after row, so that words are numbered in the order in which one reads them.
     by_row, order = pd.factorize(by_column.reshape(len(columns), -1).T.ravel())
     phrases, phrase_of_text = index_phrases(texts.take(order), max_tokens)
@@ -131,54 +141,69 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
 
     is_transitive = "label" in data
     ordered = np.sort(rows, axis=1)
-    reason = pd.Series(None, data.index, dtype=object)
+    reason = np.full(len(data), None, object)
     reason[pd.DataFrame(rows).assign(is_relevant=is_relevant).duplicated().to_numpy()] = "repeated"
     relevant = rows[is_relevant & (rows >= 0).all(axis=1), :2]
     group = relevance_components(relevant, len(phrases)) if is_transitive else None
     reason[~is_relevant & Relevance(relevant, group)(*rows[:, :2].T)] = "relevant elsewhere"
     reason[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)] = "same phrase twice"
     reason[(rows < 0).any(axis=1)] = "without words"
-    is_kept = reason.isna().to_numpy()
-    dropped = reason[~is_kept].rename("reason").rename_axis(data.index.name or "row").reset_index()
+    is_kept = pd.isna(reason)
+    labels = data.index[~is_kept].to_flat_index()
+    dropped = pd.DataFrame({index_name(data.index): labels, "reason": pd.Series(reason[~is_kept], dtype=object)})
     if not (is_kept & is_relevant).any():
         raise InputError(
             "expected at least one row of different phrases, found none that can be used: "
             f"{', '.join(_explain(dropped, 3))}; give other data or a larger max_tokens"
         )
+    if group is not None:
+        _warn_of_apart(data["label"][is_kept & is_relevant], group[rows[is_kept & is_relevant, 0]])
     irrelevant = rows[is_kept & ~is_relevant, :2]
-    not_read = data.attrs.get("dropped", {})
     return Corpus(phrases, rows[is_kept & is_relevant], irrelevant, is_transitive, dropped, not_read)
 
 
-def _require_text(column: pd.Series) -> None:
-    if isinstance(column.dtype, pd.StringDtype):
-        return
-    is_text = column.map(lambda cell: isinstance(cell, str)).to_numpy(bool) | column.isna().to_numpy()
+def _warn_of_apart(labels: pd.Series, group: Int32[np.ndarray, " row"]) -> None:
+    """Warn of pairs of one label that share no phrase: they pass for irrelevant to each other."""
+    labels = labels.map(spell_label, na_action=None)
+    groups = pd.Series(group, labels.index).groupby(labels.to_numpy()).nunique()
+    groups = groups[(groups > 1) & (groups.index != "")]
+    if len(groups):
+        warnings.warn(
+            f"expected the pairs of a label to be connected by phrases that they share, found {groups.iloc[0]} groups "
+            f"with label {str(groups.index[0])!r} that share none and count as irrelevant to each other; give texts "
+            "and their labels as columns text and label",
+            stacklevel=3,
+        )
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    """Text cells, empty where one is missing."""
+    if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
+        return column.fillna("")
+    cells, is_missing = column.astype(object), column.isna().to_numpy(bool)
+    is_text = np.array([isinstance(cell, str) and not is_broken(cell) for cell in cells]) | is_missing
     if not is_text.all():
         row = int(np.argmin(is_text))
         raise InputError(
-            f"expected text in column {column.name!r}, found {column.iloc[row]!r} in {_name(column, row)} "
-            f"({(~is_text).sum()} such rows); convert or drop these rows"
+            f"expected text in column {column.name!r}, found {shorten(ascii(cells.iloc[row]))} in "
+            f"{name_row(column, row)} ({(~is_text).sum()} such rows); convert or drop these rows"
         )
+    return cells.mask(is_missing, "")
 
 
 def _relevance(data: pd.DataFrame) -> Bool[np.ndarray, " row"]:
     if "relevance" not in data:
         return np.ones(len(data), bool)
-    relevance = data["relevance"].map(lambda cell: {"true": 1, "false": 0}.get(str(cell).strip().lower(), cell))
-    relevance = pd.to_numeric(relevance, errors="coerce").to_numpy(float, na_value=np.nan)
+    words = data["relevance"].astype(object).map(lambda cell: str(cell).strip().lower(), na_action=None)
+    relevance = pd.to_numeric(words.replace({"true": "1", "false": "0"}), errors="coerce").to_numpy(float)
     is_known = np.isin(relevance, (0, 1))
     if not is_known.all():
         row = int(np.argmin(is_known))
         raise InputError(
-            f"expected relevance 1 or 0, found {str(data['relevance'].iloc[row])!r} in {_name(data, row)} "
+            f"expected relevance 1 or 0, found {str(data['relevance'].iloc[row])!r} in {name_row(data, row)} "
             f"({(~is_known).sum()} such rows); convert or drop these rows"
         )
     return relevance == 1
-
-
-def _name(data: pd.DataFrame | pd.Series, row: int) -> str:
-    return f"{data.index.name or 'row'} {data.index[row]}"
 
 
 def _explain(dropped: pd.DataFrame, examples: int) -> list[str]:

@@ -38,7 +38,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     name
         ``"chatterbot-<language>"``, ``"pqa"``, or a source for `rlm.read`: a file, a folder, an id.
     options
-        For `rlm.read`; for the others ``irrelevant`` alone.
+        For `rlm.read`; for the others ``irrelevant``, and its ``encoding``, alone.
 
     Returns
     -------
@@ -56,11 +56,12 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     chatterbots = {f"chatterbot-{language}": language for language in _chatterbot_languages()}
     if name in chatterbots or name == "pqa":
         irrelevant = options.pop("irrelevant", None)
+        encoding = options.pop("encoding", None) if irrelevant is not None else None
         given = Reading(**options).model_dump(exclude_defaults=True)
         if given:
             raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; leave them out")
         pairs = load_pqa() if name == "pqa" else load_chatterbot(chatterbots[name])
-        return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant)
+        return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant, encoding)
     if Path(name).exists() or "/" in str(name) or Path(name).suffix:
         return read(name, **options)
     raise InputError(

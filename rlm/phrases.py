@@ -24,6 +24,9 @@ _WITHOUT_SPACES = (
 )
 
 
+_INVISIBLE = "\u00ad\u2060\ufeff"  # soft hyphen, word joiner, byte order mark: they divide no word
+
+
 _SIMPLE_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
@@ -48,7 +51,7 @@ def is_read_by_character(text: str) -> bool:
 
 def tokenise(text: str) -> list[str]:
     """
-    Words of a text: Unicode NFC, lower case, ``ё`` as ``е``, ``’`` as ``'``, other punctuation dropped.
+    Words of a text: Unicode NFC, lower case, ``ё`` as ``е``, ``’`` as ``'``, no punctuation, no soft hyphens.
 
     Of scripts that are written without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every
     character is a word of its own.
@@ -61,6 +64,9 @@ def tokenise(text: str) -> list[str]:
     ['ラ', 'ー', 'メ', 'ン', '5', '杯']
     """
     normal = unicodedata.normalize("NFC", text).lower().replace("ё", "е").replace("’", "'")
+    if not normal.isascii():
+        for letter in _INVISIBLE:
+            normal = normal.replace(letter, "")
     hard, word = _harder_words()
     if hard.isdisjoint(normal):
         return _SIMPLE_WORD.findall(normal)

@@ -14,9 +14,10 @@ from rlm.baselines import with_interval
 from rlm.corpus import relevance_components
 from rlm.errors import InputError
 from rlm.model import Model
+from rlm.parsers import read_blocks
 from rlm.phrases import index_phrases, tokenise
 from rlm.retrieval import first_relevant_ranks, scores_by_query
-from rlm.textfiles import decode, shorten
+from rlm.textfiles import decode
 
 
 class QuestionBlock(NamedTuple):
@@ -72,41 +73,12 @@ def read_questions(path: str | Path, encoding: str | None = None) -> list[Questi
 
 
 def _blocks(text: io.TextIOBase) -> Iterator[QuestionBlock]:
-    block = QuestionBlock([], [])
-    line = 0
-    for line, content in enumerate(text, 1):
-        kind, rest = content[:2], content[2:].strip()
-        if not content.strip():
-            if block.premises:
-                yield _whole(block, line)
-            block = QuestionBlock([], [])
-        elif kind == "T:" and block.questions:
-            raise InputError(
-                f"expected an empty line before the premises of the next block, found {shorten(content)} in line "
-                f"{line}; put one there"
-            )
-        elif kind in ("Q:", "A:") and not block.premises:
-            raise InputError(
-                f"expected a premise (T:) to begin a block, found {shorten(content)} in line {line}; put one before it"
-            )
-        elif kind in ("T:", "Q:"):
-            if not tokenise(rest):
+    """The blocks of a text; refuse a text without words."""
+    for premises, questions in read_blocks(text):
+        for kind, (line, content) in [*(("T:", one) for one in premises), *(("Q:", one) for one in questions)]:
+            if not tokenise(content):
                 raise InputError(f"expected a text after {kind}, found no word in line {line}; give one or drop it")
-            (block.premises if kind == "T:" else block.questions).append(rest)
-        elif kind != "A:":
-            raise InputError(
-                f"expected T:, Q: or A: to begin a line, found {shorten(content)} in line {line}; mend the line"
-            )
-    if block.premises:
-        yield _whole(block, line + 1)
-
-
-def _whole(block: QuestionBlock, line: int) -> QuestionBlock:
-    if not block.questions:
-        raise InputError(
-            f"expected a question (Q:) after the premises, found the end of the block in line {line}; add one"
-        )
-    return block
+        yield QuestionBlock([content for _, content in premises], [content for _, content in questions])
 
 
 def evaluate_questions(model: Model, blocks: list[QuestionBlock]) -> pd.DataFrame:

@@ -1,23 +1,27 @@
-"""Text files: uncompressed, decoded, and cut into rows that know their line."""
+"""Text files: uncompressed, decoded, and bounded."""
 
 import codecs
-import csv
 import io
-import json
+import lzma
+import os
+import re
 import warnings
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import charset_normalizer
 import pyarrow as pa
+from tqdm.auto import tqdm
 
 from rlm.errors import InputError
 
-DELIMITERS = "\t,;|"
-LINES_FOR_A_GUESS = 10_000
+MOST_CHARACTERS = 10_000_000  # of a line, a row or a JSON value
+# What a file may hold once it is uncompressed. Text becomes 3 to 30 times smaller; more than 100 is a bomb.
+ENOUGH_BYTES, MOST_TIMES = 64_000_000, 100
+SECONDS_WITHOUT_BAR = 3.0
+BYTES_FOR_A_GUESS = 100_000
 _BOMS = {
     BOM_UTF8: "utf-8-sig",
     BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is the beginning of this one
@@ -25,15 +29,123 @@ _BOMS = {
     BOM_UTF16_LE: "utf-16",
     BOM_UTF16_BE: "utf-16",
 }
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4", ".xz": "xz", ".lzma": "xz"}
+_NO_TEXT = {
+    b"\x1f\x8b": "gzip; let its name end in .gz",
+    b"\x28\xb5\x2f\xfd": "zstd; let its name end in .zst",
+    b"BZh91AY&SY": "bzip2; let its name end in .bz2",
+    b"\x04\x22\x4d\x18": "LZ4; let its name end in .lz4",
+    b"\xfd7zXZ\0": "xz; let its name end in .xz",
+    b"PK\x03\x04": "a ZIP archive, such as .xlsx; convert it",
+    b"PAR1\x15": "Parquet; let its name end in .parquet, and leave the layout out",
+    b"SQLite format 3\0": "an SQLite database; export its table as CSV",
+    b"\x89HDF\r\n": "HDF5; convert it",
+    b"%PDF-": "PDF; convert it",
+}
 T = TypeVar("T")
-Rows = Iterator[tuple[int, Sequence[object]]]  # the line of a row, and its cells
-Choose = Callable[[Sequence[str]], Mapping[str, str]]  # from the columns that there are to role -> column
 
 
-def open_bytes(path: Path) -> pa.NativeFile:
+class _Bytes(io.RawIOBase):
+    """Bytes of a file, uncompressed as its name says, with a progress bar; bounded, see `most_bytes`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        kind = COMPRESSIONS.get(path.suffix.lower())
+        opened = {None: lambda: self._file, "xz": lambda: _Xz(self._file)}
+        self._stream = opened.get(kind, lambda: pa.CompressedInputStream(self._file, kind))()
+        self._most = None if kind is None else most_bytes(path)
+        self._count = 0
+        self._bar = tqdm(
+            total=os.fstat(self._file.fileno()).st_size,
+            desc=f"reading {path.name}",
+            unit="B",
+            unit_scale=True,
+            delay=SECONDS_WITHOUT_BAR,
+            mininterval=1,
+            leave=False,
+        )
+
+    def readable(self) -> bool:
+        """Tell `io` that this is read."""
+        return True
+
+    def readinto(self, buffer: memoryview | bytearray) -> int:
+        """Read the next bytes."""
+        found = self._stream.read(len(buffer))
+        buffer[: len(found)] = found
+        self._count += len(found)
+        self._bar.update(self._file.tell() - self._bar.n)
+        if self._most is not None and self._count > self._most:
+            raise InputError(
+                f"expected at most {MOST_TIMES} times the size of the compressed file, found more than "
+                f"{self._count:,} bytes in it, repetitions for the most part; uncompress it yourself if they are meant"
+            )
+        return len(found)
+
+    def close(self) -> None:
+        """Close the file and its bar."""
+        if not self.closed:
+            self._bar.close()
+            self._file.close()
+        super().close()
+
+
+class _Xz:
+    """What `lzma` reads, and an error where it would stop without a word: at damage after a whole stream."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._decompressor, self._rest = file, lzma.LZMADecompressor(), b""
+        self._is_new = True
+
+    def read(self, size: int) -> bytes:
+        """Read some bytes, none at the end."""
+        while True:
+            if self._decompressor.eof:
+                self._rest, self._decompressor = self._decompressor.unused_data.lstrip(b"\0"), lzma.LZMADecompressor()
+                self._is_new = True
+            if self._decompressor.needs_input:
+                self._rest = self._rest or self._file.read(1 << 16)
+                if self._is_new:
+                    self._rest = self._rest.lstrip(b"\0")  # padding between streams
+                if not self._rest and self._is_new:
+                    return b""
+                if not self._rest:
+                    raise EOFError("Truncated compressed stream")
+            try:
+                found = self._decompressor.decompress(self._rest, size)
+            except lzma.LZMAError as error:
+                raise OSError(f"xz: {error}") from error
+            self._rest, self._is_new = b"", False
+            if found:
+                return found
+
+
+class _Text(io.TextIOWrapper):
+    """Text whose lines are bounded."""
+
+    _number = 0
+
+    def __next__(self) -> str:
+        line = self.readline(MOST_CHARACTERS + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        if len(line) > MOST_CHARACTERS:
+            raise InputError(
+                f"expected lines of at most {MOST_CHARACTERS:,} characters, found more in line {self._number}, which "
+                f"begins with {shorten(line[:100])}; shorten it"
+            )
+        return line
+
+
+def most_bytes(path: Path) -> int:
+    """How much a compressed file may hold: more can only be repetitions, which would fill the memory."""
+    return max(ENOUGH_BYTES, MOST_TIMES * path.stat().st_size)
+
+
+def open_bytes(path: Path) -> io.RawIOBase:
     """Open a file; the ending of its name says how it is compressed."""
-    return pa.input_stream(str(path), compression=COMPRESSIONS.get(path.suffix.lower()))
+    return _Bytes(path)
 
 
 def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]) -> T:
@@ -57,57 +169,104 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
     Warns
     -----
     UserWarning
-        If the encoding is a guess.
+        If the encoding is a guess, or another one than UTF-8 is given for what is UTF-8.
 
     Raises
     ------
     InputError
-        If the file cannot be uncompressed or decoded.
+        If the file cannot be uncompressed or decoded, is no text, or has a line that is too long.
     """
-
-    def parse_as(encoding: str) -> T:
-        with open_bytes(path) as stream, io.TextIOWrapper(io.BufferedReader(stream), encoding, newline="") as text:
-            return parse(text)
-
+    warning = None
     try:
-        with open_bytes(path) as stream:
-            start = stream.read(4)
-        mark = next((name for bom, name in _BOMS.items() if start.startswith(bom)), None)
-        if encoding and mark and mark.split("-")[:2] == codecs.lookup(encoding).name.split("-")[:2]:
-            encoding = mark  # the same, but for the mark, which is no text
+        with open_bytes(path) as stream, io.BufferedReader(stream, 1 << 16) as bytes_:
+            start = bytes_.read(1 << 16)
+        mark, warning = _look_at(start, encoding)
         try:
-            return parse_as(encoding or mark or "utf-8")
+            found = _parse(path, mark or encoding or "utf-8", parse)
         except UnicodeError as error:
             if encoding or mark:
                 raise InputError(
-                    f"expected {encoding or mark}, found something else ({error}); name its encoding"
+                    f"expected {mark or encoding}, found something else ({error}); name its encoding"
                 ) from error
-        guess = _guess(path)
-        try:
-            found = parse_as(guess)
-        except UnicodeError as error:
-            raise InputError(f"expected UTF-8, found what begins like {guess} ({error}); name its encoding") from error
-    except LookupError as error:
-        raise InputError(f"expected an encoding that Python knows, such as cp1251; found {encoding!r}") from error
+            guess = _guess(path)
+            warning = f"is not UTF-8 and was read as {guess}, a guess; name its encoding to be sure: encoding={guess!r}"
+            try:
+                found = _parse(path, guess, parse)
+            except UnicodeError as error:
+                raise InputError(
+                    f"expected UTF-8, found what begins like {guess} ({error}); name its encoding"
+                ) from error
     except (OSError, EOFError) as error:
         raise InputError(f"expected a whole file, found: {error}; get it again") from error
-    warnings.warn(
-        f"{path} is not UTF-8 and was read as {guess}, a guess; name its encoding to be sure: encoding={guess!r}",
-        stacklevel=4,
-    )
+    if warning:
+        warnings.warn(f"{path} {warning}", stacklevel=4)
     return found
+
+
+def _parse(path: Path, encoding: str, parse: Callable[[io.TextIOBase], T]) -> T:
+    """Parse a text file in one encoding."""
+    with open_bytes(path) as stream, _Text(io.BufferedReader(stream, 1 << 20), encoding, newline="") as text:
+        return parse(text)
+
+
+def _look_at(start: bytes, encoding: str | None) -> tuple[str | None, str | None]:
+    """Refuse what is no text; the encoding by the byte order mark, and a warning about the one that is named."""
+    kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
+    if kind is not None:
+        raise InputError(f"expected text, found {kind}")
+    mark = next((name for bom, name in _BOMS.items() if start.startswith(bom)), None)
+    if encoding is None:
+        if mark is None and (like := _unmarked_utf16(start)):
+            raise InputError(f"expected UTF-8, found what looks like {like}; name its encoding: encoding={like!r}")
+        return mark, None
+    try:
+        "".encode(encoding)
+        family = codecs.lookup(encoding).name.split("-")[:2]
+    except (LookupError, ValueError) as error:
+        raise InputError(f"expected an encoding that Python knows, such as cp1251; found {encoding!r}") from error
+    if mark:
+        if mark.split("-")[:2] != family:
+            raise InputError(f"expected {encoding}, found the byte order mark of {mark}; leave encoding out")
+        return mark, None  # the same, but for the mark, which is no text
+    if family[0] != "utf" and not start.isascii() and _is_utf8(start):
+        return None, f"was read as {encoding}, as named, but is UTF-8 by all appearance; leave encoding out if it is"
+    return None, None
+
+
+def _is_utf8(start: bytes) -> bool:
+    """Whether the beginning of a file decodes."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unmarked_utf16(start: bytes) -> str | None:
+    """The byte order of UTF-16 without a mark: each line feed has a zero byte beside it, on the same side."""
+    zeros, feeds = (_places(start, byte) for byte in (0, 10))
+    for name, odd, side in (("utf-16-le", 1, 1), ("utf-16-be", 0, -1)):
+        if feeds and zeros and all(zero % 2 == odd for zero in zeros) and {feed + side for feed in feeds} <= zeros:
+            return name
+    return None
+
+
+def _places(content: bytes, byte: int) -> set[int]:
+    """Where a byte stands."""
+    return {match.start() for match in re.finditer(bytes([byte]), content)}
 
 
 def _guess(path: Path) -> str:
     """The encoding of a file that is not UTF-8."""
-    is_utf8 = False
-    with open_bytes(path) as stream:
-        lines = io.BufferedReader(stream)
-        for number, line in enumerate(lines, 1):
+    is_utf8, number = False, 0
+    with open_bytes(path) as stream, io.BufferedReader(stream, 1 << 20) as lines:
+        while line := lines.readline(4 * MOST_CHARACTERS):
+            number += 1
             try:
                 is_utf8 |= len(line.decode()) < len(line)
             except UnicodeDecodeError:
-                bad, sample = number, line + b"".join(islice(lines, LINES_FOR_A_GUESS))
+                following = lines.read(BYTES_FOR_A_GUESS)
+                sample = line[-BYTES_FOR_A_GUESS:] + following[: following.rfind(b"\n") + 1]  # no half of a character
                 break
         else:
             raise AssertionError("called for a file that is UTF-8")
@@ -115,225 +274,10 @@ def _guess(path: Path) -> str:
     best = None if is_utf8 else charset_normalizer.from_bytes(sample).best()
     if best is None:
         raise InputError(
-            f"expected UTF-8, found other bytes in line {bad}; mend the line, convert the file, or name its "
+            f"expected UTF-8, found other bytes in line {number}; mend the line, convert the file, or name its "
             "encoding, such as encoding='cp1251'"
         )
     return best.encoding
-
-
-def delimited(
-    text: io.TextIOBase, choose: Choose, delimiter: str | None, quotechar: str | None
-) -> tuple[list[str], Rows]:
-    """
-    Rows of a table whose first line names the columns.
-
-    Parameters
-    ----------
-    text
-        Lines.
-    choose
-        Says which columns to read.
-    delimiter
-        By default that one of tab, comma, semicolon and ``|`` which the first line has most of.
-    quotechar
-        Encloses cells; by default ``"``, or nothing where tabs separate the cells.
-
-    Returns
-    -------
-    list of str
-        The chosen roles.
-    iterator
-        The rows; raises `InputError` at one that has too many or too few cells or is quoted badly.
-
-    Raises
-    ------
-    InputError
-        If the first line names no columns that can be used.
-    """
-    first = text.readline()
-    if not first.strip():
-        raise InputError("expected a first line of column names, found nothing in it; put them there")
-    delimiter = delimiter or max(DELIMITERS, key=first.count)
-    quotechar = ("" if delimiter == "\t" else '"') if quotechar is None else quotechar
-    style = {"quotechar": quotechar, "strict": True} if quotechar else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(chain([first], text), delimiter=delimiter, **style)
-
-    def unreadable(line: int, error: csv.Error) -> InputError:
-        return InputError(
-            f"expected cells separated by {delimiter!r}, found a row at line {line} that cannot be read ({error}); "
-            "mend its quotation marks, doubling those inside a quoted cell, or name delimiter and quotechar"
-        )
-
-    try:
-        header = [name.strip() for name in next(reader)]
-    except csv.Error as error:
-        raise unreadable(1, error) from error
-    chosen = choose(header)
-    places = [header.index(name) for name in chosen.values()]
-
-    def rows() -> Rows:
-        end = reader.line_num
-        try:
-            for cells in reader:
-                line, end = end + 1, reader.line_num  # a quoted cell may span lines; its row is known by the first
-                if len(cells) == len(header):
-                    yield line, [cells[place] for place in places]
-                elif cells:
-                    raise InputError(
-                        f"expected {len(header)} cells as in the first line, found {len(cells)} in line {line}; "
-                        f"mend the line{', quoting cells that contain the delimiter' if quotechar else ''}"
-                    )
-        except csv.Error as error:
-            raise unreadable(end + 1, error) from error
-
-    return list(chosen), rows()
-
-
-def json_lines(text: io.TextIOBase, choose: Choose) -> tuple[list[str], Rows]:
-    """
-    Rows of a file with one JSON object per line; see `delimited`.
-
-    Parameters
-    ----------
-    text
-        Lines.
-    choose
-        Says which of the first object's keys to read.
-
-    Returns
-    -------
-    list of str
-        The chosen roles.
-    iterator
-        The rows; raises `InputError` at one that lacks a key or is no object.
-
-    Raises
-    ------
-    InputError
-        If there is no object, or the first has no keys that can be used.
-    """
-
-    def objects() -> Iterator[tuple[int, dict[str, object]]]:
-        for line, content in enumerate(text, 1):
-            try:
-                value = json.loads(content) if content.strip() else None
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"expected one JSON object per line, found {shorten(content)} in line {line} ({error}); mend it"
-                ) from error
-            if isinstance(value, dict):
-                yield line, value
-            elif content.strip():
-                raise InputError(f"expected a JSON object, found {shorten(content)} in line {line}; mend the line")
-
-    found = objects()
-    first = next(found, None)
-    if first is None:
-        raise InputError("expected one JSON object per line, found an empty file; give it content")
-    chosen = choose(list(first[1]))
-
-    def rows() -> Rows:
-        for line, value in chain([first], found):
-            lacking = [name for name in chosen.values() if name not in value]
-            if lacking:
-                raise InputError(
-                    f"expected {lacking[0]!r} in every line, found {', '.join(value) or 'nothing'} in line {line}; "
-                    "mend the line"
-                )
-            yield line, [value[name] for name in chosen.values()]
-
-    return list(chosen), rows()
-
-
-def blocks(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """
-    Premises and questions: lines ``T: premise``, then ``Q: question`` and ``A: answer`` as often as there are any.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Returns
-    -------
-    list of str
-        The roles anchor (the premise) and positive (a question).
-    iterator
-        A row per question; raises `InputError` at a line that begins otherwise, or at a question without premise.
-    """
-
-    def rows() -> Rows:
-        premise = None
-        for line, content in enumerate(text, 1):
-            kind, rest = content[:2], content[2:].strip()
-            if kind == "T:":
-                premise = rest
-            elif kind == "Q:" and premise is not None:
-                yield line, (premise, rest)
-            elif kind == "Q:":
-                raise InputError(
-                    f"expected a premise (T:) before any question, found {shorten(content)} in line {line}"
-                )
-            elif kind != "A:" and content.strip():
-                raise InputError(f"expected T:, Q: or A: to begin a line, found {shorten(content)} in line {line}")
-
-    return ["anchor", "positive"], rows()
-
-
-def groups(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """
-    Paraphrases: lines that mean the same, groups of them separated by empty lines.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Returns
-    -------
-    list of str
-        The roles text and label (the line before the group).
-    iterator
-        A row per line.
-    """
-
-    def rows() -> Rows:
-        group = 0
-        for line, content in enumerate(text, 1):
-            if content.strip():
-                yield line, (content.strip(), str(group))
-            else:
-                group = line
-
-    return ["text", "label"], rows()
-
-
-def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """
-    Pairs known to be irrelevant: lines ``premise|question``.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Returns
-    -------
-    list of str
-        The roles anchor and positive, as of relevant pairs, and relevance.
-    iterator
-        A row per line, of relevance 0; raises `InputError` at a line that is no pair.
-    """
-
-    def rows() -> Rows:
-        for line, content in enumerate(text, 1):
-            parts = [part.strip() for part in content.split("|")]
-            if len(parts) == 2:
-                yield line, (*parts, "0")
-            elif content.strip():
-                raise InputError(f"expected premise|question, found {shorten(content)} in line {line}; mend the line")
-
-    return ["anchor", "positive", "relevance"], rows()
 
 
 def printable(text: str, length: int = 300) -> str:
@@ -345,3 +289,11 @@ def shorten(text: str, length: int = 60) -> str:
     """A text from the data as it can stand in a message: quoted, escaped, and not too long."""
     text = text.strip()
     return repr(text if len(text) <= length else text[: length - 1] + "…")
+
+
+_BROKEN = re.compile("[\ud800-\udfff]")
+
+
+def is_broken(text: str) -> bool:
+    """Whether a text holds half of a character (a lone surrogate), which no file can."""
+    return not text.isascii() and _BROKEN.search(text) is not None

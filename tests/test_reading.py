@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 import re
 
 import numpy as np
@@ -260,7 +261,7 @@ WRONG = [
     ("own.csv", 'anchor,positive\n"a\nb",c\nd,e, f\n', "found 3 in line 4; mend the line, quoting cells that contain"),
     ("own.csv", 'anchor,positive\na,b\nc,"d\ne,f\n', "found a row at line 3 that cannot be read"),
     ("own.csv", 'anchor,positive\na,"b"c\n', "found a row at line 2 that cannot be read"),
-    ("own.csv", "anchor,positive\na," + "b" * 200_000, "field larger than field limit"),
+    ("own.csv", "anchor,positive\na," + "b" * 10_000_001, "expected lines of at most 10,000,000 characters"),
     ("own.csv", b"\xff\xfea\x00n\x00c", "expected utf-16, found something else"),
     ("own.csv.gz", GZIP[:2000], "expected a whole file, found"),
     ("own.csv.gz", b"anchor,positive\na,b\n", "expected a whole file, found"),
@@ -308,9 +309,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("layout", "content", "message"),
         [
-            ("blocks", "Q: what?\n", "expected a premise (T:) before any question, found 'Q: what?' in line 1"),
+            ("blocks", "Q: what?\n", "expected a premise (T:) to begin a block, found 'Q: what?' in line 1"),
             ("blocks", "T: a\nQ: b\nWhat?\n", "expected T:, Q: or A: to begin a line, found 'What?' in line 3"),
-            ("blocks", "T: a\n", "expected at least one row, found none"),
+            ("blocks", "T: a\n", "expected a question (Q:) after the premises, found the end of the block in line 2"),
+            ("blocks", "", "expected at least one row, found none"),
             ("groups", "\n\n", "expected at least one row, found none"),
             ("groups", "a\n\nb\n", "expected at least two texts with one label, or in one group; found none"),
         ],
@@ -440,3 +442,261 @@ def test_any_text_survives_csv_and_json(tmp_path, rows):
     path = tmp_path / "own.csv"
     frame.to_csv(path, index=False, quoting=1, lineterminator="\n")
     assert rlm.read(path).to_numpy().tolist() == frame.to_numpy().tolist()
+
+
+# Layouts that collections of sentence pairs are published in
+
+
+def texts_of(path, **options):
+    found = rlm.read(path, **options)
+    return found.drop(columns="label", errors="ignore").to_numpy().tolist()
+
+
+class TestRecords:
+    FRAME = pd.DataFrame({"anchor": ["a", "b"], "positive": ["c", None], "negative": ["e", "NA"]})
+
+    @pytest.mark.parametrize("orient", ["records", "columns", "index", "split", "table", "values"])
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_every_orientation_of_pandas(self, tmp_path, orient, indent):
+        self.FRAME.to_json(tmp_path / "own.json", orient=orient, indent=indent)
+        found = rlm.read(tmp_path / "own.json")
+        assert found.index.name == "row"
+        assert found.fillna("missing").to_dict("list") == self.FRAME.fillna("missing").to_dict("list")
+
+    def test_lists_are_pairs_or_triplets(self, tmp_path):
+        for rows in ([["a", "b"], ["c", "d"]], [["a", "b", "c"], ["d", "e", "f"]]):
+            for content in ("\n".join(map(json.dumps, rows)), json.dumps(rows)):
+                (tmp_path / "own.jsonl").write_text(content)
+                assert texts_of(tmp_path / "own.jsonl") == rows
+
+    def test_sets_are_groups_of_paraphrases(self, tmp_path):
+        (tmp_path / "own.jsonl").write_text(
+            '{"set": ["a", "b", "c"]}\n{"set": ["d", "e"]}\n{"set": ["f"]}\n{"set": []}\n'
+        )
+        found = rlm.read(tmp_path / "own.jsonl")
+        assert texts_of(tmp_path / "own.jsonl") == [["a", "b"], ["b", "c"], ["c", "a"], ["d", "e"]]
+        assert found.attrs["dropped"] == {
+            "without label or words": 1,
+            "repeated with the same label": 0,
+            "alone with their label": 1,
+        }
+        (tmp_path / "lists.jsonl").write_text('["a", "b", "c"]\n["d", "e"]\n["f", "g", "h", "i", "j"]')
+        assert len(texts_of(tmp_path / "lists.jsonl", layout="groups")) == 3 + 1 + 5
+
+    def test_queries_have_relevant_and_irrelevant_texts(self, tmp_path):
+        records = [{"query": "a", "pos": ["b", "c"], "neg": ["d"]}, {"query": "e", "pos": ["f"], "scores": [1]}]
+        expected = [["a", "b", "1"], ["a", "c", "1"], ["a", "d", "0"], ["e", "f", "1"]]
+        for name, content in (("plain", records), ("wrapped", [{"set": record} for record in records])):
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+            assert texts_of(tmp_path / f"{name}.jsonl") == expected
+        pq.write_table(pa.Table.from_pylist(records), tmp_path / "own.parquet")
+        assert texts_of(tmp_path / "own.parquet") == expected
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (
+                '{"anchor": "a", "positive": "b"}\n{"anchor": "a", "positive": "c", "relevance": 0}',
+                "expected anchor, positive as in the lines before, found anchor, positive, relevance in line 2",
+            ),
+            (
+                '{"anchor": "a", "positive": "b", "relevance": 1}\n\n{"anchor": "a", "positive": "c"}',
+                "expected 'relevance' in every line, found anchor, positive in line 3",
+            ),
+            ('["a", "b"]\n["a", "b", "c"]', "expected anchor, positive as in the lines before, found anchor"),
+            ('["a", "b", "c", "d"]', "expected lists of two texts (pairs) or three (triplets), found 4 in line 1"),
+            ('["a", 3]', "expected text as positive, found '3' in line 1"),
+            (
+                '[{"anchor": "a", "positive": "b"}',
+                "expected a comma or the end of the array, found 'the end of the file'",
+            ),
+            ('[["a", "b"]] ["c", "d"]', "expected the end of the file after the array"),
+            ('{"anchor": "a", "positive": "b", "anchor": "c"}', "a key stands there twice"),
+            ('{"anchor": {"0": "a"}, "positive": {"1": "b"}}', "expected columns of the same rows"),
+            ("[]", "expected one JSON object per line, found an empty file"),
+            ('{"set": "a"}', "expected a list of texts as set, found"),
+            ('{"set": ["a"], "label": "b"}', "column 'anchor' not found"),
+        ],
+    )
+    def test_no_role_is_ignored(self, tmp_path, content, message):
+        (tmp_path / "own.jsonl").write_text(content)
+        with pytest.raises(InputError, match=re.escape(message)):
+            rlm.read(tmp_path / "own.jsonl")
+
+
+class TestRoles:
+    @pytest.mark.parametrize("labels", [["1", "0"], ["True", "False"], ["yes", "no"], ["0.8", "0.1"], ["x", "y"]])
+    def test_a_label_beside_pairs_is_no_relevance_and_no_class_in_silence(self, tmp_path, labels):
+        frame = pd.DataFrame({"anchor": ["a", "a"], "positive": ["b", "c"], "label": labels})
+        for read in (rlm.index_corpus, lambda frame: rlm.read(as_text()(frame, tmp_path))):
+            with pytest.raises(InputError, match="is relevance meant, 1 for relevant and 0 for irrelevant pairs"):
+                read(frame)
+
+    def test_a_label_that_is_named_as_relevance_is_one(self, tmp_path):
+        frame = pd.DataFrame({"anchor": ["a", "a"], "positive": ["b", "c"], "label": [1, 0]})
+        corpus = rlm.index_corpus(rlm.read(as_text()(frame, tmp_path), relevance="label"))
+        assert (len(corpus.rows), len(corpus.irrelevant)) == (1, 1)
+
+    def test_labels_of_texts_may_be_numbers_in_files_and_frames(self, tmp_path):
+        frame = pd.DataFrame({"text": ["a", "b", "c", "d"], "label": [0, 1, 0, 1]})
+        corpora = [rlm.index_corpus(frame), rlm.index_corpus(rlm.read(as_text()(frame, tmp_path)))]
+        assert corpora[0].fingerprint == corpora[1].fingerprint
+        assert corpora[0].is_transitive
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            (["anchor", "positive", "Relevance"], "say relevance='Relevance'"),
+            (["anchor", "positive", "negative_1"], "say negative='negative_1'"),
+            (["anchor", "positive", "text"], "found 'text'; drop or rename it"),
+            (["text", "label", "relevance"], "found 'relevance'; drop or rename it"),
+            (["text", "label", "negative"], "found 'negative'; drop or rename it"),
+        ],
+    )
+    def test_columns_that_cannot_be_used_are_refused_by_name(self, tmp_path, columns, message):
+        frame = pd.DataFrame([["a", "b", "1"], ["c", "b", "1"]], columns=columns)
+        for read in (rlm.index_corpus, lambda frame: rlm.read(as_text()(frame, tmp_path))):
+            with pytest.raises(InputError, match=re.escape(message)):
+                read(frame)
+
+    def test_pairs_of_a_label_that_share_nothing_are_told(self):
+        frame = pd.DataFrame({"anchor": ["a", "c"], "positive": ["b", "d"], "label": ["x", "x"]})
+        with pytest.warns(UserWarning, match="found 2 groups with label 'x' that share none"):
+            rlm.index_corpus(frame)
+
+
+class TestBounds:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        for name in ("textfiles", "parsers", "records", "reading"):
+            monkeypatch.setattr(f"rlm.{name}.MOST_CHARACTERS", 1000)
+        monkeypatch.setattr("rlm.parsers.MOST_PAIRS", 20)
+        monkeypatch.setattr("rlm.textfiles.ENOUGH_BYTES", 20_000)
+        monkeypatch.setattr("rlm.reading.MOST_ROWS_WITHOUT_USE", 50)
+        monkeypatch.setattr("rlm.reading.ROWS_AT_ONCE", 10)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            (
+                "own.csv",
+                "anchor,positive\na,b\nc," + "d" * 1000,
+                "lines of at most 1,000 characters, found more in line 3",
+            ),
+            ("own.csv", "a" * 2000, "found more in line 1"),
+            ("own.csv", 'anchor,positive\na,b\nc,"' + "d\n" * 1000, "found more in the row that begins in line 3"),
+            ("own.csv", "anchor,positive\n" + "a,A!\n" * 60, "found none in the first 50 rows"),
+            ("own.csv.gz", "anchor,positive\n" + "a,b\n" * 10_000, "expected at most 100 times the size"),
+            ("own.csv.xz", "anchor,positive\n" + "\n" * 30_000, "expected at most 100 times the size"),
+            ("own.jsonl", '{"anchor": "a", "positive": "' + "b" * 1000, "found more in the one that begins in line 1"),
+            ("own.txt", "T: a\n" * 7 + "Q: b\n" * 7, "at most 20 pairs of a premise and a question in a block"),
+            (
+                "own.txt",
+                "T: a\n" * 30,
+                "at most 20 pairs of a premise and a question in a block, found more in line 21",
+            ),
+        ],
+    )
+    def test_what_would_fill_the_memory_is_refused(self, tmp_path, name, content, message):
+        path = tmp_path / name
+        compress_text = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+        path.write_bytes(compress_text(content.encode()))
+        with pytest.raises(InputError, match=re.escape(message)):
+            rlm.read(path, layout="blocks" if ".txt" in name else "columns")
+
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            (["a" * 5_000_000], "expected cells of at most 1,000 bytes|bytes of data in a Parquet file of this size"),
+            (["a" * 900] * 500, "bytes of data in a Parquet file of this size, found"),
+            ([None] * 50_000, "bytes of data in a Parquet file of this size, found"),
+        ],
+    )
+    def test_parquet_is_read_piece_by_piece(self, tmp_path, column, message):
+        table = pa.table({"anchor": pa.array(column, pa.string()), "positive": pa.array(column, pa.string())})
+        pq.write_table(table, tmp_path / "own.parquet", compression="zstd")
+        with pytest.raises(InputError, match=message):
+            rlm.read(tmp_path / "own.parquet")
+
+
+def test_a_long_cell_is_read(tmp_path):
+    (tmp_path / "own.csv").write_text("anchor,positive\na," + "b " * 67_500 + "\n")
+    assert len(rlm.read(tmp_path / "own.csv")["positive"].iloc[0]) == 135_000
+
+
+def test_reading_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    path = as_text()(pd.DataFrame({"anchor": ["a"], "positive": ["b"]}), tmp_path)
+    rlm.read(path)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("rlm.textfiles.SECONDS_WITHOUT_BAR", 0)
+    rlm.read(path)
+    assert "reading own.csv" in capsys.readouterr().err
+
+
+class TestFilesAsTheyCome:
+    def test_the_named_encoding_is_that_of_the_irrelevant_pairs_too(self, tmp_path):
+        (tmp_path / "own.csv").write_bytes("anchor,positive\nкот спит,пёс ест\nснег,дом\n".encode("koi8-r"))
+        (tmp_path / "irrelevant.txt").write_bytes("кот спит|дом\n".encode("koi8-r"))
+        options = {"encoding": "koi8-r", "irrelevant": str(tmp_path / "irrelevant.txt")}
+        corpus = rlm.index_corpus(rlm.read(tmp_path / "own.csv", **options))
+        assert [corpus.phrases.texts[phrase] for phrase in corpus.irrelevant[0]] == ["кот спит", "дом"]
+        assert rlm.load("chatterbot-dutch", **options).iloc[-1].tolist() == ["кот спит", "дом", "0"]
+        (tmp_path / "irrelevant.txt").write_text("кот спит|дом\n", encoding="utf-8")
+        with pytest.warns(UserWarning, match="was read as koi8-r, as named, but is UTF-8 by all appearance"):
+            rlm.read(tmp_path / "own.csv", **options)
+
+    def test_quoted_cells_with_line_breaks_between_tabs_name_the_remedy(self, tmp_path):
+        (tmp_path / "own.tsv").write_text('id\tanchor\tpositive\n1\t"How do I bake\nbread?"\tnull\n')
+        with pytest.raises(InputError, match="say quotechar='\"' \\(--quotechar '\"'\\)"):
+            rlm.read(tmp_path / "own.tsv")
+        assert texts_of(tmp_path / "own.tsv", quotechar='"') == [["How do I bake\nbread?", "null"]]
+
+    def test_a_lone_quotation_mark_names_the_remedy(self, tmp_path):
+        (tmp_path / "own.csv").write_text('anchor,positive\n"so she said,hello\n')
+        with pytest.raises(InputError, match=r"line 2 that cannot be read .*say quotechar=''"):
+            rlm.read(tmp_path / "own.csv")
+        assert texts_of(tmp_path / "own.csv", quotechar="") == [['"so she said', "hello"]]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("own.csv", gzip.compress(b"anchor,positive\na,b\n"), "found gzip; let its name end in .gz"),
+            ("own.csv", lzma.compress(b"anchor,positive\na,b\n"), "found xz; let its name end in .xz"),
+            ("own.csv.xz", lzma.compress(b"anchor,positive\na,b\n")[:-20], "expected a whole file"),
+            ("own.csv.xz", lzma.compress(b"anchor,positive\na,b\n") + b"damaged", "expected a whole file"),
+            ("own.csv.zip", b"PK", "compression zip is not supported; uncompress the file"),
+            ("own.csv.br", b"x", "compression br is not supported; uncompress the file"),
+            ("own.tar.gz", gzip.compress(b"x"), "found .tar; convert the file"),
+            ("own.csv", "anchor,positive\na,b\n".encode("utf-16-le"), "name its encoding: encoding='utf-16-le'"),
+            ("own.csv", "anchor,positive\nё,ж\n".encode("utf-16-be"), "name its encoding: encoding='utf-16-be'"),
+        ],
+    )
+    def test_what_is_no_text_is_said(self, tmp_path, name, content, message):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=re.escape(message)):
+            rlm.read(tmp_path / name)
+
+    def test_streams_of_xz_follow_each_other(self, tmp_path):
+        parts = [b"anchor,positive\na,b\n", b"c,d\n"]
+        (tmp_path / "own.csv.xz").write_bytes(b"\0\0\0\0".join(map(lzma.compress, parts)))
+        assert texts_of(tmp_path / "own.csv.xz") == [["a", "b"], ["c", "d"]]
+
+    def test_a_mark_that_contradicts_the_named_encoding(self, tmp_path):
+        path = as_text("utf-8-sig")(pd.DataFrame({"anchor": ["a"], "positive": ["b"]}), tmp_path)
+        with pytest.raises(InputError, match="expected cp1251, found the byte order mark of utf-8-sig"):
+            rlm.read(path, encoding="cp1251")
+
+    def test_missing_labels_of_parquet_are_no_class(self, tmp_path):
+        labels = pa.array([1.0, 1.0, float("nan"), float("nan")], from_pandas=False)
+        pq.write_table(pa.table({"text": ["a", "b", "c", "d"], "label": labels}), tmp_path / "own.parquet")
+        assert texts_of(tmp_path / "own.parquet") == [["a", "b"]]
+
+    def test_a_part_is_of_datasets_alone(self, tmp_path):
+        path = as_text()(pd.DataFrame({"anchor": ["a"], "positive": ["b"]}), tmp_path)
+        with pytest.raises(InputError, match="expected no subset or part for a file"):
+            rlm.read(path, part="test")
+        pytest.importorskip("datasets")
+        (tmp_path / "saved").mkdir()
+        path = as_saved_dataset(pd.DataFrame({"anchor": ["a"], "positive": ["b"]}), tmp_path / "saved")
+        with pytest.raises(InputError, match="this saved dataset is a single one"):
+            rlm.read(path, part="test")

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
@@ -151,6 +152,30 @@ class TestIndexCorpus:
         assert corpus.explain_left_out(examples=2) == (
             "3 without words (line 3, 4, ...), 1 same phrase twice (line 6), 1 repeated (line 7)"
         )
+
+    @pytest.mark.parametrize(
+        ("kind", "index", "name", "row"),
+        [
+            ("category", pd.MultiIndex.from_tuples([(1, "x"), (1, "y"), (2, "x")], names=["i", "j"]), "row", (1, "y")),
+            ("string[python]", pd.Index([5, 5, 5], name="reason"), "row", 5),
+            (pd.ArrowDtype(pa.string()), pd.Index(["p", "q", "r"], name="anchor"), "anchor", "q"),
+            (object, pd.Index([1, 2, 3], name=7), "7", 2),
+        ],
+    )
+    def test_any_type_of_text_and_any_index(self, kind, index, name, row):
+        data = pd.DataFrame({"anchor": ["a", "c", "e"], "positive": pd.Series(["b", None, "f"], dtype=kind), 3: 1})
+        corpus = index_corpus(data.set_index(index).assign(relevance=pd.Categorical([1, 1, 0])))
+        assert (len(corpus.rows), len(corpus.irrelevant)) == (1, 1)
+        assert corpus.dropped.to_dict("list") == {name: [row], "reason": ["without words"]}
+
+    def test_half_a_character_is_no_text(self):
+        with pytest.raises(InputError, match=r"expected text in column 'positive', found .*ud800.* in row 1"):
+            index_corpus(pd.DataFrame({"anchor": ["a", "b"], "positive": ["c", "\ud800d"]}, dtype=object))
+
+    @pytest.mark.parametrize("letter", "\u00a0\u3000\u00ad\u2060\ufeff")
+    def test_invisible_letters(self, letter):
+        divides = letter in "\u00a0\u3000"
+        assert tokenise(f"com{letter}puter") == (["com", "puter"] if divides else ["computer"])
 
     @pytest.mark.parametrize("negative", ["A", "two dogs!"])
     def test_a_negative_that_is_another_phrase_of_its_row_is_dropped(self, negative):
