@@ -5,6 +5,7 @@ import io
 import itertools
 import logging
 import mmap
+import re
 import struct
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
@@ -26,6 +27,7 @@ LONGEST_LINE = LONGEST_WORD = 10_000_000
 LONGEST_VECTOR = 100_000
 SAMPLED_LINES = 1000
 CHUNK = 2**20
+NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 USED, OTHER = "vectors of words of the data", "vectors of other words"
 NAMELESS, REPEATED = "vectors without a word", "vectors of a word that has one already"
@@ -115,11 +117,13 @@ def _read(path: Path, words: tuple[str, ...], _content: str) -> Float32[np.ndarr
 def scan(path: Path, wanted: Set[str]) -> Found:
     """Read the vectors of the wanted words, and count what became of all others."""
     try:
-        with open_bytes(path) as stream, io.BufferedReader(stream, CHUNK) as file:
+        with open_bytes(path) as stream, io.BufferedReader(stream, 2**16) as file:
             if file.peek(4)[:4] == FASTTEXT_MAGIC:
                 return _scan_fasttext(path, wanted)
             size = None if path.suffix.lower() in COMPRESSIONS else path.stat().st_size
-            return (_scan_binary if ".bin" in path.suffixes else _scan_text)(file, size, wanted)
+            # A text that is called .bin would be read as numbers, wrong ones.
+            is_binary = ".bin" in path.suffixes and NO_TEXT.search(file.peek())
+            return (_scan_binary if is_binary else _scan_text)(file, size, wanted)
     except (OSError, EOFError, ValueError, struct.error) as error:
         raise _unreadable(path, error) from error
 
@@ -149,7 +153,7 @@ class _Collection:
             return OTHER
         if text in self.found.vectors:
             return REPEATED
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             vector = np.asarray(parse()).astype(np.float32)
         if not np.isfinite(vector).all():
             return NOT_FINITE
@@ -313,10 +317,14 @@ def _scan_fasttext(path: Path, wanted: Set[str]) -> Found:
         for word in sorted(wanted):
             known = [place[word.encode()]] if word.encode() in place else []
             of_word = known + [size + number for number in ngram_hashes(word, least, most, bucket)]
-            if of_word:
-                rows_of = [np.frombuffer(content, "<f4", dim, at + 4 * dim * row).astype(float) for row in of_word]
-                collection.add(word.encode(), lambda rows_of=rows_of: np.mean(rows_of, axis=0))
+            starts = [at + 4 * dim * row for row in of_word]
+            if starts:
+                collection.add(word.encode(), lambda starts=starts: _mean_row(content, dim, starts))
         return collection.found
+
+
+def _mean_row(content: mmap.mmap, dim: int, starts: Sequence[int]) -> Float[np.ndarray, " dim"]:
+    return np.mean([np.frombuffer(content, "<f4", dim, start).astype(float) for start in starts], axis=0)
 
 
 def ngram_hashes(word: str, least: int, most: int, bucket: int) -> list[int]:

@@ -177,13 +177,12 @@ class TestSaveAndLoad:
         np.testing.assert_array_equal(load_model(saved).encode(TEXTS), before)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
-
     def test_a_replacement_that_was_killed_halfway_is_taken_back(self, models, saved, tmp_path):
         """Between the two renames of `rlm.files.write_folder` a model has neither's name."""
         saved.rename(tmp_path / ".old.model")
         np.testing.assert_array_equal(load_model(saved).encode(TEXTS), models["mean"].encode(TEXTS))
         saved.rename(tmp_path / ".old.model")
-        with pytest.raises(InputError, match="found .*model; choose another, or say --overwrite"):
+        with pytest.raises(InputError, match=r"found .*model; choose another, or say --overwrite"):
             models["lstm"].save(saved)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
