@@ -262,9 +262,25 @@ class TestSamples:
         assert (parts.test == np.flatnonzero(official == "test")).all()
         assert len(parts.validation) == pytest.approx(120 * 0.15 / 0.85, abs=3)
 
+    def test_a_given_validation_part_is_validated_on_by_every_seed(self, blobs):
+        official = np.array(["test", "train", "train", "validation", "train"])[np.arange(150) % 5]
+        given = dataclasses.replace(blobs, official=official)
+        for seed in range(3):
+            parts, labelled = divide(given, seed, labelled=30)
+            for part, rows in parts._asdict().items():
+                assert rows.tolist() == np.flatnonzero(official == part).tolist()
+            assert set(labelled) < set(parts.train)
+
+    def test_a_class_that_a_given_part_lacks_is_refused(self, blobs):
+        official = np.array(["test", "train", "train", "validation", "train"])[np.arange(150) % 5]
+        official[(official == "validation") & (blobs.labels == 1)] = "train"
+        with pytest.raises(InputError, match="every class in the validation part, found none of middle"):
+            divide(dataclasses.replace(blobs, official=official), 0)
+
     @pytest.mark.parametrize(
         ("change", "match"),
         [
+            ({"official": np.repeat("train", 150)}, "official to have both train and test, found train alone"),
             ({"labels": np.arange(150) / 2}, r"labels that are integers, found \[0.0, 0.5, 1.0\]"),
             ({"labels": np.arange(150)}, "labels from 0 to 2, one per class, found 0 to 149"),
             ({"labels": np.append([1], np.zeros(149, int))}, r"3 samples of each class.* middle \(1\), bottom \(0\)"),
@@ -273,7 +289,7 @@ class TestSamples:
             ({"classes": ("one",)}, "at least two classes"),
             ({"labels": [0, 1, 2] * 50}, "labels as a NumPy array, found list"),
             ({"inputs": np.zeros((150, 0, 6, 6))}, r"at least one number each, found inputs \[150, 0, 6, 6\]"),
-            ({"official": np.repeat(["train", "Test"], 75)}, "official to be train or test, found Test"),
+            ({"official": np.repeat(["train", "Test"], 75)}, "official to be train, validation or test, found Test"),
             ({"groups": np.arange(9)}, r"groups of every sample, 150 in all, found \[9\]"),
             ({"labels": np.zeros((150, 1), int)}, r"found labels \[150, 1\]"),
         ],
