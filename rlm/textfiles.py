@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
+from unicodedata import category
 
 import charset_normalizer
 import pyarrow as pa
@@ -25,6 +26,8 @@ _BOMS = {
     BOM_UTF16_LE: "utf-16",
     BOM_UTF16_BE: "utf-16",
 }
+_OBEYED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no text, line and paragraph separators
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # show letters in another order
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}
 T = TypeVar("T")
 Rows = Iterator[tuple[int, Sequence[object]]]  # the line of a row, and its cells
@@ -337,8 +340,9 @@ def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
 
 
 def printable(text: str, length: int = 300) -> str:
-    """A text from the data without what a terminal would obey, and not too long."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:length])
+    """A text from the data as it is, but for what a terminal would obey; what is too long ends with an ellipsis."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return "".join("?" if category(letter) in _OBEYED or letter in _OVERRIDES else letter for letter in text)
 
 
 def shorten(text: str, length: int = 60) -> str:
