@@ -1,5 +1,6 @@
 """The command line: `rlm study`, `rlm audit`, `rlm report`, and the commands of `rlm.use` and `rlm.labels_command`."""
 
+import io
 import logging
 import os
 import shlex
@@ -229,11 +230,13 @@ def _absolute(path: str) -> str:
 
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
+    _prepare_streams()
     logging.basicConfig(format="rlm: %(message)s")
     logging.getLogger("rlm").setLevel(logging.INFO)
     warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"
     try:
         app(sys.argv[1:], exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has had enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
     except CycloptsError as error:
@@ -242,6 +245,17 @@ def main() -> None:
     except (InputError, OSError) as error:
         print(f"rlm: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _prepare_streams() -> None:
+    """Give closed streams a place, and show what an encoding lacks as a replacement character."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # a file that takes it would be written to by libraries
+        pass
+    os.close(descriptor)
+    sys.stdout, sys.stderr = (one or Path(os.devnull).open("w") for one in (sys.stdout, sys.stderr))  # noqa: SIM115
+    for one in (sys.stdout, sys.stderr):
+        if isinstance(one, io.TextIOWrapper):
+            one.reconfigure(errors="replace")
 
 
 def _explain(error: CycloptsError) -> str:

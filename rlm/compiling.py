@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
     """
     if _why_not(device):
         return function
-    torch.compiler.reset()  # another block's graphs would count against PyTorch's limit of recompilations
+    function = _renewed(function)
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True, mode=mode)
 
@@ -141,6 +142,23 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
             return function(*arguments)
 
     return run
+
+
+def _renewed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Copy a function with its code.
+
+    PyTorch keeps graphs, and counts recompilations against its limit, by code object: another block's would count as
+    well. `torch.compiler.reset` would drop the graphs of the whole process, which may have others than ours.
+    """
+    if isinstance(function, MethodType):
+        return MethodType(_renewed(function.__func__), function.__self__)
+    if not isinstance(function, FunctionType):
+        return function
+    code = function.__code__.replace()
+    copied = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    copied.__kwdefaults__ = function.__kwdefaults__
+    return copied
 
 
 @cache

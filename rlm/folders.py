@@ -1,7 +1,9 @@
 """Folders of one's own images or videos, one sub-folder per class, read into samples."""
 
+import os
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from numbers import Integral
@@ -20,7 +22,13 @@ from rlm.textfiles import printable, shorten
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-_PARTS = {"train": "train", "val": "train", "validation": "train", "test": "test"}  # folders -> official
+# Names of folders that are parts of a split, not classes: Train, valid, dev, test_set, train2017 …
+_PARTS = {
+    "train": r"train(ing)?",
+    "validation": r"val(id(ation)?)?|dev(el(opment)?)?",
+    "test": r"test(ing)?",
+}
+_PART_SUFFIX = r"[\W_]*(set|data|split|images|videos)?[\W_]*\d*"
 _UCF101 = re.compile(r"(train|test)list(\d+)\.txt")
 _HMDB51 = re.compile(r"(.+)_test_split(\d+)\.txt")
 _HMDB51_PARTS = {"0": "unused", "1": "train", "2": "test"}
@@ -35,9 +43,9 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
     Parameters
     ----------
     folder
-        Holds the class folders; or ``train`` and ``test`` (and ``val`` or ``validation``, which counts as train), each
-        with class folders, which is then the official split. Below a class any folders may follow. Hidden files, and
-        files with another suffix than those of images, are not looked at.
+        Holds the class folders; or ``train`` and ``test``, and perhaps ``valid`` (or ``val``, ``validation``, ``dev``),
+        each with class folders, which is then the official split: every seed trains, validates and tests on these
+        parts. Without ``valid`` a part of ``train`` is drawn for validation. Below a class any folders may follow.
     size
         Height and width in pixels that every image is resized to, whatever its shape, from 1. Without it all images
         must have the same size.
@@ -47,19 +55,21 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
     Returns
     -------
     Samples
-        Brightness in 0 to 255, uint8; the first picture of an animation. Files that cannot be decoded are in
-        ``skipped``, with paths below the folder.
+        Brightness in 0 to 255, uint8; the first picture of an animation. Every file that is not a sample is in
+        ``skipped`` with the reason: it cannot be decoded, has another suffix than those of images, is hidden or beside
+        the class folders. Paths are below the folder.
 
     Raises
     ------
     InputError
         If there are fewer than two classes, a class has fewer than two usable images, or none in a part of the
-        official split, or sizes differ.
+        official split, or sizes differ; or if folders may be parts or classes, or names of classes differ in capitals
+        only.
     """
     _check_positive(size=1 if size is None else size)
     folder = Path(folder)
-    files, classes = _list_files(folder, IMAGES, "images")
-    return _load(folder, files, classes, [], partial(_read_image, size=size, colour=colour), "Images")
+    files, classes, skipped = _list_files(folder, IMAGES, "images")
+    return _load(folder, files, classes, skipped, partial(_read_image, size=size, colour=colour), "Images")
 
 
 def load_video_folder(
@@ -94,16 +104,16 @@ def load_video_folder(
     Returns
     -------
     Samples
-        Brightness in 0 to 255, uint8. Videos that are too short, cannot be decoded or are not in the split are in
-        ``skipped``, with paths below the folder. Where names are like those of UCF101 (``v_Archery_g01_c02.avi``),
-        clips of one class and number after ``g`` are a group: they are cut from one film.
+        Brightness in 0 to 255, uint8. Every file that is not a sample is in ``skipped`` with the reason: it is too
+        short, cannot be decoded, is not in the split, or as of `load_image_folder`. Where names are like those of
+        UCF101 (``v_Archery_g01_c02.avi``), clips of one class and number after ``g`` are a group: they are cut from
+        one film.
 
     Raises
     ------
     InputError
-        If there are fewer than two classes, a class has fewer than two usable videos, or none in a part of the
-        official split; if the files of the split are not as said above, or name videos that the folder lacks; or if
-        PyAV is missing.
+        As of `load_image_folder`; if the files of the split are not as said above, or name videos that the folder
+        lacks; or if PyAV is missing.
 
     References
     ----------
@@ -118,8 +128,7 @@ def load_video_folder(
             "expected the package av (PyAV), which decodes videos, found none: pip install 'rlm[video]'"
         ) from error
     folder = Path(folder)
-    files, classes = _list_files(folder, VIDEOS, "videos")
-    skipped: list[tuple[str, str]] = []
+    files, classes, skipped = _list_files(folder, VIDEOS, "videos")
     if splits is not None:
         files = _apply_split(files, folder, Path(splits), skipped)
     found = [_UCF101_GROUP.search(path.name) for path in files["path"]]
@@ -134,18 +143,14 @@ def _check_positive(**options: int) -> None:
             raise InputError(f"expected {name} to be an integer of at least 1, found {value}")
 
 
-def _list_files(folder: Path, suffixes: Sequence[str], kind: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Files with their class, and their part where the folders make one; and the classes."""
+def _list_files(
+    folder: Path, suffixes: Sequence[str], kind: str
+) -> tuple[pd.DataFrame, tuple[str, ...], list[tuple[str, str]]]:
+    """Files with their class, and their part where the folders make one; the classes; and all other files."""
     tops = _subfolders(folder)
-    parts = {top: _PARTS.get(top.name.lower()) for top in tops}
-    if tops and all(parts.values()):
-        if len(set(parts.values())) < 2:
-            raise InputError(
-                f"expected the folders train and test in {folder}, found only {', '.join(top.name for top in tops)}; "
-                "add the other, or rename them if they are classes"
-            )
-        places = [(place, part) for top, part in parts.items() for place in _subfolders(top)]
-    else:
+    parts = _find_parts(folder, tops)
+    places = [(place, part) for top, part in parts.items() for place in _subfolders(top)]
+    if not parts:
         places = [(top, None) for top in tops]
     classes = tuple(sorted({printable(place.name) for place, _ in places}))
     if len(classes) < 2:
@@ -153,20 +158,106 @@ def _list_files(folder: Path, suffixes: Sequence[str], kind: str) -> tuple[pd.Da
             f"expected a sub-folder of {folder} for each of at least two classes, found "
             f"{', '.join(classes) or 'none'}; give the folder that holds the folders of the classes"
         )
-    rows = [
-        (path, printable(path.relative_to(folder).as_posix()), printable(place.name), part)
-        for place, part in places
-        for path in sorted(place.rglob("*"))
-        if path.suffix.lower() in suffixes
-        and not any(name.startswith(".") for name in path.relative_to(place).parts)
-        and path.is_file()
-    ]
+    _check_names({place.name for place, _ in places})
+    _check_nesting([place for place, _ in places], suffixes)
+    rows, skipped = [], list(_list_others(folder, [folder, *parts]))
+    for place, part in places:
+        for path in sorted(_walk(place)):
+            name = printable(path.relative_to(folder).as_posix())
+            if reason := _why_not(path, place, suffixes, kind):
+                skipped.append((name, reason))
+            else:
+                rows.append((path, name, printable(place.name), part))
     if not rows:
         raise InputError(
             f"expected {kind} ({', '.join(suffixes)}) in the {len(classes)} sub-folders of {folder}, found none; "
             "put them there, or give another folder"
         )
-    return pd.DataFrame(rows, columns=["path", "name", "class", "part"], dtype=object), classes
+    return pd.DataFrame(rows, columns=["path", "name", "class", "part"], dtype=object), classes, skipped
+
+
+def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
+    """The folders that are parts of a split, if these are; refused where classes and parts could be confused."""
+    named = {top: part for top in tops if (part := _part_of(top.name))}
+    others = [top.name for top in tops if top not in named]
+    if others and any(_subfolders(top) for top in named):  # otherwise classes, of which one is called train, or test
+        raise InputError(
+            f"expected folders of classes or of parts in {folder}, found {_some(others, ', ')} beside "
+            f"{_some([top.name for top in named], ', ')}; take these away, or rename them"
+        )
+    if others:
+        return {}
+    if named and not {"train", "test"} <= {*named.values()}:
+        raise InputError(
+            f"expected the folders train and test in {folder}, found only {', '.join(top.name for top in named)}; "
+            "add the other, or rename them if they are classes"
+        )
+    return named
+
+
+def _part_of(name: str) -> str | None:
+    for part, form in _PARTS.items():
+        if re.fullmatch(rf"({form}){_PART_SUFFIX}", name, re.IGNORECASE):
+            return part
+    return None
+
+
+def _check_nesting(places: Sequence[Path], suffixes: Sequence[str]) -> None:
+    """Refuse folders that all have the same folders in place of files: those may be the classes, or parts of them."""
+    inner = {frozenset(path.name for path in _subfolders(place)) for place in places}
+    names = sorted(set().union(*inner))
+    has_files = any(path.suffix.lower() in suffixes for place in places for path in place.iterdir())
+    if not has_files and (any(map(_part_of, names)) or (len(inner) == 1 and len(names) > 1)):
+        raise InputError(
+            f"expected the files of a class in its folder, found folders {_some(names, ', ')} in "
+            f"{_some([place.name for place in places], ', ')}; name the upper folders train, valid and test if they "
+            "are parts of a split, give one of them, or move the files up"
+        )
+
+
+def _check_names(names: set[str]) -> None:
+    """Refuse classes whose names differ in what one does not see."""
+    seen: dict[str, str] = {}
+    for name in sorted(names):
+        other = seen.setdefault(unicodedata.normalize("NFC", printable(name)).casefold(), name)
+        if other != name:
+            raise InputError(
+                f"expected names of classes that differ in more than capitals, found {shorten(other)} and "
+                f"{shorten(name)}; rename the folders of one of them"
+            )
+
+
+def _list_others(folder: Path, tops: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Files beside the folders of parts and classes, and in hidden folders there."""
+    for top in tops:
+        for path in sorted(top.iterdir()):
+            if path.name.startswith("."):
+                for hidden in sorted(_walk(path)) if path.is_dir() else [path]:
+                    yield printable(hidden.relative_to(folder).as_posix()), "hidden"
+            elif not path.is_dir():
+                yield printable(path.relative_to(folder).as_posix()), "beside the folders of classes"
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All that is below a folder but folders; links to folders are not followed, since they may lead back."""
+    for root, folders, files in os.walk(folder, onerror=_raise):
+        yield from (Path(root, name) for name in files)
+        yield from (path for name in folders if (path := Path(root, name)).is_symlink())
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f"expected folders that can be read, found: {error}; change their permissions") from error
+
+
+def _why_not(path: Path, place: Path, suffixes: Sequence[str], kind: str) -> str | None:
+    """Why a file of a class is no sample, before it is decoded."""
+    if any(name.startswith(".") for name in path.relative_to(place).parts):
+        return "hidden"
+    if path.is_dir():
+        return "a link to a folder, which is not followed"
+    if path.suffix.lower() not in suffixes:
+        return f"has another suffix than those of {kind}"
+    return None if path.is_file() else "is a link that leads nowhere, or no file"
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -239,10 +330,14 @@ def _check_classes(files: pd.DataFrame, classes: tuple[str, ...], skipped: list[
         counts = files["class"].value_counts().reindex(classes, fill_value=0)
         poor = [f"{name} ({count})" for name, count in counts.items() if count < 2]
     else:
-        needed = "samples of every class in both parts of the official split"
-        counts = pd.crosstab(files["class"], files["part"])
-        counts = counts.reindex(index=list(classes), columns=["train", "test"], fill_value=0)
-        poor = [f"{row.Index} ({row.train} train, {row.test} test)" for row in counts.itertuples() if not all(row[1:])]
+        parts = [part for part in ("train", "validation", "test") if part != "validation" or part in set(files["part"])]
+        needed = f"samples of every class in {'both' if len(parts) == 2 else 'all'} parts of the official split"
+        counts = pd.crosstab(files["class"], files["part"]).reindex(index=list(classes), columns=parts, fill_value=0)
+        poor = [
+            f"{name} ({', '.join(f'{row[part]} {part}' for part in parts)})"
+            for name, row in counts.iterrows()
+            if not row.all()
+        ]
     if poor:
         example = f" ({len(skipped):,} files were skipped, such as {': '.join(skipped[-1])})" if skipped else ""
         raise InputError(
@@ -305,7 +400,9 @@ def _read_clip(
 def _apply_split(files: pd.DataFrame, folder: Path, splits: Path, skipped: list[tuple[str, str]]) -> pd.DataFrame:
     """The files that the split trains or tests on, with their parts."""
     if files["part"].notna().any():
-        raise InputError(f"expected one official split, found train and test in {folder} beside {splits}; drop one")
+        raise InputError(
+            f"expected one official split, found folders of train and test in {folder} beside {splits}; drop one"
+        )
     split = _read_split(splits)
     # In copies of UCF101 the capitals of HandstandPushups are not those of its split.
     parts = {name.casefold(): part for name, part in split.items()}

@@ -14,6 +14,7 @@ from torch import nn
 from rlm.config import StudyConfig
 from rlm.corpus import Corpus
 from rlm.errors import InputError
+from rlm.files import sha256_of
 from rlm.labels_config import LabelsConfig
 from rlm.provenance import versions
 from rlm.samples import Samples
@@ -123,7 +124,8 @@ def _content(make_encoder: Callable[[int], nn.Module], vocabulary_size: int) -> 
 
 def _hash_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
-        raise InputError(f"expected a file of word vectors, found {path}: {error.strerror}; give another") from error
+        raise InputError(
+            f"expected a file of word vectors, found {path}: {error.strerror or error}; give another"
+        ) from error

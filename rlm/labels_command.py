@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 from cyclopts import Parameter
 
 from rlm.config import DEFAULT_SEEDS
@@ -15,7 +16,7 @@ from rlm.labels_config import LabelsConfig
 from rlm.labels_stats import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels_task import load_samples
 from rlm.labels_words import explain_effects, explain_shuffles, explain_speed
-from rlm.samples import Samples
+from rlm.samples import Parts, Samples
 from rlm.stats import BASELINE, summarise
 
 
@@ -71,6 +72,9 @@ def labels(
     moving = {"frames": frames, "every": every, "splits": splits}
     samples = _load(config, images, videos, shown, moving)
     print(f"{samples.about['title']}: {len(samples):,} samples, {len(samples.classes)} classes")
+    if samples.official is not None:
+        numbers = pd.Series(samples.official).value_counts()
+        print(f"given split: {', '.join(f'{numbers[part]:,} {part}' for part in Parts._fields if part in numbers)}")
     if len(samples.skipped):
         print(f"left out: {len(samples.skipped):,} files")
         print(samples.skipped.groupby("reason").size().to_string(header=False))
@@ -95,9 +99,11 @@ def labels(
         print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
         if effects["difference"].notna().any():
             print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
-        print(
-            "\nEvery seed has its own split of the same data; these overlap, so the intervals are somewhat too narrow."
-        )
+        if samples.official is None or "validation" not in samples.official:
+            said = "these overlap, so the intervals are somewhat too narrow"
+            print(f"\nEvery seed has its own split of the same data; {said}.")
+        else:
+            print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
             print(f"{labelled or 'all'} labelled samples\n{summarise(mine).to_string(float_format='{:.3f}'.format)}")

@@ -190,7 +190,7 @@ def _deal(
 ) -> Labelled:
     rows = [one.train for one in parts]
     drawn = [one.draw(int(number)) for one, number in zip(labels, shuffle, strict=True)]
-    return attach(table, block.seeds, rows, drawn)
+    return attach(table, block.seeds, rows, drawn, order="random_order")  # not that of fine-tuning
 
 
 def _row(

@@ -1,5 +1,6 @@
 """A trained encoder with the words that it knows: from texts to embeddings, to a folder and back."""
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -24,13 +25,13 @@ from rlm.config import StudyConfig
 from rlm.embedding import embed_phrases, unify
 from rlm.encoder import DSSMEncoder, letter_trigrams, new_encoder
 from rlm.errors import InputError
-from rlm.files import write_folder
+from rlm.files import check_writable, recover, write_folder
 from rlm.objective import LOSSES
 from rlm.output import WithOutput
 from rlm.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.slicer import Slices
 
-FORMAT, VERSION = "rlm model", 1
+FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
 
 
@@ -183,8 +184,9 @@ class Model:
             "seed": self.block.seeds[0],
             "vocabulary_size": self.vocabulary_size,
             "config": self.config.model_dump(mode="json"),
-            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         }
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        description["sha256"] = hashes | {CONFIG: _hash_of(description)}
         write_folder(folder, {CONFIG: _json(description)} | contents)
 
 
@@ -208,6 +210,9 @@ def load_model(folder: str | Path) -> Model:
         If there is no model, one of a newer version, or one whose files are damaged or do not belong together.
     """
     folder = Path(folder)
+    if not folder.exists():
+        with contextlib.suppress(OSError):
+            recover(folder.resolve())  # where the replacement of a model was killed halfway
     description = _describe(folder)
     if description["version"] > VERSION:
         raise InputError(
@@ -216,24 +221,25 @@ def load_model(folder: str | Path) -> Model:
         )
     try:
         contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, VOCABULARY)}
-        for name, content in contents.items():
-            if hashlib.sha256(content).hexdigest() != description["sha256"][name]:
-                raise InputError(f"expected {name} as it was saved, found other content")
+        _check_hashes(description, contents)
         config = StudyConfig.model_validate(description["config"])
         words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
-        if not all(isinstance(token, int) and UNKNOWN < token < size for token in words.values()):
-            raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
+        # Copied, to lie in memory as other tensors do: the last bits of a matrix product may depend on it.
+        state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
+        _check_words(words, size, most=sum(tensor.numel() for tensor in state.values()))
+        if type(seed := description["seed"]) is not int or seed < 0:
+            raise InputError(f"expected a seed of at least 0, found {seed!r}")
         with torch.random.fork_rng(devices=[]):  # its weights are replaced, so their draws move no stream
             encoder = new_encoder(
                 config.encoder, _by_token(words, size), config.word_dim, config.dim, LOSSES[config.loss].output
             )
-        # Copied, to lie in memory as other tensors do: the last bits of a matrix product may depend on it.
-        state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
+        _check_tensors(state, encoder)
         encoder.load_state_dict(state, assign=True)
-        block = Block(
-            encoder, (description["seed"],), {name: one.detach()[None] for name, one in encoder.named_parameters()}
-        )
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})
+    except (
+        *(SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError),
+        *(MemoryError, OverflowError),
+    ) as error:
         raise InputError(f"{folder}: expected a whole model, found: {_say(error)}; train it or get it again") from error
     return Model(block, words, size, config)
 
@@ -257,16 +263,66 @@ def check_place(folder: str | Path, overwrite: bool) -> Path:
     Raises
     ------
     InputError
-        If its parent does not exist, or something is there: a model that is not to be overwritten, or anything else.
+        If its parent does not exist or cannot be written, or something is there: a model that is not to be overwritten,
+        or anything else.
     """
     folder = Path(folder).resolve()
     if not folder.parent.is_dir():
         raise InputError(f"expected a new folder in one that exists, found no {folder.parent}; create that first")
+    try:
+        check_writable(folder)
+        recover(folder)
+    except OSError as error:
+        raise InputError(
+            f"expected a folder that can be written at {folder}, found: {error.strerror or error}; choose another"
+        ) from error
     if folder.exists():
         if not overwrite:
             raise InputError(f"expected a new folder, found {folder}; choose another, or say --overwrite")
         _describe(folder)
     return folder
+
+
+def _check_hashes(description: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+    """Require that the files, and what describes them, are those that were saved."""
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if description["version"] > 1:
+        found[CONFIG] = _hash_of(description)
+    for name, digest in found.items():
+        if digest != description["sha256"][name]:
+            raise InputError(f"expected {name} as it was saved, found other content")
+
+
+def _check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
+    """Require a vocabulary of different tokens; a table of so many words has at least `most` numbers."""
+    if type(size) is not int or not UNKNOWN < size <= most:
+        raise InputError(f"expected a vocabulary_size between {UNKNOWN + 1} and {most:,}, found {size!r}")
+    if not all(type(token) is int and UNKNOWN < token < size for token in words.values()):
+        raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
+    if len(set(words.values())) < len(words):
+        raise InputError(f"expected a token of its own for every word in {VOCABULARY}, found one of several words")
+
+
+def _check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:
+    """Require finite weights of the type and shape that the encoder has, and its tables as the words make them."""
+    learned = {name for name, _ in encoder.named_parameters()}
+    for name, expected in encoder.state_dict().items():
+        if name not in state:
+            continue  # what is missing, or too much, `load_state_dict` names
+        found = state[name]
+        if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+            raise InputError(
+                f"expected {name} as {_type(expected)} in {WEIGHTS}, the {type(encoder).__name__} of its config, found "
+                f"{_type(found)}"
+            )
+        if not found.isfinite().all():
+            raise InputError(f"expected finite numbers in {name} in {WEIGHTS}, found NaN or infinity")
+        if name not in learned and not torch.equal(found, expected):
+            raise InputError(f"expected {name} in {WEIGHTS} to belong to {VOCABULARY}, found other content")
+
+
+def _type(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _bare(encoder: nn.Module) -> nn.Module:
@@ -284,7 +340,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     """The config file of a model of any version."""
     try:
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if (description["format"], type(description["version"])) != (FORMAT, int):
+        if (description["format"], type(description["version"])) != (FORMAT, int) or description["version"] < 1:
             raise InputError(f"{CONFIG} of something else")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
@@ -297,6 +353,12 @@ def _say(error: Exception) -> str:
     if isinstance(error, pydantic.ValidationError):
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _hash_of(description: Mapping[str, Any]) -> str:
+    """SHA-256 of all but the hashes."""
+    rest = {name: value for name, value in description.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _json(content: dict[str, Any]) -> bytes:

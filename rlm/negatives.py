@@ -13,6 +13,7 @@ Triplets = Int32[np.ndarray, "triplet 3"]
 
 KINDS = ("random", "similar", "manual")
 SPARE = 20  # so many of the most alike may turn out to be relevant
+PLACES_AT_ONCE = 2**22
 
 
 class Relevance:
@@ -190,15 +191,18 @@ def _most_similar(
         top = wanted + SPARE
         while len(mine):
             queries, row = np.unique(query[mine], return_inverse=True)
-            places = most_alike(grams[np.searchsorted(used, queries)], grams[np.searchsorted(used, pool)], top)
-            asked = np.broadcast_to(queries[:, None], places.shape)
-            is_usable = (places >= 0) & ~relevance(asked.ravel(), pool[places].ravel()).reshape(places.shape)
-            order = np.argsort(~is_usable, axis=1, kind="stable")[:, :wanted]  # usable ones first, the most alike ahead
-            ranked = np.where(np.take_along_axis(is_usable, order, 1), pool[np.take_along_axis(places, order, 1)], -1)
-            found[mine] = ranked[row, ranks[mine]]
+            ranked, has_more = [], []
+            for some in np.array_split(queries, -(-len(queries) * top // PLACES_AT_ONCE)):
+                places = most_alike(grams[np.searchsorted(used, some)], grams[np.searchsorted(used, pool)], top)
+                asked = np.broadcast_to(some[:, None], places.shape)
+                is_usable = (places >= 0) & ~relevance(asked.ravel(), pool[places].ravel()).reshape(places.shape)
+                order = np.argsort(~is_usable, axis=1, kind="stable")[:, :wanted]  # usable ones first, most alike ahead
+                of_rank = pool[np.take_along_axis(places, order, 1)]
+                ranked.append(np.where(np.take_along_axis(is_usable, order, 1), of_rank, -1))
+                has_more.append(places[:, -1] >= 0)
+            found[mine] = np.concatenate(ranked)[row, ranks[mine]]
             # Where all of the most alike were relevant, look further.
-            has_more = places[row, -1] >= 0
-            mine = mine[(found[mine] < 0) & has_more]
+            mine = mine[(found[mine] < 0) & np.concatenate(has_more)[row]]
             top *= 4
     return found
 

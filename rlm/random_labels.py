@@ -204,13 +204,15 @@ class Labelled:
     table
         Has the samples.
     seeds
-        Owners of the stream ``order``.
+        Owners of the stream `order`.
     rows
         Numbers of samples; sample 0 fills up seeds that have fewer.
     labels
         Of these samples.
     sizes
         How many samples each seed has.
+    order
+        Stream of the order of the samples.
     """
 
     table: SampleTable
@@ -218,6 +220,7 @@ class Labelled:
     rows: Int64[Tensor, "seed sample"]
     labels: Int64[Tensor, "seed sample"]
     sizes: tuple[int, ...]
+    order: str = "order"
 
     def batches(self, epoch: int, batch_size: int) -> Iterator[LabelledBatch]:
         """
@@ -238,7 +241,7 @@ class Labelled:
         longest = self.rows.shape[1]
         order = np.stack(
             [
-                np.append(stream(seed, "order", epoch).permutation(size), np.arange(size, longest))
+                np.append(stream(seed, self.order, epoch).permutation(size), np.arange(size, longest))
                 for seed, size in zip(self.seeds, self.sizes, strict=True)
             ]
         )
@@ -282,7 +285,7 @@ class Labelled:
             Shares the samples.
         """
         seeds, sizes = (tuple(of[row] for row in rows) for of in (self.seeds, self.sizes))
-        return Labelled(self.table.rows(rows), seeds, self.rows[rows], self.labels[rows], sizes)
+        return Labelled(self.table.rows(rows), seeds, self.rows[rows], self.labels[rows], sizes, self.order)
 
     def _cut(self, order: Int64[Tensor, "seed sample"], batch_size: int) -> Iterator[LabelledBatch]:
         sizes = torch.tensor(self.sizes, device=order.device)[:, None]
@@ -295,7 +298,9 @@ class Labelled:
             )
 
 
-def attach(table: SampleTable, seeds: Sequence[int], rows: Sequence[Rows], labels: Sequence[Rows]) -> Labelled:
+def attach(
+    table: SampleTable, seeds: Sequence[int], rows: Sequence[Rows], labels: Sequence[Rows], order: str = "order"
+) -> Labelled:
     """
     Attach labels to samples.
 
@@ -309,6 +314,8 @@ def attach(table: SampleTable, seeds: Sequence[int], rows: Sequence[Rows], label
         Numbers of samples, for each seed.
     labels
         Of these samples.
+    order
+        Stream of the order in which batches take the samples.
 
     Returns
     -------
@@ -322,7 +329,7 @@ def attach(table: SampleTable, seeds: Sequence[int], rows: Sequence[Rows], label
         )
         for of in (rows, labels)
     ]
-    return Labelled(table, tuple(seeds), *padded, tuple(map(len, rows)))
+    return Labelled(table, tuple(seeds), *padded, tuple(map(len, rows)), order)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlm.batching import Batch
 from rlm.block import Block
-from rlm.corpus import Corpus
+from rlm.corpus import Corpus, relevance_components
 from rlm.embedding import unify
 from rlm.evaluation import Similarity, embedded_split, one_per_seed
 from rlm.slicer import Slices
@@ -31,12 +31,16 @@ class Search(NamedTuple):
         Phrase indices, rising.
     relevant, excluded
         Rows of `queries` and of `candidates`: what is right, and what is no candidate for that query.
+    groups
+        Of queries and of candidates, in place of `relevant`: of one group all are right, but for what is excluded. The
+        pairs of a large group are too many to be listed.
     """
 
     queries: Int[np.ndarray, " query"]
     candidates: Int[np.ndarray, " candidate"]
     relevant: Pairs
     excluded: Pairs
+    groups: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None
 
 
 def retrieve(
@@ -117,7 +121,7 @@ def find_first(
         search = searches[id(one)]
         vectors = unify(mine, tokens)
         queries, candidates = (vectors[np.searchsorted(phrases, side)] for side in search[:2])
-        ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded)
+        ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.groups)
         found.append({"queries": len(queries), "candidates": len(candidates)} | scores_of(ranks))
     return pd.DataFrame(found)
 
@@ -146,12 +150,12 @@ def search_of(
     candidates, queries = map(np.unique, (pairs if query == "positive" else pairs[:, ::-1]).T)
     if most_queries is not None and len(queries) > most_queries:
         queries = queries[np.linspace(0, len(queries) - 1, most_queries).astype(int)]
-    return Search(
-        queries,
-        candidates,
-        relevant=_places(relevant_pairs(pairs, corpus), queries, candidates),
-        excluded=_places(np.stack([queries, queries], axis=1), queries, candidates),
-    )
+    excluded = _places(np.stack([queries, queries], axis=1), queries, candidates)
+    if corpus.is_transitive:
+        group = relevance_components(corpus.rows[:, :2], len(corpus.phrases))
+        return Search(queries, candidates, np.empty((0, 2), np.int64), excluded, (group[queries], group[candidates]))
+    both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
+    return Search(queries, candidates, _places(both, queries, candidates), excluded)
 
 
 def first_relevant_ranks(
@@ -159,6 +163,7 @@ def first_relevant_ranks(
     candidates: Real[Tensor, "candidate dim"],
     relevant: Pairs,
     excluded: Pairs | None = None,
+    groups: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None,
 ) -> Int64[np.ndarray, " query"]:
     """
     Rank of the nearest relevant candidate of every query, by Euclidean distance.
@@ -174,6 +179,8 @@ def first_relevant_ranks(
         Rows of `queries` and of `candidates`, no pair twice, at least one for every query.
     excluded
         Pairs to leave out: the candidate is none for that query.
+    groups
+        In place of `relevant`, see `Search`.
 
     Returns
     -------
@@ -186,7 +193,7 @@ def first_relevant_ranks(
     excluded = np.empty((0, 2), np.int64) if excluded is None else excluded
     return ranks_by(
         lambda rows: (2 * queries[rows].double() @ unique.T - lengths)[:, place],
-        Search(np.arange(len(queries)), np.arange(len(candidates)), relevant, excluded),
+        Search(np.arange(len(queries)), np.arange(len(candidates)), relevant, excluded, groups),
     )
 
 
@@ -212,45 +219,19 @@ def ranks_by(
     step = max(1, SCORES_AT_ONCE // len(search.candidates))
     for start in range(0, len(search.queries), step):
         scores = likeness(slice(start, start + step))
-        relevant, excluded = (
-            torch.from_numpy(np.asarray(pairs, np.int64)).to(scores.device).T
-            for pairs in (search.relevant, search.excluded)
-        )
-        query, candidate = _between(excluded, start, step)
-        scores[query, candidate] = -torch.inf
-        query, candidate = _between(relevant, start, step)
-        own = scores[query, candidate]
-        best = scores.new_full((len(scores),), -torch.inf).scatter_reduce(0, query, own, "amax")
-        not_behind = (~(scores < best[:, None])).sum(dim=1)  # so written, it is true of what is no number
-        right_there = torch.zeros_like(not_behind).index_add(0, query, (own == best[query]).long())
-        ranks.append(not_behind - right_there + 1)
+        is_relevant = torch.zeros_like(scores, dtype=torch.bool)
+        if search.groups is None:
+            is_relevant[_between(search.relevant, start, step)] = True
+        else:
+            of_queries, of_candidates = (torch.from_numpy(group).to(scores.device) for group in search.groups)
+            is_relevant = of_queries[start : start + step, None] == of_candidates
+        excluded = _between(search.excluded, start, step)
+        is_relevant[excluded] = False
+        scores[excluded] = -torch.inf
+        best = scores.masked_fill(~is_relevant, -torch.inf).amax(dim=1, keepdim=True)
+        not_behind = (~(scores < best)).sum(dim=1)  # so written, it is true of what is no number
+        ranks.append(not_behind - (is_relevant & (scores == best)).sum(dim=1) + 1)
     return torch.cat(ranks).cpu().numpy()
-
-
-def relevant_pairs(pairs: Pairs, corpus: Corpus) -> Pairs:
-    """
-    All pairs of a split's phrases that are known to be relevant, in both directions, each once.
-
-    Parameters
-    ----------
-    pairs
-        Phrase indices of the relevant pairs of the split.
-    corpus
-        Knows whether relevance is transitive, as it is for phrases with labels.
-
-    Returns
-    -------
-    numpy.ndarray
-        Columns query and candidate.
-    """
-    found = np.concatenate([pairs, pairs[:, ::-1]])
-    if corpus.is_transitive:
-        group = corpus.relevance.group
-        phrases = np.unique(pairs)
-        members = pd.DataFrame({"phrase": phrases, "group": group[phrases]})
-        found = members.merge(members, on="group")[["phrase_x", "phrase_y"]].to_numpy()
-        found = found[found[:, 0] != found[:, 1]]
-    return np.unique(found, axis=0)
 
 
 def scores_of(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
@@ -298,7 +279,8 @@ def _places(pairs: Pairs, queries: Int[np.ndarray, " query"], candidates: Int[np
     return np.stack([np.searchsorted(queries, pairs[:, 0]), np.searchsorted(candidates, pairs[:, 1])], axis=1)
 
 
-def _between(pairs: Int64[Tensor, "2 _"], start: int, count: int) -> Int64[Tensor, "2 _"]:
-    query, candidate = pairs
-    mine = (query >= start) & (query < start + count)
-    return torch.stack([query[mine] - start, candidate[mine]])
+def _between(pairs: Pairs, start: int, count: int) -> tuple[Int64[Tensor, " _"], Int64[Tensor, " _"]]:
+    """Those of some queries, counted from the first of these, as indices of their scores."""
+    query, candidate = torch.from_numpy(np.asarray(pairs, np.int64)).T
+    is_mine = (query >= start) & (query < start + count)
+    return query[is_mine] - start, candidate[is_mine]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
 from rlm.errors import InputError
 from rlm.seeding import stream
@@ -29,7 +29,8 @@ class Samples:
     classes
         Names of the classes, at least two.
     official
-        For each sample ``"train"`` or ``"test"``, where the dataset comes with such a split, or nothing.
+        For each sample ``"train"``, ``"validation"`` or ``"test"``, where the dataset comes with such a split, or
+        nothing. Where none is ``"validation"``, a share of the training samples is drawn for it.
     groups
         Samples of one group are never parted by a split, since they show the same thing; by default each is its own.
     about
@@ -109,9 +110,12 @@ def check_samples(samples: Samples) -> None:
         given = getattr(samples, name)
         if given is not None and np.shape(given) != np.shape(labels):
             raise InputError(f"expected {name} of every sample, {len(labels)} in all, found {list(np.shape(given))}")
-    unknown = set() if samples.official is None else set(np.unique(samples.official)) - {"train", "test"}
-    if unknown:
-        raise InputError(f"expected official to be train or test, found {', '.join(sorted(map(str, unknown)))}; rename")
+    official = set() if samples.official is None else set(np.unique(samples.official))
+    if unknown := official - set(Parts._fields):
+        found = ", ".join(sorted(map(str, unknown)))
+        raise InputError(f"expected official to be train, validation or test, found {found}; rename")
+    if official and not official >= {"train", "test"}:
+        raise InputError(f"expected official to have both train and test, found {', '.join(sorted(official))} alone")
     if not np.issubdtype(np.asarray(labels).dtype, np.integer):
         found = np.asarray(labels)[:3].tolist()
         raise InputError(
@@ -148,7 +152,8 @@ def divide(
         Owner of the streams ``split`` and ``train_fraction``.
     fractions
         Shares of the three parts, positive, with the sum 1. Where the dataset has an official test part that one is
-        tested on, and the rest is divided in the ratio of the first two.
+        tested on, and the rest is divided in the ratio of the first two, or as the dataset says: where all three parts
+        are given, every seed has them.
     labelled
         How many of the training samples keep their labels, about as many of each class; all by default.
 
@@ -167,6 +172,23 @@ def divide(
     shares = np.array(fractions)
     if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
         raise InputError(f"expected three positive fractions with the sum 1, found {fractions}")
+    if samples.official is not None and (samples.official == "validation").any():
+        part = np.array([Parts._fields.index(name) for name in samples.official])
+    else:
+        part = _deal(samples, seed, shares)
+    parts = Parts(*(np.flatnonzero(part == number) for number in range(3)))
+    for name, rows in parts._asdict().items():
+        missing = np.setdiff1d(np.arange(len(samples.classes)), samples.labels[rows])
+        if len(missing):
+            raise InputError(
+                f"expected every class in the {name} part, found none of {samples.classes[missing[0]]}; add samples of "
+                "it, or leave the class out"
+            )
+    return parts, _keep_labels(samples, parts.train, seed, labelled)
+
+
+def _deal(samples: Samples, seed: int, shares: Float64[np.ndarray, "3"]) -> Int64[np.ndarray, " sample"]:
+    """The number of each sample's part, at random, but for an official test part."""
     rng = stream(seed, "split")
     groups = np.arange(len(samples)) if samples.groups is None else np.unique(samples.groups, return_inverse=True)[1]
     is_official = samples.official is not None
@@ -188,15 +210,7 @@ def divide(
         cuts = np.maximum(np.round(shares[1:] * len(theirs)), shares[1:] > 0).astype(int)
         place[theirs] = np.repeat([2, 1, 0], [cuts[1], cuts[0], len(groups)])[: len(theirs)]
         part[mine] = place[groups[mine]]
-    parts = Parts(*(np.flatnonzero(part == number) for number in range(3)))
-    for name, rows in parts._asdict().items():
-        missing = np.setdiff1d(np.arange(len(samples.classes)), samples.labels[rows])
-        if len(missing):
-            raise InputError(
-                f"expected every class in the {name} part, found none of {samples.classes[missing[0]]}; add samples of "
-                "it, or other fractions"
-            )
-    return parts, _keep_labels(samples, parts.train, seed, labelled)
+    return part
 
 
 def _keep_labels(

@@ -1,6 +1,7 @@
 """Likeness of texts by their character trigrams, without any training."""
 
 from collections.abc import Sequence
+from multiprocessing import parent_process
 
 import joblib
 import numpy as np
@@ -55,6 +56,11 @@ def jaccard(first: csr_array, second: csr_array) -> Float[np.ndarray, " row"]:
     return common / (first.sum(axis=1) + second.sum(axis=1) - common)
 
 
+def threads() -> int:
+    """One in a worker process, of which there is one per core; otherwise as many as there are cores."""
+    return joblib.cpu_count() if parent_process() is None else 1
+
+
 def most_alike(queries: csr_array, candidates: csr_array, top: int) -> Int[np.ndarray, "query top"]:
     """
     The candidates that are most alike, by the cosine of their trigrams.
@@ -75,7 +81,7 @@ def most_alike(queries: csr_array, candidates: csr_array, top: int) -> Int[np.nd
 
     # In 32-bit indices, which the library wants.
     left, right = (csr_matrix(normalize(part), dtype=np.float32) for part in (queries, candidates))
-    found = sp_matmul_topn(left, right.T.tocsr(), top_n=top, sort=True, n_threads=joblib.cpu_count())
+    found = sp_matmul_topn(left, right.T.tocsr(), top_n=top, sort=True, n_threads=threads())
     sizes = np.diff(found.indptr)
     table = np.full((len(sizes), top), -1, np.int64)
     table[np.arange(top) < sizes[:, None]] = found.indices

@@ -10,6 +10,7 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
+from unicodedata import category
 
 import charset_normalizer
 import pyarrow as pa
@@ -42,6 +43,8 @@ _NO_TEXT = {
     b"\x89HDF\r\n": "HDF5; convert it",
     b"%PDF-": "PDF; convert it",
 }
+_OBEYED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no text, line and paragraph separators
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # show letters in another order
 T = TypeVar("T")
 
 
@@ -281,8 +284,9 @@ def _guess(path: Path) -> str:
 
 
 def printable(text: str, length: int = 300) -> str:
-    """A text from the data without what a terminal would obey, and not too long."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:length])
+    """A text from the data as it is, but for what a terminal would obey; what is too long ends with an ellipsis."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return "".join("?" if category(letter) in _OBEYED or letter in _OVERRIDES else letter for letter in text)
 
 
 def shorten(text: str, length: int = 60) -> str:

@@ -107,6 +107,8 @@ def query(
     """
     if k < 1:
         raise InputError(f"expected -k of at least 1, found {k}")
+    if sys.stdin is None:
+        raise InputError("expected questions from the terminal or a pipe, found standard input closed; open it")
     encoder = load_model(model)
     texts = _read_premises(premises, encoding)
     index = Index(encoder.encode(texts), method)

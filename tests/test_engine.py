@@ -241,6 +241,35 @@ class TestCompilation:
         with pytest.raises(torch.OutOfMemoryError):
             compiling.try_to_compile(run_out, torch.device("cpu"))()
 
+    def test_graphs_of_others_survive_and_those_of_other_blocks_do_not_count(self, monkeypatch):
+        """PyTorch keeps eight graphs of a function; a session may train more blocks, and have graphs of its own."""
+        compiled = []
+
+        def count(graph, _):
+            compiled.append(graph)
+            return graph.forward
+
+        theirs = torch.compile(lambda x: x.sin() + 1, backend=count)
+        theirs(torch.zeros(3))
+        compile = torch.compile
+        monkeypatch.setattr(torch, "compile", lambda function, **settings: compile(function, backend=count, **settings))
+        monkeypatch.setattr(compiling, "_why_not", lambda device: None)
+
+        class Ours:
+            def __init__(self, number):
+                self.number = number
+
+            def step(self, x):
+                return x * self.number
+
+        assert len(compiled) == 1
+        for number in range(2, 14):
+            ours = compiling.try_to_compile(Ours(number).step, torch.device("cpu"))
+            assert ours(torch.ones(3)).tolist() == [number] * 3
+            assert len(compiled) == number
+        theirs(torch.ones(3))
+        assert len(compiled) == 13
+
     def test_short_runs_and_long_phrases_stay_eager(self):
         assert not compiling.is_worth_compiling(10_000, 6)
         assert compiling.is_worth_compiling(6_000_000, 6)

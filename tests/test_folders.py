@@ -12,6 +12,7 @@ from PIL import Image
 
 from rlm.errors import InputError
 from rlm.folders import load_image_folder, load_video_folder
+from rlm.samples import divide
 
 SPORTS = ("Archery", "Biking", "Diving")
 NAMES = ("g01_c01", "g01_c02", "g02_c01")
@@ -126,7 +127,7 @@ def images(tmp_path):
 class TestImages:
     def test_samples_are_the_pixels_in_order_of_their_paths(self, images):
         folder, written = images
-        (folder / ".hidden").mkdir()
+        save(folder / ".hidden" / "b.png", written[0])
         save(folder / "cat" / ".thumbnails" / "x.png", written[0])
         (folder / "cat" / "._a.png").write_bytes(b"Mac OS X")
         (folder / "cat" / "notes.txt").write_text("not an image")
@@ -138,7 +139,13 @@ class TestImages:
         assert found.official is None
         assert found.groups is None
         assert found.about == {"name": "pets", "title": "Images of pets, 2 classes", "licence": "not said"}
-        assert listed(found) == {}
+        assert listed(found) == {
+            "readme.txt": "beside the folders of classes",
+            ".hidden/b.png": "hidden",
+            "cat/._a.png": "hidden",
+            "cat/.thumbnails/x.png": "hidden",
+            "cat/notes.txt": "has another suffix than those of images",
+        }
 
     def test_colours_are_channels(self, tmp_path):
         pixels = np.random.default_rng(1).integers(256, size=(4, 3, 2, 3)).astype(np.uint8)
@@ -151,7 +158,18 @@ class TestImages:
         luma = pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
         np.testing.assert_allclose(load_image_folder(tmp_path).inputs[:, 0], luma, atol=1)
 
-    @pytest.mark.parametrize("parts", [("train", "test"), ("Train", "val", "test"), ("train", "validation", "test")])
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            ("train", "test"),
+            ("train", "valid", "test"),
+            ("TRAIN", "Val", "Test"),
+            ("train", "validation", "test"),
+            ("training", "dev", "testing"),
+            ("training_set", "test_set"),
+            ("train2017", "val2017", "test2017"),
+        ],
+    )
     def test_folders_of_parts_are_an_official_split(self, parts, tmp_path):
         for number, part in enumerate(parts):
             for title in ("cat", "dog"):
@@ -160,8 +178,80 @@ class TestImages:
         assert found.classes == ("cat", "dog")
         by_part = {(parts[found.inputs[row].max()], found.classes[found.labels[row]]) for row in range(len(found))}
         assert by_part == {(part, title) for part in parts for title in ("cat", "dog")}
-        official = ["test" if parts[level] == "test" else "train" for level in found.inputs.max(axis=(1, 2, 3))]
-        assert found.official.tolist() == official
+        roles = ("train", "validation", "test") if len(parts) == 3 else ("train", "test")
+        assert found.official.tolist() == [roles[level] for level in found.inputs.max(axis=(1, 2, 3))]
+
+    def test_every_seed_validates_on_the_given_part(self, tmp_path, rlm_command):
+        rng = np.random.default_rng(0)
+        for part, count in (("train", 6), ("valid", 3), ("test", 4)):
+            for number in range(count):
+                for level, title in ((60, "cat"), (180, "dog")):
+                    save(tmp_path / "pets" / part / title / f"{number}.png", rng.normal(level, 20, (6, 6)).clip(0, 255))
+        samples = load_image_folder(tmp_path / "pets")
+        for seed in (0, 1):
+            parts = divide(samples, seed)[0]
+            assert [len(rows) for rows in parts] == [12, 6, 8]
+            for part, rows in parts._asdict().items():
+                assert set(samples.official[rows]) == {part}
+        settings = ["--encoder", "mlp", "--max-epochs", 1, "--shuffles", 1, "--jobs", 1]
+        code, printed, _ = rlm_command("labels", "--images", tmp_path / "pets", "--seeds", 2, *settings)
+        assert code == 0
+        assert "Images of pets, 2 classes: 26 samples, 2 classes" in printed
+        assert "given split: 12 train, 6 validation, 8 test" in printed
+        assert "All seeds have the given split" in printed
+        assert "Every seed has its own split" not in printed
+
+    @pytest.mark.parametrize(
+        ("paths", "words"),
+        [
+            (["train/cat", "test/cat", "extra/cat"], r"found extra beside test, train; take these away, or rename"),
+            (["train/cat", "test/cat", "bird"], "found bird beside test, train"),
+            (["train/cat", "train/dog", "test/cat", "test/Dog"], "differ in more than capitals, found 'Dog' and 'dog'"),
+            (["cat", "Cat"], "differ in more than capitals, found 'Cat' and 'cat'"),
+            (["caf\u00e9", "cafe\u0301"], "differ in more than capitals"),
+            (
+                ["cat/train", "cat/test", "dog/train", "dog/test"],
+                "found folders test, train in cat, dog; name the upper",
+            ),
+            (["fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"], "found folders cat, dog in fold1, fold2; name the"),
+            (["train", "test"], "at least two classes, found none"),
+            (["valid/cat", "test/cat"], "expected the folders train and test .* found only test, valid; add"),
+            (
+                ["train/cat", "train/dog", "test/cat", "test/dog", "val/dog"],
+                r"found cat \(1 train, 0 validation, 1 test\)",
+            ),
+        ],
+    )
+    def test_folders_that_may_be_parts_or_classes_are_refused_by_name(self, paths, words, tmp_path):
+        for path in paths:
+            save(tmp_path / path / "a.png", [[1]])
+        if len(list(tmp_path.iterdir())) < len({path.split("/")[0] for path in paths}):
+            pytest.skip("this file system does not tell such names apart")
+        with pytest.raises(InputError, match=words):
+            load_image_folder(tmp_path)
+
+    def test_a_class_may_be_called_train(self, tmp_path):
+        for path in ("train", "bus", "car/old"):
+            for number in range(2):
+                save(tmp_path / path / f"{number}.png", [[1]])
+        assert load_image_folder(tmp_path).classes == ("bus", "car", "train")
+
+    def test_links_are_followed_from_the_top_and_named_below(self, images):
+        folder, written = images
+        (folder.parent / "elsewhere").mkdir()
+        save(folder.parent / "elsewhere" / "e.png", written[0])
+        (folder / "cat" / "loop").symlink_to(folder)
+        (folder / "dog" / "gone.png").symlink_to(folder / "none.png")
+        save(folder.parent / "emus" / "a.png", written[0])
+        save(folder.parent / "emus" / "b.png", written[0])
+        (folder / "emu").symlink_to(folder.parent / "emus")
+        found = load_image_folder(folder)
+        assert found.classes == ("cat", "dog", "emu")
+        assert len(found) == 8
+        assert listed(found) == {
+            "cat/loop": "a link to a folder, which is not followed",
+            "dog/gone.png": "is a link that leads nowhere, or no file",
+        }
 
     def test_images_are_resized_without_aliasing(self, tmp_path):
         chequered = np.indices((64, 96)).sum(axis=0) % 2 * 255
@@ -350,7 +440,9 @@ class TestVideos:
         found = load_video_folder(videos.parent / "parts", frames=2, size=2)
         assert found.classes == SPORTS
         assert sorted(found.official.tolist()) == ["test"] * 9 + ["train"] * 9
-        with pytest.raises(InputError, match=r"one official split, found train and test in .* beside .*trainlist01"):
+        with pytest.raises(
+            InputError, match=r"one official split, found folders of train and test in .* beside .*trainlist01"
+        ):
             load_video_folder(videos.parent / "parts", splits=ucf_split() / "trainlist01.txt")
 
     def test_a_class_of_short_videos_is_refused_with_the_reason(self, videos):
@@ -465,3 +557,64 @@ class TestSplits:
         (hmdb[1] / "clap_test_split1.txt").unlink()
         with pytest.raises(InputError, match=r"found clap \(0 train, 0 test\); .*: not in the split\)"):
             load_video_folder(hmdb[0], splits=hmdb[1] / "brush_hair_test_split1.txt")
+
+
+FOLDERS = 120
+
+
+def odd_folder(root, rng):
+    """A folder of images, and what becomes of every file by rules that are written here once more."""
+    has_parts, fates = rng.random() < 0.5, {}
+    valid = str(rng.choice(["valid", "val", "Validation", "dev"]))
+    parts = [str(rng.choice(["train", "Train", "training"])), "test", *([valid] if rng.random() < 0.5 else [])]
+    role = {parts[0]: "train", "test": "test", valid: "validation"}
+    for part in parts if has_parts else [""]:
+        for title in ("cat", "Dog", "emu bird"):
+            for number in range(rng.integers(2, 5)):
+                inner = str(rng.choice(["", "", "more", "more/deep", ".trash"])) if number > 1 else ""
+                kind = str(rng.choice(["good", "good", "damaged", "text", "hidden"])) if number > 1 else "good"
+                name = {"good": f"{number}.PNG", "damaged": f"{number}.png", "text": f"{number}.txt"}
+                path = root / part / title / inner / name.get(kind, f".{number}.png")
+                save(path.with_suffix(".png"), [[number]])
+                if kind != "hidden":
+                    path.with_suffix(".png").rename(path)
+                if kind == "damaged":
+                    path.write_bytes(b"no image")
+                reason = {"good": None, "damaged": "cannot be decoded", "text": "another suffix", "hidden": "hidden"}[
+                    kind
+                ]
+                fates[path.relative_to(root).as_posix()] = "hidden" if inner == ".trash" else reason
+        if rng.random() < 0.3:
+            save(root / part / "beside.png", [[0]])
+            fates[(root / part / "beside.png").relative_to(root).as_posix()] = "beside the folders"
+        if rng.random() < 0.3:
+            save(root / part / ".cache" / "x.png", [[0]])
+            fates[(root / part / ".cache" / "x.png").relative_to(root).as_posix()] = "hidden"
+    expected = sorted(
+        (role[path.split("/")[0]] if has_parts else None, path.split("/")[has_parts], int(path[-5]))
+        for path, reason in fates.items()
+        if reason is None
+    )
+    if has_parts and rng.random() < 0.5:
+        save(root / "readme.png", [[0]])
+        fates["readme.png"] = "beside the folders"
+    return expected, {path: reason for path, reason in fates.items() if reason}
+
+
+def test_every_file_of_a_folder_is_a_sample_or_listed(tmp_path, capsys):
+    """Conservation: of each generated folder every file is a sample of its class and part, or skipped with a reason."""
+    files = 0
+    for seed in range(FOLDERS):
+        root = tmp_path / str(seed)
+        expected, skipped = odd_folder(root, np.random.default_rng(seed))
+        found = load_image_folder(root)
+        official = [None] * len(found) if found.official is None else found.official.tolist()
+        classes = [found.classes[label] for label in found.labels]
+        assert sorted(zip(official, classes, found.inputs[:, 0, 0, 0].tolist(), strict=True)) == expected, seed
+        assert listed(found).keys() == skipped.keys(), seed
+        assert all(reason in listed(found)[path] for path, reason in skipped.items()), seed
+        count = sum(path.is_file() for path in root.rglob("*"))
+        assert len(found) + len(found.skipped) == count
+        files += count
+    with capsys.disabled():
+        print(f" {FOLDERS} folders of images, {files:,} files", end="")

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import rlm
+import rlm.random_labels
 from rlm.block import init_block
 from rlm.controls import shuffle
 from rlm.digits import FRAMES, MOTIONS, SIZE
@@ -21,6 +22,7 @@ from rlm.labels_words import explain_shuffles
 from rlm.memorising import learn, memorise
 from rlm.random_labels import CrossEntropy, RandomLabels, attach, tabulate
 from rlm.samples import Samples, check_samples, divide
+from rlm.seeding import stream
 from rlm.trainer import Trainer
 from rlm.vision import IMAGE_ENCODERS, Classifier, layers_of, transfer
 
@@ -217,11 +219,39 @@ class TestMemorise:
         block = block_of(blobs)
         for number in (0, 1):
             trainer = Trainer(block, 1e-2, CrossEntropy(), None, "adam", "fp32", in_unison=True)
-            task = attach(table, SEEDS, [one.train for one in parts], [one.draw(number) for one in labels])
+            task = attach(
+                table, SEEDS, [one.train for one in parts], [one.draw(number) for one in labels], "random_order"
+            )
             trainer.train(task.batches(number + 1, 20))
             block = trainer.block
         for name, weight in both.weights.items():
             torch.testing.assert_close(weight, block.weights[name])
+
+    def test_its_order_is_not_that_of_fine_tuning(self, blobs, monkeypatch):
+        """Otherwise the first epochs of both would take the same samples together, in the same steps."""
+        asked = []
+
+        def noted(seed, name, *keys):
+            asked.append((name, *keys))
+            return stream(seed, name, *keys)
+
+        monkeypatch.setattr(rlm.random_labels, "stream", noted)
+        parts = [divide(blobs, seed)[0] for seed in SEEDS]
+        table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
+        asked.clear()
+        memorise(block_of(blobs), table, parts, labels, **self.settings | {"shuffles": 1, "epochs": 2})
+        orders = {key for key in asked if key[0] != "random_labels"}
+        assert orders == {("random_order", 1), ("random_order", 2)}
+        asked.clear()
+        learn(block_of(blobs), table, blobs, parts, [one.train for one in parts], max_epochs=2, progress=False)
+        assert set(asked) == {("order", 1), ("order", 2)}
+        rows = [one.train for one in parts]
+        of_both = [
+            next(attach(table, SEEDS, rows, rows, order).batches(1, 10**6)).labels[0].tolist()
+            for order in ("order", "random_order")
+        ]
+        assert sorted(of_both[0]) == sorted(of_both[1])
+        assert of_both[0] != of_both[1]
 
     def test_a_new_head_forgets_and_the_encoder_does_not(self, blobs):
         """Without a step after the shuffle, what differs is the head alone."""
@@ -262,9 +292,25 @@ class TestSamples:
         assert (parts.test == np.flatnonzero(official == "test")).all()
         assert len(parts.validation) == pytest.approx(120 * 0.15 / 0.85, abs=3)
 
+    def test_a_given_validation_part_is_validated_on_by_every_seed(self, blobs):
+        official = np.array(["test", "train", "train", "validation", "train"])[np.arange(150) % 5]
+        given = dataclasses.replace(blobs, official=official)
+        for seed in range(3):
+            parts, labelled = divide(given, seed, labelled=30)
+            for part, rows in parts._asdict().items():
+                assert rows.tolist() == np.flatnonzero(official == part).tolist()
+            assert set(labelled) < set(parts.train)
+
+    def test_a_class_that_a_given_part_lacks_is_refused(self, blobs):
+        official = np.array(["test", "train", "train", "validation", "train"])[np.arange(150) % 5]
+        official[(official == "validation") & (blobs.labels == 1)] = "train"
+        with pytest.raises(InputError, match="every class in the validation part, found none of middle"):
+            divide(dataclasses.replace(blobs, official=official), 0)
+
     @pytest.mark.parametrize(
         ("change", "match"),
         [
+            ({"official": np.repeat("train", 150)}, "official to have both train and test, found train alone"),
             ({"labels": np.arange(150) / 2}, r"labels that are integers, found \[0.0, 0.5, 1.0\]"),
             ({"labels": np.arange(150)}, "labels from 0 to 2, one per class, found 0 to 149"),
             ({"labels": np.append([1], np.zeros(149, int))}, r"3 samples of each class.* middle \(1\), bottom \(0\)"),
@@ -273,7 +319,7 @@ class TestSamples:
             ({"classes": ("one",)}, "at least two classes"),
             ({"labels": [0, 1, 2] * 50}, "labels as a NumPy array, found list"),
             ({"inputs": np.zeros((150, 0, 6, 6))}, r"at least one number each, found inputs \[150, 0, 6, 6\]"),
-            ({"official": np.repeat(["train", "Test"], 75)}, "official to be train or test, found Test"),
+            ({"official": np.repeat(["train", "Test"], 75)}, "official to be train, validation or test, found Test"),
             ({"groups": np.arange(9)}, r"groups of every sample, 150 in all, found \[9\]"),
             ({"labels": np.zeros((150, 1), int)}, r"found labels \[150, 1\]"),
         ],

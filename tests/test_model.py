@@ -177,6 +177,15 @@ class TestSaveAndLoad:
         np.testing.assert_array_equal(load_model(saved).encode(TEXTS), before)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
+    def test_a_replacement_that_was_killed_halfway_is_taken_back(self, models, saved, tmp_path):
+        """Between the two renames of `rlm.files.write_folder` a model has neither's name."""
+        saved.rename(tmp_path / ".old.model")
+        np.testing.assert_array_equal(load_model(saved).encode(TEXTS), models["mean"].encode(TEXTS))
+        saved.rename(tmp_path / ".old.model")
+        with pytest.raises(InputError, match=r"found .*model; choose another, or say --overwrite"):
+            models["lstm"].save(saved)
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
 
 class TestDamage:
     def refused(self, folder, words):
@@ -226,11 +235,85 @@ class TestDamage:
         description = json.loads((folder / "config.json").read_text()) | changes
         if name:
             description["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        rest = {key: value for key, value in description.items() if key != "sha256"}
+        if "sha256" not in changes:
+            content = json.dumps(rest, sort_keys=True).encode()
+            description["sha256"]["config.json"] = hashlib.sha256(content).hexdigest()
         (folder / "config.json").write_text(json.dumps(description))
 
     def test_a_newer_version(self, saved):
-        self.rewrite(saved, version=2, rlm="9.9")
-        self.refused(saved, "expected a model of version 1 or older, found 2, written by rlm 9.9; update rlm")
+        self.rewrite(saved, version=3, rlm="9.9")
+        self.refused(saved, "expected a model of version 2 or older, found 3, written by rlm 9.9; update rlm")
+
+    def test_the_version_before_had_no_checksum_of_its_config(self, saved, models):
+        description = json.loads((saved / "config.json").read_text())
+        del description["sha256"]["config.json"]
+        (saved / "config.json").write_text(json.dumps(description | {"version": 1}))
+        np.testing.assert_array_equal(load_model(saved).encode(TEXTS), models["mean"].encode(TEXTS))
+
+    def test_no_changed_digit_of_the_config_goes_unnoticed(self, saved):
+        """Of any setting, such as the longest phrase, or of the seed, or of the size of the vocabulary."""
+        whole = (saved / "config.json").read_text()
+        before = json.loads(whole)
+        digits = [place for place, letter in enumerate(whole) if letter.isdigit()]
+        for place in digits[:: max(1, len(digits) // 60)]:
+            changed = whole[:place] + str((int(whole[place]) + 1) % 10) + whole[place + 1 :]
+            (saved / "config.json").write_text(changed)
+            if json.loads(changed) != before:
+                with pytest.raises(InputError):
+                    load_model(saved)
+
+    @pytest.mark.parametrize("kind", ["mean", "lstm", "dssm"])
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda one: one.double(), r"as float32 \[.*found float64 \["),
+            (lambda one: one.bfloat16(), r"as float32 \[.*found bfloat16 \["),
+            (lambda one: one.half(), r"as float32 \[.*found float16 \["),
+            (lambda one: one[:-1], r"as float32 \[.*found float32 \["),
+            (lambda one: one.new_full(one.shape, torch.nan), "found NaN or infinity"),
+            (lambda one: one.index_fill(0, torch.tensor([0]), -torch.inf), "found NaN or infinity"),
+        ],
+    )
+    def test_weights_of_another_type_or_shape_or_that_are_not_finite(self, kind, change, words, models, tmp_path):
+        models[kind].save(tmp_path / "m")
+        state = load_file(tmp_path / "m" / "model.safetensors")
+        name = next(name for name in sorted(state) if state[name].is_floating_point())
+        state[name] = change(state[name]).contiguous()
+        save_file(state, tmp_path / "m" / "model.safetensors")
+        self.rewrite(tmp_path / "m", "model.safetensors")
+        self.refused(tmp_path / "m", f"expected a whole model, found: [^;]*{name}[^;]*{words}")
+
+    def test_tables_that_do_not_belong_to_the_words(self, models, tmp_path):
+        models["dssm"].save(tmp_path / "m")
+        state = load_file(tmp_path / "m" / "model.safetensors")
+        state["trigrams"][2, 0] = 10**6
+        save_file(state, tmp_path / "m" / "model.safetensors")
+        self.rewrite(tmp_path / "m", "model.safetensors")
+        self.refused(tmp_path / "m", "trigrams in model.safetensors to belong to vocabulary.json")
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"seed": "one"}, "a seed of at least 0, found 'one'"),
+            ({"seed": True}, "a seed of at least 0, found True"),
+            ({"seed": -1}, "a seed of at least 0, found -1"),
+            ({"vocabulary_size": 10**12}, "vocabulary_size between 2 and .*found 1000000000000"),
+            ({"vocabulary_size": 193.0}, "vocabulary_size between 2 and .*found 193.0"),
+            ({"version": 0}, "config.json of something else"),
+            ({"version": True}, "config.json of something else"),
+        ],
+    )
+    def test_numbers_of_another_kind(self, saved, changes, words):
+        self.rewrite(saved, **changes)
+        self.refused(saved, words)
+
+    def test_two_words_of_one_token(self, saved):
+        words = json.loads((saved / "vocabulary.json").read_text())
+        first, second, *_ = words
+        (saved / "vocabulary.json").write_text(json.dumps(words | {first: words[second]}))
+        self.rewrite(saved, "vocabulary.json")
+        self.refused(saved, "a token of its own for every word in vocabulary.json")
 
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -238,7 +321,7 @@ class TestDamage:
             ({"config": {"encoder": "gru"}}, "encoder: Input should be"),
             ({"config": {"encoder": "lstm"}}, "LSTMEncoder"),
             ({"vocabulary_size": 9}, "between 1 and 9"),
-            ({"vocabulary_size": "many"}, "not supported"),
+            ({"vocabulary_size": "many"}, "found 'many'"),
             ({"sha256": {}}, "no 'model.safetensors'"),
         ],
     )
@@ -247,7 +330,7 @@ class TestDamage:
         self.refused(saved, f"expected a whole model, found: [^;]*{words}")
 
     def test_weights_of_something_else(self, saved):
-        save_file({"weight": torch.zeros(3)}, saved / "model.safetensors")
+        save_file({"weight": torch.zeros(3000)}, saved / "model.safetensors")
         self.rewrite(saved, "model.safetensors")
         self.refused(saved, "expected a whole model, found: [^;]*MeanEncoder")
 

@@ -1,10 +1,13 @@
 """Kinds of negatives, against slow oracles. Random ones: see test_slicer."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sparse_dot_topn import sp_matmul_topn
 
 import rlm
+from rlm import similarity
 from rlm.negatives import draw_negatives
 
 
@@ -132,3 +135,19 @@ def test_triplets_have_negatives_of_their_own():
 def test_manual_negatives_need_irrelevant_pairs(corpus):
     with pytest.raises(ValueError, match="expected pairs known to be irrelevant, for manual negatives, found none"):
         rlm.slice_corpus(corpus, negative_kinds={"manual": 1})
+
+
+def test_workers_look_for_similar_negatives_with_one_thread_each(monkeypatch):
+    """There is a worker on every core already; the process that starts them has all cores for itself."""
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 7)
+    asked = []
+
+    def counted(*arguments, n_threads, **settings):
+        asked.append(n_threads)
+        return sp_matmul_topn(*arguments, n_threads=1, **settings)
+
+    monkeypatch.setattr(similarity, "sp_matmul_topn", counted)
+    grams = similarity.trigrams(["one text", "another text"])
+    similarity.most_alike(grams, grams, 1)
+    assert asked == [7]
+    assert joblib.Parallel(2)(joblib.delayed(similarity.threads)() for _ in range(2)) == [1, 1]

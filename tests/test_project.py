@@ -3,12 +3,14 @@
 import inspect
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import rlm
@@ -91,3 +93,36 @@ def test_readme_links_lead_somewhere():
     targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
     assert targets
     assert all((ROOT / target).exists() for target in targets)
+
+
+GPU = re.compile(r"nvidia-.*|cuda-.*|triton")  # of PyTorch's build for GPUs, which the constraints leave open
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+def test_constraints_name_all_that_is_installed(version, requirements, constraints):
+    """What any version of Python needs, by the markers of the packages that are installed here."""
+    pinned = {canonicalize_name(name) for name in constraints}
+    environment = {"python_version": version, "python_full_version": f"{version}.0", "sys_platform": "linux"}
+    waiting, seen = list(requirements.values()), set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, *requirement.extras) in seen or GPU.fullmatch(name):
+            continue
+        seen.add((name, *requirement.extras))
+        assert name in pinned, f"Python {version} needs {requirement}"
+        try:
+            needed = [Requirement(text) for text in metadata.requires(requirement.name) or []]
+        except metadata.PackageNotFoundError:
+            continue  # of another version of Python
+        for one in needed:
+            extras = ["", *requirement.extras]
+            if one.marker is None or any(one.marker.evaluate(environment | {"extra": extra}) for extra in extras):
+                waiting.append(one)
+    assert len(seen) > 100
+
+
+def test_kernels_that_break_widgets_from_threads_are_excluded(requirements, constraints):
+    specifier = requirements["ipykernel"].specifier
+    assert not any(specifier.contains(version) for version in ("7.0.0", "7.0.1"))
+    assert all(specifier.contains(version) for version in ("6.29", "7.1.0", constraints["ipykernel"]))

@@ -1,5 +1,6 @@
 """Retrieval and verification against scikit-learn and slow loops."""
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -185,6 +186,50 @@ class TestRetrieve:
         tokens = torch.tensor([[2, 1], [3, 0], [2, 1], [0, 0], [3, 0]])
         vectors = torch.rand(5, 3)
         assert torch.equal(unify(vectors, tokens), vectors[[0, 1, 0, 3, 1]])
+
+
+class TestLabels:
+    """All phrases of a label are right for each other: a million pairs of a thousand phrases, which are not listed."""
+
+    def labelled(self, texts, labels=6):
+        rows = [(f"topic{label} serial{number}", label) for label in range(labels) for number in range(texts)]
+        pairs = pd.DataFrame(
+            [(text, f"topic{label} serial{(i + 1) % texts}", label) for i, (text, label) in enumerate(rows)],
+            columns=["anchor", "positive", "label"],
+        )
+        corpus = index_corpus(pairs)
+        return corpus, slice_corpus(corpus, fractions=(0.34, 0.33, 0.33), negatives=1)
+
+    @pytest.mark.parametrize("query", ["anchor", "positive"])
+    @pytest.mark.parametrize("at_once", [1, 200, 2**24])
+    def test_ranks_are_those_of_the_pairs(self, query, at_once, monkeypatch):
+        monkeypatch.setattr(rlm.retrieval, "SCORES_AT_ONCE", at_once)
+        corpus, slices = self.labelled(12)
+        search = search_of(slices, corpus, "test", query)
+        group = corpus.relevance.group
+        pairs = [
+            (row, column)
+            for row, one in enumerate(search.queries)
+            for column, other in enumerate(search.candidates)
+            if one != other and group[one] == group[other]
+        ]
+        rng = np.random.default_rng(0)
+        points = torch.from_numpy(rng.integers(3, size=(len(corpus.phrases), 2)).astype(float))  # many tie
+        points[search.queries[0]] = torch.nan
+        queries, candidates = points[search.queries], points[search.candidates]
+        expected = first_relevant_ranks(queries, candidates, np.array(pairs), search.excluded)
+        found = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.groups)
+        assert found.tolist() == expected.tolist()
+        assert len(set(found.tolist())) > 1
+
+    def test_memory_does_not_grow_with_the_pairs(self):
+        corpus, slices = self.labelled(1500)
+        tracemalloc.start()
+        search = search_of(slices, corpus)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(search.queries) == 3000  # 4.5 million pairs, 72 MB
+        assert peak < 5_000_000
 
 
 class TestCosine:

@@ -1,7 +1,10 @@
 """`rlm train`, `rlm query` and `rlm evaluate` as a user meets them."""
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +80,8 @@ class TestTrain:
         [
             (["--dataset", "chatterbot-english"], ["--save"]),
             (["--save", "no/such/folder/model"], ["no/such/folder", "create that first"]),
+            (["--save", "m" * 255], ["expected a folder that can be written at", "too long"]),
+            (["--save", "/proc/model"], ["expected a folder that can be written at /proc/model"]),
             (["--save", "model", "--seed", "-1"], ["--seed of at least 0, found -1"]),
             (["--save", "model", "--arm", "lucky"], ["--arm", "lucky"]),
             (["--save", "model", "--arms", "scratch"], ["--arms"]),
@@ -151,6 +156,48 @@ class TestQuery:
         code, printed, errors = rlm_command("query", trained, "--premises", path, "--encoding", "ascii")
         assert (code, printed) == (2, "")
         assert "premises.txt: expected ascii, found something else" in errors
+
+    def test_texts_are_printed_as_they_are(self, rlm_command, trained, tmp_path, pipe):
+        """Soft hyphens, joiners and wide spaces are part of a text; escapes and overrides of direction are not."""
+        kept = "topic3 a\u00a0b\u200cc\u200dd\u00ade\u3000f\u200eg \U0001f469\u200d\U0001f52c \ue000"
+        path = tmp_path / "premises.txt"
+        path.write_text(f"{kept}\ntopic1 \x1b[31m\x9b\u202etxt\u2066\u2028\x07\n{'topic2 ' * 60}\n", encoding="utf-8")
+        pipe(kept.encode())
+        code, printed, _ = rlm_command("query", trained, "--premises", path)
+        assert code == 0
+        lines = printed.split("\n")
+        assert lines[0] == kept
+        texts = {line[10:] for line in lines[1:4]}
+        assert texts == {kept, "topic1 ?[31m??txt???", ("topic2 " * 60)[:299] + "…"}
+
+    def start(self, trained, premises, redirections, **environment):
+        """A process of its own, whose streams a shell closes."""
+        command = f'{sys.executable} -m rlm query "$0" --premises "$1" -k 1 {redirections}'
+        return subprocess.run(
+            ["sh", "-c", command, str(trained), str(premises)],
+            input="topic3 \u0436\n".encode(),
+            env=os.environ | {"PYTHONPATH": str(Path(rlm.__file__).parents[1])} | environment,
+            capture_output=True,
+            check=False,
+        )
+
+    def test_closed_standard_input_is_said(self, trained, premises):
+        done = self.start(trained, premises, "<&-")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode().splitlines()[-1].startswith("rlm: expected questions from the terminal or a pipe,")
+        assert b"Traceback" not in done.stderr
+
+    def test_a_closed_output_is_no_failure(self, trained, premises):
+        done = self.start(trained, premises, ">&-")
+        assert done.returncode == 0
+        assert b"Traceback" not in done.stderr
+
+    def test_what_the_encoding_of_the_terminal_lacks_is_replaced(self, trained, premises):
+        """With standard error closed as well, where what is logged would go."""
+        done = self.start(trained, premises, "2>&-", PYTHONIOENCODING="cp1252")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.splitlines()[0] == b"topic3 ?"
+        assert b"fill1 topic3 serial7" in done.stdout
 
     @pytest.mark.parametrize(
         ("content", "arguments", "words"),
