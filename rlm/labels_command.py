@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.folders import load_image_folder, load_video_folder
-from rlm.gathering import check_out, gather
+from rlm.gathering import check_out, gather, print_files
 from rlm.labels import iter_labels
 from rlm.labels_config import LabelsConfig
 from rlm.labels_stats import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
@@ -66,7 +66,7 @@ def labels(
     jobs
         Processes; -1 for one per core.
     """
-    check_out(out)
+    check_out(out, db)
     shown = {"size": size, "colour": colour or None}
     moving = {"frames": frames, "every": every, "splits": splits}
     samples = _load(config, images, videos, shown, moving)
@@ -77,7 +77,8 @@ def labels(
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})
     blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
-    finished, is_watched = gather(blocks, config.arms, out)
+    finished, _ = gather(blocks, config.arms, out)
+    is_watched = finished.results.attrs["watched"]
     if len(finished.memorising):
         known = set(finished.memorising["arm"])
         theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
@@ -101,9 +102,7 @@ def labels(
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
             print(f"{labelled or 'all'} labelled samples\n{summarise(mine).to_string(float_format='{:.3f}'.format)}")
-    for name, file in (("results", out), ("store", db)):
-        if file is not None:
-            print(f"\n{name}: {file}")
+    print_files(finished, out, db)
 
 
 def _load(

@@ -20,6 +20,7 @@ from rlm.random_labels import RandomLabels, SampleTable, attach, tabulate
 from rlm.samples import Parts, Samples, divide
 from rlm.vision import IMAGE_ENCODERS, Classifier, layers_of, transfer
 
+DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
 DEFAULT_ENCODERS = {3: "cnn", 4: "cnn3d"}
 RESULTS = [
     *("labelled", "arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs", "diverged"),
@@ -71,13 +72,12 @@ def load_samples(dataset: str) -> Samples:
     InputError
         If there is no such dataset.
     """
-    known = {"digits": load_digits, "moving-digits": make_moving_digits}
-    if dataset not in known:
+    if dataset not in DATASETS:
         raise InputError(
-            f"expected a dataset of {', '.join(known)}, found {dataset!r}; pass others as samples, from "
+            f"expected a dataset of {', '.join(DATASETS)}, found {dataset!r}; pass others as samples, from "
             "rlm.load_image_folder or rlm.load_video_folder"
         )
-    return known[dataset]()
+    return DATASETS[dataset]()
 
 
 def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[Arm], seeds: Sequence[int]) -> LabelsResult:

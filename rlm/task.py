@@ -63,7 +63,7 @@ def join(blocks: Sequence[R], arms: Sequence[Arm]) -> R:
     Returns
     -------
     BlockResult or LabelsResult
-        All rows of all blocks.
+        All rows of all blocks. The tables were watched, see `mark`, if any of the blocks was.
     """
     rank = {arm: number for number, arm in enumerate(arms)}
 
@@ -78,7 +78,30 @@ def join(blocks: Sequence[R], arms: Sequence[Arm]) -> R:
         table = pd.concat(filled) if filled else tables[0]
         keys = [key for key in ("labelled", "arm", "seed", "epoch", "component", "shuffle") if key in table]
         joined.append(table.sort_values(keys, key=order, ignore_index=True))
-    return type(blocks[0])(*joined)
+    said = [table.attrs["watched"] for block in blocks for table in block if "watched" in table.attrs]
+    result = type(blocks[0])(*joined)
+    return mark(result, any(said)) if said else result
+
+
+def mark(result: R, watched: bool) -> R:
+    """
+    Note in tables whether a study was watched, so that a verdict on them knows.
+
+    Parameters
+    ----------
+    result
+        Its tables get it as ``attrs["watched"]``.
+    watched
+        As in `rlm.compare`.
+
+    Returns
+    -------
+    BlockResult or LabelsResult
+        The same.
+    """
+    for table in result:
+        table.attrs["watched"] = watched
+    return result
 
 
 def run_block(
