@@ -7,8 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
-from multiprocessing import current_process, resource_tracker
+from multiprocessing import resource_tracker
 from numbers import Integral
 from threading import Thread
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -17,11 +16,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from joblib._parallel_backends import LokyBackend
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
+from rlm.background import quiet_trackers
 from rlm.config import MOST_SEEDS, REDRAW, Arm
 from rlm.errors import InputError
 from rlm.store import Writer
@@ -110,8 +111,10 @@ def iter_blocks(
         processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1
         tasks = _tasks(arms, seeds, largest, processes, finished)
         with _interrupts_held(), _at_hand(data):
-            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
-            results = run(joblib.delayed(_run)(task, os.getpid(), data, theirs, block) for theirs, block in tasks)
+            is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
+            begin = {"initializer": _end_with, "initargs": (os.getpid(),)} if is_here else {}
+            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
+            results = run(joblib.delayed(task)(data, theirs, block) for theirs, block in tasks)
         with _deaths_explained(store), _closing(results):
             for result in results:
                 if store is not None:
@@ -250,36 +253,24 @@ def _interrupts_held() -> Iterator[None]:
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
-        for tracker in (resource_tracker, loky_tracker):
-            tracker.ensure_running()  # of themselves they would start with the workers, and let Ctrl-C through again
+        with quiet_trackers():
+            for tracker in (resource_tracker, loky_tracker):
+                tracker.ensure_running()  # of itself it would start with the workers, and let Ctrl-C through again
         signal.pthread_sigmask(signal.SIG_BLOCK, held)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _run(
-    task: Callable[[Any, Sequence[Arm], Sequence[int]], R],
-    parent: int,
-    data: object,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-) -> R:
-    """Run a task; a process that was started for it ends when the one that started it does."""
-    _end_with(parent)
-    return task(data, arms, seeds)
-
-
-@cache
 def _end_with(parent: int) -> None:
-    if os.getppid() == parent or current_process().name.startswith("LokyProcess"):
-        Thread(target=_wait_for_end_of, args=(parent,), daemon=True).start()
+    """Let this process end when the one that started it does; whatever it is doing, nobody waits for it."""
 
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_TO_OUTLIVE)
+        os._exit(1)
 
-def _wait_for_end_of(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(SECONDS_TO_OUTLIVE)
-    os._exit(1)  # whatever it is doing is lost: nobody waits for it
+    Thread(target=wait, daemon=True).start()
 
 
 def _at_hand(data: object) -> AbstractContextManager[object]:
