@@ -127,7 +127,7 @@ def iter_blocks(
                     return
 
 
-def check_seeds(seeds: int | Sequence[int]) -> list[int]:
+def check_seeds(seeds: object) -> list[int]:
     """
     The seeds of a study.
 

@@ -18,14 +18,18 @@ from killed_study import CONFIG, SEEDS, run
 from torch import nn
 
 import rlm.study
+from rlm.corpus import index_corpus
 from rlm.database import open_store, reading
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
+from rlm.identity import identify
 from rlm.labels import run_labels
 from rlm.labels_config import LabelsConfig
 from rlm.stats import compare
+from rlm.store import writing
 from rlm.stored import list_studies, read_labels, read_progress, read_study
 from rlm.study import iter_study
+from rlm.task import BlockResult
 
 KILLS = 200
 DAMAGED = 300
@@ -137,13 +141,48 @@ class TestGoingOn:
         assert read_study(db, 2).config.margin == 1
         assert len(read_study(db, 1).finished.results) == 24
 
-    def test_it_knows_whether_it_was_watched(self, db):
-        run(db, seeds=12)
-        assert not read_study(db).is_watched
-        run(db, seeds=12)
-        assert not read_study(db).is_watched
-        run(db, seeds=14)
-        assert read_study(db).is_watched
+    @pytest.mark.parametrize("more", [{"seeds": 14}, {"seeds": 12, "arms": (*CONFIG.arms, "rescaled")}])
+    def test_it_knows_whether_it_was_watched_or_extended(self, db, more):
+        for _ in range(2):
+            assert not run(db, seeds=12).attrs["watched"]
+            assert not read_study(db).is_watched
+        arms = CONFIG.model_copy(update={"arms": more.pop("arms", CONFIG.arms)})
+        results = run(db, arms, **more)
+        stored = read_study(db)
+        assert stored.is_watched
+        assert results.attrs["watched"]
+        joined = rlm.study.join([stored.finished, stored.finished], CONFIG.arms)
+        for table in (*stored.finished, *joined, results[["arm", "seed"]], results[results["seed"] > 3]):
+            assert table.attrs["watched"] is True
+
+    @pytest.mark.parametrize("settings", [{"watched": True}, {"until": 0.9}])
+    def test_who_watches_is_told_by_the_table(self, db, settings):
+        assert run(seeds=12, **settings).attrs["watched"]
+        assert not run(seeds=2).attrs["watched"]
+        run(db, seeds=12, **settings)
+        assert run(db, seeds=12).attrs["watched"]
+
+    def test_until_looks_at_seeds_in_ascending_order(self):
+        """As the verdict does, in whatever order they are given."""
+        seeds = np.random.default_rng(0).permutation(SEEDS).tolist()
+        one, other = run(until=0.9, seeds=seeds), run(until=0.9)
+        pd.testing.assert_frame_equal(numbers(one), numbers(other))
+        assert compare(one).anytime.width < 0.9
+
+    def test_more_seeds_than_a_panel_once_had_are_read(self, db):
+        seeds = range(10_001)
+        results = run(seeds=1)
+        config = CONFIG.model_copy(update={"arms": ("scratch",)})
+        block = next(iter_study(config, 1, data=killed_study.DATA, n_jobs=1, progress=False))
+        repeated = [pd.concat([table] * len(seeds)).assign(seed=seeds) for table in (block.results,)]
+        block = block._replace(results=repeated[0], groups=block.groups[:0], history=block.history[:0])
+        with writing(db, identify(config, index_corpus(killed_study.DATA)), BlockResult) as store:
+            store.plan(config.arms, list(seeds), None, False)
+            store.save(block, "cpu")
+        progress = read_progress(db)
+        assert progress.is_complete
+        assert progress.plan.seeds == len(progress.seeds) == len(seeds)
+        assert len(results) == 2
 
     def test_until_stops_and_goes_on(self, db, never_trains):
         results = run(db, until=0.9)
@@ -172,6 +211,20 @@ class TestFiles:
         assert len(read_study(db).finished.results)  # reading goes on meanwhile
         blocks.close()
         assert len(run(db, seeds=12)) == 24
+
+    @pytest.mark.parametrize("link", [os.link, os.symlink])
+    def test_a_second_run_by_another_name_of_the_file_is_refused(self, db, link, tmp_path):
+        run(db, seeds=2)
+        (tmp_path / "other").mkdir()
+        blocks = iter_study(CONFIG, 12, data=killed_study.DATA, db=db, n_jobs=1, progress=False)
+        next(blocks)
+        for other in (tmp_path / "again.db", tmp_path / "other" / "again.db"):
+            link(db, other)
+            with pytest.raises(InputError, match=r"another run is writing"):
+                run(other)
+            other.unlink()
+        blocks.close()
+        assert {path.name for path in tmp_path.iterdir()} == {db.name, "other"}  # no lock is left
 
     def test_a_file_that_another_program_holds_is_named(self, db, monkeypatch):
         run(db, seeds=2)
@@ -232,13 +285,24 @@ class TestFiles:
             run(tmp_path / "none" / "s.db")
 
     @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+    def test_reading_needs_no_write_access(self, db, tmp_path):
+        run(db, seeds=2)
+        make_readable(tmp_path)
+        db.chmod(0o444)
+        tmp_path.chmod(0o555)
+        read = "print(len(read_study(db).finished.results), len(list_studies(db)), read_progress(db).study)"
+        code = f"from rlm.stored import *; db = {str(db)!r}; os.setuid(65534); {read}"
+        assert in_process(code, "stdout") == "4 1 1\n"
+        assert list(tmp_path.iterdir()) == [db]
+        db.chmod(0)
+        assert "make its folder readable" in in_process(code)
+
+    @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
     def test_a_file_that_may_not_be_written_is_named(self, db, tmp_path):
         run(db, seeds=2)
         for file in (tmp_path, *tmp_path.iterdir()):
             file.chmod(0o555)
-        for folder in tmp_path.parents:
-            if folder.stat().st_mode & 0o005 != 0o005 and str(folder).startswith("/tmp"):
-                folder.chmod(0o755)
+        make_readable(tmp_path)
         failed = in_process(f"os.setuid(65534); run({str(db)!r}, seeds=3)")
         assert "expected a file that can be written" in failed or "make it writable" in failed
 
@@ -407,11 +471,17 @@ class TestDamage:
             assert len(read_study(connection).finished.results) == 4
 
 
-def in_process(code):
-    """Run code in a process of its own; what it printed last on standard error."""
+def make_readable(path):
+    for folder in path.parents:
+        if folder.stat().st_mode & 0o005 != 0o005 and str(folder).startswith("/tmp"):
+            folder.chmod(0o755)
+
+
+def in_process(code, stream="stderr"):
+    """Run code in a process of its own; what it printed."""
     header = f"import os, resource, sys; sys.path.insert(0, {TESTS!r}); from killed_study import *\n"
     done = subprocess.run([sys.executable, "-c", header + code], capture_output=True, text=True, check=False)
-    return done.stderr
+    return getattr(done, stream)
 
 
 class TestFaults:
