@@ -1,6 +1,7 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -54,7 +55,8 @@ def run_study(
     seeds
         A number of seeds, counted from 0, or the seeds.
     data
-        Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default.
+        Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default. Then the store calls
+        them by that name if it is no dataset that can be loaded, else ``"data"``.
     make_encoder
         Makes an encoder of your own from the size of the vocabulary, see `rlm.LSTMEncoder.forward`; the one that the
         config names by default.
@@ -151,7 +153,10 @@ def iter_study(
             f"{', '.join(config.arms)}; leave until out, or add arms, and a width of at most 2"
         )
     if data is not None:  # what the config says of other data is not true of these
-        config = config.model_copy(update={"dataset": YOUR_TABLE, "reading": READ_AS_IT_IS})
+        name = config.dataset
+        is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
+        dataset = YOUR_TABLE if is_another else name
+        config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
     corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
