@@ -20,10 +20,12 @@ from torch import nn
 
 import rlm.study
 from rlm.corpus import index_corpus
-from rlm.database import open_store
+from rlm.database import open_store, reading
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.identity import identify
+from rlm.labels import run_labels
+from rlm.labels_config import LabelsConfig
 from rlm.stats import compare
 from rlm.store import writing
 from rlm.stored import list_studies, read_labels, read_progress, read_study
@@ -312,6 +314,170 @@ class TestFiles:
             file.chmod(0o555)
         failed = in_process(f"os.setuid(65534); run({str(shared / 's.db')!r}, seeds=3)")
         assert "expected a file that can be written" in failed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A store of three studies, and what is read of it."""
+    db = tmp_path_factory.mktemp("whole") / "study.db"
+    run(db, seeds=4, largest_block=2)
+    run(db, CONFIG.model_copy(update={"margin": 1.0, "pretrain_epochs": 0}), seeds=3, largest_block=2, watched=True)
+    labels = LabelsConfig(encoder="mlp", dim=2, shuffles=1, shuffle_epochs=1, max_epochs=1, labelled=(20,))
+    run_labels(labels, 2, db=db, n_jobs=1, progress=False)
+    return db.read_bytes(), read_everything(db)
+
+
+READERS = {
+    "list": list_studies,
+    "first": lambda db: read_study(db, 1),
+    "second": lambda db: read_study(db, 2),
+    "labels": read_labels,
+    "progress": read_progress,
+}
+
+
+def read_everything(db, names=READERS):
+    """All that can be read of a store: tables or the error."""
+    found = {}
+    for name in names:
+        read = READERS[name]
+        try:
+            found[name] = read(db)
+        except InputError as error:
+            found[name] = error
+    return found
+
+
+def is_same(one, other):
+    if isinstance(one, pd.DataFrame):
+        return one.equals(other) and one.attrs == other.attrs
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return one == other
+
+
+def damage(content, rng):
+    """Flip bits, or swap, overwrite, zero or cut off parts."""
+    content = bytearray(content)
+    size = int(rng.choice([1, 8, 64, 512, 4096]))
+    first, second = sorted(rng.integers(len(content) - size, size=2))
+    match rng.choice(["flip", "flip", "swap", "overwrite", "zero", "truncate"]):
+        case "flip":
+            for place in rng.integers(len(content), size=rng.integers(1, 4)):
+                content[place] ^= 1 << rng.integers(8)
+        case "swap":
+            one, other = content[first : first + size], content[second : second + size]
+            content[first : first + size], content[second : second + size] = other, one
+        case "overwrite":
+            content[first : first + size] = rng.bytes(size)
+        case "zero":
+            content[first : first + size] = bytes(size)
+        case "truncate":
+            del content[second:]
+    return bytes(content)
+
+
+class TestDamage:
+    def test_it_is_said_or_changes_nothing(self, db, whole):
+        content, expected = whole
+        rng, said, same = np.random.default_rng(0), 0, 0
+        for _ in range(DAMAGED):
+            db.write_bytes(damage(content, rng))
+            for name, found in read_everything(db).items():
+                if isinstance(found, InputError):
+                    assert "study.db" in str(found)
+                    said += 1
+                else:
+                    assert is_same(found, expected[name]), name
+                    same += 1
+        assert said > DAMAGED
+        assert same > DAMAGED
+        print(f"{DAMAGED} damaged stores: {said} readings refused, {same} the same, none wrong")
+
+    def test_a_damaged_file_is_never_written_on(self, db, whole, monkeypatch):
+        """Nor does a study that goes on end in anything but a message or the same numbers."""
+        content, expected = whole
+
+        def refuse(*_, **__):
+            raise InputError("trains anew")
+
+        monkeypatch.setattr(rlm.study, "run_block", refuse)
+        rng, said = np.random.default_rng(1), 0
+        for _ in range(DAMAGED // 4):
+            db.write_bytes(damage(content, rng))
+            try:
+                found = run(db, seeds=4, largest_block=2)
+            except InputError:
+                said += 1
+            else:
+                assert numbers(found).equals(numbers(rlm.study.join([expected["first"].finished], CONFIG.arms).results))
+        assert 0 < said < DAMAGED // 4
+
+    def test_no_cell_changes_unnoticed(self, db, whole):
+        content, _ = whole
+        tried = 0
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.deserialize(content)
+            tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            kinds = {
+                (table, column): kind
+                for table in tables
+                for _, column, kind, *_ in connection.execute(f"PRAGMA table_info({table})")
+            }
+        changes = [
+            f"UPDATE {table} SET {column} = {new} WHERE {column} = (SELECT max({column}) FROM {table})"
+            for (table, column), kind in kinds.items()
+            for new in ([f"{column} || 'x'"] if kind == "TEXT" else [f"{column} + 1000", "NULL"])
+        ]
+        changes += [
+            f"DELETE FROM {table} WHERE {key} = (SELECT {end}({key}) FROM {table})"
+            for table in tables
+            for end in ("min", "max")
+            for key in [next(column for name, column in kinds if name == table)]
+        ]
+        changes += [
+            "INSERT INTO results SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1 FROM results LIMIT 1",
+            "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', NULL, 0)",
+            "CREATE VIEW more AS SELECT * FROM results",
+        ]
+        for change in changes:
+            db.write_bytes(content)
+            with closing(sqlite3.connect(db)) as connection:
+                connection.execute("PRAGMA synchronous = OFF")
+                try:
+                    is_changed = connection.execute(change).rowcount != 0
+                    connection.commit()
+                except sqlite3.IntegrityError:  # not even SQLite would
+                    continue
+            if is_changed:
+                tried += 1
+                found = read_everything(db, ["first", "second", "labels"]).values()
+                said = [str(one) for one in found if isinstance(one, InputError)]
+                assert said, change
+                assert not any("Error:" in text for text in said), change
+        assert tried > 80
+
+    def test_a_damaged_block_is_named_and_trained_anew(self, db, caplog):
+        before = run(db, seeds=6, largest_block=2)
+        with closing(sqlite3.connect(db)) as connection:
+            connection.execute("UPDATE history SET loss = loss * 1.0000001 WHERE block = 3 AND epoch = 1")
+            connection.commit()
+        with pytest.raises(InputError, match=r"block 3 of study 1 \(scratch; seeds 2-3\) of .*trains these seeds anew"):
+            read_study(db)
+        after = run(db, seeds=6, largest_block=2)
+        assert "block 3 of study 1 (scratch; seeds 2-3)" in caplog.text
+        assert "trained anew" in caplog.text
+        pd.testing.assert_frame_equal(numbers(after), numbers(before), atol=1e-6)
+        assert not after.attrs["watched"]
+        pd.testing.assert_frame_equal(numbers(read_results(db)), numbers(after))
+        trained = after.loc[after["seconds"] != before["seconds"], ["arm", "seed"]]
+        assert list(trained.itertuples(index=False, name=None)) == [("scratch", 2), ("scratch", 3)]
+
+    def test_a_panel_reads_all_of_one_moment(self, db):
+        run(db, seeds=2)
+        with reading(db) as (connection, _):
+            assert list_studies(connection)["seeds"].tolist() == [2]
+            assert len(read_study(connection).finished.results) == 4
 
 
 def in_process(code, stream="stderr"):
