@@ -1,5 +1,10 @@
 """`python -m rlm`."""
 
-from rlm.cli import main
+import sys
+
+try:
+    from rlm.cli import main
+except KeyboardInterrupt:  # it takes seconds to import
+    sys.exit("rlm: interrupted")
 
 main()

@@ -69,7 +69,7 @@ class Background:
     def __init__(self, work: Callable[..., Iterable[Any]], *arguments: object) -> None:
         self._receiver, sender = SPAWN.Pipe(duplex=False)
         self._process = SPAWN.Process(target=_run, args=(sender, work, arguments))
-        with _quiet_trackers():
+        with quiet_trackers():
             self._process.start()
         sender.close()  # the other process has the only one now, so that its death ends the pipe
         # Python joins its child processes before it exits; this goes first, and lets a kernel shut down at once.
@@ -136,7 +136,7 @@ def ask(function: Callable[..., T], *arguments: object) -> "Future[T]":
                 return _HELPER[0].submit(function, *arguments)
             except BrokenProcessPool:
                 _HELPER.clear()
-        with _quiet_trackers():
+        with quiet_trackers():
             _HELPER.append(ProcessPoolExecutor(max_workers=1, mp_context=SPAWN, initializer=_begin))
             return _HELPER[0].submit(function, *arguments)
 
@@ -193,8 +193,15 @@ def _forward_warning(
 
 
 @contextmanager
-def _quiet_trackers() -> Iterator[None]:
-    """Python's trackers of shared memory free what a killed process leaves; nobody needs to be told of it."""
+def quiet_trackers() -> Iterator[None]:
+    """
+    Keep Python's trackers of shared memory quiet: they free what a killed process leaves; nobody needs to be told.
+
+    Yields
+    ------
+    None
+        For the start of trackers, and of processes that start theirs.
+    """
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
     try:

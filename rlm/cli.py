@@ -4,29 +4,34 @@ import io
 import logging
 import os
 import shlex
+import signal
 import sys
 import textwrap
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import numpy as np
 import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
-from rlm.config import Plan, StudyConfig
+from rlm.config import Arm, Plan, StudyConfig
 from rlm.corpus import index_corpus
 from rlm.datasets import load
 from rlm.errors import InputError
+from rlm.estimates import FEWEST_PAIRS
 from rlm.files import whole
-from rlm.gathering import check_out, gather
+from rlm.gathering import check_out, check_out_folder, ending_like_ctrl_c, gather, print_files
 from rlm.labels_command import labels
 from rlm.reading import READ_AS_IT_IS, Reading
 from rlm.stats import compare_all, paired_arms, summarise
 from rlm.stored import read_study
-from rlm.study import iter_study
+from rlm.study import iter_study, judge_so_far
 from rlm.task import join, load_corpus, slices_of
 from rlm.use import evaluate, query, train
 
@@ -69,19 +74,17 @@ def study(
     jobs
         Processes; -1 for one per core.
     """
-    check_out(out)
+    check_out(out, db)
     until = plan.until
     if max_seeds is not None and until is None:
         raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
     planned = plan.seeds if max_seeds is None else max_seeds
     blocks = iter_study(config, planned, db=db, until=until, n_jobs=jobs)
-    (found, *_), is_interrupted = gather(blocks, config.arms, out)
+    found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
-        _say_where_it_stopped(found, until, planned)
-    _print_verdict(found, config, config.encoder, is_interrupted or until is not None)
-    for name, file in (("results", out), ("store", db)):
-        if file is not None:
-            print(f"\n{name}: {file}")
+        _say_where_it_stopped(found.results, config.arms, until, planned, is_interrupted)
+    _print_verdict(found.results, config, config.encoder)
+    print_files(found, out, db)
 
 
 @app.command
@@ -98,6 +101,7 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
     out
         File ending in .csv, .json or .parquet.
     """
+    check_out(out, db)
     stored = read_study(db, study)
     table = join([stored.finished], stored.config.arms).results
     if out is None:
@@ -108,8 +112,8 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
         ".json": partial(table.to_json, orient="records", indent=2),
         ".parquet": partial(table.to_parquet, index=False),
     }
-    if out.suffix not in writers or not out.parent.is_dir():
-        raise InputError(f"expected --out FILE ending in {', '.join(writers)}, in an existing folder, found {out}")
+    if out.suffix not in writers:
+        raise InputError(f"expected --out FILE ending in {', '.join(writers)}, found {out}")
     with whole(out) as temporary:
         writers[out.suffix](temporary)
     print(f"results: {out}")
@@ -129,26 +133,37 @@ def verdict(db: Path, *, study: int | None = None) -> None:
     """
     stored = read_study(db, study)
     found = join([stored.finished], stored.config.arms).results
-    _print_verdict(found, stored.config, stored.encoder, stored.is_watched)
+    _print_verdict(found, stored.config, stored.encoder)
 
 
-def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str, is_watched: bool) -> None:
+def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
     print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
     print("test accuracy over seeds, mean with its 95 % interval\n")
     print(summarise(results).to_string(float_format="{:.3f}".format))
-    for found in compare_all(results, arms=paired_arms(results), watched=is_watched).values():
+    for found in compare_all(results, arms=paired_arms(results)).values():
         print(f"\n{found.text}")
 
 
-def _say_where_it_stopped(results: pd.DataFrame, until: float, planned: int) -> None:
-    widths = {arm: found.anytime.width for arm, found in compare_all(results).items()}
-    pairs = results.groupby("arm")["seed"].nunique().min()
-    found = ", ".join(f"{100 * width:.1f} points for {arm}" for arm, width in widths.items())
-    if max(widths.values()) < until:
-        said = f"stopped by the confidence sequence after {pairs} pairs: its interval is {found}, narrower than"
-        print(f"{said} {100 * until:g} points\n")
+def _say_where_it_stopped(
+    results: pd.DataFrame, arms: Sequence[Arm], until: float, planned: int, is_interrupted: bool
+) -> None:
+    judged = judge_so_far(results, arms, range(planned))
+    pairs = min((one.pairs for one in judged.values()), default=0)
+    widths = {arm: one.difference.width for arm, one in judged.items()}
+    found = ", ".join(
+        f"{100 * width:.1f} points for {arm}" if np.isfinite(width) else f"unknown for {arm}"
+        for arm, width in widths.items()
+    )
+    wanted = f"narrower than {100 * until:g} points"
+    if pairs < FEWEST_PAIRS:
+        said = f"{pairs} paired seeds are too few for an interval, which takes {FEWEST_PAIRS}; {wanted} was asked for"
+    elif all(width < until for width in widths.values()):
+        said = f"stopped by the confidence sequence after {pairs} pairs: its interval is {found}, {wanted}"
+    elif is_interrupted:
+        said = f"interrupted after {pairs} pairs, before an interval {wanted}: it is {found}"
     else:
-        print(f"{planned} seeds were not enough for an interval narrower than {100 * until:g} points: it is {found}\n")
+        said = f"{planned} seeds were not enough for an interval {wanted}: it is {found}"
+    print(f"{said}\n")
 
 
 @app.command
@@ -205,6 +220,7 @@ def report(
 
     if seeds < 1:
         raise InputError(f"expected --seeds of at least 1, found {seeds}")
+    check_out_folder(out)
     # What cannot be used ends here, not minutes later in a notebook.
     config = StudyConfig(dataset=dataset, reading=reading)
     data = load(dataset, **reading.model_dump())
@@ -235,27 +251,37 @@ def main() -> None:
     logging.getLogger("rlm").setLevel(logging.INFO)
     warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"
     try:
-        app(sys.argv[1:], exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        with ending_like_ctrl_c():
+            app(sys.argv[1:], exit_on_error=False, print_error=False)
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has had enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+    except KeyboardInterrupt as error:
+        _end(128 + (error.args[0] if error.args else signal.SIGINT), "interrupted")
     except CycloptsError as error:
-        print(f"rlm: {_explain(error)}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, _explain(error))
     except (InputError, OSError) as error:
-        print(f"rlm: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, str(error))
+
+
+def _end(code: int, message: str) -> NoReturn:
+    with suppress(OSError):  # as where the terminal is gone
+        print(f"rlm: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _prepare_streams() -> None:
-    """Give closed streams a place, and show what an encoding lacks as a replacement character."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:  # a file that takes it would be written to by libraries
-        pass
-    os.close(descriptor)
-    sys.stdout, sys.stderr = (one or Path(os.devnull).open("w") for one in (sys.stdout, sys.stderr))  # noqa: SIM115
-    for one in (sys.stdout, sys.stderr):
-        if isinstance(one, io.TextIOWrapper):
-            one.reconfigure(errors="replace")
+    """Let what is printed to a closed stream go nowhere, and show what an encoding lacks as a replacement character."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which a file would get otherwise
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _explain(error: CycloptsError) -> str:

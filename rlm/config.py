@@ -17,6 +17,7 @@ from rlm.training import Precision
 
 Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
 DEFAULT_SEEDS = 30
+MOST_SEEDS = 1_000_000
 REDRAW: dict[Arm, Redraw] = {
     "pretrained": "epoch",
     "pretrained_once": "once",
@@ -30,7 +31,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: int = Field(DEFAULT_SEEDS, ge=1, le=10_000, description="Number of paired seeds.")
+    seeds: int = Field(DEFAULT_SEEDS, ge=1, le=MOST_SEEDS, description="Number of paired seeds.")
     until: float | None = Field(
         None,
         gt=0,

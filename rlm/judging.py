@@ -26,12 +26,15 @@ class Judged(NamedTuple):
         How many it rests on.
     enough
         The fewest pairs with which anything could be found.
+    level
+        Of the interval: one minus its confidence.
     """
 
     difference: Estimate
     p: float
     pairs: int
     enough: int
+    level: float
 
     def decide(self, better: Literal["higher", "lower"] = "higher") -> Decision:
         """
@@ -91,7 +94,7 @@ def judge(
         interval = tests[arm].interval(level, -reach, reach)
         if not np.isfinite(interval.low):  # without an interval nothing is excluded
             p = 1.0
-        judged[arm] = Judged(interval, p, len(differences[arm]), enough)
+        judged[arm] = Judged(interval, p, len(differences[arm]), enough, level)
     return {arm: judged[arm] for arm in differences}
 
 

@@ -1,19 +1,22 @@
 """The paper's own study: random labels memorised as pre-training of a classifier; arms x seeds x labelled samples."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from rlm.arms import device_of
+from rlm.database import check_file
 from rlm.identity import identify_labels
 from rlm.labels_config import LabelsConfig
-from rlm.labels_task import LabelsResult, load_samples, new_classifiers, run_labels_block
+from rlm.labels_task import DATASETS, LabelsResult, load_samples, new_classifiers, run_labels_block
 from rlm.running import check_seeds, iter_blocks
 from rlm.samples import Samples, check_samples, divide
 from rlm.store import writing
-from rlm.task import join
+from rlm.task import join, mark
 
+YOUR_SAMPLES = "data"  # what a config calls samples that are handed over without a name
 LARGEST_BLOCK = 10
 
 
@@ -28,6 +31,8 @@ def run_labels(
 ) -> LabelsResult:
     """
     Train every arm with every seed and every number of labelled samples.
+
+    Interrupted (Ctrl-C, or the stop button of a notebook), it returns the blocks that are finished, with a warning.
 
     Parameters
     ----------
@@ -47,20 +52,30 @@ def run_labels(
     Returns
     -------
     LabelsResult
-        In the order of the config and of the seeds.
+        In the order of the config and of the seeds. The tables have ``attrs["watched"]``, see `rlm.run_study`.
 
     Raises
     ------
     InputError
         If the samples cannot be learnt from or divided, the encoder does not fit them, the seeds or the store cannot be
         used, or a process was killed, in which case the store keeps what was finished.
+    KeyboardInterrupt
+        If interrupted before any block is finished.
 
     References
     ----------
     Pondenkandath et al., "Leveraging random label memorization for unsupervised pre-training", arXiv 1811.01640.
     """
-    blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=n_jobs, progress=progress)
-    return join(list(blocks), config.arms)
+    finished = []
+    try:
+        for block in iter_labels(config, seeds, samples=samples, db=db, n_jobs=n_jobs, progress=progress):
+            finished.append(block)
+    except KeyboardInterrupt:
+        if not finished:
+            raise
+        warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=2)
+        mark(finished[-1], True)
+    return join(finished, config.arms)
 
 
 def iter_labels(
@@ -91,7 +106,12 @@ def iter_labels(
         As in `run_labels`.
     """
     seeds = check_seeds(seeds)
-    samples = load_samples(config.dataset) if samples is None else samples
+    if db is not None:
+        check_file(db)
+    if samples is None:
+        samples = load_samples(config.dataset)
+    elif config.dataset in DATASETS:  # of which these need not be
+        config = config.model_copy(update={"dataset": samples.about.get("name") or YOUR_SAMPLES})
     # What cannot be used fails here, before any process starts.
     check_samples(samples)
     new_classifiers(config, samples, len(samples.classes), seeds[:1])
@@ -111,4 +131,5 @@ def iter_labels(
             largest=LARGEST_BLOCK,
             n_jobs=n_jobs,
             progress=progress,
+            watched=store is not None and store.is_watched,
         )

@@ -10,13 +10,14 @@ from cyclopts import Parameter
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.folders import load_image_folder, load_video_folder
-from rlm.gathering import check_out, gather
+from rlm.gathering import check_out, gather, print_files
 from rlm.labels import iter_labels
 from rlm.labels_config import LabelsConfig
 from rlm.labels_stats import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels_task import load_samples
 from rlm.labels_words import explain_effects, explain_shuffles, explain_speed
 from rlm.samples import Parts, Samples
+from rlm.sentences import OWN_SPLITS
 from rlm.stats import BASELINE, summarise
 
 
@@ -67,7 +68,7 @@ def labels(
     jobs
         Processes; -1 for one per core.
     """
-    check_out(out)
+    check_out(out, db)
     shown = {"size": size, "colour": colour or None}
     moving = {"frames": frames, "every": every, "splits": splits}
     samples = _load(config, images, videos, shown, moving)
@@ -81,35 +82,32 @@ def labels(
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})
     blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
-    finished, is_watched = gather(blocks, config.arms, out)
+    finished, _ = gather(blocks, config.arms, out)
     if len(finished.memorising):
         known = set(finished.memorising["arm"])
         theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
         memorised = min(MEMORISED, config.until or MEMORISED)
-        shuffles = summarise_shuffles(finished.memorising[theirs], memorised, watched=is_watched)
+        shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
         print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
         print(shuffles.to_string(float_format="{:.2f}".format))
         print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     if BASELINE in set(finished.results["arm"]):
-        effects = tabulate_effects(finished.results, watched=is_watched)
-        speed = tabulate_speed(finished.history, watched=is_watched)
+        effects = tabulate_effects(finished.results)
+        speed = tabulate_speed(finished.history)
         print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
         print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
         print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
         if effects["difference"].notna().any():
             print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
         if samples.official is None or "validation" not in samples.official:
-            said = "these overlap, so the intervals are somewhat too narrow"
-            print(f"\nEvery seed has its own split of the same data; {said}.")
+            print(f"\n{OWN_SPLITS}")
         else:
             print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
             print(f"{labelled or 'all'} labelled samples\n{summarise(mine).to_string(float_format='{:.3f}'.format)}")
-    for name, file in (("results", out), ("store", db)):
-        if file is not None:
-            print(f"\n{name}: {file}")
+    print_files(finished, out, db)
 
 
 def _load(

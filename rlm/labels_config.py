@@ -8,6 +8,7 @@ from rlm.config import Arm
 from rlm.errors import InputError
 from rlm.samples import FRACTIONS
 
+EPOCHS_TO_MEMORISE = 60
 Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
 
 
@@ -44,7 +45,10 @@ class LabelsConfig(BaseModel):
     )
     shuffles: int = Field(10, ge=1, le=10_000, description="How often random labels are dealt.")
     shuffle_epochs: int = Field(
-        20, ge=0, le=10_000, description="Epochs of a shuffle; with until, at most. 0 is no pre-training."
+        20,
+        ge=0,
+        le=10_000,
+        description="Epochs of a shuffle; with until, at most, and 60 by default. 0 is no pre-training.",
     )
     until: float | None = Field(
         None, gt=0, le=1, description="Shuffle as soon as this share of the random labels is memorised."
@@ -70,6 +74,14 @@ class LabelsConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where to train; auto takes a GPU where there is one."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_time(cls, given: object) -> object:
+        """To memorise a large share takes longer than a shuffle of the default length has."""
+        if isinstance(given, dict) and given.get("until") is not None:
+            return {"shuffle_epochs": EPOCHS_TO_MEMORISE} | given
+        return given
 
     @model_validator(mode="after")
     def _check(self) -> "LabelsConfig":

@@ -20,6 +20,7 @@ from rlm.random_labels import RandomLabels, SampleTable, attach, tabulate
 from rlm.samples import Parts, Samples, divide
 from rlm.vision import IMAGE_ENCODERS, Classifier, layers_of, transfer
 
+DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
 DEFAULT_ENCODERS = {3: "cnn", 4: "cnn3d"}
 RESULTS = [
     *("labelled", "arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs", "diverged"),
@@ -39,7 +40,7 @@ class LabelsResult(NamedTuple):
     results
         One row per number of labelled samples, arm and seed: labelled (0 for all), arm, seed, validation_accuracy (at
         the best epoch), test_accuracy, best_epoch, epochs, diverged (0 or 1), seconds (of its block, over the block's
-        runs). The accuracy of a seed that diverged is that of guessing.
+        runs). The accuracies of a seed that diverged are those of guessing, and its best_epoch is 0.
     history
         One row per number of labelled samples, arm, seed and epoch of fine-tuning: loss, validation_accuracy.
     memorising
@@ -71,13 +72,12 @@ def load_samples(dataset: str) -> Samples:
     InputError
         If there is no such dataset.
     """
-    known = {"digits": load_digits, "moving-digits": make_moving_digits}
-    if dataset not in known:
+    if dataset not in DATASETS:
         raise InputError(
-            f"expected a dataset of {', '.join(known)}, found {dataset!r}; pass others as samples, from "
+            f"expected a dataset of {', '.join(DATASETS)}, found {dataset!r}; pass others as samples, from "
             "rlm.load_image_folder or rlm.load_video_folder"
         )
-    return known[dataset]()
+    return DATASETS[dataset]()
 
 
 def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[Arm], seeds: Sequence[int]) -> LabelsResult:
@@ -220,13 +220,14 @@ def _judge(
     is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
     diverged = is_lost.groupby(history["seed"]).any()[seeds].to_numpy()
     tested = [one.test for one in parts]
+    chance = 1 / len(samples.classes)
     accuracy = attach(table, seeds, tested, [samples.labels[rows] for rows in tested]).accuracy(block)
     return pd.DataFrame(
         {
             "seed": seeds,
-            "validation_accuracy": best["validation_accuracy"].to_numpy(),
-            "test_accuracy": np.where(diverged, 1 / len(samples.classes), accuracy),
-            "best_epoch": best["epoch"].to_numpy(),
+            "validation_accuracy": np.where(diverged, chance, best["validation_accuracy"].to_numpy()),
+            "test_accuracy": np.where(diverged, chance, accuracy),
+            "best_epoch": np.where(diverged, 0, best["epoch"].to_numpy()),
             "epochs": by_seed["epoch"].max()[seeds].to_numpy(),
             "diverged": diverged.astype(int),
         }

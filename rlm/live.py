@@ -1,6 +1,7 @@
 """What a store shows of its studies: words, tables and pictures, made outside the process that shows them."""
 
 import io
+import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ from matplotlib.figure import Figure
 
 from rlm.config import REDRAW, StudyConfig
 from rlm.corpus import index_corpus
+from rlm.database import reading
 from rlm.datasets import load
 from rlm.errors import InputError
 from rlm.explain import CONTROLS, TREATED, explain_controls
 from rlm.histories import best_so_far, explain_pretraining
+from rlm.judging import judge
 from rlm.limits import explain_limits
 from rlm.live_plots import plot_differences, plot_sequence
 from rlm.metrics import count_failed, find_metric
@@ -129,7 +132,7 @@ def warm_up() -> None:
     """Do nothing, in a process that has imported what a view takes by then."""
 
 
-def view(db: Path, study: int) -> View:
+def view(db: Path | sqlite3.Connection, study: int) -> View:
     """
     Describe what is finished of a study.
 
@@ -207,7 +210,8 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
         As `rlm.read_study`.
     """
     sns.set_theme(style="ticks")
-    stored = {number: read_study(db, number) for number in studies}
+    with reading(db) as (connection, _):
+        stored = {number: read_study(connection, number) for number in studies}
     settings = pd.DataFrame(
         {f"#{number}": one.config.model_dump(mode="json") | {"encoder": one.encoder} for number, one in stored.items()}
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
@@ -243,12 +247,17 @@ def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
     dict
         A line for each study that has results, by its number.
     """
-    listed = list_studies(db)
+    with reading(db) as (connection, _):
+        return _look(connection, study)
+
+
+def _look(connection: sqlite3.Connection, study: int) -> tuple[View, dict[int, str]]:
+    listed = list_studies(connection)
     lines = {
         int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
         for one in listed[listed["seeds"] > 0].itertuples()
     }
-    return view(db, study), lines
+    return view(connection, study), lines
 
 
 def about_data(config: StudyConfig, fingerprint: str) -> Mapping[str, str] | None:
@@ -305,7 +314,12 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         pairs = [
             pd.DataFrame({"arm": arm, "pairs": found.index + 1, "value": found}) for arm, found in differences.items()
         ]
-        sequences = [confidence_sequence(found.to_numpy()).table.assign(arm=arm) for arm, found in differences.items()]
+        # The bands end where the verdict's intervals are, which are wider for several arms.
+        judged = judge({arm: found.to_numpy() for arm, found in differences.items()}, watched=True)
+        sequences = [
+            confidence_sequence(found.to_numpy()).table_at(judged[arm].level).assign(arm=arm)
+            for arm, found in differences.items()
+        ]
         empty = pd.DataFrame(columns=["arm", "pairs", "value", "low", "high"])
         plot_sequence(pd.concat([*pairs]) if pairs else empty, pd.concat(sequences) if sequences else empty, others,
                       axes[0, 1])  # fmt: skip

@@ -1,27 +1,37 @@
 """Running the blocks of a study: on all cores, or on a cluster, each stored as it is finished."""
 
 import logging
+import os
 import signal
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from multiprocessing.resource_tracker import ensure_running
+from multiprocessing import resource_tracker
 from numbers import Integral
+from threading import Thread
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import joblib
 import numpy as np
 import pandas as pd
 import torch
+from joblib._parallel_backends import LokyBackend
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
-from rlm.config import REDRAW, Arm
+from rlm.background import quiet_trackers
+from rlm.config import MOST_SEEDS, REDRAW, Arm
 from rlm.errors import InputError
 from rlm.store import Writer
+from rlm.task import mark
 
 log = logging.getLogger(__name__)
+LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
+MOST_SHOWN = 20
+SECONDS_TO_OUTLIVE = 1
 
 
 @runtime_checkable
@@ -45,6 +55,7 @@ def iter_blocks(
     largest: int,
     n_jobs: int,
     progress: bool,
+    watched: bool = False,
     is_enough: Callable[[Sequence[R]], bool] = lambda finished: False,
 ) -> Iterator[R]:
     """
@@ -68,6 +79,8 @@ def iter_blocks(
         Processes, of one thread each where they fill the machine; -1 for one per core.
     progress
         Show a progress bar.
+    watched
+        Noted in the tables, see `rlm.task.mark`.
     is_enough
         Whether what is finished is all that is wanted.
 
@@ -92,29 +105,29 @@ def iter_blocks(
                 log.info("%d of %d runs are in %s already", runs, len(arms) * len(seeds), store.path)
                 finished.append(stored)
                 bar.update(runs)
-                yield stored
+                yield mark(stored, watched)
         if finished and is_enough(finished):
             return
         processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1
         tasks = _tasks(arms, seeds, largest, processes, finished)
         with _interrupts_held(), _at_hand(data):
-            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
+            is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
+            begin = {"initializer": _end_with, "initargs": (os.getpid(),)} if is_here else {}
+            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
             results = run(joblib.delayed(task)(data, theirs, block) for theirs, block in tasks)
-        with _deaths_explained(store):
+        with _deaths_explained(store), _closing(results):
             for result in results:
                 if store is not None:
                     store.save(result, device.type)
                 _warn_of_diverged(result.results)
                 finished.append(result)
                 bar.update(_runs(result))
-                yield result
+                yield mark(result, watched)
                 if is_enough(finished):
-                    with warnings.catch_warnings(action="ignore"):  # joblib's, of tasks that are cancelled, as meant
-                        results.close()
                     return
 
 
-def check_seeds(seeds: int | Sequence[int]) -> list[int]:
+def check_seeds(seeds: object) -> list[int]:
     """
     The seeds of a study.
 
@@ -126,18 +139,31 @@ def check_seeds(seeds: int | Sequence[int]) -> list[int]:
     Returns
     -------
     list of int
-        At least one.
+        At least one, in ascending order, in which a verdict takes them.
 
     Raises
     ------
     InputError
-        If there is none, or one is negative or given twice.
+        If there is none, or one is no whole number, negative, too large to be stored, or given twice.
     """
-    listed = list(range(seeds)) if isinstance(seeds, Integral) else list(seeds)
-    is_seed = [isinstance(seed, Integral) and seed >= 0 for seed in listed]
+    if _is_integer(seeds) and seeds > MOST_SEEDS:
+        raise InputError(f"expected at most {MOST_SEEDS:,} seeds, found {seeds:,}; name those that are meant in a list")
+    try:
+        listed = list(range(seeds) if _is_integer(seeds) else seeds)
+    except TypeError as error:
+        raise InputError(f"expected a number of seeds, or a list of seeds, found {seeds!r}") from error
+    is_seed = [_is_integer(seed) and 0 <= seed <= LARGEST_SEED for seed in listed]
     if not listed or not all(is_seed) or len(set(listed)) < len(listed):
-        raise InputError(f"expected at least one seed, each once and none negative, found {listed or 'none'}")
-    return [int(seed) for seed in listed]
+        found = str(listed) if len(listed) <= MOST_SHOWN else f"{str(listed[:MOST_SHOWN])[:-1]}, ...]"
+        raise InputError(
+            f"expected at least one seed, each once and none negative, found {found if listed else 'none'}; seeds are "
+            f"whole numbers up to {LARGEST_SEED:,}"
+        )
+    return sorted(int(seed) for seed in listed)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _runs(result: Result) -> int:
@@ -183,6 +209,16 @@ def _warn_of_diverged(results: pd.DataFrame) -> None:
 
 
 @contextmanager
+def _closing(results: Generator[R, None, None]) -> Iterator[None]:
+    """Cancel, at the end, what was not waited for."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings(action="ignore"):  # joblib's, of tasks that are cancelled, as meant
+            results.close()
+
+
+@contextmanager
 def _deaths_explained(store: Writer | None) -> Iterator[None]:
     lost = "Finished blocks of seeds are lost, since no db was given"
     kept = lost if store is None else f"{store.path} keeps what was finished"
@@ -206,20 +242,35 @@ def _deaths_explained(store: Writer | None) -> Iterator[None]:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """
-    Hold Ctrl-C back; processes and threads that are started meanwhile never see it.
+    Hold back Ctrl-C, and what ends a session; processes and threads that are started meanwhile never see them.
 
-    A terminal sends it to workers too. One that dies of it, perhaps while it is still being started, can leave the
+    A terminal sends them to workers too. One that dies of it, perhaps while it is still being started, can leave the
     parent waiting for ever; it is the parent that ends them, in order.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    ensure_running()  # of itself it would start together with the workers, and let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
+        with quiet_trackers():
+            for tracker in (resource_tracker, loky_tracker):
+                tracker.ensure_running()  # of itself it would start with the workers, and let Ctrl-C through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, held)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when the one that started it does; whatever it is doing, nobody waits for it."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_TO_OUTLIVE)
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _at_hand(data: object) -> AbstractContextManager[object]:

@@ -15,6 +15,10 @@ CONTROLS = {
     "shuffled": "the pre-trained weights in random order",
 }
 MANY_FAILED = 0.2
+OWN_SPLITS = (
+    "Every seed has its own split of the same data; these overlap, so the intervals are too narrow, the more so the "
+    "more seeds there are."
+)
 
 
 def headline(
@@ -151,8 +155,7 @@ def describe_basis(results: pd.DataFrame) -> str:
     scope = (
         "All seeds share one split, so the intervals speak of the choice of seed, not of the choice of test data."
         if is_fixed(results)
-        else "Every seed has its own split of the same data; these overlap, so the intervals are too narrow, the more "
-        "so the more seeds there are."
+        else OWN_SPLITS
     )
     return f"The test split rests on {anchors} anchors in {components} unrelated groups ({triplets} triplets). {scope}"
 

@@ -33,11 +33,15 @@ class Sequence:
     @property
     def table(self) -> pd.DataFrame:
         """One row per pair from the 10th on: pairs, value, low, high (95 %); before that one row without bounds."""
+        return self.table_at(LEVEL)
+
+    def table_at(self, level: float) -> pd.DataFrame:
+        """As `table`, with bounds at another level."""
         pairs = len(self.differences)
         if pairs < FEWEST_PAIRS:
             value = [self.differences.mean()]
             return pd.DataFrame({"pairs": [pairs], "value": value, "low": np.nan, "high": np.nan})
-        low, high = self._bounds(LEVEL)
+        low, high = self._bounds(level)
         looks = np.arange(FEWEST_PAIRS, pairs + 1)
         return pd.DataFrame({"pairs": looks, "value": self._means, "low": low, "high": high})
 

@@ -1,21 +1,44 @@
 """The store: studies in one SQLite file, every finished block of seeds in one transaction."""
 
 import json
+import logging
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from rlm.database import TABLES, R, connect, explained, finished_of, prepare
+from rlm.database import (
+    TABLES,
+    R,
+    Record,
+    check_file,
+    connect,
+    create,
+    digest_block,
+    explained,
+    find_damaged,
+    has_store,
+    is_empty,
+    read_finished,
+    read_numbers,
+    read_record,
+    seal,
+    verify,
+)
 from rlm.errors import InputError
 from rlm.identity import Identity
 from rlm.labels_task import LabelsResult
 from rlm.provenance import commit, versions
+from rlm.stored import is_watched
 from rlm.task import BlockResult
+
+log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -49,9 +72,15 @@ class Writer:
         arms, seeds, until, watched
             As in `rlm.run_study`.
         """
-        row = self.study, _now(), json.dumps(arms), json.dumps(seeds), until, watched
-        with self.connection:
-            self.connection.execute("INSERT INTO plans VALUES (?, ?, ?, ?, ?, ?)", row)
+        with self._changing():
+            row = self.study, _now(), json.dumps(arms), json.dumps(seeds), until, watched
+            columns = "study, started, arms, seeds, until, watched"
+            self.connection.execute(f"INSERT INTO plans ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether by all that was asked for so far a verdict takes the confidence sequence."""
+        return is_watched(self._record())
 
     def finished(self) -> BlockResult | LabelsResult:
         """
@@ -62,7 +91,9 @@ class Writer:
         BlockResult or LabelsResult
             All of the study; its tables are empty at first.
         """
-        return finished_of(self.connection, self.study, self.kind)
+        with explained(self.path), self.connection:
+            self.connection.execute("BEGIN")
+            return read_finished(self.connection, self.path, self._record(), self.kind)
 
     def save(self, block: BlockResult | LabelsResult, device: str) -> None:
         """
@@ -80,15 +111,38 @@ class Writer:
         InputError
             If the file cannot be written. What it holds stays.
         """
+        arms, seeds = (sorted(block.results[name].unique().tolist()) for name in ("arm", "seed"))
+        with self._changing() as record:
+            if record.runs.intersection((arm, seed) for arm in arms for seed in seeds):
+                raise InputError(f"another run has trained the same seeds in {self.path}; run the study again")
+            (number,) = self.connection.execute("SELECT coalesce(max(block), 0) + 1 FROM blocks").fetchone()
+            for name, table in zip(TABLES[self.kind], block, strict=True):
+                _insert(self.connection, name, table.assign(block=number))
+            checksums = digest_block(self.connection, number, self.kind)
+            row = number, self.study, _now(), commit(), device, *map(json.dumps, (arms, seeds, checksums))
+            self.connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def drop_damaged(self) -> None:
+        """Drop the blocks whose rows are not those that were written, so that their seeds are trained anew."""
+        with self._changing() as record:
+            damaged = find_damaged(self.connection, record)
+            if damaged and self.connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("its pages are damaged")  # to delete from them could damage more
+            for block in damaged:
+                log.warning("%s of %s is damaged: it is dropped, and these seeds are trained anew", block, self.path)
+                for name in ("blocks", *TABLES[self.kind]):
+                    self.connection.execute(f"DELETE FROM {name} WHERE block = ?", (block.block,))
+
+    def _record(self) -> Record:
+        return read_record(self.connection, self.path, self.study)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Record]:
+        """Change the study, whole or not at all; what it was is verified first."""
         with explained(self.path), self.connection:
-            row = self.study, _now(), commit(), device
-            added = self.connection.execute(
-                "INSERT INTO blocks (study, finished, git_commit, device) VALUES (?, ?, ?, ?)", row
-            ).lastrowid
-            first, *others = TABLES[self.kind]
-            _insert(self.connection, first, block.results.assign(study=self.study, block=added))
-            for name, table in zip(others, block[1:], strict=True):
-                _insert(self.connection, name, table.assign(study=self.study))
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield self._record()
+            seal(self.connection, self.study)
 
 
 @contextmanager
@@ -99,7 +153,7 @@ def writing(path: Path | str, identity: Identity, kind: type[R]) -> Iterator[Wri
     Parameters
     ----------
     path
-        The file; made if it is not there. Beside it stands a ``.lock`` file of the run that writes.
+        The file; made if it is not there. While it is written, a ``.lock`` file is beside it.
     identity
         Of the study. Another config but for its arms, other data, another encoder or another version of rlm or
         PyTorch make another study.
@@ -114,32 +168,61 @@ def writing(path: Path | str, identity: Identity, kind: type[R]) -> Iterator[Wri
     Raises
     ------
     InputError
-        If another run is writing, or the file is no store, or damaged, cannot be written, or is of a newer version.
+        If another run is writing, or the file is no store, or damaged, cannot be written, or is of another version.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"expected a file in an existing folder, found {path}; create the folder first")
-    lock = FileLock(f"{path}.lock", timeout=0)
-    try:
-        with lock, closing(connect(path)) as connection:
-            with explained(path):
-                prepare(connection, path)
-                study = _find_or_add(connection, identity)
-            yield Writer(path, connection, study, kind)
-    except Timeout as error:
-        raise InputError(f"another run is writing {path}; wait until it ends, or give this one another file") from error
-    except PermissionError as error:
-        raise InputError(
-            f"expected a file that can be written, found {path}: {error.strerror}; give another"
-        ) from error
+    path = check_file(path)
+    with ExitStack() as opened:
+        with explained(path):
+            if path.exists():
+                has_store(path)  # or it is refused, as it is
+            path.touch()
+            opened.enter_context(_locked(path))
+            connection = opened.enter_context(closing(connect(path)))
+            connection.execute("PRAGMA synchronous = EXTRA")  # what is said to be finished survives a loss of power
+            study = _find_or_add(connection, path, identity)
+        writer = Writer(path, connection, study, kind)
+        writer.drop_damaged()
+        yield writer
 
 
-def _find_or_add(connection: sqlite3.Connection, identity: Identity) -> int:
-    columns = "key, task, config, dataset_hash, encoder, versions"
-    row = *identity, json.dumps(versions())
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other runs from the file: by its name, links followed, and by its number on the disk."""
+    found = path.stat()
+    inode = f"rlm-{getattr(os, 'getuid', int)()}-{found.st_dev:x}-{found.st_ino:x}.lock"
+    with ExitStack() as held:
+        for name in (path.with_name(f"{path.name}.lock"), Path(tempfile.gettempdir()) / inode):
+            try:
+                held.enter_context(FileLock(name, timeout=0))
+            except Timeout as error:
+                raise InputError(
+                    f"another run is writing {path}; wait until it ends, or give this one another file"
+                ) from error
+            held.callback(_remove, name)  # while it is still held
+        yield
+
+
+def _remove(name: Path) -> None:
+    with suppress(OSError):
+        name.unlink()
+
+
+def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity) -> int:
     with connection:
-        connection.execute(f"INSERT OR IGNORE INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
-    return int(connection.execute("SELECT study FROM studies WHERE key = ?", (identity.key,)).fetchone()[0])
+        connection.execute("BEGIN IMMEDIATE")
+        if is_empty(connection):
+            create(connection)
+        verify(connection, path)
+        found = connection.execute("SELECT study FROM studies WHERE key = ?", (identity.key,)).fetchone()
+        if found:
+            return int(found[0])
+        for number in read_numbers(connection):  # its key could be the one that is damaged
+            read_record(connection, path, number)
+        columns = "key, task, config, dataset_hash, encoder, versions, checksum"
+        row = *identity, json.dumps(versions()), ""
+        number = connection.execute(f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+        seal(connection, number)
+    return int(number)
 
 
 def _insert(connection: sqlite3.Connection, name: str, table: pd.DataFrame) -> None:

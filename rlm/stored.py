@@ -1,20 +1,31 @@
 """What a store holds: its studies, what is finished of them, and how far the last one is."""
 
 import json
+import re
 import sqlite3
-from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
+from pydantic import ValidationError
 
 from rlm.config import Plan, StudyConfig
-from rlm.database import R, connect, explained, finished_of, migrate, open_store
+from rlm.database import (
+    R,
+    Record,
+    check_file,
+    read_finished,
+    read_numbers,
+    read_record,
+    read_table,
+    reading,
+    spell_seeds,
+)
 from rlm.errors import InputError
 from rlm.labels_config import LabelsConfig
 from rlm.labels_task import LabelsResult
-from rlm.task import BlockResult, join
+from rlm.task import BlockResult, join, mark
 
 C = TypeVar("C", StudyConfig, LabelsConfig)
 SPELLED = {"labels": "random labels", "triplets": "triplets"}
@@ -31,10 +42,11 @@ class StoredStudy(NamedTuple):
     encoder
         Its name, also that of one's own.
     finished
-        Everything that is finished, see `BlockResult`, arms and seeds in no particular order.
+        Everything that is finished, see `BlockResult`, arms and seeds in no particular order. The tables have
+        `is_watched` as their ``attrs["watched"]``.
     is_watched
-        Whether somebody watched its results arrive, seeds were added after a look, it was to stop by what it shows, or
-        it is not finished: a verdict on it takes the confidence sequence, see `rlm.compare`.
+        Whether somebody watched its results arrive, seeds or arms were added after a look, it was to stop by what it
+        shows, or it is not finished: a verdict on it takes the confidence sequence, see `rlm.compare`.
     """
 
     config: StudyConfig
@@ -43,14 +55,32 @@ class StoredStudy(NamedTuple):
     is_watched: bool
 
 
-def list_studies(path: Path | str) -> pd.DataFrame:
+def is_watched(record: Record) -> bool:
+    """
+    Whether a study was watched, was to stop by what it shows, or was asked for more than once, for different runs.
+
+    Parameters
+    ----------
+    record
+        Of the study.
+
+    Returns
+    -------
+    bool
+        Whether a verdict takes the confidence sequence. That the study is not finished is not looked at.
+    """
+    wanted = {(frozenset(plan.arms), frozenset(plan.seeds)) for plan in record.plans}
+    return len(wanted) > 1 or any(plan.until is not None or plan.watched for plan in record.plans)
+
+
+def list_studies(path: Path | str | sqlite3.Connection) -> pd.DataFrame:
     """
     The studies of triplets in a store.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or what `rlm.database.reading` gave.
 
     Returns
     -------
@@ -61,34 +91,47 @@ def list_studies(path: Path | str) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If there is no such file, or it is no store.
+        If there is no such file, or it is no store, or damaged.
     """
-    with closing(open_store(path)) as connection:
-        rows = connection.execute(
-            """
-            SELECT studies.study, config ->> 'dataset', coalesce(encoder, config ->> 'encoder'), config ->> 'loss',
-                (SELECT group_concat(arm, ', ')
-                    FROM (SELECT DISTINCT arm FROM results WHERE results.study = studies.study)),
-                (SELECT count(DISTINCT seed) FROM results WHERE results.study = studies.study),
-                (SELECT max(finished) FROM blocks WHERE blocks.study = studies.study)
-            FROM studies WHERE task = 'triplets' ORDER BY studies.study
-            """
-        ).fetchall()
+    with reading(path) as (connection, name):
+        return _list(_records(connection, name, "triplets"))
+
+
+def _list(records: list[Record]) -> pd.DataFrame:
+    rows = []
+    for record in records:
+        config = json.loads(record.study.config)
+        arms = dict.fromkeys(arm for block in record.blocks for arm in block.arms)
+        seeds = {seed for block in record.blocks for seed in block.seeds}
+        finished = max((block.finished for block in record.blocks), default=None)
+        about = config["dataset"], _encoder(record), config["loss"], ", ".join(arms) or None
+        rows.append((record.study.study, *about, len(seeds), finished))
     columns = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
-    listed = pd.DataFrame(rows, columns=columns).set_index("study")
-    # Of an encoder of one's own the store has the source.
-    name = listed["encoder"].str.extract(r"(?:class|def) (\w+)", expand=False)
-    return listed.assign(encoder=name.fillna(listed["encoder"].str.split("\n").str[0]))
+    return pd.DataFrame(rows, columns=columns).set_index("study")
 
 
-def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
+def _records(connection: sqlite3.Connection, path: str, task: str) -> list[Record]:
+    records = (read_record(connection, path, number) for number in read_numbers(connection))
+    return [record for record in records if record.study.task == task]
+
+
+def _encoder(record: Record) -> str:
+    """Its name; of an encoder of one's own the store has the source."""
+    source = record.study.encoder
+    if source is None:
+        return json.loads(record.study.config)["encoder"]
+    named = re.search(r"(?:class|def) (\w+)", source)
+    return named[1] if named else source.split("\n")[0]
+
+
+def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) -> StoredStudy:
     """
     Read one study of a store, also while a run is writing it.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or what `rlm.database.reading` gave.
     study
         Its number, see `list_studies`; may be left out where there is only one.
 
@@ -100,17 +143,22 @@ def read_study(path: Path | str, study: int | None = None) -> StoredStudy:
     Raises
     ------
     InputError
-        If there is no such file, or it is no store, or there is no such study, or nothing of it is finished.
+        If there is no such file, or it is no store, or there is no such study, or nothing of it is finished, or it is
+        damaged.
     """
-    known = list_studies(path)
-    number = int(known.index[0]) if study is None and len(known) == 1 else study
-    with closing(open_store(path)) as connection:
-        if number not in known.index:
-            listed = known[["dataset", "encoder", "loss", "arms", "seeds"]].to_string()
-            listed = f"\n{listed}" if len(known) else " " + _others(connection, "labels", "rlm.read_labels")
-            raise InputError(f"expected --study, the number of one study of {path}, found {study}; there are:{listed}")
-        config, finished, is_watched = _read(connection, path, number, StudyConfig, BlockResult)
-    return StoredStudy(config, str(known.loc[number, "encoder"]), finished, is_watched)
+    with reading(path) as (connection, name):
+        record = _find(connection, name, "triplets", study)
+        if record is None:
+            known = _records(connection, name, "triplets")
+            if study is not None or len(known) != 1:
+                listed = _list(known)[["dataset", "encoder", "loss", "arms", "seeds"]].to_string()
+                listed = f"\n{listed}" if known else " " + _others(connection, name, "labels", "rlm.read_labels")
+                raise InputError(
+                    f"expected --study, the number of one study of {name}, found {study}; there are:{listed}"
+                )
+            (record,) = known
+        finished, watched = _read(connection, name, record, BlockResult)
+        return StoredStudy(_config(name, record, StudyConfig), _encoder(record), finished, watched)
 
 
 class StoredLabels(NamedTuple):
@@ -122,7 +170,7 @@ class StoredLabels(NamedTuple):
     config
         Of the study, with the arms that it has.
     finished
-        Everything that is finished, in the order of the arms.
+        Everything that is finished, in the order of the arms; the tables have ``attrs["watched"]``.
     is_watched
         As of `StoredStudy`; see ``watched`` of `rlm.tabulate_effects`.
     """
@@ -132,14 +180,14 @@ class StoredLabels(NamedTuple):
     is_watched: bool
 
 
-def read_labels(path: Path | str, study: int | None = None) -> StoredLabels:
+def read_labels(path: Path | str | sqlite3.Connection, study: int | None = None) -> StoredLabels:
     """
     Read one study of random labels from a store, also while a run is writing it.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or what `rlm.database.reading` gave.
     study
         Its number; the one that was added last by default.
 
@@ -151,16 +199,22 @@ def read_labels(path: Path | str, study: int | None = None) -> StoredLabels:
     Raises
     ------
     InputError
-        If there is no such file, or it is no store, or nothing of such a study is finished.
+        If there is no such file, or it is no store, or nothing of such a study is finished, or it is damaged.
     """
-    with closing(open_store(path)) as connection:
-        known = _numbers(connection, "labels")
-        number = known[-1] if known and study is None else study
-        if number not in known:
-            listed = ", ".join(map(str, known)) or _others(connection, "triplets", "rlm.read_study")
-            raise InputError(f"expected the number of a study of random labels, found {study}; {path} has: {listed}")
-        config, finished, is_watched = _read(connection, path, number, LabelsConfig, LabelsResult)
-    return StoredLabels(config, join([finished], config.arms), is_watched)
+    with reading(path) as (connection, name):
+        record = _find(connection, name, "labels", study)
+        if record is None:
+            known = _records(connection, name, "labels")
+            if study is not None or not known:
+                listed = ", ".join(str(one.study.study) for one in known)
+                listed = listed or _others(connection, name, "triplets", "rlm.read_study")
+                raise InputError(
+                    f"expected the number of a study of random labels, found {study}; {name} has: {listed}"
+                )
+            record = known[-1]
+        finished, watched = _read(connection, name, record, LabelsResult)
+        config = _config(name, record, LabelsConfig)
+        return StoredLabels(config, join([finished], config.arms), watched)
 
 
 class Progress(NamedTuple):
@@ -179,6 +233,8 @@ class Progress(NamedTuple):
         What was last asked for.
     arms
         One row per arm: planned and finished (runs), and seconds (a run's mean so far, missing before the first).
+    seeds
+        Those that were last asked for.
     """
 
     start: int
@@ -186,6 +242,7 @@ class Progress(NamedTuple):
     config: StudyConfig
     plan: Plan
     arms: pd.DataFrame
+    seeds: tuple[int, ...]
 
     @property
     def is_complete(self) -> bool:
@@ -207,37 +264,31 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     Returns
     -------
     Progress or None
-        Of what was last asked for; None where there is no file, or no such study has been started.
+        Of what was last asked for; None where there is no file, an empty one, or no such study has been started.
 
     Raises
     ------
     InputError
-        If the file is no store that can be used.
+        If the file is no store that can be used, or damaged. It is never changed.
     """
-    path = Path(path)
-    if not path.is_file():
+    found = check_file(path)
+    if not found.exists() or not found.stat().st_size:
         return None
-    with explained(path), closing(connect(path, "rw")) as connection:
-        if not connection.execute("PRAGMA user_version").fetchone()[0]:
+    with reading(path) as (connection, name):
+        started = [
+            one for one in _records(connection, name, "triplets") if one.plans and study in (None, one.study.study)
+        ]
+        if not started:
             return None
-        migrate(connection)
-        asked = """
-            SELECT plans.rowid, study, arms, seeds, until FROM plans NATURAL JOIN studies
-            WHERE study = coalesce(?, study) AND task = 'triplets' ORDER BY plans.rowid DESC LIMIT 1
-            """
-        row = connection.execute(asked, (study,)).fetchone()
-        if row is None:
-            return None
-        start, number, arms, seeds, until = *row[:2], *map(json.loads, row[2:4]), row[4]
-        (settings,) = connection.execute("SELECT config FROM studies WHERE study = ?", (number,)).fetchone()
-        found = pd.read_sql_query(
-            "SELECT arm, seed, seconds FROM results WHERE study = ?", connection, params=(number,)
-        )
-    mine = found[found["seed"].isin(seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
-    table = mine.reindex(arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(seeds))
-    config = StudyConfig.model_validate({**json.loads(settings), "arms": arms})
-    table = table[["planned", "finished", "seconds"]]
-    return Progress(start, number, config, Plan(seeds=len(seeds), until=until), table)
+        record = max(started, key=lambda one: one.plans[-1].plan)
+        results = read_table(connection, name, record, "results")
+    last = record.plans[-1]
+    mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
+    table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
+    config = _config(name, record, StudyConfig).model_copy(update={"arms": tuple(last.arms)})
+    plan = Plan(seeds=len(last.seeds), until=last.until)
+    columns = ["planned", "finished", "seconds"]
+    return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
 
 
 def read_origin(path: Path | str, study: int) -> dict[str, str]:
@@ -261,28 +312,23 @@ def read_origin(path: Path | str, study: int) -> dict[str, str]:
     InputError
         As `read_study`.
     """
-    with closing(open_store(path)) as connection:
-        asked = "SELECT dataset_hash, versions FROM studies WHERE study = ?"
-        data, versions = connection.execute(asked, (study,)).fetchone()
-        asked = "SELECT DISTINCT {} FROM blocks WHERE study = ? AND {} IS NOT NULL"
-        commits, devices = (
-            [value for (value,) in connection.execute(asked.format(name, name), (study,))]
-            for name in ("git_commit", "device")
-        )
-        started, finished = (
-            connection.execute(f"SELECT {what} WHERE study = ?", (study,)).fetchone()[0]
-            for what in ("min(started) FROM plans", "max(finished) FROM blocks")
-        )
-        asked = "SELECT count(DISTINCT seed), count(*), sum(seconds) FROM results WHERE study = ?"
-        seeds, runs, seconds = connection.execute(asked, (study,)).fetchone()
+    with reading(path) as (connection, name):
+        record = _find(connection, name, "triplets", study)
+        if record is None or not record.blocks:
+            raise InputError(f"expected the number of a study with a finished block of seeds, found {study} in {name}")
+        seconds = read_table(connection, name, record, "results")["seconds"].sum()
+    seeds = sorted({seed for block in record.blocks for seed in block.seeds})
+    commits = dict.fromkeys(block.git_commit for block in record.blocks if block.git_commit)
+    dates = min(plan.started for plan in record.plans), max(block.finished for block in record.blocks)
+    versions = json.loads(record.study.versions)
     return {
-        "data, SHA-256": data,
-        "seeds": f"{seeds}, in {runs} runs",
-        "versions": ", ".join(f"{name} {version}" for name, version in json.loads(versions).items()),
+        "data, SHA-256": record.study.dataset_hash,
+        "seeds": f"{len(seeds)} ({spell_seeds(seeds)}), in {len(record.runs)} runs",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "commit": ", ".join(commits) or "of an installed package",
-        "device": ", ".join(devices),
+        "device": ", ".join(dict.fromkeys(block.device for block in record.blocks)),
         "training": f"{seconds / 60:.1f} minutes of all runs together",
-        "date": f"{started[:16]} to {finished[:16]} UTC".replace("T", " "),
+        "date": " to ".join(date[:16].replace("T", " ") for date in dates) + " UTC",
     }
 
 
@@ -324,37 +370,44 @@ def read_asked(path: Path | str, study: int) -> Asked:
     InputError
         If there is no such file, or it is no store.
     """
-    with closing(open_store(path)) as connection:
-        asked = "SELECT seeds, dataset_hash, encoder FROM plans NATURAL JOIN studies WHERE study = ?"
-        row = connection.execute(f"{asked} ORDER BY plans.rowid DESC LIMIT 1", (study,)).fetchone()
-    return Asked(json.loads(row[0]), *row[1:])
+    with reading(path) as (connection, name):
+        record = _find(connection, name, "triplets", study)
+    if record is None:
+        raise InputError(f"expected the number of a study of {path}, found {study}; see rlm.list_studies")
+    return Asked(list(record.plans[-1].seeds), record.study.dataset_hash, record.study.encoder)
 
 
-def _numbers(connection: sqlite3.Connection, task: str) -> list[int]:
-    asked = "SELECT study FROM studies WHERE task = ? ORDER BY study"
-    return [number for (number,) in connection.execute(asked, (task,))]
+def _find(connection: sqlite3.Connection, path: str, task: str, study: int | None) -> Record | None:
+    if study not in read_numbers(connection):
+        return None
+    record = read_record(connection, path, int(study))
+    return record if record.study.task == task else None
 
 
-def _others(connection: sqlite3.Connection, task: str, reader: str) -> str:
+def _others(connection: sqlite3.Connection, path: str, task: str, reader: str) -> str:
     """What to say where there is no study of the kind that was asked for."""
-    return f"none; {reader} reads its studies of {SPELLED[task]}" if _numbers(connection, task) else "none"
+    return f"none; {reader} reads its studies of {SPELLED[task]}" if _records(connection, path, task) else "none"
 
 
-def _read(
-    connection: sqlite3.Connection, path: Path | str, study: int, config_kind: type[C], result_kind: type[R]
-) -> tuple[C, R, bool]:
-    """Its config with the arms that have results, those last asked for first; results; whether it is watched."""
-    finished = finished_of(connection, study, result_kind)
-    if finished.results.empty:
+def _config(path: str, record: Record, kind: type[C]) -> C:
+    """With the arms that have results, those that were asked for last first."""
+    asked = dict.fromkeys(arm for plan in reversed(record.plans) for arm in plan.arms)
+    known = {arm for arm, _ in record.runs}
+    try:
+        config = kind.model_validate_json(record.study.config)
+    except ValidationError as error:
+        raise InputError(
+            f"expected settings that this version of rlm has, found others in study {record.study.study} of {path}; "
+            "read it with the version that wrote it"
+        ) from error
+    return config.model_copy(update={"arms": tuple(arm for arm in asked if arm in known)})
+
+
+def _read(connection: sqlite3.Connection, path: str, record: Record, kind: type[R]) -> tuple[R, bool]:
+    """What is finished, and whether it was watched, which its tables say as well."""
+    if not record.blocks:
         raise InputError(f"expected a study with a finished block of seeds, found none in {path}; let it run longer")
-    (settings,) = connection.execute("SELECT config FROM studies WHERE study = ?", (study,)).fetchone()
-    asked = "SELECT arms, seeds, until, watched FROM plans WHERE study = ? ORDER BY rowid"
-    plans = connection.execute(asked, (study,)).fetchall()
-    wanted_arms, wanted_seeds = map(json.loads, plans[-1][:2])
-    found = set(zip(finished.results["arm"], finished.results["seed"], strict=True))
-    has_all = found.issuperset(product(wanted_arms, wanted_seeds))
-    is_extended = len({seeds for _, seeds, *_ in plans}) > 1
-    is_watched = is_extended or not has_all or any(until is not None or watched for *_, until, watched in plans)
-    known = {arm for arm, _ in found}
-    arms = tuple(arm for arm in dict.fromkeys([*wanted_arms, *finished.results["arm"]]) if arm in known)
-    return config_kind.model_validate_json(settings).model_copy(update={"arms": arms}), finished, is_watched
+    finished = read_finished(connection, path, record, kind)
+    last = record.plans[-1]
+    watched = is_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
+    return mark(finished, watched), watched

@@ -1,6 +1,7 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -14,16 +15,19 @@ from torch import nn
 from rlm.arms import device_of, settled
 from rlm.config import DEFAULT_SEEDS, Arm, StudyConfig
 from rlm.corpus import Corpus, index_corpus
+from rlm.database import check_file
 from rlm.errors import InputError
 from rlm.identity import identify
-from rlm.metrics import CHANCE
+from rlm.judging import Judged, judge
+from rlm.metrics import count_failed, find_metric
+from rlm.reading import READ_AS_IT_IS
 from rlm.running import check_seeds, iter_blocks
-from rlm.sequence import confidence_sequence
 from rlm.stats import BASELINE
 from rlm.store import writing
-from rlm.task import BlockResult, join, load_corpus, run_block, slices_of
+from rlm.task import BlockResult, join, load_corpus, mark, run_block, slices_of
 
 log = logging.getLogger(__name__)
+YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 
 
@@ -52,7 +56,8 @@ def run_study(
     seeds
         A number of seeds, counted from 0, or the seeds.
     data
-        Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default.
+        Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default. Then the store calls
+        them by that name if it is no dataset that can be loaded, else ``"data"``.
     make_encoder
         Makes an encoder of your own from the size of the vocabulary, see `rlm.LSTMEncoder.forward`; the one that the
         config names by default.
@@ -81,6 +86,8 @@ def run_study(
         `rlm.roc`, and `rlm.retrieve` with at most 20,000 queries), best_epoch, epochs (run), seconds (wall time of its
         block, pre-training and compilation included, over the block's runs), split, test_triplets, test_anchors,
         test_components. A seed that diverged (its loss was not finite) has no test metrics, and best_epoch 0.
+        Its ``attrs["watched"]`` says whether the study was watched, was to stop by its results, was extended or was
+        interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
 
     Raises
     ------
@@ -101,6 +108,7 @@ def run_study(
         if not finished:
             raise
         warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=2)
+        mark(finished[-1], True)
     return join(finished, config.arms).results
 
 
@@ -136,13 +144,20 @@ def iter_study(
         As in `run_study`.
     """
     seeds = check_seeds(seeds)
+    if db is not None:
+        check_file(db)
     if block_size is not None and block_size < 1:
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
-    if until is not None and (until <= 0 or BASELINE not in config.arms or len(config.arms) < 2):
+    if until is not None and (not 0 < until <= 2 or BASELINE not in config.arms or len(config.arms) < 2):
         raise InputError(
             f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
-            f"{', '.join(config.arms)}; leave until out or add arms"
+            f"{', '.join(config.arms)}; leave until out, or add arms, and a width of at most 2"
         )
+    if data is not None:  # what the config says of other data is not true of these
+        name = config.dataset
+        is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
+        dataset = YOUR_TABLE if is_another else name
+        config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
     corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
@@ -154,6 +169,7 @@ def iter_study(
     with nullcontext() if db is None else writing(db, identify(config, corpus, make_encoder), BlockResult) as store:
         if store is not None:
             store.plan(config.arms, seeds, until, watched)
+            watched = store.is_watched
         yield from iter_blocks(
             partial(run_block, settled(config), make_encoder=make_encoder),
             corpus,
@@ -164,26 +180,57 @@ def iter_study(
             largest=min(largest, block_size or largest),
             n_jobs=n_jobs,
             progress=progress,
-            is_enough=partial(_is_narrow, arms=config.arms, seeds=seeds, until=until),
+            watched=watched or until is not None,
+            is_enough=lambda finished: is_narrow(finished, config.arms, seeds, until),
         )
 
 
-def _is_narrow(finished: Sequence[BlockResult], arms: Sequence[Arm], seeds: Sequence[int], until: float | None) -> bool:
-    """Whether the sequence over the first seeds, up to the first that is not finished, is narrow for every arm."""
+def is_narrow(finished: Sequence[BlockResult], arms: Sequence[Arm], seeds: Sequence[int], until: float | None) -> bool:
+    """
+    Whether the confidence sequence of every arm is as narrow as was asked for.
+
+    Parameters
+    ----------
+    finished
+        Blocks of the study.
+    arms, seeds, until
+        Of the study; seeds in ascending order.
+
+    Returns
+    -------
+    bool
+        False where nothing was asked for.
+    """
     if until is None or not finished:
         return False
-    accuracy = pd.concat([block.results for block in finished])
-    accuracy = accuracy.fillna({"test_accuracy": CHANCE}).pivot(index="seed", columns="arm", values="test_accuracy")
-    accuracy = accuracy.reindex(index=seeds, columns=arms)
+    judged = judge_so_far(pd.concat([block.results for block in finished]), arms, seeds)
+    return bool(judged) and all(found.difference.width < until for found in judged.values())
+
+
+def judge_so_far(results: pd.DataFrame, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[Arm, Judged]:
+    """
+    Judge the first seeds, up to the first that is not finished: which are finished early may depend on them.
+
+    Parameters
+    ----------
+    results
+        Of the study.
+    arms, seeds
+        Of the study; seeds in ascending order, which is a verdict's.
+
+    Returns
+    -------
+    dict
+        By arm, but for scratch, as the verdict of a watched study judges them; empty before the first seed is finished
+        under every arm.
+    """
+    counted = count_failed(results, find_metric("test_accuracy"))
+    accuracy = counted.pivot(index="seed", columns="arm", values="test_accuracy").reindex(index=seeds, columns=arms)
     accuracy = accuracy[accuracy.notna().all(axis=1).cummin()]
     if accuracy.empty:
-        return False
-    widths = [
-        confidence_sequence((accuracy[arm] - accuracy[BASELINE]).to_numpy()).last.width
-        for arm in arms
-        if arm != BASELINE
-    ]
-    return all(width < until for width in widths)
+        return {}
+    differences = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE)
+    return judge({arm: differences[arm].to_numpy() for arm in differences}, watched=True)
 
 
 def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:

@@ -93,6 +93,7 @@ def run_systems(
         blocks = list(iter_study(one, seeds, db=db, n_jobs=n_jobs, progress=False))
         tables.append(join(blocks, one.arms).results.assign(encoder=one.encoder, loss=one.loss))
     results = pd.concat([*tables, _untrained(config, tables[0]["seed"].unique().tolist())], ignore_index=True)
+    results.attrs["watched"] = any(table.attrs["watched"] for table in tables)
     names = ["dataset", "encoder", "loss"]
     return results.assign(dataset=config.dataset)[[*names, *results.columns.difference(names, sort=False)]]
 

@@ -63,7 +63,7 @@ def join(blocks: Sequence[R], arms: Sequence[Arm]) -> R:
     Returns
     -------
     BlockResult or LabelsResult
-        All rows of all blocks.
+        All rows of all blocks. The tables were watched, see `mark`, if any of the blocks was.
     """
     rank = {arm: number for number, arm in enumerate(arms)}
 
@@ -78,7 +78,30 @@ def join(blocks: Sequence[R], arms: Sequence[Arm]) -> R:
         table = pd.concat(filled) if filled else tables[0]
         keys = [key for key in ("labelled", "arm", "seed", "epoch", "component", "shuffle") if key in table]
         joined.append(table.sort_values(keys, key=order, ignore_index=True))
-    return type(blocks[0])(*joined)
+    said = [table.attrs["watched"] for block in blocks for table in block if "watched" in table.attrs]
+    result = type(blocks[0])(*joined)
+    return mark(result, any(said)) if said else result
+
+
+def mark(result: R, watched: bool) -> R:
+    """
+    Note in tables whether a study was watched, so that a verdict on them knows.
+
+    Parameters
+    ----------
+    result
+        Its tables get it as ``attrs["watched"]``.
+    watched
+        As in `rlm.compare`.
+
+    Returns
+    -------
+    BlockResult or LabelsResult
+        The same.
+    """
+    for table in result:
+        table.attrs["watched"] = watched
+    return result
 
 
 def run_block(
@@ -137,9 +160,9 @@ def _judge(
     different = {id(one): one for one in slices}  # one, of a fixed split
     component_of = {key: _test_components(one) for key, one in different.items()}
     groups = []
-    for seed, one, score in zip(seeds, slices, scores, strict=True):
+    for seed, one, score, is_failed in zip(seeds, slices, scores, has_diverged, strict=True):
         component, triplets = component_of[id(one)]
-        accuracy = np.bincount(component, score) / triplets
+        accuracy = np.where(is_failed, np.nan, np.bincount(component, score) / triplets)
         found = {"seed": seed, "component": range(len(triplets)), "triplets": triplets, "test_accuracy": accuracy}
         groups.append(pd.DataFrame(found))
     found = find_first(embeddings, batch, slices, corpus, most_queries=MOST_QUERIES)

@@ -18,7 +18,7 @@ import torch
 from rlm.background import Background, Failure, Notice, ask
 from rlm.config import Plan, StudyConfig
 from rlm.corpus import index_corpus
-from rlm.database import open_store
+from rlm.database import check_file
 from rlm.errors import InputError
 from rlm.inside import Inside, train_inside
 from rlm.live import Exported, View, about_data, compare_studies, export, look, warm_up
@@ -26,13 +26,13 @@ from rlm.panel import OWN, Panel, spell_time_left
 from rlm.presets import PRESETS
 from rlm.reading import READ_AS_IT_IS, Reading
 from rlm.stored import Progress, list_studies, read_asked, read_progress
+from rlm.study import YOUR_TABLE
 from rlm.tabs import paragraph
 from rlm.task import RESULTS, load_corpus
 from rlm.watched import run_watched
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 REST = 2  # while a study runs, pictures are drawn a third of the time: they are drawn by a core that could train
-YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 _OPEN: dict[Path, "Explorer"] = {}
 
 
@@ -70,9 +70,7 @@ class Explorer:
     ) -> None:
         self._data = data if isinstance(data, pd.DataFrame) else None
         self._folder = tempfile.TemporaryDirectory(prefix="rlm-") if db is None else None
-        self.db = Path(db or f"{self._folder.name}/studies.db").resolve()
-        if self.db.is_file():
-            open_store(self.db).close()  # what cannot be used is refused here
+        self.db = Path(f"{self._folder.name}/studies.db" if db is None else check_file(db)).resolve()
         self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
         config, plan = PRESETS["quick look"]
         named = YOUR_TABLE if self._data is not None else str(data or config.dataset)

@@ -10,8 +10,9 @@ from rlm.study import run_study
 
 DATA = topic_pairs(np.random.default_rng(0), topics=6, pairs=60)
 CONFIG = StudyConfig(
-    encoder="mean", word_dim=4, dim=4, negatives=1, batch_size=512, pretrain_epochs=1, max_epochs=2, patience=2
-)
+    dataset="data", encoder="mean", word_dim=4, dim=4, negatives=1, batch_size=512, pretrain_epochs=1, max_epochs=2,
+    patience=2,
+)  # fmt: skip
 SEEDS = 40
 
 

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from importlib import metadata
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,14 @@ import pytest
 from conftest import QUICK, SMALL, topic_pairs
 
 import rlm.cli
+import rlm.gathering
+import rlm.labels_command
 from rlm.cli import main
 from rlm.config import StudyConfig
 from rlm.files import write_whole
 from rlm.reading import Reading
 from rlm.stats import compare, summarise
+from rlm.stored import read_origin, read_progress
 from rlm.study import iter_study, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -93,6 +98,41 @@ class TestStudy:
         assert "test accuracy over seeds" in printed
         assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
 
+    def test_at_whatever_moment_it_is_ended_nothing_is_left_but_what_is_finished(self, pairs, tmp_path):
+        endless = ["--max-epochs", 40, "--patience", 40, "--seeds", 2000, "--jobs", 2, "--pretrain-epochs", 0]
+        rng = np.random.default_rng(0)
+        signals = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL] * 3
+
+        def allow():
+            for number in signals[:3]:
+                signal.signal(number, signal.SIG_DFL)
+
+        for batch in range(0, len(signals), 4):
+            running = []
+            for number in range(batch, batch + 4):
+                files = "--db", tmp_path / f"{number}.db", "--out", tmp_path / f"{number}.csv"
+                settings = {"start_new_session": True, "preexec_fn": allow}
+                running.append(start("study", "--dataset", pairs, "--encoder", "mean", *endless, *files, **settings))
+            for number in rng.permutation(4):
+                time.sleep(rng.uniform(0.5, 5))
+                one, sent = running[number], signals[batch + number]
+                family = psutil.Process(one.pid).children(recursive=True)
+                one.send_signal(sent)
+                _, errors = one.communicate(timeout=120)  # all that write to its pipes have ended by then
+                _, alive = psutil.wait_procs(family, timeout=30)
+                assert not alive, (sent, alive)
+                assert "Traceback" not in errors, errors
+                assert "leaked" not in errors, errors
+                left = [file.name for file in Path("/dev/shm").iterdir()]
+                assert not [name for name in left if str(one.pid) in re.split("[-_]", name)]
+                db = tmp_path / f"{batch + number}.db"
+                progress = read_progress(db)
+                if one.returncode == 0:
+                    assert "interrupted: this is what was finished" in errors
+                    assert len(pd.read_csv(db.with_suffix(".csv"))) == progress.arms["finished"].sum() > 0
+                if sent != signal.SIGKILL:
+                    assert not list(tmp_path.glob(f"{batch + number}.*.lock"))
+
     @pytest.fixture
     def interrupt_after(self, monkeypatch):
         """Lets `rlm study` be interrupted after some blocks, of which some may be lost."""
@@ -125,6 +165,26 @@ class TestStudy:
         code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 12, *QUICK)
         assert code == 0
         assert "scratch" in printed
+
+    @pytest.mark.parametrize(
+        ("blocks", "lost", "said"),
+        [
+            (1, [], "0 paired seeds are too few for an interval, which takes 10"),
+            (2, [], "6 paired seeds are too few for an interval, which takes 10"),
+            (4, [], "12 pairs, before an interval narrower than 1 points"),
+            (4, [0], "0 paired seeds are too few"),  # the first seeds lack an arm
+        ],
+    )
+    def test_interrupted_under_until_it_says_how_far_it_was(
+        self, rlm_command, pairs, interrupt_after, blocks, lost, said
+    ):
+        interrupt_after(blocks, lost)
+        run = ["study", "--dataset", pairs, *QUICK, "--until", 0.01, "--max-seeds", 12]
+        code, printed, errors = rlm_command(*run)
+        assert code == 0
+        assert said in printed
+        assert "nan" not in printed
+        assert "Traceback" not in errors
 
 
 class TestStored:
@@ -175,6 +235,42 @@ class TestStored:
         code, _, errors = rlm_command("study", "--max-seeds", 40)
         assert code == 2
         assert "expected --until beside --max-seeds" in errors
+
+    def test_an_extended_study_has_the_verdict_of_its_store(self, rlm_command, pairs, tmp_path):
+        db, run = tmp_path / "s.db", ["study", "--dataset", pairs, *QUICK]
+        assert "watched" not in rlm_command(*run, "--seeds", 10, "--db", db)[1]
+        study = rlm_command(*run, "--seeds", 11, "--db", db)[1]
+        verdict = rlm_command("verdict", db)[1]
+        assert verdict.strip() in study
+        assert "confidence sequence p" in study
+
+    @pytest.mark.parametrize("more", [["--seeds", 3], ["--arms", "scratch", "--arms", "pretrained_once"]])
+    def test_extended_labels_have_the_verdict_of_their_store(self, rlm_command, tmp_path, monkeypatch, more):
+        seen = []
+        original = rlm.labels_command.tabulate_effects
+
+        def noted(results, *, watched):
+            seen.append(watched)
+            return original(results, watched=watched)
+
+        monkeypatch.setattr(rlm.labels_command, "tabulate_effects", noted)
+        run = ["labels", "--encoder", "mlp", "--dim", 4, "--shuffles", 1, "--shuffle-epochs", 1, "--max-epochs", 1]
+        run += ["--labelled", 20, "--jobs", 1, "--db", tmp_path / "l.db"]
+        for options in (["--seeds", 2], ["--seeds", 2], ["--seeds", 2, *more] if "--arms" in more else more):
+            assert rlm_command(*run, *options)[0] == 0
+        assert seen == [False, False, True]
+        assert rlm.read_labels(tmp_path / "l.db").is_watched
+
+    def test_data_of_ones_own_are_not_called_by_another_name(self, rlm_command, tmp_path):
+        data = topic_pairs(np.random.default_rng(0), topics=6, pairs=120)
+        db = tmp_path / "two\nlines.db"
+        run_study(StudyConfig(**SMALL), [5, 7, 11], data=data, db=db, n_jobs=1, progress=False)
+        code, printed, _ = rlm_command("verdict", db)
+        assert code == 0
+        assert printed.startswith("data, encoder mean")
+        assert "chatterbot" not in printed
+        assert read_progress(db).seeds == (5, 7, 11)
+        assert read_origin(db, 1)["seeds"] == "3 (5, 7, 11), in 6 runs"
 
     def test_other_endings_are_refused(self, rlm_command, db, tmp_path):
         code, _, errors = rlm_command("results", db, "--out", tmp_path / "results.xlsx")
@@ -247,9 +343,83 @@ class TestMistakes:
     def test_of_a_command(self, rlm_command):
         self.refuse(rlm_command("studdy"), "studdy")
 
-    def test_a_folder_for_out_is_refused_before_any_training(self, rlm_command, pairs, tmp_path, monkeypatch):
-        monkeypatch.setattr(rlm.cli, "iter_study", lambda *args, **settings: pytest.fail("trains first"))
-        self.refuse(rlm_command("study", "--dataset", pairs, "--out", tmp_path, *QUICK), str(tmp_path))
+    @pytest.fixture
+    def never_trains(self, monkeypatch):
+        for module in (rlm.cli, rlm.labels_command):
+            name = "iter_study" if module is rlm.cli else "iter_labels"
+            monkeypatch.setattr(module, name, lambda *args, **settings: pytest.fail("trains first"))
+
+    @pytest.mark.parametrize("name", ["", "/dev/null", "no/r.csv", "file/r.csv", "x" * 252, "pipe", "s.db"])
+    @pytest.mark.parametrize("command", ["study", "labels"])
+    def test_an_out_that_cannot_be_is_refused_before_any_training(
+        self, rlm_command, pairs, tmp_path, command, name, never_trains
+    ):
+        (tmp_path / "file").touch()
+        os.mkfifo(tmp_path / "pipe")
+        options = ["--dataset", pairs, *QUICK] if command == "study" else []
+        found = rlm_command(command, *options, "--db", tmp_path / "s.db", "--out", tmp_path / name)
+        self.refuse(found, str(tmp_path / name)[:100])
+
+    def test_a_folder_that_cannot_be_for_a_report_is_refused_before_any_notebook_runs(
+        self, rlm_command, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("rlm.report.build_report", lambda *_: pytest.fail("ran the notebooks"))
+        (tmp_path / "file").touch()
+        for out in (tmp_path / "file", tmp_path / "file" / "pages", "/dev/null/pages"):
+            self.refuse(rlm_command("report", "--out", out), str(out))
+
+    @pytest.mark.parametrize(
+        "name", [".", "..", "", "folder", "nothing", "loop", "pipe", "no/s.db", "file/s.db", "x" * 300]
+    )
+    @pytest.mark.parametrize("command", ["study", "labels", "results", "verdict"])
+    def test_a_store_that_cannot_be_is_refused(self, rlm_command, pairs, tmp_path, monkeypatch, name, command):
+        monkeypatch.chdir(tmp_path)
+        for module in ("rlm.study.run_block", "rlm.labels.run_labels_block"):
+            monkeypatch.setattr(module, lambda *args, **settings: pytest.fail("trains first"))
+        Path("folder").mkdir()
+        Path("file").touch()
+        Path("nothing").symlink_to("none")
+        Path("loop").symlink_to("loop")
+        os.mkfifo("pipe")
+        options = {"study": ["--dataset", pairs, *QUICK, "--db"], "labels": ["--encoder", "mlp", "--db"]}.get(
+            command, []
+        )
+        code, _, errors = rlm_command(command, *options, name)
+        assert code == 2
+        assert "Traceback" not in errors
+        assert re.match(r"rlm: expected a (file|store)", errors.splitlines()[-1])
+
+    def test_a_disk_that_fills_up_loses_no_study(self, rlm_command, pairs, tmp_path, monkeypatch, caplog):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(rlm.gathering, "write_whole", fail)
+        run = ["study", "--dataset", pairs, "--seeds", 2, *QUICK]
+        code, printed, errors = rlm_command(*run, "--out", tmp_path / "r.csv", "--db", tmp_path / "my s.db")
+        assert code == 2
+        assert "test accuracy over seeds" in printed
+        assert "No space left on device; the study goes on" in caplog.text
+        assert f"rlm results '{tmp_path / 'my s.db'}' --out FILE.csv" in errors
+        assert len(rlm.read_study(tmp_path / "my s.db").finished.results) == 4
+
+    @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+    def test_a_closed_stream_does_no_harm(self, pairs, tmp_path, closed):
+        run = [
+            sys.executable,
+            "-m",
+            "rlm",
+            "study",
+            "--dataset",
+            pairs,
+            "--seeds",
+            1,
+            "--db",
+            tmp_path / "s.db",
+            *QUICK,
+        ]
+        done = subprocess.run(f"{shlex.join(map(str, run))} {closed}", shell=True, capture_output=True, check=False)
+        assert done.returncode == 0
+        assert len(rlm.read_study(tmp_path / "s.db").finished.results) == 2
 
 
 class TestOwnData:

@@ -421,7 +421,8 @@ class TestAlignment:
 
 
 QUICK = rlm.LabelsConfig(
-    encoder="mlp", dim=8, shuffles=2, shuffle_epochs=2, max_epochs=6, patience=3, labelled=(12, "all"),
+    dataset="blobs", encoder="mlp", dim=8, shuffles=2, shuffle_epochs=2, max_epochs=6, patience=3,
+    labelled=(12, "all"),
     arms=("scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"), learning_rate=1e-2,
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from rlm.config import StudyConfig
 from rlm.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
+from rlm.running import check_seeds
 from rlm.slicer import slice_corpus
 from rlm.study import iter_study, run_study
 from rlm.task import join, run_block
@@ -190,10 +191,29 @@ class TestSeeds:
         assert list(some["seed"]) == [3, 11]
         pd.testing.assert_frame_equal(numbers(some.iloc[[1]]), numbers(quickly(self.config, (11,))))
 
-    @pytest.mark.parametrize("seeds", [0, -2, [], [0, -1], [4, 4]])
+    @pytest.mark.parametrize("seeds", [[np.int64(4), np.uint8(3)], np.array([4, 3]), pd.Series([3, 4]), range(3, 5)])
+    def test_any_whole_numbers_will_do(self, seeds):
+        assert check_seeds(seeds) == [3, 4]
+        assert check_seeds(np.int32(2)) == [0, 1]
+
+    def test_the_largest_one_is_kept(self, tmp_path):
+        found = quickly(self.config, [2**63 - 1], db=tmp_path / "s.db")
+        pd.testing.assert_frame_equal(rlm.read_study(tmp_path / "s.db").finished.results, found)
+
+    @pytest.mark.parametrize("seeds", [2**63, 3.0, None, True, np.array(2.5)])
+    def test_what_is_no_number_of_seeds_is_refused(self, seeds):
+        with pytest.raises(InputError, match=r"expected (at most 1,000,000|a number of) seeds"):
+            check_seeds(seeds)
+
+    @pytest.mark.parametrize("seeds", [0, -2, [], [0, -1], [4, 4], [2**63], [2**64, 1]])
     def test_impossible_ones_are_refused(self, seeds):
         with pytest.raises(InputError, match="expected at least one seed, each once and none negative, found"):
             quickly(self.config, seeds)
+
+    @pytest.mark.parametrize("seeds", [[1.0], [True], ["1"], [4, np.int8(4)], "12", [None]])
+    def test_what_are_no_seeds_are_refused(self, seeds):
+        with pytest.raises(InputError, match="expected at least one seed, each once and none negative, found"):
+            check_seeds(seeds)
 
 
 class TestSplit:
