@@ -4,6 +4,7 @@ import pandas as pd
 
 from rlm.config import StudyConfig
 from rlm.labels_config import LabelsConfig
+from rlm.sentences import count
 from rlm.stats import BASELINE
 
 
@@ -32,16 +33,16 @@ def explain_limits(
         the baseline. A run is cut short if it has all its epochs and early stopping would have let it go on.
     """
     is_pretrained = set(results["arm"]) - {BASELINE}
-    before = f"{_count(config.pretrain_epochs, 'epoch')} of pre-training and " if is_pretrained else ""
+    before = f"{count(config.pretrain_epochs, 'epoch')} of pre-training and " if is_pretrained else ""
     said = [
         f"The encoder is {encoder or config.encoder}, trained for {before}at most "
-        f"{_count(config.max_epochs, 'epoch')} of fine-tuning."
+        f"{count(config.max_epochs, 'epoch')} of fine-tuning."
     ]
     trained = results[results["validation_accuracy"].notna()]
     is_cut = (trained["epochs"] >= config.max_epochs) & (trained["epochs"] - trained["best_epoch"] < config.patience)
     if config.max_epochs and is_cut.any():
         verb = "was" if is_cut.sum() == 1 else "were"
-        number = "Every run was" if is_cut.all() else f"{is_cut.sum():,} of {_count(len(trained), 'run')} {verb}"
+        number = "Every run was" if is_cut.all() else f"{is_cut.sum():,} of {count(len(trained), 'run')} {verb}"
         said.append(f"{number} cut short by max_epochs, before early stopping; more epochs could change the verdict.")
     scratch = results.loc[results["arm"] == BASELINE, "test_accuracy"].mean()
     if overlap is not None and scratch < overlap:
@@ -68,18 +69,14 @@ def explain_labels_settings(config: LabelsConfig, seeds: int) -> str:
     str
         A line: shuffles, epochs of memorising and of fine-tuning, learning rate and seeds.
     """
-    epochs = _count(config.shuffle_epochs, "epoch")
+    epochs = count(config.shuffle_epochs, "epoch")
     until = (
         f", each until {config.until:.0%} are memorised and for at most {epochs}"
         if config.until
         else f", {epochs} each"
     )
     return (
-        f"{_count(config.shuffles, 'shuffle')} of the random labels{until}; "
-        f"at most {_count(config.max_epochs, 'epoch')} of fine-tuning; "
-        f"learning rate {config.learning_rate:g}; {_count(seeds, 'seed')}."
+        f"{count(config.shuffles, 'shuffle')} of the random labels{until}; "
+        f"at most {count(config.max_epochs, 'epoch')} of fine-tuning; "
+        f"learning rate {config.learning_rate:g}; {count(seeds, 'seed')}."
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
