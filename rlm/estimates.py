@@ -153,7 +153,7 @@ class MeanTest:
         low, high = self.mean - below * self.error, self.mean + above * self.error
         if self._flips is not None and self.p >= level:  # by rounding a bound could lie beyond 0 by a hair
             low, high = min(low, 0.0), max(high, 0.0)
-        return Estimate(self.mean, max(low, lowest), min(high, highest))
+        return Estimate(self.mean, max(low, float(lowest)), min(high, float(highest)))
 
     def _reach(self, sign: int, level: float) -> float:
         """How many standard errors the interval goes on one side: no test reaches `level` farther out."""

@@ -69,7 +69,7 @@ class Sequence:
         low, high = (float(bound[-1]) for bound in self._bounds(level))
         if self.p >= level:  # by rounding a bound could lie beyond 0 by a hair
             low, high = min(low, 0.0), max(high, 0.0)
-        return Estimate(mean, max(low, lowest), min(high, highest))
+        return Estimate(mean, max(low, float(lowest)), min(high, float(highest)))
 
     @property
     def _can_tell(self) -> bool:

@@ -221,13 +221,21 @@ class TestStored:
         assert printed.strip() in study[1]
 
     def test_until_says_where_it_stopped(self, rlm_command, pairs):
-        run = ["study", "--dataset", pairs, *QUICK, "--pretrain-epochs=0"]
-        run.remove("--pretrain-epochs=1")
-        code, printed, _ = rlm_command(*run, "--until", 0.02, "--max-seeds", 40)
+        run = ["study", "--dataset", pairs, *QUICK, "--learning-rate=0.1"]
+        code, printed, _ = rlm_command(*run, "--until", 0.3, "--max-seeds", 40)
         assert code == 0
-        # Without pre-training all pairs are equal.
-        assert re.match(r"stopped by the confidence sequence after [12]\d pairs: its interval is 0.0 points", printed)
-        assert "confidence sequence p = 1" in printed
+        found = re.match(
+            r"stopped by the confidence sequence after ([123]\d) pairs: its interval is ([\d.]+) points for pretrained",
+            printed,
+        )
+        assert float(found[2]) < 30
+        assert f"Over {found[1]} paired seeds" in printed
+        assert "(confidence sequence, p " in printed
+        equal = [option for option in run if option != "--pretrain-epochs=1"]
+        code, printed, _ = rlm_command(*equal, "--pretrain-epochs=0", "--until", 0.02, "--max-seeds", 11)
+        assert code == 0
+        assert "11 seeds were not enough for an interval narrower than 2 points: it is unknown" in printed
+        assert "There is no interval, since 11 of the 11 differences are the same" in printed
         code, printed, _ = rlm_command("study", "--dataset", pairs, *QUICK, "--until", 0.001, "--max-seeds", 10)
         assert "10 seeds were not enough for an interval narrower than 0.1 points" in printed
 
@@ -242,16 +250,16 @@ class TestStored:
         study = rlm_command(*run, "--seeds", 11, "--db", db)[1]
         verdict = rlm_command("verdict", db)[1]
         assert verdict.strip() in study
-        assert "confidence sequence p" in study
+        assert "(confidence sequence, p" in study
 
     @pytest.mark.parametrize("more", [["--seeds", 3], ["--arms", "scratch", "--arms", "pretrained_once"]])
     def test_extended_labels_have_the_verdict_of_their_store(self, rlm_command, tmp_path, monkeypatch, more):
         seen = []
         original = rlm.labels_command.tabulate_effects
 
-        def noted(results, *, watched):
-            seen.append(watched)
-            return original(results, watched=watched)
+        def noted(results):
+            seen.append(results.attrs["watched"])
+            return original(results)
 
         monkeypatch.setattr(rlm.labels_command, "tabulate_effects", noted)
         run = ["labels", "--encoder", "mlp", "--dim", 4, "--shuffles", 1, "--shuffle-epochs", 1, "--max-epochs", 1]

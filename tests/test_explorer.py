@@ -381,9 +381,7 @@ class TestExplorer:
         data.iloc[:60].to_csv("other.csv", index=False)
         for name, rate in (("base.csv", 1e-2), ("other.csv", 1e-3)):
             run_study(StudyConfig(dataset=name, learning_rate=rate, **QUICK), 1, db=db, n_jobs=1, progress=False)
-        run_study(
-            StudyConfig(**QUICK), 1, data=data.iloc[:50], db=db, n_jobs=1, progress=False
-        )  # called by its default
+        run_study(StudyConfig(**QUICK), 1, data=data.iloc[:50], db=db, n_jobs=1, progress=False)
 
         def opened(*arguments, **settings):
             explorer = rlm.Explorer(*arguments, db=db, **settings)
@@ -396,11 +394,11 @@ class TestExplorer:
         assert (config.dataset, config.learning_rate, shown) == ("base.csv", 1e-2, 1)
         assert opened("other.csv")[1] == 2
         assert opened(data.iloc[:50])[1] == 3
-        assert opened(data.iloc[:50])[0] == StudyConfig(**QUICK)
+        assert opened(data.iloc[:50])[0] == StudyConfig(**QUICK, dataset="data")
         config, shown = opened(data.iloc[:40])
         assert (config.dataset, shown) == ("data", None)
         assert opened()[1] == 3  # the last, where nothing is said
-        config, shown = opened("chatterbot-english")  # study 3 is called so, and is not of these data
+        config, shown = opened("chatterbot-english")
         assert (config.dataset, shown) == ("chatterbot-english", None)
         config, shown = opened("base.csv", reading={"quotechar": "", "delimiter": "\t"})
         assert (config.reading.quotechar, config.reading.delimiter, shown) == ("", "\t", None)
@@ -432,14 +430,14 @@ class TestExplorer:
         assert "The knobs differ: dataset data; Run starts a new study" in said(opened._panel.widget)
         opened.close()
 
-    def test_a_plan_of_more_seeds_than_the_panel_has_is_opened(self, store, data, monkeypatch):
+    def test_a_plan_of_more_than_ten_thousand_seeds_is_opened(self, store, data, monkeypatch):
         found = read_progress(store)
         large = found._replace(plan=Plan.model_construct(seeds=12_345, until=None))
         monkeypatch.setattr("rlm.widgets.read_progress", lambda *_: large)
         opened = rlm.Explorer(data, db=store)
         opened.wait()
         assert len(opened.results) == 6
-        assert "seeds 12345" in said(opened._panel.widget)
+        assert opened._settings()[1].seeds == 12_345
         opened.close()
 
     def test_it_says_which_study_is_shown(self, store, data):
@@ -574,7 +572,7 @@ class TestTextsOfThePanel:
         seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
         panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None)
         panel.say(attack, is_wrong=True)
-        shown = Progress(1, 1, config, Plan(), table)
+        shown = Progress(1, 1, config, Plan(), table, ())
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
         panel.compare.show(Comparison(settings, effects, picture))

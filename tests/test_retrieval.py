@@ -192,9 +192,11 @@ class TestLabels:
     """All phrases of a label are right for each other: a million pairs of a thousand phrases, which are not listed."""
 
     def labelled(self, texts, labels=6):
-        rows = [(f"topic{label} serial{number}", label) for label in range(labels) for number in range(texts)]
+        rows = [
+            (f"topic{label} serial{number}", f"class {label}") for label in range(labels) for number in range(texts)
+        ]
         pairs = pd.DataFrame(
-            [(text, f"topic{label} serial{(i + 1) % texts}", label) for i, (text, label) in enumerate(rows)],
+            [(text, f"{text.split()[0]} serial{(i + 1) % texts}", label) for i, (text, label) in enumerate(rows)],
             columns=["anchor", "positive", "label"],
         )
         corpus = index_corpus(pairs)
