@@ -296,8 +296,7 @@ class Explorer:
 
     def _stored(self, study: int | None = None) -> Progress | None:
         """See `read_progress`; the same object as long as nothing is written."""
-        log = self.db.with_name(f"{self.db.name}-wal")  # where SQLite writes first
-        now = study, _last_write(self.db), _last_write(log)
+        now = study, _last_write(self.db)
         if now != self._read_at:
             self._read_last = read_progress(self.db, study)
             self._read_at = now
