@@ -146,7 +146,7 @@ def _rows_left_out(corpus: Corpus) -> Check:
         _severity(share, 0, 0.1),
         f"{share:.1%}: {corpus.explain_left_out()}",
         "Repeated rows would weigh as much in every accuracy; the others cannot be learnt from.",
-        "Look at corpus.dropped; mend the source where these rows are mistakes.",
+        "Look at corpus.dropped; correct the source where these rows are mistakes.",
     )
 
 

@@ -31,7 +31,7 @@ VERSION = 5
 SECONDS_TO_WAIT = 60
 ADVICE = {
     "FULL": "the disk is full: make room and run the study again, what was finished is kept",
-    "IOERR": "the disk fails or is full: mend that and run the study again, what was finished is kept",
+    "IOERR": "the disk fails or is full: fix that and run the study again, what was finished is kept",
     "READONLY": "make it writable or give another",
     "CANTOPEN": "make its folder readable and writable, or give another",
     "BUSY": "another program holds it: close that and run the study again",

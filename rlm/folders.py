@@ -262,7 +262,7 @@ def _why_not(path: Path, place: Path, suffixes: Sequence[str], kind: str) -> str
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"expected a folder with one sub-folder per class, found none at {folder}; mend the path")
+        raise InputError(f"expected a folder with one sub-folder per class, found none at {folder}; correct the path")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -447,7 +447,7 @@ def _read_split(path: Path) -> dict[str, str]:
                 continue
             match = line_form.fullmatch(line.strip())
             if not match:
-                raise InputError(f"{source}:{number}: expected {example!r}, found {shorten(line)}; mend the line")
+                raise InputError(f"{source}:{number}: expected {example!r}, found {shorten(line)}; correct the line")
             name, its_part = prefix + match[1], part or _HMDB51_PARTS[match[2]]
             if split.setdefault(name, its_part) != its_part:
                 raise InputError(

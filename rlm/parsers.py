@@ -70,7 +70,7 @@ def delimited(
     def unreadable(line: int, error: csv.Error) -> InputError:
         return InputError(
             f"expected cells separated by {delimiter!r}, found a row at line {line} that cannot be read ({error}); "
-            "mend its quotation marks, doubling those inside a quoted cell, or name delimiter and quotechar; if "
+            "correct its quotation marks, doubling those inside a quoted cell, or name delimiter and quotechar; if "
             "quotation marks enclose no cells, say quotechar='' (--quotechar '')"
         )
 
@@ -101,7 +101,7 @@ def delimited(
                 elif len(cells) > 1 or "".join(cells).strip():
                     raise InputError(
                         f"expected {len(header)} cells as in the first line, found {len(cells)} in line {line}; "
-                        f"mend the line{hint}"
+                        f"correct the line{hint}"
                     )
         except csv.Error as error:
             raise unreadable(end + 1, error) from error
@@ -156,7 +156,7 @@ def read_blocks(text: io.TextIOBase) -> Iterator[TextBlock]:
                 )
         elif kind != "A:":
             raise InputError(
-                f"expected T:, Q: or A: to begin a line, found {shorten(content)} in line {line}; mend the line"
+                f"expected T:, Q: or A: to begin a line, found {shorten(content)} in line {line}; correct the line"
             )
     if block.premises:
         yield _whole(block, line + 1)
@@ -246,6 +246,8 @@ def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
             if len(parts) == 2:
                 yield line, (*parts, "0")
             elif content.strip():
-                raise InputError(f"expected premise|question, found {shorten(content)} in line {line}; mend the line")
+                raise InputError(
+                    f"expected premise|question, found {shorten(content)} in line {line}; correct the line"
+                )
 
     return ["anchor", "positive", "relevance"], rows()

@@ -278,7 +278,7 @@ def _column(role: str, cells: Sequence[object], lines: Sequence[int], unit: str)
     except (pa.ArrowException, UnicodeError):
         line, cell = next((line, cell) for line, cell in zip(lines, cells, strict=True) if not _is_text(cell))
         raise InputError(
-            f"expected text as {role}, found {shorten(ascii(cell))} in {unit} {line}; mend it"
+            f"expected text as {role}, found {shorten(ascii(cell))} in {unit} {line}; correct it"
             + (", it holds half of a character (a lone surrogate)" if isinstance(cell, str) else "")
         ) from None
 

@@ -55,7 +55,8 @@ class _Json:
                     ) from error
                 found = self.buffer[self.place : self.place + 1000].splitlines()[0]
                 raise InputError(
-                    f"expected one JSON object per line, found {shorten(found)} in line {self.line} ({error}); mend it"
+                    f"expected one JSON object per line, found {shorten(found)} in line {self.line} ({error}); "
+                    "correct it"
                 ) from error
             self._pass(end)
             return value
@@ -102,7 +103,9 @@ def _elements(source: _Json) -> Iterator[tuple[int, object]]:
             break
         if source.peek() != ",":
             found = shorten(source.peek(60) or "the end of the file")
-            raise InputError(f"expected a comma or the end of the array, found {found} in line {source.line}; mend it")
+            raise InputError(
+                f"expected a comma or the end of the array, found {found} in line {source.line}; correct it"
+            )
         source.skip()
     source.skip()
     if source.peek():
@@ -258,12 +261,14 @@ def _require_shape(record: object, shape: _Shape, choose: Choose, is_grouped: bo
     """Refuse a record that is not like the first one."""
     if shape.kind[0] == "object":
         if not isinstance(record, dict):
-            raise InputError(f"expected a JSON object, found {shorten(json.dumps(record))} in {place}; mend the line")
+            raise InputError(
+                f"expected a JSON object, found {shorten(json.dumps(record))} in {place}; correct the line"
+            )
         lacking = [name for name in shape.kind[1:] if name not in record]
         if lacking:
             raise InputError(
                 f"expected {lacking[0]!r} in every line, found {', '.join(record) or 'nothing'} in {place}; "
-                "mend the line, with null for what is unknown"
+                "correct the line, with null for what is unknown"
             )
     found = _shape(record, choose, is_grouped, place)
     if found.kind != shape.kind:
@@ -278,7 +283,7 @@ def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Sha
     if isinstance(record, list):
         return _list_shape(record, choose, is_grouped, place)
     if not isinstance(record, dict):
-        raise InputError(f"expected a JSON object, found {shorten(json.dumps(record))} in {place}; mend the line")
+        raise InputError(f"expected a JSON object, found {shorten(json.dumps(record))} in {place}; correct the line")
     has_roles = not record.keys().isdisjoint(ROLES)
     if "set" in record and not has_roles:
         inside = record["set"]

@@ -96,7 +96,9 @@ def _title(path: Path) -> str:
     try:
         cells = nbformat.read(path, as_version=4).cells
     except Exception as error:  # of many kinds: JSON, UTF-8, a field that is not there
-        raise InputError(f"{path.name}: expected a notebook, found {type(error).__name__}: {error}; mend it") from error
+        raise InputError(
+            f"{path.name}: expected a notebook, found {type(error).__name__}: {error}; correct it"
+        ) from error
     lines = (line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     title = next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
     if not title:

@@ -140,10 +140,11 @@ def describe_left_out(left_out: int, arm: str, baseline: str) -> str:
     """Count the seeds that only one arm has."""
     if not left_out:
         return ""
-    seeds = (
-        "1 seed that only one of them has is" if left_out == 1 else f"{left_out} seeds that only one of them has are"
+    verb = "is" if left_out == 1 else "are"
+    return (
+        f"{count(left_out, 'seed')} that only one of {arm} and {baseline} has {verb} dropped; if the other run is "
+        "missing because it failed, the means are too good."
     )
-    return f"Of {arm} and {baseline} {seeds} left out; if they are missing because they failed, the rest is too good."
 
 
 def describe_basis(results: pd.DataFrame) -> str:

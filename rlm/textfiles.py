@@ -277,7 +277,7 @@ def _guess(path: Path) -> str:
     best = None if is_utf8 else charset_normalizer.from_bytes(sample).best()
     if best is None:
         raise InputError(
-            f"expected UTF-8, found other bytes in line {number}; mend the line, convert the file, or name its "
+            f"expected UTF-8, found other bytes in line {number}; correct the line, convert the file, or name its "
             "encoding, such as encoding='cp1251'"
         )
     return best.encoding

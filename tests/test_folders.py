@@ -314,7 +314,7 @@ class TestImages:
         assert load_image_folder(folder).inputs[0, 0].tolist() == written[0].tolist()
 
     def test_folders_without_classes_are_refused(self, tmp_path):
-        with pytest.raises(InputError, match=r"one sub-folder per class, found none at .*nowhere; mend the path"):
+        with pytest.raises(InputError, match=r"one sub-folder per class, found none at .*nowhere; correct the path"):
             load_image_folder(tmp_path / "nowhere")
         save(tmp_path / "a.png", [[1]])
         with pytest.raises(InputError, match="for each of at least two classes, found none; give the folder that"):
@@ -516,7 +516,7 @@ class TestSplits:
     def test_malformed_lines_of_ucf101_are_named(self, line, encoded, ucf_split):
         splits = ucf_split(train=["", line]) / "testlist01.txt"
         with pytest.raises(
-            InputError, match=rf"trainlist01\.txt:8: expected 'Class/video.avi 1', found '{line}'; mend"
+            InputError, match=rf"trainlist01\.txt:8: expected 'Class/video.avi 1', found '{line}'; correct"
         ):
             load_video_folder(encoded, splits=splits)
 
@@ -524,7 +524,9 @@ class TestSplits:
     def test_malformed_lines_of_hmdb51_are_named(self, line, hmdb):
         folder, splits = hmdb
         (splits / "clap_test_split1.txt").write_text(f"a.avi 1\n{line}\n")
-        with pytest.raises(InputError, match=rf"clap_test_split1\.txt:2: expected 'video.avi 1', found '{line}'; mend"):
+        with pytest.raises(
+            InputError, match=rf"clap_test_split1\.txt:2: expected 'video.avi 1', found '{line}'; correct"
+        ):
             load_video_folder(folder, splits=splits / "brush_hair_test_split1.txt")
 
     def test_a_video_in_both_parts_is_refused(self, encoded, ucf_split):

@@ -376,8 +376,8 @@ class TestDecision:
         found, expected = compare(lonely), compare(results[results["seed"] < 15])
         pd.testing.assert_frame_equal(found.table(), expected.table())
         assert found.decision == expected.decision
-        assert "5 seeds that only one of them has are left out" in found.details
-        assert "left out;" not in expected.details
+        assert "5 seeds that only one of pretrained and scratch has are dropped" in found.details
+        assert "dropped" not in expected.details
 
     def test_pairs_by_seed_and_not_by_place(self):
         rng = np.random.default_rng(0)

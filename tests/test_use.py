@@ -332,7 +332,7 @@ class TestEvaluate:
                 "T: a\nQ: b\nT: c",
                 "expected an empty line before the premises of the next block, found 'T: c' in line 3",
             ),
-            ("T: a\nwhat\n", "expected T:, Q: or A: to begin a line, found 'what' in line 2; mend the line"),
+            ("T: a\nwhat\n", "expected T:, Q: or A: to begin a line, found 'what' in line 2; correct the line"),
             ("T: ...\nQ: b", "expected a text after T:, found no word in line 1; give one or drop it"),
         ],
     )
