@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 import textwrap
@@ -34,6 +35,8 @@ from rlm.stored import read_study
 from rlm.study import iter_study, judge_so_far
 from rlm.task import join, load_corpus, slices_of
 from rlm.use import evaluate, query, train
+
+NARROWEST = 60  # columns
 
 app = App(
     name="rlm",
@@ -139,7 +142,7 @@ def verdict(db: Path, *, study: int | None = None) -> None:
 def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
     print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
     print("test accuracy over seeds, mean with its 95 % interval\n")
-    print(summarise(results).to_string(float_format="{:.3f}".format))
+    print(summarise(results).to_string(float_format="{:.3f}".format, na_rep=""))
     for found in compare_all(results, arms=paired_arms(results)).values():
         print(f"\n{found.text}")
 
@@ -247,6 +250,9 @@ def _absolute(path: str) -> str:
 def main() -> None:
     """Run the command line; a user's mistake ends with one message and exit code 2."""
     _prepare_streams()
+    columns = os.environ.get("COLUMNS", "")
+    if (int(columns) if columns.isdecimal() else shutil.get_terminal_size().columns) < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)  # help would never be finished
     logging.basicConfig(format="rlm: %(message)s")
     logging.getLogger("rlm").setLevel(logging.INFO)
     warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"

@@ -1,7 +1,9 @@
 """Columns: which column of a table has which role, and what labels mean; the same for files and DataFrames."""
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
 from typing import Literal
 
 import pandas as pd
@@ -18,9 +20,25 @@ _ADVICE = {
     "the file calls them, such as anchor='fact' (--columns anchor=fact)",
     "data": "Rename its columns to anchor, positive and, if there are negatives, negative, or else to text and label",
 }
-# Words that tell relevant pairs from others. No class that both texts of a pair share is called so.
-_VERDICTS = ["true", "false", "yes", "no", "y", "n", "t", "f", "relevant", "irrelevant", "duplicate"]
-_VERDICTS += ["entailment", "neutral", "contradiction"]
+# Words that tell relevant pairs from others, without not, non, un, in, ir and dis before them. No class that both texts
+# of a pair share is called so.
+_VERDICTS = [
+    *("true", "false", "yes", "no", "y", "n", "t", "f", "ok", "wrong", "correct", "good", "bad", "+", "-", "да", "нет"),
+    *("same", "other", "different", "similar", "relevant", "related", "equivalent", "match", "nomatch", "dup"),
+    *("duplicate", "paraphrase", "pos", "neg", "positive", "negative", "entailment", "neutral", "contradiction"),
+    *("supports", "supported", "refutes", "refuted", "unknown", "maybe"),
+]
+FEWEST_CLASSES = 4  # with fewer, labels beside pairs are answers more often than classes
+# What columns are called that have a role.
+_SIMILAR = {
+    "anchor": r"anchors?[ ._-]?\d*",
+    "positive": r"pos(itive)?s?[ ._-]?\d*",
+    "negative": r"(hard[ _-]?)?neg(ative)?s?[ ._-]?\d*",
+    "relevance": r"(is[ _-]?|gold[ _-]?)?(relevan(ce|t)s?|dup(licate)?s?|paraphrase|similar(ity)?|related|match)"
+    r"([ _-]?(score|label)s?)?|(gold|true)[ _-]?(label|score)s?|label[ _-]?(id)?|rel|scores?|targets?|y",
+    "text": "text",
+    "label": r"labels?[ _-]?\d*",
+}
 
 
 def choose_columns(
@@ -80,16 +98,31 @@ def _refuse_strays(names: Sequence[object], columns: Mapping[Role, str], chosen:
     settled = {*chosen, *columns}
     if {"anchor", "positive"} <= columns.keys():
         settled.add("text")  # a usual name for something else, where the texts have been named
+    may_have_relevance = "anchor" in chosen and "negative" not in chosen
     for name in names:
         for role in ROLES:
-            similar = role if role == "text" else rf"{role}s?[ _-]?\d*"
-            if role in settled or name in chosen.values() or not re.fullmatch(similar, str(name).strip().lower()):
+            spelled = str(name).strip().lower()
+            similar = rf"{role}s?[ ._-]?\d+" if role in settled else _SIMILAR[role]
+            if name in chosen.values() or not re.fullmatch(similar, spelled):
+                continue
+            if role == "relevance" and not may_have_relevance and not spelled.startswith("relevan"):
                 continue
             advice = "drop or rename it"
             if name != role and role in PAIR_ROLES:
                 advice += f", or, if it is meant as {role}, say {role}={str(name)!r} (--columns {role}={name})"
             used = ", ".join(chosen.values())
             raise InputError(f"expected only columns that can be used beside {used}, found {str(name)!r}; {advice}")
+
+
+def refuse_similar(names: Sequence[str], known: Set[str], place: str) -> None:
+    """Refuse a name that is almost one of those of a record with lists of texts, and would not be used."""
+    for name in names:
+        for role in ("positive", "negative"):
+            if name not in known and re.fullmatch(_SIMILAR[role], name.strip().lower()):
+                raise InputError(
+                    f"expected only {', '.join(sorted(known))} that can be used, found {name!r} in {place}; rename or "
+                    "drop it"
+                )
 
 
 def check_labels(pairs: pd.DataFrame) -> None:
@@ -105,8 +138,10 @@ def check_labels(pairs: pd.DataFrame) -> None:
         return
     spelled = pairs["label"].map(spell_label, na_action=None).astype(object).reset_index(drop=True)
     labels = spelled[spelled != ""]
-    words = labels.str.lower().str.removeprefix("not").str.strip(" _-")
-    if len(labels) and (words.isin(_VERDICTS) | pd.to_numeric(words, errors="coerce").notna()).all():
+    words = labels.map(partial(unicodedata.normalize, "NFKC")).str.lower().str.replace("label", "").str.strip(" _%")
+    stems = words.str.replace(r"^(not|non|un|in|ir|dis)[ _-]?(?=\w{3})", "", regex=True)
+    is_answer = stems.isin(_VERDICTS) | words.isin(_VERDICTS) | pd.to_numeric(words, errors="coerce").notna()
+    if len(labels) and (is_answer.mean() > 0.5 or labels.nunique() < FEWEST_CLASSES):
         raise InputError(
             f"expected names of classes as label beside anchor and positive, found {shorten(labels.iloc[0])} in "
             f"{name_row(pairs, int(labels.index[0]))}; is relevance meant, 1 for relevant and 0 for irrelevant pairs? "
@@ -162,6 +197,7 @@ def make_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     dict
         How many texts are in no pair, by reason.
     """
+    frame = frame.rename_axis(index=[None] * frame.index.nlevels)  # a level may be called label, too
     frame = pd.DataFrame(
         {"text": frame["text"].astype(object), "label": [spell_label(cell) for cell in frame["label"]]}, frame.index
     )

@@ -44,7 +44,10 @@ class Estimate(NamedTuple):
             return digits
         while digits < MOST_DIGITS and (
             10.0**-digits > 0.126 * self.width > 0
-            or (self.excludes(apart_from) and any(round(bound, digits) == apart_from for bound in self[1:]))
+            or (
+                (self.excludes(apart_from) or digits == least)
+                and any(round(bound, digits) == apart_from != bound for bound in self[1:])
+            )
         ):
             digits += 1
         return digits

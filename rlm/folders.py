@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -159,7 +160,7 @@ def _list_files(
             f"{', '.join(classes) or 'none'}; give the folder that holds the folders of the classes"
         )
     _check_names({place.name for place, _ in places})
-    _check_nesting([place for place, _ in places], suffixes)
+    _check_nesting([place for place, _ in places])
     rows, skipped = [], list(_list_others(folder, [folder, *parts]))
     for place, part in places:
         for path in sorted(_walk(place)):
@@ -202,12 +203,12 @@ def _part_of(name: str) -> str | None:
     return None
 
 
-def _check_nesting(places: Sequence[Path], suffixes: Sequence[str]) -> None:
-    """Refuse folders that all have the same folders in place of files: those may be the classes, or parts of them."""
-    inner = {frozenset(path.name for path in _subfolders(place)) for place in places}
-    names = sorted(set().union(*inner))
-    has_files = any(path.suffix.lower() in suffixes for place in places for path in place.iterdir())
-    if not has_files and (any(map(_part_of, names)) or (len(inner) == 1 and len(names) > 1)):
+def _check_nesting(places: Sequence[Path]) -> None:
+    """Refuse folders that hold parts of a split, or share the names of folders in them: those may be the classes."""
+    inner = Counter(path.name for place in places for path in _subfolders(place))
+    shared = sorted(name for name, count in inner.items() if count > 1)
+    names = shared if len(shared) > 1 else sorted(filter(_part_of, inner))
+    if names:
         raise InputError(
             f"expected the files of a class in its folder, found folders {_some(names, ', ')} in "
             f"{_some([place.name for place in places], ', ')}; name the upper folders train, valid and test if they "

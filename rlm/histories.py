@@ -61,15 +61,16 @@ def explain_pretraining(history: pd.DataFrame) -> str:
     last = history[history["epoch"] == history["epoch"].max()]
     first = history[history["epoch"] == history["epoch"].min()]
     gap = mean_with_interval((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
-    seeds = count(len(last), "seed")
+    seeds, who = count(len(last), "seed"), "Pre-training"
     finding = "Pre-training shows no sign of memorising"
     if len(last) < FEWEST_PAIRS:
         finding = f"{seeds} cannot tell whether pre-training memorised"
+        who = "This seed" if len(last) == 1 else f"These {seeds}"
     if gap.low > 0:
-        finding = "Pre-training memorised"
+        finding = f"{who} memorised"
         finding += " in part" if last["seen_accuracy"].mean() < MEMORISED else ""
     if last["spread"].mean() < COLLAPSED * first["spread"].mean():
-        finding = "Pre-training collapsed"
+        finding = f"{who} collapsed"
     return (
         f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.in_points()} points, {seeds}); "

@@ -89,7 +89,7 @@ def labels(
         memorised = min(MEMORISED, config.until or MEMORISED)
         shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
         print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
-        print(shuffles.to_string(float_format="{:.2f}".format))
+        print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
         print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     if BASELINE in set(finished.results["arm"]):
@@ -106,7 +106,8 @@ def labels(
             print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
-            print(f"{labelled or 'all'} labelled samples\n{summarise(mine).to_string(float_format='{:.3f}'.format)}")
+            table = summarise(mine).to_string(float_format="{:.3f}".format, na_rep="")
+            print(f"{labelled or 'all'} labelled samples\n{table}")
     print_files(finished, out, db)
 
 

@@ -132,7 +132,8 @@ def plot_alignment(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> A
     for name, curve in curves.items():
         shown = curve[curve["data_sd"] > 1e-3 * curve["data_sd"].max()]
         ax.plot(shown["data_sd"], shown["weight_sd"], "o-", color=colours[name], markersize=3, linewidth=1, label=name)
-    ax.set(xscale="log", xlabel="standard deviation of the inputs along an eigenvector", ylabel="of the weights",
+    ax.set(xscale="log", xlabel="standard deviation of the inputs along an eigenvector",
+           ylabel="standard deviation of the weights",
            title="first layer: weights along the data's eigenvectors")  # fmt: skip
     ax.set_ylim(bottom=0)
     ax.legend(fontsize="small")

@@ -170,15 +170,13 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
     faster, slower = decisions.count("faster"), decisions.count("slower")
     if faster and slower:
         shown = f"was shown for {faster} of the {later} memorisations after the first and reversed for {slower}"
-    elif faster:
-        shown = "was shown" + (f" for {faster} of the {later} memorisations after the first" if faster < later else "")
-    elif slower:
-        shown = f"was reversed for {slower} of the {later} memorisations after the first"
+    elif faster or slower:
+        verb, number = ("shown", faster) if faster else ("reversed", slower)
+        shown = f"was {verb} for {number} of the {later} memorisations after the first"
     else:
-        shown = "was not shown"
+        shown = f"was not shown for any of the {later} memorisations after the first"
     sentences = [
-        f"That memorising becomes faster, the paper's figure 1, {shown}: of the memorisations after the first, {later} "
-        f"in all, {faster} took fewer epochs than the first and {slower} more."
+        f"That memorising becomes faster, the paper's figure 1, {shown}."
         if later
         else "Labels were never shuffled, so that nothing is said of the paper's figure 1."
     ]
@@ -186,7 +184,8 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
         decisions = table["decision"].dropna().unstack("arm")
         good, bad = ((decisions[arm] == word) for word in (better, worse))
         controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
-        text = f"In {what}, {arm} is shown to gain in {good.sum()} of {len(decisions)} cases and to lose in {bad.sum()}"
+        cases = count(len(decisions), "case")
+        text = f"In {what}, {arm} is shown to gain in {good.sum()} of {cases} and to lose in {bad.sum()}"
         if good.any() and controls.shape[1]:
             as_well = (controls == better).any(axis=1).sum()
             text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"

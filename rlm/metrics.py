@@ -1,7 +1,8 @@
 """Metrics: the range of a column, which direction is better, and what a failed seed counts as."""
 
 import re
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,12 @@ from rlm.errors import InputError
 from rlm.estimates import Estimate
 
 CHANCE = 0.5
+LARGEST = 1e100  # larger numbers overflow when they are squared
+Direction = Literal["higher", "lower"]
 
 
-class Metric(NamedTuple):
+@dataclass(frozen=True)
+class Metric:
     """
     What has to be known of a column of numbers before two arms are compared by it.
 
@@ -27,6 +31,11 @@ class Metric(NamedTuple):
     failed
         What a failed seed (a missing value) counts as; None if it has no such value, and missing values are an error.
 
+    Raises
+    ------
+    InputError
+        If the range is empty, the direction is none of the two, or `failed` is outside the range.
+
     Examples
     --------
     >>> import rlm
@@ -37,8 +46,20 @@ class Metric(NamedTuple):
     name: str
     low: float | int = -np.inf
     high: float | int = np.inf
-    better: Literal["higher", "lower"] = "higher"
+    better: str = "higher"
     failed: float | int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        if self.better not in get_args(Direction):
+            raise InputError(f'expected better="higher" or better="lower" for {self.name}, found {self.better!r}')
+        if not self.low < self.high:
+            raise InputError(f"expected low below high for {self.name}, found {self.low} and {self.high}")
+        if self.failed is not None and not (self.low <= self.failed <= self.high and abs(self.failed) <= LARGEST):
+            raise InputError(
+                f"expected failed from {self.low:g} to {self.high:g} for {self.name}, found {self.failed}; name what "
+                "a failed seed counts as, or None"
+            )
 
     @property
     def is_share(self) -> bool:
@@ -64,10 +85,11 @@ class Metric(NamedTuple):
         return f"{difference.in_points()} points" if self.is_share else difference.format(sign="+")
 
 
+# Chance is one half where there are two choices; of other accuracies it is not known.
 KNOWN = {
-    r"(.*_)?accuracy": Metric("", 0, 1, "higher", CHANCE),
-    r"roc_auc": Metric("", 0, 1, "higher", CHANCE),
-    r"top_\d+|mrr": Metric("", 0, 1, "higher", 0.0),
+    r"(test|validation|triplet|seen|unseen)_accuracy|roc_auc": Metric("", 0, 1, "higher", CHANCE),
+    r"top_\d+(_accuracy)?|mrr|mean_reciprocal_rank": Metric("", 0, 1, "higher", 0.0),
+    r"(.*_)?accuracy": Metric("", 0, 1, "higher"),
     r"eer": Metric("", 0, 1, "lower", CHANCE),
     r"(.*_)?loss": Metric("", better="lower"),
     r"seconds|epochs|best_epoch": Metric("", low=0, better="lower"),
@@ -97,7 +119,7 @@ def find_metric(metric: str | Metric) -> Metric:
         return metric
     for pattern, known in KNOWN.items():
         if re.fullmatch(pattern, metric):
-            return known._replace(name=metric)
+            return replace(known, name=metric)
     raise InputError(
         f"expected a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), found {metric!r}; "
         f'pass rlm.Metric({metric!r}, low, high, better="higher" or "lower"), which says how to read it'
@@ -125,15 +147,17 @@ def count_failed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     InputError
         If a column is missing, or an arm, a seed or a value cannot be used.
     """
+    check_table(results)
     _check_columns(results, metric.name)
     column = results[metric.name]
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+    types = pd.api.types
+    if not types.is_numeric_dtype(column) or types.is_bool_dtype(column) or types.is_complex_dtype(column):
         raise InputError(
             f"expected numbers in the column {metric.name}, found {column.dtype} values such as "
             f"{column.iloc[0]!r}; convert it, for instance with pandas.to_numeric"
         )
     values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
-    is_outside = ~np.isnan(values) & ~((values >= metric.low) & (values <= metric.high) & np.isfinite(values))
+    is_outside = ~np.isnan(values) & ~((values >= metric.low) & (values <= metric.high) & (np.abs(values) <= LARGEST))
     if is_outside.any():
         remedy = "correct or remove the run"
         if metric.is_share and 2 < np.nanmax(values) <= 100 and np.nanmin(values) >= 0:
@@ -151,6 +175,15 @@ def count_failed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
             )
         values[is_failed] = metric.failed
     return results.assign(**{metric.name: values})
+
+
+def check_table(results: object) -> None:
+    """Require a table, not what holds one."""
+    if not isinstance(results, pd.DataFrame):
+        raise InputError(
+            f"expected a table of results, found {type(results).__name__}; pass the DataFrame of rlm.run_study, or "
+            "rlm.read_study(...).finished.results"
+        )
 
 
 def _check_columns(results: pd.DataFrame, name: str) -> None:

@@ -125,7 +125,9 @@ def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks(list(points.index), [f"{place:g}" for place in points.index])
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(
-        xlabel=effects.index.name, ylabel="mean difference in points", title="pretrained minus scratch, 95 % intervals"
+        xlabel=effects.index.name,
+        ylabel="mean difference in points",
+        title="pretrained minus scratch, 95 % intervals, each alone",
     )
     return ax
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from rlm.columns import ROLES
+from rlm.columns import ROLES, refuse_similar
 from rlm.errors import InputError
 from rlm.parsers import Choose, Rows
 from rlm.textfiles import MOST_CHARACTERS, shorten
@@ -297,6 +297,7 @@ def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Sha
     if is_grouped:
         raise InputError(f"expected a list of texts or an object with one as set, found {', '.join(record)} in {place}")
     if is_record_table([*record], choose):
+        refuse_similar([*record], {"query", "pos", "neg"}, place)
         return _Shape(("query",), [*choose(["anchor", "positive", "relevance"])], _expand_query)
     try:
         chosen = choose(list(record))

@@ -15,6 +15,10 @@ CONTROLS = {
     "shuffled": "the pre-trained weights in random order",
 }
 MANY_FAILED = 0.2
+FIXED_ONLY = (
+    "The intervals of the probability of improvement and of the variances hold for a number of seeds that was fixed "
+    "beforehand, not for who looked."
+)
 OWN_SPLITS = (
     "Every seed has its own split of the same data; these overlap, so the intervals are too narrow, the more so the "
     "more seeds there are."

@@ -18,8 +18,9 @@ from rlm.estimates import (
     ratio_of_variances,
 )
 from rlm.judging import Decision, judge
-from rlm.metrics import CHANCE, Metric, count_failed, find_metric
+from rlm.metrics import CHANCE, Metric, check_table, count_failed, find_metric
 from rlm.sentences import (
+    FIXED_ONLY,
     describe_basis,
     describe_controls,
     describe_difference,
@@ -281,10 +282,12 @@ def compare_all(
     InputError
         As `compare`.
     """
+    check_table(results)
     watched, metric = is_watched(results, watched), find_metric(metric)
     counted = count_failed(results, metric)
     if arms is None:
         arms = [arm for arm in counted["arm"].unique() if arm != baseline]
+    arms = list(dict.fromkeys(arms))
     paired = {arm: pair(counted, arm, baseline, metric.name) for arm in arms}
     differences = {arm: (pairs[arm] - pairs[baseline]).to_numpy() for arm, pairs in paired.items()}
     fixed, anytime = (judge(differences, metric.reach, watched=how) for how in (False, True))
@@ -311,6 +314,7 @@ def compare_all(
             describe_wins(found, improvement, metric, arm),
             describe_spread(treated, control, variance_ratio, variance_p, metric, arm, baseline),
             describe_failures(theirs, metric),
+            FIXED_ONLY if watched else "",
             describe_left_out(left_out, arm, baseline),
             describe_basis(results),
         ]
@@ -402,7 +406,9 @@ def pair(counted: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.Data
     """
     arms = list(counted["arm"].unique())
     if arm == baseline:
-        raise InputError(f"expected two different arms, found {arm!r} twice; the results have: {', '.join(arms)}")
+        raise InputError(
+            f"expected two different arms, found {arm!r} twice; the results have: {', '.join(map(str, arms))}"
+        )
     for name in (arm, baseline):
         if name not in arms:
             raise InputError(f"arm {name!r} not found; the results have: {', '.join(map(str, arms))}")

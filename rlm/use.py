@@ -1,5 +1,6 @@
 """The commands that make and use a model: `rlm train`, `rlm query` and `rlm evaluate`."""
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -168,6 +169,8 @@ def _questions() -> Iterator[str]:
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         yield from filter(None, map(str.strip, sys.stdin))
         return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     while True:
         try:
             yield input("question: ")

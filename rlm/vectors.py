@@ -30,6 +30,7 @@ CHUNK = 2**20
 NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 USED, OTHER = "vectors of words of the data", "vectors of other words"
+UNDECODED = "vectors of words that are not UTF-8"
 NAMELESS, REPEATED = "vectors without a word", "vectors of a word that has one already"
 TOO_LONG, NOT_FINITE = "vectors with more numbers than the others", "vectors with NaN or infinity"
 
@@ -150,7 +151,7 @@ class _Collection:
         if not text.strip():
             return NAMELESS
         if text not in self.wanted:
-            return OTHER
+            return UNDECODED if "\ufffd" in text else OTHER
         if text in self.found.vectors:
             return REPEATED
         with np.errstate(over="ignore", invalid="ignore"):

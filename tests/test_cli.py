@@ -523,3 +523,10 @@ class TestWriteWhole:
     def test_needs_the_folder(self, tmp_path):
         with pytest.raises(OSError, match="none"):
             write_whole(tmp_path / "none" / "r.csv", "text")
+
+
+@pytest.mark.parametrize("columns", ["0", "1"])
+def test_help_is_finished_in_no_columns(columns):
+    command = [sys.executable, "-m", "rlm", "study", "--help"]
+    ran = subprocess.run(command, capture_output=True, timeout=120, env=os.environ | {"COLUMNS": columns}, check=True)
+    assert b"--encoder" in ran.stdout

@@ -214,6 +214,9 @@ class TestImages:
                 "found folders test, train in cat, dog; name the upper",
             ),
             (["fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"], "found folders cat, dog in fold1, fold2; name the"),
+            (["tr/cat", "tr/dog", "tr/owl", "te/cat", "te/dog"], "found folders cat, dog in te, tr; name the"),
+            (["fold1", "fold1/cat", "fold1/dog", "fold2/cat", "fold2/dog"], "found folders cat, dog in fold1, fold2"),
+            (["cat", "cat/train", "cat/test", "dog/train", "dog/test"], "found folders test, train in cat, dog"),
             (["train", "test"], "at least two classes, found none"),
             (["valid/cat", "test/cat"], "expected the folders train and test .* found only test, valid; add"),
             (

@@ -659,7 +659,7 @@ def test_the_claim_is_judged_by_shuffles_and_controls():
     )
     assert "In speed, pretrained is shown to gain in 0 of 2 cases and to lose in 1." in said
     unclear = shuffles.assign(decision=[np.nan, none, none])
-    assert "figure 1, was not shown:" in rlm.explain_claim(unclear, effects, speed)
+    assert "figure 1, was not shown for any of the 2 memorisations" in rlm.explain_claim(unclear, effects, speed)
     slower = shuffles.assign(decision=[np.nan, none, "slower"])
     assert "was reversed for 1 of the 2 memorisations" in rlm.explain_claim(slower, effects, speed)
     assert "never shuffled" in rlm.explain_claim(shuffles.iloc[:1], effects, speed)

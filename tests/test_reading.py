@@ -557,6 +557,20 @@ class TestRoles:
             (["anchor", "positive", "Relevance"], "say relevance='Relevance'"),
             (["anchor", "positive", "negative_1"], "say negative='negative_1'"),
             (["anchor", "positive", "text"], "found 'text'; drop or rename it"),
+            *(
+                (["anchor", "positive", name], f"say relevance='{name}'")
+                for name in (
+                    "relevant",
+                    "is_relevant",
+                    "relevance_score",
+                    "gold_label",
+                    "score",
+                    "is_duplicate",
+                    "target",
+                )
+            ),
+            (["anchor", "positive", "hard_negative"], "say negative='hard_negative'"),
+            (["anchor", "positive", "positive.1"], "found 'positive.1'"),
             (["text", "label", "relevance"], "found 'relevance'; drop or rename it"),
             (["text", "label", "negative"], "found 'negative'; drop or rename it"),
         ],
@@ -567,8 +581,37 @@ class TestRoles:
             with pytest.raises(InputError, match=re.escape(message)):
                 read(frame)
 
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            *(["1", "0", "?"], ["0.8", "0.1", "n/a"], ["50%", "10%", "90%"], ["entailment", "contradiction", "-"]),
+            *(["yes", "no", "maybe"], ["pos", "neg"], ["similar", "different"], ["paraphrase", "not_paraphrase"]),
+            *(["duplicate", "non-duplicate"], ["LABEL_1", "LABEL_0"], ["да", "нет"], ["１", "０"], ["good", "bad"]),
+            ["related", "unrelated"],
+        ],
+        ids=",".join,
+    )
+    def test_answers_are_no_classes(self, labels):
+        """Pairs that are told irrelevant are not trained as relevant."""
+        rows = [(f"hat {number}", f"cap {number}", label) for number, label in enumerate(labels * 4)]
+        frame = pd.DataFrame(rows, columns=["anchor", "positive", "label"])
+        with pytest.raises(InputError, match="is relevance meant"):
+            rlm.index_corpus(frame)
+
+    def test_a_level_of_the_index_may_be_called_label(self):
+        index = pd.Index([1, 2, 3, 4], name="label")
+        frame = pd.DataFrame({"text": ["a b", "c d", None, "e f"], "label": ["x", "x", "y", "x"]}, index=index)
+        assert len(rlm.index_corpus(frame).phrases.texts) == 3
+
+    def test_lists_by_other_names_are_not_ignored(self, tmp_path):
+        path = tmp_path / "q.jsonl"
+        path.write_text('{"query": "a b", "pos": ["c d"], "negs": ["e f"]}\n', encoding="utf-8")
+        with pytest.raises(InputError, match="found 'negs' in line 1; rename or drop it"):
+            rlm.read(path)
+
     def test_pairs_of_a_label_that_share_nothing_are_told(self):
-        frame = pd.DataFrame({"anchor": ["a", "c"], "positive": ["b", "d"], "label": ["x", "x"]})
+        texts = {"anchor": ["a", "c", "e", "g", "i"], "positive": ["b", "d", "f", "h", "j"]}
+        frame = pd.DataFrame(texts | {"label": ["x", "x", "y", "z", "v"]})
         with pytest.warns(UserWarning, match="found 2 groups with label 'x' that share none"):
             rlm.index_corpus(frame)
 

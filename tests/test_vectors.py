@@ -124,6 +124,12 @@ class TestText:
         np.testing.assert_allclose(found[2], TABLE["hat"], rtol=1e-6)
         assert "1 vectors with NaN or infinity, 1 vectors of a word that has one already" in caplog.text
 
+    def test_words_in_another_encoding_are_counted(self, tmp_path, caplog):
+        path = tmp_path / "v.vec"
+        path.write_bytes("дом 0.1 0.2 0.3\nкот 0.4 0.1 0.6\ndoor 1 1 1\n".encode("cp1251"))
+        read_vectors(path, ["", "", "дом", "кот", "door"])
+        assert "2 vectors of words that are not UTF-8" in caplog.text
+
     def test_a_file_of_single_numbers_has_no_first_line_of_counts(self, tmp_path):
         found = self.read(tmp_path, "1 5\n2 6\nhat 7\n", words=("1", "2", "hat"))
         assert found[2:].tolist() == [[5], [6], [7]]

@@ -220,6 +220,45 @@ class TestMetrics:
         metric = rlm.Metric("test_loss", better="lower", failed=5.0)
         assert rlm.summarise(results, metric).loc["scratch", "max"] == 5
 
+    @pytest.mark.parametrize("name", ["top_1_accuracy", "top_5_accuracy", "top_10", "mrr"])
+    def test_a_failed_seed_is_never_right_about_the_first(self, name):
+        results = self.gains(name, 0.1, 0.01)
+        lost = results.assign(**{name: results[name].mask((results["seed"] < 8) & (results["arm"] == "pretrained"))})
+        assert rlm.compare(lost, metric=name).difference.value < 0
+        assert rlm.summarise(lost, name).loc["pretrained", "min"] == 0
+
+    def test_chance_of_other_accuracies_is_not_guessed(self):
+        results = self.gains("ten_classes_accuracy", 0.6, 0.01)
+        assert rlm.compare(results, metric="ten_classes_accuracy").decision == "helps"
+        results.loc[3, "ten_classes_accuracy"] = np.nan
+        with pytest.raises(InputError, match="a failed seed has no value by this metric"):
+            rlm.compare(results, metric="ten_classes_accuracy")
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"better": "Higher"}, "expected better="),
+            ({"better": "max"}, "expected better="),
+            ({"failed": np.nan}, "expected failed from 0 to 1"),
+            ({"failed": 5}, "expected failed from 0 to 1"),
+            ({"low": 1}, "expected low below high"),
+        ],
+    )
+    def test_a_metric_that_says_nothing_sensible_is_refused(self, given, said):
+        with pytest.raises(InputError, match=said):
+            rlm.Metric(**{"name": "foo", "low": 0, "high": 1} | given)
+
+    @pytest.mark.parametrize("scale", [1e160, 1j])
+    def test_numbers_that_cannot_be_squared_or_compared_are_refused(self, scale):
+        results = self.gains("test_loss", 1.2, -0.1)
+        with pytest.raises(InputError, match=r"expected (numbers in the column )?test_loss"):
+            rlm.compare(results.assign(test_loss=results["test_loss"] * scale), metric="test_loss")
+
+    def test_an_arm_named_twice_is_one_arm(self):
+        results = self.gains("test_accuracy", 0.6, 0.01)
+        twice = rlm.compare_all(results, arms=["pretrained", "pretrained"])
+        assert twice["pretrained"].text == rlm.compare(results).text
+
     def test_a_metric_nobody_knows_is_refused(self):
         with pytest.raises(InputError, match=r"known metric .*found 'perplexity'; pass rlm.Metric\('perplexity'"):
             rlm.compare(self.gains("perplexity", 40.0, 1.0), metric="perplexity")
