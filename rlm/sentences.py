@@ -17,7 +17,7 @@ CONTROLS = {
 MANY_FAILED = 0.2
 FIXED_ONLY = (
     "The intervals of the probability of improvement and of the variances hold for a number of seeds that was fixed "
-    "beforehand, not for who looked."
+    "beforehand, not for a study that was watched."
 )
 OWN_SPLITS = (
     "Every seed has its own split of the same data; these overlap, so the intervals are too narrow, the more so the "
