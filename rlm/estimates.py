@@ -329,9 +329,10 @@ def ratio_of_variances(treated: np.ndarray, control: np.ndarray) -> tuple[Estima
     root = float(np.sqrt(max(b**2 - a * c, 0.0)))
     if a > 0:
         return Estimate(value, max((b - root) / a, 0.0), (b + root) / a), p
-    # The control's variance may be 0: what is kept lies outside of the bounds, and the interval has the gap between.
-    low = (b - root) / a if a < 0 and root > 0 else 0.0
-    found = Estimate(value, low if 0 < low <= value else 0.0, np.inf)
+    # The control's variance may be 0: what is kept lies outside of the bounds. Where that is on both sides of them, the
+    # interval has the gap between.
+    other, low = sorted(((b + root) / a, (b - root) / a)) if a < 0 and root > 0 else (0.0, 0.0)
+    found = Estimate(value, low if other <= 0 < low <= value else 0.0, np.inf)
     return found, p if found.excludes(1.0) else max(p, LEVEL)
 
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from scipy import stats
 
 from rlm.errors import InputError
@@ -152,6 +152,9 @@ class TestEstimates:
         results = study(pairs, spread=spread, seed=seed)
         arms = {arm: values.to_numpy() for arm, values in results.groupby("arm")["test_accuracy"]}
         squares = {arm: (values - values.mean()) ** 2 for arm, values in arms.items()}
+        assume(
+            all(len(np.unique(values)) == pairs for values in arms.values())
+        )  # of a few that are equal it says nothing
         found = compare(results).variance_ratio
         assert found.value == pytest.approx(arms["pretrained"].var() / arms["scratch"].var())
         assert found.low <= found.value <= found.high
@@ -166,6 +169,14 @@ class TestEstimates:
             assert p(1e9) > 0.05
         if found.low == 0 and found.high < np.inf:
             assert p(0) >= 0.05 - 1e-9
+
+    @pytest.mark.parametrize("spread", [1e-4, 1e-2, 0.1])
+    def test_the_variance_ratio_excludes_1_exactly_where_its_p_value_is_small(self, spread):
+        rng = np.random.default_rng(0)
+        for pairs in (4, 5, 8, 20):
+            for _ in range(50):
+                verdict = compare(table(rng.normal(0.65, 1e-2, pairs), rng.normal(0.65, spread, pairs)))
+                assert verdict.variance_ratio.excludes(1) == (verdict.variance_p < 0.05)
 
     def test_failed_seeds_are_those_within_noise_of_chance(self):
         scratch, pretrained = np.full(20, 0.7), np.full(20, 0.7)
