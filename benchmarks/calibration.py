@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from rlm.estimates import mean_with_interval, proportion, ratio_of_variances
-from rlm.files import write_whole
-from rlm.judging import judge
-from rlm.provenance import commit, versions
-from rlm.sequence import confidence_sequence
-from rlm.stats import compare
+from rlm.runtime.atomic import write_whole
+from rlm.runtime.provenance import commit, versions
+from rlm.stats.anytime import confidence_sequence
+from rlm.stats.estimates import mean_with_interval, proportion, ratio_of_variances
+from rlm.stats.judging import judge
+from rlm.verdict import compare
 
 PAIRS = (10, 20, 40)
 EFFECTS = (0.0, 0.01, 0.02, 0.05)

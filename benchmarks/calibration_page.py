@@ -13,7 +13,7 @@ import seaborn as sns
 from jinja2 import Template
 from matplotlib.ticker import PercentFormatter
 
-from rlm.files import write_whole
+from rlm.runtime.atomic import write_whole
 
 SOURCE = Path("docs/benchmarks/calibration.json")
 TEMPLATE = Path(__file__).with_name("calibration.md.jinja")

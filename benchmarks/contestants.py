@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 import rlm
 from rlm.arms import precision_of
-from rlm.batching import STEPS_AT_ONCE, PhraseTable, epoch_batches
 from rlm.block import init_block
-from rlm.mining import KnownRelevance
-from rlm.objective import make_objective
+from rlm.engine.batches import STEPS_AT_ONCE, PhraseTable, epoch_batches
+from rlm.engine.trainer import Trainer
 from rlm.sampler import RealTriplets
 from rlm.slicer import Slices
-from rlm.trainer import Trainer
+from rlm.zoo.mining import KnownRelevance
+from rlm.zoo.objective import make_objective
 
 WORD_DIM, DIM, BATCH, MARGIN, RATE = 32, 64, 150, 0.5, 1e-3
 EPOCH = 20_000
@@ -40,7 +40,7 @@ def product_work(dataset: str, encoder: str) -> float:
 
 
 def hand_tokens(slices: Slices) -> tuple[Tensor, Tensor]:
-    """Tokens, last word first, zeros after the end; and how many. So that nn.LSTM reads as `rlm.LSTMEncoder` does."""
+    """Tokens, last word first, zeros after the end; and how many. So nn.LSTM reads as `rlm.zoo.LSTMEncoder` does."""
     lengths = torch.from_numpy(slices.phrases.lengths).long()
     places = torch.arange(slices.tokens.shape[1])
     from_end = (lengths[:, None] - 1 - places).clamp(min=0)
@@ -175,7 +175,9 @@ def ours(
 ) -> Iterator[int]:
     """A block of seeds, as a study trains it."""
     slices = slices_of(dataset)
-    block = init_block(lambda: rlm.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds)).to(device)
+    block = init_block(lambda: rlm.zoo.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds)).to(
+        device
+    )
     sources = [RealTriplets(slices.train, seed, EPOCH, batching, device) for seed in range(seeds)]
     table = PhraseTable([slices] * seeds, device)
     objective = make_objective(margin=MARGIN)

@@ -16,12 +16,12 @@ import torch
 
 import rlm
 from benchmarks.contestants import BATCH, slices_of
-from rlm.batching import PhraseTable, epoch_batches
 from rlm.block import init_block
-from rlm.mining import KnownRelevance
-from rlm.objective import make_objective
+from rlm.engine.batches import PhraseTable, epoch_batches
+from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.trainer import Trainer
+from rlm.zoo.mining import KnownRelevance
+from rlm.zoo.objective import make_objective
 
 
 def peak_megabytes() -> float:
@@ -52,7 +52,7 @@ def words(size: int, optimizer: str) -> dict[str, float]:
     table.tokens, table.filler = [torch.from_numpy(tokens)], 20_000
     table.lengths = torch.tensor([4] * 20_000 + [0], dtype=torch.int32)
     before = peak_megabytes()
-    block = init_block(lambda: rlm.MeanEncoder(size), [0])
+    block = init_block(lambda: rlm.zoo.MeanEncoder(size), [0])
     trainer = Trainer(block, 1e-3, make_objective(), KnownRelevance(), optimizer, "fp32", True)
     start = time.perf_counter()
     trainer.train(epoch_batches([RealTriplets(triplets, 0)], table, 1, BATCH))

@@ -129,8 +129,8 @@ def search_section(rows: list[dict]) -> str:
 
 The nearest ten of {rows[0]["vectors"]:,} vectors of 64 dimensions, drawn as encoders make them: in 20,000 clusters of
 very different size, with few directions of large variance; on {rows[0]["cores"]} core(s). `rlm query` takes `exact`
-up to 100,000 premises and `ivf` beyond them; `rlm.search.Index` says what the methods are. Recall counts what is as
-near as the tenth exact neighbour.
+up to 100,000 premises and `ivf` beyond them; `rlm.models.search.Index` says what the methods are. Recall counts what is
+as near as the tenth exact neighbour.
 
 {table.to_markdown()}"""
 
@@ -170,7 +170,7 @@ def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
   vectors and of their moments: memory, not arithmetic. Building the batch takes 14 %, finding its different words 10 %,
   Adam of the other weights 1 %, calling all that the rest.
 - Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
-  takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.compiling.is_worth_compiling` asks for.
+  takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.engine.compiling.is_worth_compiling` asks for.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
   hand loop does.{gpu}"""
 

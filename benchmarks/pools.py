@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from rlm.config import StudyConfig
-from rlm.files import write_whole
+from rlm.runtime.atomic import write_whole
 from rlm.study import run_study
 
 SHARED = {"arms": ("scratch",), "max_epochs": 12, "patience": 3}

@@ -17,37 +17,39 @@ from jinja2 import Template
 
 import rlm
 from benchmarks.performance import machine
-from rlm.files import write_whole
+from rlm.runtime.atomic import write_whole
 
 SEEDS = 20
 ARMS = ("scratch", "pretrained", "rescaled", "shuffled")
 DIGITS = {"arms": ARMS, "dim": 256, "until": 0.9, "shuffle_epochs": 60, "labelled": (50, 200, "all"), "patience": 15}
 MOVING = DIGITS | {"dataset": "moving-digits", "dim": 128, "labelled": (200, "all"), "max_epochs": 60}
 CONFIGS = {
-    "digits": rlm.LabelsConfig(**DIGITS),
-    "digits, three shuffles": rlm.LabelsConfig(**DIGITS, shuffles=3),
-    "digits, three shuffles, first layer": rlm.LabelsConfig(**DIGITS, shuffles=3, transfer=1),
-    "moving-digits": rlm.LabelsConfig(**MOVING),
+    "digits": rlm.labels.LabelsConfig(**DIGITS),
+    "digits, three shuffles": rlm.labels.LabelsConfig(**DIGITS, shuffles=3),
+    "digits, three shuffles, first layer": rlm.labels.LabelsConfig(**DIGITS, shuffles=3, transfer=1),
+    "moving-digits": rlm.labels.LabelsConfig(**MOVING),
 }
-SAMPLES = {"digits": rlm.load_digits(), "moving-digits": rlm.make_moving_digits(900)}
+SAMPLES = {"digits": rlm.labels.load_digits(), "moving-digits": rlm.labels.make_moving_digits(900)}
 DOCS = Path(__file__).parents[1] / "docs"
 TEMPLATE = Path(__file__).with_name("random_labels.md.jinja")
 
 
 def aligned() -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """The first layer of an MLP before and after it memorised the digits' random labels: curves, misalignments."""
-    samples, config = SAMPLES["digits"], rlm.LabelsConfig(encoder="mlp")
-    parts = [rlm.divide(samples, seed)[0] for seed in range(SEEDS)]
-    untrained = rlm.new_classifiers(config, samples, len(samples.classes), range(SEEDS))
-    labels = [rlm.RandomLabels(seed, len(one.train), len(samples.classes)) for seed, one in enumerate(parts)]
-    memorised, _ = rlm.memorise(untrained, rlm.tabulate(samples, parts), parts, labels, shuffles=1, epochs=40)
-    covariance = rlm.input_covariance(untrained.encoder.encoder, samples, parts[0].train)
+    samples, config = SAMPLES["digits"], rlm.labels.LabelsConfig(encoder="mlp")
+    parts = [rlm.labels.divide(samples, seed)[0] for seed in range(SEEDS)]
+    untrained = rlm.labels.new_classifiers(config, samples, len(samples.classes), range(SEEDS))
+    labels = [rlm.labels.RandomLabels(seed, len(one.train), len(samples.classes)) for seed, one in enumerate(parts)]
+    memorised, _ = rlm.labels.memorise(
+        untrained, rlm.labels.tabulate(samples, parts), parts, labels, shuffles=1, epochs=40
+    )
+    covariance = rlm.labels.input_covariance(untrained.encoder.encoder, samples, parts[0].train)
     curves, apart = {}, {}
     for name, block in {"at initialisation": untrained, "after memorising": memorised}.items():
-        weights = rlm.first_layer(block)
+        weights = rlm.labels.first_layer(block)
         spread = np.cov(weights, rowvar=False)
-        curves[name] = rlm.align(weights, covariance)
-        apart[name] = [rlm.misalignment(spread, covariance), rlm.misalignment_by_chance(spread)]
+        curves[name] = rlm.labels.align(weights, covariance)
+        apart[name] = [rlm.labels.misalignment(spread, covariance), rlm.labels.misalignment_by_chance(spread)]
     kinds = ["with the data's components", "with random ones, mean"]
     return curves, pd.DataFrame.from_dict(apart, orient="index", columns=kinds).rename_axis("misalignment")
 
@@ -57,39 +59,42 @@ def spell(table: pd.DataFrame, number: str) -> str:
     return flat.astype(object).where(flat.notna(), None).to_markdown(index=False, floatfmt=number, missingval="")
 
 
-def write_page(studies: dict[str, rlm.LabelsResult]) -> None:
+def write_page(studies: dict[str, rlm.labels.LabelsResult]) -> None:
     sns.set_theme(style="ticks")
     faster, effects, speed, words = {}, {}, {}, {}
     for name, study in studies.items():
         memorising = study.memorising[study.memorising["arm"] == "pretrained"]
-        faster[name] = rlm.summarise_shuffles(memorising)
-        effects[name], speed[name] = rlm.tabulate_effects(study.results), rlm.tabulate_speed(study.history)
+        faster[name] = rlm.labels.summarise_shuffles(memorising)
+        effects[name], speed[name] = (
+            rlm.labels.tabulate_effects(study.results),
+            rlm.labels.tabulate_speed(study.history),
+        )
         words[name] = [
-            rlm.explain_labels_settings(CONFIGS[name], SEEDS),
-            rlm.explain_claim(faster[name], effects[name], speed[name]),
-            rlm.explain_shuffles(faster[name]),
-            rlm.explain_effects(effects[name]),
-            rlm.explain_speed(speed[name]),
+            rlm.limits.explain_labels_settings(CONFIGS[name], SEEDS),
+            rlm.labels.explain_claim(faster[name], effects[name], speed[name]),
+            rlm.labels.explain_shuffles(faster[name]),
+            rlm.labels.explain_effects(effects[name]),
+            rlm.labels.explain_speed(speed[name]),
         ]
     # The first three of ten shuffles are those of the studies with three.
     shown = [name for name in studies if CONFIGS[name].shuffles == 10]
     fig, axes = plt.subplots(len(shown), 2, figsize=(9.5, 3.2 * len(shown)), layout="constrained")
     for row, name in zip(axes, shown, strict=True):
         memorising = studies[name].memorising
-        rlm.plot_memorising(memorising[memorising["arm"] == "pretrained"], row[0])
-        rlm.plot_shuffles(faster[name], row[1])
+        rlm.labels.plot_memorising(memorising[memorising["arm"] == "pretrained"], row[0])
+        rlm.labels.plot_shuffles(faster[name], row[1])
         for ax in row:
             ax.set_title(f"{name}: {ax.get_title()}", fontsize=10)
     fig.savefig(DOCS / "random_labels_memorising.png", dpi=110)
     fig, axes = plt.subplots(len(studies), 2, figsize=(9.5, 3.2 * len(studies)), layout="constrained")
     for row, name in zip(axes, studies, strict=True):
-        rlm.plot_label_effects(effects[name], "points", row[0])
-        rlm.plot_label_effects(speed[name], "epochs", row[1])
+        rlm.labels.plot_label_effects(effects[name], "points", row[0])
+        rlm.labels.plot_label_effects(speed[name], "epochs", row[1])
         for ax, what in zip(row, ("accuracy", "epochs"), strict=True):
             ax.set_title(f"{name}: {what} minus scratch", fontsize=10)
     fig.savefig(DOCS / "random_labels_effects.png", dpi=110)
     curves, apart = aligned()
-    rlm.plot_alignment(curves).figure.savefig(DOCS / "random_labels_alignment.png", dpi=110)
+    rlm.labels.plot_alignment(curves).figure.savefig(DOCS / "random_labels_alignment.png", dpi=110)
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
         machine=machine(),
         seeds=SEEDS,
@@ -109,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     studies = {}
     for name, config in CONFIGS.items():
-        studies[name] = rlm.run_labels(config, SEEDS, samples=SAMPLES[config.dataset], db=options.db)
+        studies[name] = rlm.labels.run_labels(config, SEEDS, samples=SAMPLES[config.dataset], db=options.db)
     write_page(studies)
 
 

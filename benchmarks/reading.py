@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 import rlm
-from rlm.negatives import draw_negatives
-from rlm.phrases import tokenise
+from rlm.data.negatives import draw_negatives
+from rlm.data.phrases import tokenise
 
 NEGATIVES = 5
 READERS = {"rlm": "by_rlm", "pandas and dictionaries": "by_dictionaries"}

@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from rlm.search import Index, Method
+from rlm.models.search import Index, Method
 
 DIM, CLUSTERS, QUERIES, K = 64, 20_000, 1000, 10
 

@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from rlm.cli import main
+    from rlm.cli.main import main
 except KeyboardInterrupt:  # it takes seconds to import
     sys.exit("rlm: interrupted")
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from rlm.data.phrases import UNKNOWN
 from rlm.errors import InputError
-from rlm.phrases import UNKNOWN
 from rlm.seeding import stream
 
 log = logging.getLogger(__name__)

@@ -5,15 +5,15 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rlm.data.files import READ_AS_IT_IS, Mapped, Reading
+from rlm.data.negatives import check_kinds
+from rlm.engine.optimizer import Optimizer
 from rlm.errors import InputError
-from rlm.mining import Mining
-from rlm.negatives import check_kinds
-from rlm.objective import Loss, make_objective
-from rlm.optimiser import Optimizer
-from rlm.reading import READ_AS_IT_IS, Mapped, Reading
 from rlm.sampler import Batching, Redraw
 from rlm.slicer import FRACTIONS
 from rlm.training import Precision
+from rlm.zoo.mining import Mining
+from rlm.zoo.objective import Loss, make_objective
 
 Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
 DEFAULT_SEEDS = 30

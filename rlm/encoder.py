@@ -9,14 +9,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlm.bags import SumOfRows
 from rlm.config import StudyConfig
+from rlm.data.phrases import PAD, Phrases
+from rlm.data.word_vectors import read_vectors
+from rlm.engine.embedding_bag import SumOfRows
+from rlm.engine.packed import pack
 from rlm.errors import InputError
-from rlm.objective import LOSSES
-from rlm.output import Output, WithOutput
-from rlm.packed import pack
-from rlm.phrases import PAD, Phrases
-from rlm.recurrent import (
+from rlm.zoo.encoders import (
     BiLSTMEncoder,
     ConvolutionalLSTMEncoder,
     Embeddings,
@@ -24,7 +23,8 @@ from rlm.recurrent import (
     StackedLSTMEncoder,
     Tokens,
 )
-from rlm.vectors import read_vectors
+from rlm.zoo.objective import LOSSES
+from rlm.zoo.output import Output, WithOutput
 
 HIDDEN = 300
 
@@ -197,9 +197,9 @@ def new_encoder(
     dim
         Size of the embedding.
     output
-        A last step, see `rlm.output`; none where the encoder ends with it by itself.
+        A last step, see `rlm.zoo.output`; none where the encoder ends with it by itself.
     vectors
-        Word vectors to start from, see `rlm.vectors.read_vectors`; random ones by default.
+        Word vectors to start from, see `rlm.data.word_vectors.read_vectors`; random ones by default.
     fixed
         Leave these as they are.
 

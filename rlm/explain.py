@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from rlm.judging import judge
-from rlm.metrics import Metric, count_failed, find_metric
 from rlm.sentences import CONTROLS
-from rlm.stats import BASELINE, compare_all, is_watched, pair, paired_arms
+from rlm.stats.judging import judge
+from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.verdict import BASELINE, compare_all, is_watched, pair, paired_arms
 
 TREATED = "pretrained"
 

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from rlm.estimates import FEWEST_PAIRS, mean_with_interval
-from rlm.metrics import find_metric
 from rlm.sentences import count
+from rlm.stats.estimates import FEWEST_PAIRS, mean_with_interval
+from rlm.stats.metrics import find_metric
 
 COLLAPSED = 0.01  # of the first spread
 MEMORISED = 0.95  # of the seen triplets

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from rlm.config import StudyConfig
-from rlm.labels_config import LabelsConfig
+from rlm.labels.config import LabelsConfig
 from rlm.sentences import count
-from rlm.stats import BASELINE
+from rlm.verdict import BASELINE
 
 
 def explain_limits(
@@ -23,8 +23,8 @@ def explain_limits(
     encoder
         The name of an encoder of your own; that of the config by default.
     overlap
-        Share of the test triplets that the overlap of character trigrams gets right, see `rlm.overlap_scores`; it is
-        named where it is better than the encoder from scratch.
+        Share of the test triplets that the overlap of character trigrams gets right, see
+        `rlm.evaluation.overlap_scores`; it is named where it is better than the encoder from scratch.
 
     Returns
     -------

@@ -18,7 +18,7 @@ def plot_sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[
     differences
         Columns arm, pairs (counted from 1) and value: the differences to the baseline, in accuracy.
     sequence
-        Columns arm, pairs, value, low, high, see `rlm.confidence_sequence`; bounds may be missing.
+        Columns arm, pairs, value, low, high, see `rlm.stats.confidence_sequence`; bounds may be missing.
     arms
         Of both tables.
     ax

@@ -1,4 +1,4 @@
-"""Losses of single triplets and pairs; `rlm.objective` makes them what a block of seeds is trained on."""
+"""Losses of single triplets and pairs; `rlm.zoo.objective` makes them what a block of seeds is trained on."""
 
 import torch
 from jaxtyping import Float

@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from rlm.metrics import count_failed, find_metric
+from rlm.stats.metrics import count_failed, find_metric
 
 ARM_LABELS = {
     "scratch": "scratch\n(random init)",
@@ -139,8 +139,8 @@ def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accura
     Parameters
     ----------
     history
-        Columns arm, seed, epoch and `metric`, every seed at every epoch, as `rlm.best_so_far` returns them, or a
-        single seed's history.
+        Columns arm, seed, epoch and `metric`, every seed at every epoch, as `rlm.histories.best_so_far` gives them; or
+        a single seed's history.
     metric
         The column to draw.
     ax
@@ -223,7 +223,7 @@ def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     curves
-        Columns arm, seed, false_positive_rate, true_positive_rate, see `rlm.roc`; one curve per arm and seed.
+        Columns arm, seed, false_positive_rate, true_positive_rate, see `rlm.evaluation.roc`; a curve per arm and seed.
     ax
         Where to draw; a new figure by default.
 
@@ -251,7 +251,7 @@ def plot_systems(summary: pd.DataFrame) -> Sequence[Axes]:
     Parameters
     ----------
     summary
-        As of `rlm.summarise_systems`.
+        As of `rlm.standings.summarise_systems`.
 
     Returns
     -------

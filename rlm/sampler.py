@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int, Int32, Int64
 from torch import Tensor
 
+from rlm.data.negatives import Triplets
 from rlm.errors import InputError
-from rlm.negatives import Triplets
 from rlm.seeding import stream
 from rlm.slicer import Components
 

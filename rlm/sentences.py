@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from rlm.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, detectable_difference, pairs_needed, spell_p
-from rlm.judging import Decision, Judged
-from rlm.metrics import Metric
+from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, detectable_difference, pairs_needed, spell_p
+from rlm.stats.judging import Decision, Judged
+from rlm.stats.metrics import Metric
 
 PRETRAINED = ("pretrained", "pretrained_once")
 CONTROLS = {

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int, Int32
 
-from rlm.corpus import Corpus, Rows, relevance_components
+from rlm.data.corpus import Corpus, Rows, relevance_components
+from rlm.data.negatives import Relevance, draw_negatives, is_contradicted, redraw_negatives
+from rlm.data.phrases import PAD, UNKNOWN, Phrases
 from rlm.errors import InputError
-from rlm.negatives import Relevance, draw_negatives, is_contradicted, redraw_negatives
-from rlm.phrases import PAD, UNKNOWN, Phrases
 from rlm.seeding import stream
 
 SPLITS = ("train", "validation", "test")
@@ -110,9 +110,9 @@ def slice_corpus(
     negatives
         Negatives per pair (ignored where the corpus has its own).
     negative_kinds
-        Shares of random, similar and manual negatives, see `rlm.negatives.draw_negatives`; by default all manual where
-        the corpus has irrelevant pairs, and all random elsewhere. Where there is none of a kind, it is drawn at random
-        instead, and counted in the summary.
+        Shares of random, similar and manual negatives, see `rlm.data.negatives.draw_negatives`; by default all manual
+        where the corpus has irrelevant pairs, and all random elsewhere. Where there is none of a kind, it is drawn at
+        random instead, and counted in the summary.
     train_fraction
         How much of the training pairs to keep, above 0, at most 1; fewer are always among more. Validation and test
         stay as they are, but for the words that training no longer sees.

@@ -1,4 +1,4 @@
-"""How systems stand: results of `rlm.run_systems` in, estimates with intervals and what they support in words out."""
+"""How systems stand: results of `rlm.systems.run_systems` in, estimates with intervals and words out."""
 
 from collections import Counter
 from typing import Any
@@ -8,12 +8,12 @@ import pandas as pd
 from scipy import stats
 
 from rlm.errors import InputError
-from rlm.estimates import FEWEST_PAIRS, LEVEL, holm, mean_with_interval, spell_p
-from rlm.judging import pairs_to_judge
-from rlm.markup import escape_markdown
-from rlm.metrics import count_failed, find_metric
-from rlm.stats import BASELINE, compare
+from rlm.report.markup import escape_markdown
+from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, holm, mean_with_interval, spell_p
+from rlm.stats.judging import pairs_to_judge
+from rlm.stats.metrics import count_failed, find_metric
 from rlm.systems import METRICS, UNTRAINED
+from rlm.verdict import BASELINE, compare
 
 SYSTEM = ["dataset", "encoder", "loss"]
 PERCENT = ["test_accuracy", "top_1"]
@@ -33,7 +33,7 @@ def summarise_systems(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results
-        As `rlm.run_systems` returns them, of one dataset or several. A seed that diverged counts as guessing.
+        As `rlm.systems.run_systems` returns them, of one dataset or several. A seed that diverged counts as guessing.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
     Parameters
     ----------
     results
-        As `rlm.run_systems` returns them.
+        As `rlm.systems.run_systems` returns them.
     arm
         To compare.
 
@@ -112,7 +112,9 @@ def compare_systems(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFr
     trained = results[results["arm"] != UNTRAINED]
     verdicts = {system: compare(runs, arm) for system, runs in trained.groupby(SYSTEM, sort=False)}
     if not verdicts:
-        raise InputError(f"expected systems with the arms {BASELINE} and {arm}, found none; see rlm.run_systems")
+        raise InputError(
+            f"expected systems with the arms {BASELINE} and {arm}, found none; see rlm.systems.run_systems"
+        )
     corrected: dict[tuple, float] = {}
     for name in trained["dataset"].unique():
         theirs = {system: verdict.difference_p for system, verdict in verdicts.items() if system[0] == name}
@@ -140,7 +142,7 @@ def explain_systems(results: pd.DataFrame) -> str:
     Parameters
     ----------
     results
-        As `rlm.run_systems` returns them, with the arms scratch and pretrained.
+        As `rlm.systems.run_systems` returns them, with the arms scratch and pretrained.
 
     Returns
     -------

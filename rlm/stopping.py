@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import trange
 
 from rlm.block import Block
-from rlm.trainer import Trainable, Trainer
+from rlm.engine.trainer import Trainable, Trainer
 
 log = logging.getLogger(__name__)
 

@@ -14,17 +14,17 @@ from torch import nn
 
 from rlm.arms import device_of, settled
 from rlm.config import DEFAULT_SEEDS, Arm, StudyConfig
-from rlm.corpus import Corpus, index_corpus
-from rlm.database import check_file
+from rlm.data.corpus import Corpus, index_corpus
+from rlm.data.files import READ_AS_IT_IS
 from rlm.errors import InputError
-from rlm.identity import identify
-from rlm.judging import Judged, judge
-from rlm.metrics import count_failed, find_metric
-from rlm.reading import READ_AS_IT_IS
-from rlm.running import check_seeds, iter_blocks
-from rlm.stats import BASELINE
-from rlm.store import writing
+from rlm.runtime.parallel import check_seeds, iter_blocks
+from rlm.stats.judging import Judged, judge
+from rlm.stats.metrics import count_failed, find_metric
+from rlm.store.identity import identify
+from rlm.store.schema import check_file
+from rlm.store.write import writing
 from rlm.task import BlockResult, join, load_corpus, mark, run_block, slices_of
+from rlm.verdict import BASELINE
 
 log = logging.getLogger(__name__)
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
@@ -59,11 +59,11 @@ def run_study(
         Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default. Then the store calls
         them by that name if it is no dataset that can be loaded, else ``"data"``.
     make_encoder
-        Makes an encoder of your own from the size of the vocabulary, see `rlm.LSTMEncoder.forward`; the one that the
-        config names by default.
+        Makes an encoder of your own from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; the one that
+        the config names by default.
     db
         SQLite file to keep every finished block in. What it holds of this study is not trained again, so a study
-        that was stopped, killed or extended goes on; see `rlm.store.writing` for what makes it another study.
+        that was stopped, killed or extended goes on; see `rlm.store.write.writing` for what makes it another study.
     until
         Stop when the confidence sequence of every arm's mean difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
@@ -83,9 +83,10 @@ def run_study(
     pandas.DataFrame
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
-        `rlm.roc`, and `rlm.retrieve` with at most 20,000 queries), best_epoch, epochs (run), seconds (wall time of its
-        block, pre-training and compilation included, over the block's runs), split, test_triplets, test_anchors,
-        test_components. A seed that diverged (its loss was not finite) has no test metrics, and best_epoch 0.
+        `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
+        seconds (wall time of its block, pre-training and compilation included, over the block's runs), split,
+        test_triplets, test_anchors, test_components. A seed that diverged (its loss was not finite) has no test
+        metrics, and best_epoch 0.
         Its ``attrs["watched"]`` says whether the study was watched, was to stop by its results, was extended or was
         interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
 

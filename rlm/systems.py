@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rlm.baselines import OVERLAP, overlap_scores
 from rlm.config import StudyConfig
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
-from rlm.objective import LOSSES, Loss
+from rlm.evaluation.baselines import OVERLAP, overlap_scores
 from rlm.study import iter_study
 from rlm.task import join, load_corpus, slices_of
+from rlm.zoo.objective import LOSSES, Loss
 
 METRICS = ("test_accuracy", "roc_auc", "top_1", "seconds")
 UNTRAINED = "untrained"

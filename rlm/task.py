@@ -12,10 +12,10 @@ from torch import nn
 from rlm.arms import train_arms
 from rlm.block import Block
 from rlm.config import Arm, StudyConfig
-from rlm.corpus import Corpus, index_corpus, relevance_components
-from rlm.datasets import load
-from rlm.evaluation import embedded_split, roc_aucs, triplet_scores
-from rlm.retrieval import find_first
+from rlm.data.corpus import Corpus, index_corpus, relevance_components
+from rlm.data.datasets import load
+from rlm.evaluation.retrieval import find_first
+from rlm.evaluation.triplets import embedded_split, roc_aucs, triplet_scores
 from rlm.slicer import Slices, slice_corpus
 
 RESULTS = [

@@ -11,18 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import trange
 
-from rlm.batching import Batch, PhraseTable, cut, epoch_batches, one_batch
 from rlm.block import Block
-from rlm.compiling import is_worth_compiling
-from rlm.evaluation import embed, one_per_seed, triplet_accuracy
+from rlm.engine.batches import Batch, PhraseTable, cut, epoch_batches, one_batch
+from rlm.engine.compiling import is_worth_compiling
+from rlm.engine.optimizer import Optimizer
+from rlm.engine.trainer import Trainer
+from rlm.evaluation.triplets import embed, one_per_seed, triplet_accuracy
 from rlm.loss import squared_distance
-from rlm.mining import KnownRelevance, Mining
-from rlm.objective import Loss, Objective, make_objective
-from rlm.optimiser import Optimizer
 from rlm.sampler import Batching, RandomTriplets, RealTriplets, Redraw, triplets_per_pair
 from rlm.slicer import Slices
 from rlm.stopping import per_seed, train_to_best
-from rlm.trainer import Trainer
+from rlm.zoo.mining import KnownRelevance, Mining
+from rlm.zoo.objective import Loss, Objective, make_objective
 
 Precision = Literal["fp32", "bf16"]
 DIAGNOSED_TRIPLETS = 10_000

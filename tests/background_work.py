@@ -1,4 +1,4 @@
-"""What processes do in the tests of `rlm.background`; in a module of its own, so that they start at once."""
+"""What processes do in the tests of `rlm.runtime.process`; in a module of its own, so that they start at once."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from rlm.background import Background
+from rlm.runtime.process import Background
 
 
 def count_to(number, pause=0.0):

@@ -7,8 +7,8 @@ import torch
 from conftest import topic_pairs
 
 import rlm
-from rlm import compiling
 from rlm.encoder import encoder_maker
+from rlm.engine import compiling
 
 if __name__ == "__main__":  # not when doctests are looked for
     compiling.SAMPLED_BATCHES = 2  # so that some batches are larger than the sample

@@ -44,7 +44,7 @@ def topic_pairs(rng: np.random.Generator, topics: int, pairs: int, words: int = 
 
 @pytest.fixture(scope="session")
 def corpus():
-    from rlm.corpus import index_corpus
+    from rlm.data.corpus import index_corpus
 
     return index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90))
 
@@ -75,7 +75,7 @@ def pairs(tmp_path_factory):
 @pytest.fixture
 def rlm_command(monkeypatch, capsys):
     """Runs `rlm ARGUMENTS`; gives exit code, output and errors."""
-    from rlm.cli import main
+    from rlm.cli.main import main
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rlm", *map(str, arguments)])

@@ -19,7 +19,7 @@ def slices():
 
 @pytest.fixture(scope="module")
 def blocks(slices):
-    initial = rlm.init_block(lambda: rlm.LSTMEncoder(slices.vocabulary_size, 4, 5), SEEDS)
+    initial = rlm.init_block(lambda: rlm.zoo.LSTMEncoder(slices.vocabulary_size, 4, 5), SEEDS)
     return initial, rlm.pretrain(initial, slices, epochs=2, learning_rate=0.05, progress=False)[0]
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rlm.explain import explain_controls
-from rlm.stats import compare_all
+from rlm.verdict import compare_all
 
 
 def study(pairs=20, **gains):

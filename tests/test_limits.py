@@ -29,7 +29,7 @@ FULL, STOPPED, STOPPED_AT_THE_END, LOST = (6, 5, 0.6), (4, 1, 0.6), (6, 3, 0.6),
     ],
 )
 def test_runs_that_early_stopping_would_have_let_go_on_are_counted(runs, said):
-    text = rlm.explain_limits(CONFIG, results_of(*runs))
+    text = rlm.limits.explain_limits(CONFIG, results_of(*runs))
     assert text.startswith("The encoder is lstm, trained for at most 6 epochs of fine-tuning.")
     assert ("cut short" in text) == (said is not None)
     assert said is None or said in text
@@ -38,19 +38,19 @@ def test_runs_that_early_stopping_would_have_let_go_on_are_counted(runs, said):
 def test_encoder_epochs_and_baseline_are_named():
     results = pd.concat([results_of(STOPPED), results_of(STOPPED, arm="pretrained")])
     config = CONFIG.model_copy(update={"pretrain_epochs": 1})
-    text = rlm.explain_limits(config, results, "Transformer", overlap=0.704)
+    text = rlm.limits.explain_limits(config, results, "Transformer", overlap=0.704)
     assert text == (
         "The encoder is Transformer, trained for 1 epoch of pre-training and at most 6 epochs of fine-tuning. The "
         "overlap of character trigrams, which learns nothing, is right about 70.4% of the test triplets; this encoder "
         "from scratch is right about 60.0%."
     )
-    assert "trigrams" not in rlm.explain_limits(config, results, overlap=0.5)
-    assert "trigrams" not in rlm.explain_limits(config, results[results["arm"] == "pretrained"], overlap=0.7)
+    assert "trigrams" not in rlm.limits.explain_limits(config, results, overlap=0.5)
+    assert "trigrams" not in rlm.limits.explain_limits(config, results[results["arm"] == "pretrained"], overlap=0.7)
 
 
 def test_without_fine_tuning_nothing_is_cut_short():
     config = CONFIG.model_copy(update={"max_epochs": 0})
-    assert "cut short" not in rlm.explain_limits(config, results_of((0, 0, 0.5)))
+    assert "cut short" not in rlm.limits.explain_limits(config, results_of((0, 0, 0.5)))
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_without_fine_tuning_nothing_is_cut_short():
     ],
 )
 def test_settings_of_random_labels_stand_beside_their_results(settings, said):
-    assert rlm.explain_labels_settings(rlm.LabelsConfig(**settings), 10) == said
+    assert rlm.limits.explain_labels_settings(rlm.labels.LabelsConfig(**settings), 10) == said

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
-from rlm.stats import summarise
+from rlm.verdict import summarise
 
 ARMS = ["pretrained", "scratch", "pretrained_once"]
 

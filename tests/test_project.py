@@ -59,9 +59,17 @@ def test_python_bounds_agree(requirements):
     assert Version(lower) == Version("3.11")
 
 
-def test_public_names_are_documented_with_parameters():
+def public():
+    """All names of the face and of the sub-packages that it names."""
     for name in rlm.__all__:
         member = getattr(rlm, name)
+        yield name, member
+        for inner in getattr(member, "__all__", ()) if inspect.ismodule(member) else ():
+            yield f"{name}.{inner}", getattr(member, inner)
+
+
+def test_public_names_are_documented_with_parameters():
+    for name, member in public():
         assert inspect.getdoc(member), name
         if inspect.isfunction(member):
             for parameter in inspect.signature(member).parameters:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
-from rlm.corpus import COLUMNS, index_corpus, relevance_components
+from rlm.data.corpus import COLUMNS, index_corpus, relevance_components
+from rlm.data.negatives import draw_negatives
+from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.errors import InputError
-from rlm.negatives import draw_negatives
-from rlm.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.slicer import SPLITS, slice_corpus
 
 

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 import rlm.study
 from rlm.block import init_block
 from rlm.config import StudyConfig
-from rlm.corpus import index_corpus
+from rlm.data.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
-from rlm.running import check_seeds
+from rlm.runtime.parallel import check_seeds
 from rlm.slicer import slice_corpus
 from rlm.study import iter_study, run_study
 from rlm.task import join, run_block

@@ -11,12 +11,12 @@ from sklearn.metrics import auc, roc_auc_score, roc_curve
 from torch import nn
 from torch_twin import TorchTwin
 
-from rlm.batching import PhraseTable, epoch_batches, one_batch
 from rlm.block import init_block
-from rlm.corpus import index_corpus
+from rlm.data.corpus import index_corpus
 from rlm.encoder import ENCODERS
+from rlm.engine.batches import PhraseTable, epoch_batches, one_batch
 from rlm.errors import InputError
-from rlm.evaluation import embed, evaluate, roc, split_batch, triplet_accuracy
+from rlm.evaluation.triplets import embed, evaluate, roc, split_batch, triplet_accuracy
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import SPLITS, slice_corpus
 from rlm.training import finetune, pretrain

@@ -10,9 +10,9 @@ from scipy import stats
 
 import rlm
 from rlm.errors import InputError
-from rlm.estimates import Estimate, MeanTest, sign_flip_p, spell_p
-from rlm.judging import pairs_to_judge
-from rlm.sequence import confidence_sequence
+from rlm.stats.anytime import confidence_sequence
+from rlm.stats.estimates import Estimate, MeanTest, sign_flip_p, spell_p
+from rlm.stats.judging import pairs_to_judge
 
 ARMS = ["pretrained", "pretrained_once", "rescaled", "shuffled", "margin_1", "margin_2"]
 BASIS = {"test_triplets": 1234, "test_anchors": 56, "test_components": 43, "split": "fixed"}
@@ -184,8 +184,8 @@ class TestMetrics:
             ("test_loss", 1.2, -0.3, 0.3),
             ("eer", 0.2, -0.02, 0.02),
             ("epochs", 20.0, -3.0, 3.0),
-            (rlm.Metric("perplexity", low=1, better="lower"), 40.0, -3.0, 3.0),
-            (rlm.Metric("bleu", 0, 100), 30.0, 2.0, -2.0),
+            (rlm.stats.Metric("perplexity", low=1, better="lower"), 40.0, -3.0, 3.0),
+            (rlm.stats.Metric("bleu", 0, 100), 30.0, 2.0, -2.0),
         ],
     )
     def test_every_metric_is_judged_in_its_own_direction(self, metric, base, better, worse):
@@ -217,7 +217,7 @@ class TestMetrics:
         for describe in (rlm.summarise, lambda table, metric: rlm.compare(table, metric=metric)):
             with pytest.raises(InputError, match=r"test_loss of every run, found no value \(arm scratch, seed 3\)"):
                 describe(results, "test_loss")
-        metric = rlm.Metric("test_loss", better="lower", failed=5.0)
+        metric = rlm.stats.Metric("test_loss", better="lower", failed=5.0)
         assert rlm.summarise(results, metric).loc["scratch", "max"] == 5
 
     @pytest.mark.parametrize("name", ["top_1_accuracy", "top_5_accuracy", "top_10", "mrr"])
@@ -246,7 +246,7 @@ class TestMetrics:
     )
     def test_a_metric_that_says_nothing_sensible_is_refused(self, given, said):
         with pytest.raises(InputError, match=said):
-            rlm.Metric(**{"name": "foo", "low": 0, "high": 1} | given)
+            rlm.stats.Metric(**{"name": "foo", "low": 0, "high": 1} | given)
 
     @pytest.mark.parametrize("scale", [1e160, 1j])
     def test_numbers_that_cannot_be_squared_or_compared_are_refused(self, scale):
@@ -260,7 +260,7 @@ class TestMetrics:
         assert twice["pretrained"].text == rlm.compare(results).text
 
     def test_a_metric_nobody_knows_is_refused(self):
-        with pytest.raises(InputError, match=r"known metric .*found 'perplexity'; pass rlm.Metric\('perplexity'"):
+        with pytest.raises(InputError, match=r"known metric .*found 'perplexity'; pass rlm.stats.Metric\('perplexity'"):
             rlm.compare(self.gains("perplexity", 40.0, 1.0), metric="perplexity")
 
     @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""The command `rlm labels`: the paper's own comparison, on digits or on images and videos of one's own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+from cyclopts import Parameter
+
+from rlm.cli.output import check_out, gather, print_files
+from rlm.config import DEFAULT_SEEDS
+from rlm.errors import InputError
+from rlm.labels.config import LabelsConfig
+from rlm.labels.effects import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
+from rlm.labels.folders import load_image_folder, load_video_folder
+from rlm.labels.samples import Parts, Samples
+from rlm.labels.study import iter_labels
+from rlm.labels.task import load_samples
+from rlm.labels.words import explain_effects, explain_shuffles, explain_speed
+from rlm.sentences import OWN_SPLITS
+from rlm.verdict import BASELINE, summarise
+
+
+def labels(
+    *,
+    config: Annotated[LabelsConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = LabelsConfig(),  # noqa: B008
+    images: Path | None = None,
+    videos: Path | None = None,
+    splits: Path | None = None,
+    size: int | None = None,
+    colour: bool = False,
+    frames: int | None = None,
+    every: int | None = None,
+    seeds: int = DEFAULT_SEEDS,
+    db: Path | None = None,
+    out: Path | None = None,
+    jobs: int = -1,
+) -> None:
+    """
+    Memorise random labels, then learn the true ones, with every seed; print the tables and what they support.
+
+    Ctrl-C ends the study early: what is finished is kept and judged.
+
+    Parameters
+    ----------
+    config
+        What to study.
+    images
+        Folder of images, one sub-folder per class, instead of --dataset.
+    videos
+        Folder of videos, one sub-folder per class, as UCF101 and HMDB51 have them; needs rlm[video].
+    splits
+        With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt.
+    size
+        Pixels to a side that images and frames are brought to; frames have 32 by default.
+    colour
+        Three channels instead of one.
+    frames
+        Of a clip; 16 by default.
+    every
+        Step from one frame of a clip to the next in the video; 1 by default.
+    seeds
+        Number of paired seeds.
+    db
+        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+    out
+        CSV file for the results, written anew as each block of seeds is finished.
+    jobs
+        Processes; -1 for one per core.
+    """
+    check_out(out, db)
+    shown = {"size": size, "colour": colour or None}
+    moving = {"frames": frames, "every": every, "splits": splits}
+    samples = _load(config, images, videos, shown, moving)
+    print(f"{samples.about['title']}: {len(samples):,} samples, {len(samples.classes)} classes")
+    if samples.official is not None:
+        numbers = pd.Series(samples.official).value_counts()
+        print(f"given split: {', '.join(f'{numbers[part]:,} {part}' for part in Parts._fields if part in numbers)}")
+    if len(samples.skipped):
+        print(f"left out: {len(samples.skipped):,} files")
+        print(samples.skipped.groupby("reason").size().to_string(header=False))
+    if images or videos:
+        config = config.model_copy(update={"dataset": samples.about["name"]})
+    blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
+    finished, _ = gather(blocks, config.arms, out)
+    if len(finished.memorising):
+        known = set(finished.memorising["arm"])
+        theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
+        memorised = min(MEMORISED, config.until or MEMORISED)
+        shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
+        print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
+        print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
+        print(f"\n{explain_shuffles(shuffles, memorised)}")
+    print("\ntest accuracy over seeds, mean with its 95 % interval\n")
+    if BASELINE in set(finished.results["arm"]):
+        effects = tabulate_effects(finished.results)
+        speed = tabulate_speed(finished.history)
+        print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
+        print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
+        print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
+        if effects["difference"].notna().any():
+            print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
+        if samples.official is None or "validation" not in samples.official:
+            print(f"\n{OWN_SPLITS}")
+        else:
+            print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
+    else:
+        for labelled, mine in finished.results.groupby("labelled", sort=False):
+            table = summarise(mine).to_string(float_format="{:.3f}".format, na_rep="")
+            print(f"{labelled or 'all'} labelled samples\n{table}")
+    print_files(finished, out, db)
+
+
+def _load(
+    config: LabelsConfig,
+    images: Path | None,
+    videos: Path | None,
+    shown: Mapping[str, Any],
+    moving: Mapping[str, Any],
+) -> Samples:
+    """From a folder, with the options that are given (others are None), or by name."""
+    if images and videos:
+        raise InputError("expected --images or --videos, found both; leave one out")
+    shown, moving = ({name: value for name, value in one.items() if value is not None} for one in (shown, moving))
+    if moving and not videos:
+        other = "; images take folders train and test instead" if "splits" in moving else ""
+        raise InputError(f"expected --videos beside --{next(iter(moving))}, found none{other}")
+    if images:
+        return load_image_folder(images, **shown)
+    if videos:
+        return load_video_folder(videos, **shown, **moving)
+    if shown:
+        raise InputError(f"expected --images or --videos beside --{next(iter(shown))}, found neither")
+    return load_samples(config.dataset)

@@ -1,0 +1,306 @@
+"""The command line: `rlm study`, `rlm audit`, `rlm report`; the other commands are in the modules beside this one."""
+
+import io
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import numpy as np
+import pandas as pd
+import pydantic
+from cyclopts import App, CycloptsError, Parameter
+
+from rlm.cli.labels import labels
+from rlm.cli.models import evaluate, query, train
+from rlm.cli.output import check_out, check_out_folder, ending_like_ctrl_c, gather, print_files
+from rlm.config import Arm, Plan, StudyConfig
+from rlm.data.corpus import index_corpus
+from rlm.data.datasets import load
+from rlm.data.files import READ_AS_IT_IS, Reading
+from rlm.errors import InputError
+from rlm.runtime.atomic import whole
+from rlm.stats.estimates import FEWEST_PAIRS
+from rlm.store.read import read_study
+from rlm.study import iter_study, judge_so_far
+from rlm.task import join, load_corpus, slices_of
+from rlm.verdict import compare_all, paired_arms, summarise
+
+NARROWEST = 60  # columns
+
+app = App(
+    name="rlm",
+    help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
+    version=metadata.version("rlm"),
+)
+for command in (train, query, evaluate, labels):
+    app.command(command)
+
+
+@app.command
+def study(
+    *,
+    config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
+    plan: Annotated[Plan, Parameter(name="*")] = Plan(),  # noqa: B008
+    db: Path | None = None,
+    max_seeds: int | None = None,
+    out: Path | None = None,
+    jobs: int = -1,
+) -> None:
+    """
+    Train every arm with every seed, print the table and the verdict.
+
+    Ctrl-C ends the study early: what is finished is kept and judged.
+
+    Parameters
+    ----------
+    config
+        What to study.
+    plan
+        How many seeds.
+    db
+        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+    max_seeds
+        With --until, most paired seeds, instead of --seeds.
+    out
+        CSV file for the results, one row per arm and seed; written anew as each block of seeds is finished.
+    jobs
+        Processes; -1 for one per core.
+    """
+    check_out(out, db)
+    until = plan.until
+    if max_seeds is not None and until is None:
+        raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
+    planned = plan.seeds if max_seeds is None else max_seeds
+    blocks = iter_study(config, planned, db=db, until=until, n_jobs=jobs)
+    found, is_interrupted = gather(blocks, config.arms, out)
+    if until is not None:
+        _say_where_it_stopped(found.results, config.arms, until, planned, is_interrupted)
+    _print_verdict(found.results, config, config.encoder)
+    print_files(found, out, db)
+
+
+@app.command
+def results(db: Path, *, study: int | None = None, out: Path | None = None) -> None:
+    """
+    Print the results of a stored study, or write them to a file.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Number of the study; may be left out where there is only one. The message without it lists them.
+    out
+        File ending in .csv, .json or .parquet.
+    """
+    check_out(out, db)
+    stored = read_study(db, study)
+    table = join([stored.finished], stored.config.arms).results
+    if out is None:
+        print(table.to_string(index=False, float_format="{:.4f}".format))
+        return
+    writers = {
+        ".csv": partial(table.to_csv, index=False),
+        ".json": partial(table.to_json, orient="records", indent=2),
+        ".parquet": partial(table.to_parquet, index=False),
+    }
+    if out.suffix not in writers:
+        raise InputError(f"expected --out FILE ending in {', '.join(writers)}, found {out}")
+    with whole(out) as temporary:
+        writers[out.suffix](temporary)
+    print(f"results: {out}")
+
+
+@app.command
+def verdict(db: Path, *, study: int | None = None) -> None:
+    """
+    Print the table and the verdict of a stored study, also while it runs.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Number of the study; may be left out where there is only one. The message without it lists them.
+    """
+    stored = read_study(db, study)
+    found = join([stored.finished], stored.config.arms).results
+    _print_verdict(found, stored.config, stored.encoder)
+
+
+def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
+    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
+    print("test accuracy over seeds, mean with its 95 % interval\n")
+    print(summarise(results).to_string(float_format="{:.3f}".format, na_rep=""))
+    for found in compare_all(results, arms=paired_arms(results)).values():
+        print(f"\n{found.text}")
+
+
+def _say_where_it_stopped(
+    results: pd.DataFrame, arms: Sequence[Arm], until: float, planned: int, is_interrupted: bool
+) -> None:
+    judged = judge_so_far(results, arms, range(planned))
+    pairs = min((one.pairs for one in judged.values()), default=0)
+    widths = {arm: one.difference.width for arm, one in judged.items()}
+    found = ", ".join(
+        f"{100 * width:.1f} points for {arm}" if np.isfinite(width) else f"unknown for {arm}"
+        for arm, width in widths.items()
+    )
+    wanted = f"narrower than {100 * until:g} points"
+    if pairs < FEWEST_PAIRS:
+        said = f"{pairs} paired seeds are too few for an interval, which takes {FEWEST_PAIRS}; {wanted} was asked for"
+    elif all(width < until for width in widths.values()):
+        said = f"stopped by the confidence sequence after {pairs} pairs: its interval is {found}, {wanted}"
+    elif is_interrupted:
+        said = f"interrupted after {pairs} pairs, before an interval {wanted}: it is {found}"
+    else:
+        said = f"{planned} seeds were not enough for an interval {wanted}: it is {found}"
+    print(f"{said}\n")
+
+
+@app.command
+def audit(
+    *,
+    config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
+) -> None:
+    """
+    Look for reasons not to trust a study of this config: leaks, shortcuts, contradictions, and what baselines reach.
+
+    Parameters
+    ----------
+    config
+        Of the study; what is said of its training makes no difference.
+    """
+    from rlm.evaluation.auditing import audit
+
+    corpus = load_corpus(config)
+    found = audit(corpus, slices_of(config, corpus, [0])[0])
+    print(found.splits.T.to_string(float_format="{:,.2f}".format))
+    print(f"\n{found.baselines.to_string(float_format='{:.3f}'.format)}")
+    for check in found.checks.itertuples():
+        print(f"\n{check.severity.upper():8}{check.check}: {check.found}")
+        if check.severity != "fine":
+            print(textwrap.indent(textwrap.fill(f"{check.meaning} {check.advice}", 100), " " * 8))
+
+
+@app.command
+def report(
+    *,
+    dataset: str = StudyConfig().dataset,
+    reading: Annotated[Reading, Parameter(name="*")] = READ_AS_IT_IS,
+    seeds: int = 12,
+    out: Path = Path("reports"),
+    notebooks: Path | None = None,
+) -> None:
+    """
+    Execute the numbered notebooks and write them as self-contained HTML, with an index that opens with the verdict.
+
+    Parameters
+    ----------
+    dataset
+        chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.
+    reading
+        How to read data of your own.
+    seeds
+        Number of paired seeds in the study.
+    out
+        Folder for the pages.
+    notebooks
+        Folder of the numbered notebooks; those of this checkout by default.
+    """
+    from rlm.report.notebooks import (  # Jupyter takes seconds to import, and only reports need it
+        NOTEBOOKS,
+        build_report,
+    )
+
+    if seeds < 1:
+        raise InputError(f"expected --seeds of at least 1, found {seeds}")
+    check_out_folder(out)
+    # What cannot be used ends here, not minutes later in a notebook.
+    config = StudyConfig(dataset=dataset, reading=reading)
+    data = load(dataset, **reading.model_dump())
+    corpus = index_corpus(data, config.max_tokens)
+    slices_of(config, corpus, [0])
+    about = {
+        "command": shlex.join(["rlm", *sys.argv[1:]]),
+        "dataset": str(data.attrs.get("title") or dataset),
+        "licence": str(data.attrs.get("licence") or "not said"),
+        "data, SHA-256": corpus.fingerprint,
+    }
+    # Notebooks run in their own folder.
+    dataset, options = _absolute(dataset), reading.model_dump(exclude_defaults=True)
+    if reading.irrelevant is not None:
+        options["irrelevant"] = _absolute(reading.irrelevant)
+    parameters = {"dataset": dataset, "seeds": seeds} | ({"reading": options} if options else {})
+    print(build_report(out, parameters, notebooks or NOTEBOOKS, about))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends with one message and exit code 2."""
+    _prepare_streams()
+    columns = os.environ.get("COLUMNS", "")
+    if (int(columns) if columns.isdecimal() else shutil.get_terminal_size().columns) < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)  # help would never be finished
+    logging.basicConfig(format="rlm: %(message)s")
+    logging.getLogger("rlm").setLevel(logging.INFO)
+    warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"
+    try:
+        with ending_like_ctrl_c():
+            app(sys.argv[1:], exit_on_error=False, print_error=False)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has had enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+    except KeyboardInterrupt as error:
+        _end(128 + (error.args[0] if error.args else signal.SIGINT), "interrupted")
+    except CycloptsError as error:
+        _end(2, _explain(error))
+    except (InputError, OSError) as error:
+        _end(2, str(error))
+
+
+def _end(code: int, message: str) -> NoReturn:
+    with suppress(OSError):  # as where the terminal is gone
+        print(f"rlm: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Let what is printed to a closed stream go nowhere, and show what an encoding lacks as a replacement character."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which a file would get otherwise
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _explain(error: CycloptsError) -> str:
+    invalid = error.__cause__
+    if not isinstance(invalid, pydantic.ValidationError):
+        return str(error)
+    lines = []
+    for problem in invalid.errors():
+        fields = [part for part in problem["loc"] if isinstance(part, str)]
+        option = "".join(f"--{field} " for field in fields[-1:]).replace("_", "-")
+        found = f", found {problem['input']!r}" if problem["loc"] else ""
+        lines.append(f"{option}{problem['msg'].removeprefix('Value error, ')}{found}")
+    return "; ".join(lines)

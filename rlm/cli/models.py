@@ -1,0 +1,179 @@
+"""The commands that make and use a model: `rlm train`, `rlm query` and `rlm evaluate`."""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+
+from rlm.arms import settled, train_arms
+from rlm.config import Arm, StudyConfig
+from rlm.data.phrases import tokenise
+from rlm.data.textfiles import decode, printable
+from rlm.errors import InputError
+from rlm.evaluation.retrieval import retrieve
+from rlm.evaluation.triplets import evaluate as evaluate_triplets
+from rlm.models.model import Model, check_place, load_model
+from rlm.models.questions import evaluate_questions, read_questions
+from rlm.models.search import Index, Method
+from rlm.task import load_corpus, slices_of
+
+log = logging.getLogger(__name__)
+
+
+class TrainConfig(StudyConfig):
+    """As of a study, of one arm."""
+
+    arms: Annotated[tuple[Arm, ...], Parameter(parse=False)] = ("scratch",)
+
+
+def train(
+    *,
+    save: Path,
+    config: Annotated[TrainConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = TrainConfig(),  # noqa: B008
+    arm: Arm = "scratch",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """
+    Train one seed of one arm as a study does, print how it does on the test split, and save the model.
+
+    Parameters
+    ----------
+    save
+        New folder for the model.
+    config
+        What to train and how.
+    arm
+        Way to reach the weights that fine-tuning starts from.
+    seed
+        Owner of all random draws.
+    overwrite
+        Replace the model that is there.
+    """
+    if seed < 0:
+        raise InputError(f"expected --seed of at least 0, found {seed}")
+    check_place(save, overwrite)
+    config = StudyConfig(**dict(config) | {"arms": (arm,)})
+    if config.encoder == "dssm" and not config.keeps_unseen_words:
+        raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
+    corpus = load_corpus(config)
+    if len(corpus.dropped):
+        log.info("left out of the data: %s", corpus.explain_left_out())
+    slices = slices_of(config, corpus, [seed])
+    (trained,) = train_arms(settled(config), slices, [arm], [seed], progress=True)
+    if not np.isfinite(trained.history["loss"][1:]).all():
+        raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
+    Model.of(trained.block, slices[0], config).save(save, overwrite)
+    best = trained.history.loc[trained.history["validation_accuracy"].idxmax()]
+    test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
+    print(f"{config.dataset}, encoder {config.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
+    print(f"best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}\n")
+    if not best["epoch"]:
+        log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
+    print("test split: triplets and their pairs by distance, retrieval by cosine")
+    print(test.drop(columns="seed").T.to_string(header=False, float_format="{:.3f}".format))
+    print(f"\nmodel: {save}")
+
+
+def query(
+    model: Path,
+    *,
+    premises: Path,
+    k: Annotated[int, Parameter(name=["--k", "-k"])] = 10,
+    method: Method | None = None,
+    encoding: str | None = None,
+) -> None:
+    """
+    Print the premises nearest to each question, with their cosines.
+
+    Questions come from the terminal, or one per line from a pipe.
+
+    Parameters
+    ----------
+    model
+        Folder that ``rlm train --save`` wrote.
+    premises
+        Text file, one premise per line.
+    k
+        How many premises to print.
+    method
+        exact, or approximate through faiss: ivf, hnsw, lsh; by default ivf beyond 100,000 premises.
+    encoding
+        Of the premises, such as cp1251; found out by default.
+    """
+    if k < 1:
+        raise InputError(f"expected -k of at least 1, found {k}")
+    if sys.stdin is None:
+        raise InputError("expected questions from the terminal or a pipe, found standard input closed; open it")
+    encoder = load_model(model)
+    texts = _read_premises(premises, encoding)
+    index = Index(encoder.encode(texts), method)
+    log.info("%s premises, search: %s", f"{index.count:,}", index.method)
+    for question in _questions():
+        if not encoder.knows(question):
+            log.warning(
+                "expected a question with a word that the model knows, found %r; ask otherwise", printable(question)
+            )
+            continue
+        similarity, row = index.search(encoder.encode([question]), k)
+        print(printable(question))
+        for cosine, place in zip(similarity[0], row[0], strict=True):
+            if place >= 0:
+                print(f"{cosine:8.3f}  {printable(texts[place])}")
+        print(flush=True)
+
+
+def evaluate(model: Path, file: Path, *, encoding: str | None = None) -> None:
+    """
+    Print how often a model finds a right premise of a question as the first, or among the first 5 or 10.
+
+    Parameters
+    ----------
+    model
+        Folder that ``rlm train --save`` wrote.
+    file
+        Blocks separated by empty lines: lines T: premise, then lines Q: question; any premise of a block is right for
+        any of its questions.
+    encoding
+        Of the file, such as cp1251; found out by default.
+    """
+    encoder = load_model(model)
+    blocks = read_questions(file, encoding)
+    questions = sum(len(block.questions) for block in blocks)
+    premises = {text for block in blocks for text in block.premises}
+    print(f"{file}: {questions:,} questions in {len(blocks):,} blocks, {len(premises):,} different premises")
+    print("mean over questions with its 95 % interval over blocks\n")
+    print(evaluate_questions(encoder, blocks).to_string(float_format="{:.3f}".format))
+
+
+def _read_premises(path: Path, encoding: str | None) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a file with one premise per line, found none; check the path")
+    try:
+        lines = decode(path, encoding, lambda text: list(dict.fromkeys(line.strip() for line in text)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    texts = [line for line in lines if tokenise(line)]
+    if not texts:
+        raise InputError(f"{path}: expected one premise per line, found no line with a word; give at least one")
+    return texts
+
+
+def _questions() -> Iterator[str]:
+    if not sys.stdin.isatty():
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    while True:
+        try:
+            yield input("question: ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return

@@ -1,0 +1,220 @@
+"""Columns: which column of a table has which role, and what labels mean; the same for files and DataFrames."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
+from typing import Literal
+
+import pandas as pd
+
+from rlm.data.phrases import tokenise
+from rlm.data.textfiles import printable, shorten
+from rlm.errors import InputError
+
+Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
+ROLES: tuple[Role, ...] = ("anchor", "positive", "negative", "relevance", "text", "label")
+PAIR_ROLES, LABEL_ROLES = ("anchor", "positive", "negative", "relevance"), ("text", "label")
+_ADVICE = {
+    "file": "Expected columns anchor, positive and, if there are negatives, negative, or else text and label; say what "
+    "the file calls them, such as anchor='fact' (--columns anchor=fact)",
+    "data": "Rename its columns to anchor, positive and, if there are negatives, negative, or else to text and label",
+}
+# Words that tell relevant pairs from others, without not, non, un, in, ir and dis before them. No class that both texts
+# of a pair share is called so.
+_VERDICTS = [
+    *("true", "false", "yes", "no", "y", "n", "t", "f", "ok", "wrong", "correct", "good", "bad", "+", "-", "да", "нет"),
+    *("same", "other", "different", "similar", "relevant", "related", "equivalent", "match", "nomatch", "dup"),
+    *("duplicate", "paraphrase", "pos", "neg", "positive", "negative", "entailment", "neutral", "contradiction"),
+    *("supports", "supported", "refutes", "refuted", "unknown", "maybe"),
+]
+FEWEST_CLASSES = 4  # with fewer, labels beside pairs are answers more often than classes
+# What columns are called that have a role.
+_SIMILAR = {
+    "anchor": r"anchors?[ ._-]?\d*",
+    "positive": r"pos(itive)?s?[ ._-]?\d*",
+    "negative": r"(hard[ _-]?)?neg(ative)?s?[ ._-]?\d*",
+    "relevance": r"(is[ _-]?|gold[ _-]?)?(relevan(ce|t)s?|dup(licate)?s?|paraphrase|similar(ity)?|related|match)"
+    r"([ _-]?(score|label)s?)?|(gold|true)[ _-]?(label|score)s?|label[ _-]?(id)?|rel|scores?|targets?|y",
+    "text": "text",
+    "label": r"labels?[ _-]?\d*",
+}
+
+
+def choose_columns(
+    names: Sequence[object], columns: Mapping[Role, str] | None = None, source: Literal["file", "data"] = "file"
+) -> dict[Role, str]:
+    """
+    Choose the columns to read; refuse a table with a column that has a role but cannot be used.
+
+    Parameters
+    ----------
+    names
+        All columns of the table.
+    columns
+        Names that the user gave to roles; by default a column has the name of its role.
+    source
+        What the message calls the table.
+
+    Returns
+    -------
+    dict
+        From role to column: anchor, positive and, if there are such, negative, relevance, label; or text and label.
+
+    Raises
+    ------
+    InputError
+        If a column is missing or is there twice, or if columns contradict each other.
+    """
+    columns = columns or {}
+    has_labels = "text" in columns or ("text" in names and "anchor" not in {*names, *columns})
+    roles = LABEL_ROLES if has_labels else PAIR_ROLES
+    foreign = [role for role in columns if role not in roles]
+    if foreign:
+        raise InputError(f"expected columns for {', '.join(roles)}, found {foreign[0]} beside them; leave it out")
+    usable = dict.fromkeys([*roles, "label"])  # pairs may have a label by its own name
+    chosen = {role: columns.get(role, role) for role in usable if role in {*columns, *names, *roles[:2]}}
+    if len(set(chosen.values())) < len(chosen):
+        # A column that the user gave to one role has no other: relevance='label'.
+        given = {*columns.values()}
+        chosen = {role: name for role, name in chosen.items() if role in columns or name not in given}
+        if len(set(chosen.values())) < len(chosen) or not {*roles[:2]} <= chosen.keys():
+            raise InputError(f"expected a column of its own for every role, found {chosen}")
+    for name in chosen.values():
+        count = list(names).count(name)
+        if count != 1:
+            raise InputError(
+                f"column {name!r} {f'found {count} times' if count else 'not found'}; the {source} has: "
+                f"{printable(', '.join(map(str, names)))}. {_ADVICE[source]}"
+            )
+    if {"negative", "relevance"} <= chosen.keys():
+        raise InputError("expected either negatives or relevance, found both columns; rename one of them")
+    _refuse_strays(names, columns, chosen)
+    return chosen
+
+
+def _refuse_strays(names: Sequence[object], columns: Mapping[Role, str], chosen: Mapping[Role, str]) -> None:
+    """Refuse columns that are called as a role, or almost so, and would not be used."""
+    settled = {*chosen, *columns}
+    if {"anchor", "positive"} <= columns.keys():
+        settled.add("text")  # a usual name for something else, where the texts have been named
+    may_have_relevance = "anchor" in chosen and "negative" not in chosen
+    for name in names:
+        for role in ROLES:
+            spelled = str(name).strip().lower()
+            similar = rf"{role}s?[ ._-]?\d+" if role in settled else _SIMILAR[role]
+            if name in chosen.values() or not re.fullmatch(similar, spelled):
+                continue
+            if role == "relevance" and not may_have_relevance and not spelled.startswith("relevan"):
+                continue
+            advice = "drop or rename it"
+            if name != role and role in PAIR_ROLES:
+                advice += f", or, if it is meant as {role}, say {role}={str(name)!r} (--columns {role}={name})"
+            used = ", ".join(chosen.values())
+            raise InputError(f"expected only columns that can be used beside {used}, found {str(name)!r}; {advice}")
+
+
+def refuse_similar(names: Sequence[str], known: Set[str], place: str) -> None:
+    """Refuse a name that is almost one of those of a record with lists of texts, and would not be used."""
+    for name in names:
+        for role in ("positive", "negative"):
+            if name not in known and re.fullmatch(_SIMILAR[role], name.strip().lower()):
+                raise InputError(
+                    f"expected only {', '.join(sorted(known))} that can be used, found {name!r} in {place}; rename or "
+                    "drop it"
+                )
+
+
+def check_labels(pairs: pd.DataFrame) -> None:
+    """
+    Refuse labels of pairs that can be meant as relevance: numbers, words such as yes, or two labels for one text.
+
+    Parameters
+    ----------
+    pairs
+        Columns anchor, positive and label, except where `make_pairs` gave the labels.
+    """
+    if "label" not in pairs or "classes" in pairs.attrs:
+        return
+    spelled = pairs["label"].map(spell_label, na_action=None).astype(object).reset_index(drop=True)
+    labels = spelled[spelled != ""]
+    words = labels.map(partial(unicodedata.normalize, "NFKC")).str.lower().str.replace("label", "").str.strip(" _%")
+    stems = words.str.replace(r"^(not|non|un|in|ir|dis)[ _-]?(?=\w{3})", "", regex=True)
+    is_answer = stems.isin(_VERDICTS) | words.isin(_VERDICTS) | pd.to_numeric(words, errors="coerce").notna()
+    if len(labels) and (is_answer.mean() > 0.5 or labels.nunique() < FEWEST_CLASSES):
+        raise InputError(
+            f"expected names of classes as label beside anchor and positive, found {shorten(labels.iloc[0])} in "
+            f"{name_row(pairs, int(labels.index[0]))}; is relevance meant, 1 for relevant and 0 for irrelevant pairs? "
+            "Then say relevance='label' (--columns relevance=label) or rename the column; if not, drop the column, or "
+            "give texts and their classes as columns text and label"
+        )
+    texts = pd.concat([pairs[role].astype(object).reset_index(drop=True) for role in ("anchor", "positive")])
+    both = pd.DataFrame({"text": texts, "label": spelled.tolist() * 2})
+    both = both[(both["label"] != "") & both["text"].notna()].drop_duplicates()
+    twice = both[both["text"].duplicated(keep=False)]
+    if len(twice):
+        text = twice["text"].iloc[0]
+        found = twice.loc[(twice["text"] == text).to_numpy(), "label"]
+        raise InputError(
+            f"expected one label for each text, found {' and '.join(map(shorten, found.iloc[:2]))} for "
+            f"{shorten(str(text))}; is relevance meant, 1 for relevant and 0 for irrelevant pairs? Then convert the "
+            "column and call it relevance; if texts have several labels, give columns text and label"
+        )
+
+
+def spell_label(cell: object) -> str:
+    """Spell a label; empty if it is missing."""
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return str(cell).strip()
+
+
+def name_row(data: pd.DataFrame | pd.Series, row: int) -> str:
+    """Name a row by its label in the index."""
+    return f"{index_name(data.index)} {data.index[row]}"
+
+
+def index_name(index: pd.Index) -> str:
+    """Name what the labels of an index count: line, row or what the user called it."""
+    return "row" if index.name is None or index.nlevels > 1 or str(index.name) == "reason" else str(index.name)
+
+
+def make_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """
+    Pair each text with the next one of its label, the last with the first, so that all of a label are connected.
+
+    Parameters
+    ----------
+    frame
+        Columns text and label.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns anchor, positive and label.
+    dict
+        How many texts are in no pair, by reason.
+    """
+    frame = frame.rename_axis(index=[None] * frame.index.nlevels)  # a level may be called label, too
+    frame = pd.DataFrame(
+        {"text": frame["text"].astype(object), "label": [spell_label(cell) for cell in frame["label"]]}, frame.index
+    )
+    # Texts without words would be dropped later, and the chain would break there.
+    has_words = [isinstance(text, str) and bool(tokenise(text)) for text in frame["text"]]
+    usable = frame[(frame["label"] != "").to_numpy(bool) & has_words]
+    texts = usable[~usable.duplicated()]
+    by_label = texts.groupby("label", sort=False)
+    size = by_label["text"].transform("size")
+    following = by_label["text"].shift(-1).fillna(by_label["text"].transform("first"))
+    is_pair = (size > 2) | ((size == 2) & (by_label.cumcount() == 0))  # of two, once is enough
+    pairs = pd.DataFrame({"anchor": texts["text"], "positive": following, "label": texts["label"]})[is_pair]
+    if pairs.empty:
+        raise InputError("expected at least two texts with one label, or in one group; found none")
+    dropped = {
+        "without label or words": len(frame) - len(usable),
+        "repeated with the same label": len(usable) - len(texts),
+        "alone with their label": int((size == 1).sum()),
+    }
+    return pairs.astype("str"), dropped

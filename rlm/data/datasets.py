@@ -1,0 +1,210 @@
+"""Datasets: text pairs and triplets by name, packaged, downloaded or your own."""
+
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pooch
+import yaml
+from chatterbot_corpus import corpus as chatterbot
+
+from rlm.data.corpus import COLUMNS, index_corpus
+from rlm.data.files import Reading, add_irrelevant, read
+from rlm.data.negatives import draw_negatives
+from rlm.errors import InputError
+
+PQA_COMMIT = "85d7cbdf41d8b62bbd385aaab2920bc9c4b4f63f"
+_PQA_URL = f"https://raw.githubusercontent.com/Koziev/NLP_Datasets/{PQA_COMMIT}/QA/"
+_PQA_SHA256 = {
+    "premise_question_answer4_1s.txt": "4cb4fc4cda94b39c032d2ea95d40c2e56caa58cf6ac24888e4ae47fd2585171b",
+    "premise_question_answer4_2s.txt": "049b35878b4ae08adc47e7f0e919d8cc95d7af7c3585bfab252baecff58fc5ed",
+    "premise_question_answer5_1s.txt": "46871ade89d7a54a803a87e36270cf9b8fd7cfb9e836e9e044488f7d845275ea",
+    "premise_question_answer5_2s.txt": "c9a43bb6c5fd48c42d7ed2a5617eaf801c4b166ae912985ab60075648db285b4",
+    "premise_question_answer6.txt": "fd66278140e39f9f691a0f661f58761c99135d5383d0e55d698c3ee47d065c79",
+}
+
+
+def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    """
+    Load a dataset by name.
+
+    Parameters
+    ----------
+    name
+        ``"chatterbot-<language>"``, ``"pqa"``, or a source for `rlm.read`: a file, a folder, an id.
+    options
+        For `rlm.read`; for the others ``irrelevant``, and its ``encoding``, alone.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `rlm.read`. Its ``attrs``, like those of every loader, say where it is from (``name``, ``title``,
+        ``source``, ``licence``, ``version``) and what could not be made into rows (``dropped``).
+
+    Raises
+    ------
+    InputError
+        If the name is neither known nor a source, or the source is not as it is said to be.
+    OSError
+        If the Russian files are not in the cache and cannot be downloaded.
+    """
+    chatterbots = {f"chatterbot-{language}": language for language in _chatterbot_languages()}
+    if name in chatterbots or name == "pqa":
+        irrelevant = options.pop("irrelevant", None)
+        encoding = options.pop("encoding", None) if irrelevant is not None else None
+        given = Reading(**options).model_dump(exclude_defaults=True)
+        if given:
+            raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; leave them out")
+        pairs = load_pqa() if name == "pqa" else load_chatterbot(chatterbots[name])
+        return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant, encoding)
+    if Path(name).exists() or "/" in str(name) or Path(name).suffix:
+        return read(name, **options)
+    raise InputError(
+        f"unknown dataset {str(name)!r}, and no such file; known names: pqa, {', '.join(chatterbots)}. "
+        "Give one of them or the path of a file with the columns anchor, positive and, if there are negatives, "
+        "negative"
+    )
+
+
+def load_chatterbot(language: str = "english") -> pd.DataFrame:
+    """
+    Questions and answers of the ChatterBot corpus, which is installed with this package.
+
+    Parameters
+    ----------
+    language
+        A folder of the corpus: ``"english"``, ``"russian"``, …
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``anchor`` and ``positive``: each turn of a conversation with the turn that follows it, with all
+        repetitions. A conversation that is not a list of at least two texts is skipped and counted in
+        ``attrs["dropped"]``.
+
+    Raises
+    ------
+    InputError
+        If the corpus lacks the language.
+    """
+    languages = _chatterbot_languages()
+    if language not in languages:
+        raise InputError(f"unknown language {language!r}; the ChatterBot corpus has: {', '.join(languages)}")
+    pairs, malformed = [], 0
+    # The compiled parser is ten times faster, but PyYAML can be built without it.
+    parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for path in sorted(Path(chatterbot.DATA_DIRECTORY, language).glob("*.yml")):
+        for turns in yaml.load(path.read_bytes(), parser)["conversations"]:
+            if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str) for turn in turns):
+                pairs += pairwise(turns)
+            else:
+                malformed += 1
+    frame = pd.DataFrame(pairs, columns=list(COLUMNS[:2]), dtype="str")
+    frame.attrs = dict(
+        dropped={"malformed conversations": malformed},
+        name=f"chatterbot-{language}",
+        title=f"ChatterBot corpus, {language}: questions and answers",
+        source="https://github.com/gunthercox/chatterbot-corpus",
+        licence="BSD",
+        version=metadata.version("chatterbot-corpus"),
+    )
+    return frame
+
+
+def _chatterbot_languages() -> list[str]:
+    return sorted({path.parent.name for path in Path(chatterbot.DATA_DIRECTORY).glob("*/*.yml")})
+
+
+def load_pqa(files: Sequence[str] | None = None) -> pd.DataFrame:
+    """
+    Russian premises and questions about them: the data on which triplet pre-training was first tried.
+
+    The files are downloaded once (14 MB), checked, and kept in the folder ``pqa`` of the cache: that of the
+    operating system, or the folder that the environment variable ``RLM_DATA_DIR`` names.
+
+    Parameters
+    ----------
+    files
+        Names of some of the five files; all by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``anchor`` (premise) and ``positive`` (question); the answers are not used.
+
+    Raises
+    ------
+    InputError
+        If a file name is unknown or there is none.
+    OSError
+        If a file is not in the cache and its download fails or is not the file that it should be.
+    """
+    names = list(_PQA_SHA256 if files is None else files)
+    unknown = [name for name in names if name not in _PQA_SHA256]
+    if unknown or not names:
+        raise InputError(f"expected files among {', '.join(_PQA_SHA256)}; found {', '.join(unknown) or 'none'}")
+    parts = [read(path, layout="blocks") for path in _fetch_pqa(names)]
+    frame = pd.concat([part.set_index(part.index.map(f"{part.attrs['name']}:{{}}".format)) for part in parts])
+    frame.attrs = dict(
+        dropped={},
+        name="pqa" if set(names) == set(_PQA_SHA256) else f"pqa ({', '.join(names)})",
+        title="Russian premises and questions (Koziev, NLP_Datasets)",
+        source=_PQA_URL,
+        licence="CC0-1.0",
+        version=PQA_COMMIT,
+    )
+    return frame
+
+
+def _fetch_pqa(names: Sequence[str]) -> list[Path]:
+    folder = Path(os.environ.get("RLM_DATA_DIR") or pooch.os_cache("rlm"), "pqa")
+    store = pooch.create(folder, _PQA_URL, registry=_PQA_SHA256)
+    pooch.get_logger().setLevel("WARNING")
+    paths = []
+    for name in names:
+        try:
+            paths.append(Path(store.fetch(name)))
+        except (OSError, ValueError) as error:
+            raise OSError(
+                f"expected {name} with sha256 {_PQA_SHA256[name]} from {store.get_url(name)}, found: {error}. "
+                f"Check the network and try again, or put the file into {store.abspath} by hand"
+            ) from error
+    return paths
+
+
+def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Generator) -> pd.DataFrame:
+    """
+    Give pairs random negatives, as text; `rlm.data.negatives.draw_negatives` says which.
+
+    Parameters
+    ----------
+    pairs
+        Columns ``anchor`` and ``positive``; negatives that it brings are not used.
+    negatives
+        Triplets per pair, at least 1.
+    rng
+        Source of the draws.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``anchor``, ``positive`` and ``negative``; those of one pair together. It keeps the ``attrs`` of
+        `pairs`.
+
+    Raises
+    ------
+    InputError
+        If `negatives` is not positive, `pairs` is not as `rlm.index_corpus` expects it, or a phrase is
+        relevant to every candidate.
+    """
+    corpus = index_corpus(pairs.drop(columns="negative", errors="ignore"))
+    texts = np.array(corpus.phrases.texts, dtype=object)
+    triplets, _ = draw_negatives(corpus.rows, negatives, rng, corpus.phrases.texts, relevance=corpus.relevance)
+    frame = pd.DataFrame(texts[triplets], columns=list(COLUMNS))
+    frame.attrs = pairs.attrs
+    return frame

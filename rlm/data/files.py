@@ -1,0 +1,441 @@
+"""Files of your own: every usual format and layout, to a table of text pairs or triplets."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from cyclopts import Parameter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from rlm.data.columns import ROLES, Role, check_labels, choose_columns, make_pairs
+from rlm.data.parsers import Choose, Rows, blocks, delimited, groups, irrelevant_pairs
+from rlm.data.phrases import tokenise
+from rlm.data.records import is_record_table, json_rows, record_rows
+from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, is_broken, most_bytes, open_bytes, shorten
+from rlm.errors import InputError
+
+Layout = Literal["columns", "blocks", "groups"]
+ROWS_AT_ONCE = 100_000
+RECORDS_AT_ONCE = 1_000  # of lists of texts
+MOST_ROWS_WITHOUT_USE = 1_000_000
+_OTHERS = (".xlsx", ".xls", ".ods", ".pkl", ".feather", ".arrow", ".orc", ".avro", ".npz", ".npy", ".pt", ".h5")
+_OTHERS += (".sqlite", ".db", ".xml", ".yml", ".yaml", ".html", ".pdf", ".docx", ".tar")
+_ARCHIVES = (".zip", ".7z", ".rar", ".tgz", ".txz", ".tbz2", ".br", ".z", ".lz", ".lzo", ".sz", ".snappy", ".zz")
+_FORMATS = {
+    **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "delimited"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+}
+
+
+def _parse_mapping(given: object) -> object:
+    """What a command line says as ``name=value,name=value``; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    parts = [part.partition("=") for part in given.split(",")]
+    if not all(name and equals and value for name, equals, value in parts):
+        raise InputError(f"expected name=value,name=value; found {given!r}")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+Value = TypeVar("Value")
+Mapped = Annotated[dict[str, Value], BeforeValidator(_parse_mapping), Parameter(accepts_keys=False)]
+
+
+class Reading(BaseModel):
+    """How to read data of your own; `read` takes the same options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: Mapped[str] = Field(
+        {}, description="What the file calls its columns, as anchor=fact,positive=question,negative=other."
+    )
+    layout: Layout = Field(
+        "columns",
+        description="columns: a table. blocks: lines T: premise and Q: question. groups: lines that mean the same, "
+        "groups separated by empty lines.",
+    )
+    encoding: str | None = Field(None, description="Of text, such as cp1251; found out by default.")
+    delimiter: str | None = Field(None, pattern=r"^[^\r\n]$", description="Of cells; found out by default.")
+    quotechar: str | None = Field(
+        None, max_length=1, description='Encloses cells; " by default, and nothing where tabs separate the cells.'
+    )
+    irrelevant: str | None = Field(
+        None, description="File of premise|question lines that are known to be irrelevant, for manual negatives."
+    )
+    subset: str | None = Field(None, description="Configuration of a Hugging Face dataset.")
+    part: str = Field("train", description="Split of a Hugging Face dataset.")
+
+    @field_validator("columns")
+    @classmethod
+    def _check(cls, columns: dict[str, str]) -> dict[str, str]:
+        unknown = [role for role in columns if role not in ROLES]
+        if unknown:
+            raise InputError(f"expected columns for {', '.join(ROLES)}; found {unknown[0]!r}")
+        return columns
+
+
+READ_AS_IT_IS = Reading()
+
+
+def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
+    """
+    Read text pairs or triplets of your own.
+
+    Parameters
+    ----------
+    source
+        Path of a table (``.csv``, ``.tsv``, ``.txt``, ``.jsonl``, ``.parquet``, each also compressed as ``.gz``,
+        ``.zst``, ``.bz2``, ``.lz4`` or ``.xz``), folder of a Hugging Face dataset, or its id on the hub (both take the
+        extra ``hub``).
+    options
+        ``anchor="fact", positive="question"``: names of the columns, for the roles anchor, positive, negative,
+        relevance (1 for a relevant pair, 0 for an irrelevant one), text and label (texts of one label are relevant
+        to each other). Without them a column has the name of its role. Others are the fields of `Reading`: layout,
+        encoding, delimiter, quotechar, irrelevant, subset, part.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Text columns ``anchor``, ``positive`` and, where the source has them, ``negative``, ``relevance`` or
+        ``label``, indexed by line (of what has no lines: by row, from 1). Left out are empty lines and, counted in
+        ``attrs["dropped"]``, repeated texts of a label and such that are alone with theirs. Which other rows cannot be
+        used is said by `rlm.index_corpus`. ``attrs`` also say where the data are from.
+
+    Warns
+    -----
+    UserWarning
+        If the encoding had to be guessed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    InputError
+        If the source is not as described. The message gives the line.
+    pydantic.ValidationError
+        If an option is unknown or not as `Reading` has it.
+    """
+    roles = {role: options.pop(role) for role in ROLES if role in options}
+    reading = Reading(columns={**options.pop("columns", {}), **roles}, **options)
+    path = Path(source)
+    looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _format(path) is None
+    if not path.exists() and not looks_like_id:
+        raise FileNotFoundError(f"{path}: expected triplets or pairs in a file, found nothing; check the path")
+    try:
+        if path.is_file():
+            frame = _file(path, reading)
+            with path.open("rb") as file:
+                version = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        else:
+            frame, version = _hub(str(source), reading)
+        if "anchor" in frame:
+            check_labels(frame)
+        classes, dropped = {}, {}
+        if "text" in frame:
+            frame, dropped = make_pairs(frame)
+            classes = {"classes": frame["label"].nunique()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    frame.attrs = {
+        "name": path.name,
+        "title": f"{'Triplets' if 'negative' in frame else 'Pairs'} of {path.name}",
+        "source": str(source),
+        "licence": "not stated",
+        "version": version,
+        "dropped": dropped,
+        **classes,
+    }
+    return frame if reading.irrelevant is None else add_irrelevant(frame, reading.irrelevant, reading.encoding)
+
+
+def add_irrelevant(pairs: pd.DataFrame, path: str | Path, encoding: str | None = None) -> pd.DataFrame:
+    """
+    Add pairs known to be irrelevant, for manual negatives.
+
+    Parameters
+    ----------
+    pairs
+        As of `read`, without negatives.
+    path
+        Text file with a line ``premise|question`` for every irrelevant pair.
+    encoding
+        Of the file, such as cp1251; found out by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The pairs, and below them, with relevance 0, the irrelevant ones.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    InputError
+        If there are negatives already, or a line is no pair.
+    """
+    path = Path(path)
+    if "negative" in pairs:
+        raise InputError("expected pairs beside a file of irrelevant ones, found triplets; leave irrelevant out")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a file of premise|question lines, found nothing; check the path")
+    try:
+        known = decode(path, encoding, lambda text: _frame(*irrelevant_pairs(text)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    known.index = [f"{path.name}:{line}" for line in known.index]
+    both = pd.concat([pairs.assign(relevance=pairs.get("relevance", "1")), known])
+    both.index.name, both.attrs = pairs.index.name, pairs.attrs
+    return both
+
+
+def _format(path: Path) -> str | None:
+    """How a file of this name is read; None if the name does not tell."""
+    return _FORMATS.get(_suffix(path))
+
+
+def _suffix(path: Path) -> str:
+    """The ending of a name, without that of a compression."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _file(path: Path, reading: Reading) -> pd.DataFrame:
+    """Read a file."""
+    choose = partial(choose_columns, columns=reading.columns)
+    kind, suffix = _format(path), _suffix(path)
+    if suffix in _ARCHIVES:
+        raise InputError(
+            f"expected a file as it is, or compressed as {', '.join(COMPRESSIONS)}; compression {suffix[1:]} is not "
+            "supported; uncompress the file"
+        )
+    if suffix in _OTHERS:
+        raise InputError(f"expected CSV, TSV, JSON lines or Parquet, found {suffix}; convert the file")
+    if reading.subset is not None or reading.part != "train":
+        raise InputError("expected no subset or part for a file, found one; they are of Hugging Face datasets")
+    if kind == "json" and reading.layout != "blocks":
+        return decode(path, reading.encoding, lambda text: _frame(*json_rows(text, choose, reading.layout == "groups")))
+    if reading.layout != "columns":
+        parse = {"blocks": blocks, "groups": groups}[reading.layout]
+        if reading.columns:
+            raise InputError(f"expected no columns for layout {reading.layout}, found some; leave one of them out")
+    elif kind == "parquet":
+        return _parquet(path, choose)
+    else:
+        parse = partial(delimited, choose=choose, delimiter=reading.delimiter, quotechar=reading.quotechar)
+    return decode(path, reading.encoding, lambda text: _frame(*parse(text)))
+
+
+def _frame(roles: Sequence[str], rows: Rows, unit: str = "line") -> pd.DataFrame:
+    """Rows as Arrow tables, piece by piece: Python objects would take several times the space."""
+    pieces, lines, count, is_usable = [], [], 0, False
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        numbers, cells = zip(*some, strict=True)
+        columns = dict(zip(roles, zip(*cells, strict=True), strict=True))
+        lines.append(np.asarray(numbers))
+        pieces.append(pa.table({role: _column(role, column, numbers, unit) for role, column in columns.items()}))
+        count += len(some)
+        is_usable = is_usable or _has_phrases(columns)
+        if count >= MOST_ROWS_WITHOUT_USE and not is_usable:
+            raise InputError(
+                f"expected texts of different words in a row, found none in the first {count:,} rows; drop these, or "
+                "give other data"
+            )
+    if not pieces:
+        raise InputError("expected at least one row, found none; give at least one")
+    return pa.concat_tables(pieces).to_pandas().set_index(pd.Index(np.concatenate(lines), name=unit))
+
+
+def _has_phrases(columns: Mapping[str, Sequence[str | None]]) -> bool:
+    """Whether a row has two phrases, or, where rows are texts, whether there are two."""
+    if "text" in columns:
+        found = filter(None, (tuple(tokenise(text)) for text in dict.fromkeys(columns["text"]) if text))
+        first = next(found, None)
+        return any(other != first for other in found)
+    pairs = dict.fromkeys(zip(columns["anchor"], columns["positive"], strict=True))
+    return any(a and b and a != b and [] != tokenise(a) != tokenise(b) != [] for a, b in pairs)
+
+
+def _column(role: str, cells: Sequence[object], lines: Sequence[int], unit: str) -> pa.Array:
+    """Cells of a role as text; refuse what is no text."""
+    if role in ("relevance", "label"):
+        cells = [cell if isinstance(cell, str) or _is_missing(cell) else json.dumps(cell) for cell in cells]
+        cells = [None if _is_missing(cell) else cell for cell in cells]
+    try:
+        return pa.array(cells, pa.string())
+    except (pa.ArrowException, UnicodeError):
+        line, cell = next((line, cell) for line, cell in zip(lines, cells, strict=True) if not _is_text(cell))
+        raise InputError(
+            f"expected text as {role}, found {shorten(ascii(cell))} in {unit} {line}; correct it"
+            + (", it holds half of a character (a lone surrogate)" if isinstance(cell, str) else "")
+        ) from None
+
+
+def _is_missing(cell: object) -> bool:
+    """Whether a cell is null or NaN."""
+    return cell is None or cell != cell
+
+
+def _is_text(cell: object) -> bool:
+    """Whether a cell is text that can be written, or null."""
+    return cell is None or (isinstance(cell, str) and not is_broken(cell))
+
+
+def _parquet(path: Path, choose: Choose) -> pd.DataFrame:
+    """Read a Parquet file, batch by batch."""
+    try:
+        with open_bytes(path) as stream:
+            source = pa.BufferReader(stream.read()) if path.suffix.lower() in COMPRESSIONS else path
+        with pq.ParquetFile(source) as file:
+            schema, most = file.schema_arrow, most_bytes(path)
+            _bound_metadata(file.metadata, most)
+        if is_record_table(schema.names, choose):
+            with pq.ParquetFile(source) as file:
+                return _record_frame(_bounded(file.iter_batches(RECORDS_AT_ONCE), most), choose)
+        chosen = choose(schema.names)
+        # As dictionaries, repeated texts take no space before it is known how much they would take.
+        texts = [name for name in chosen.values() if _is_string(schema.field(name).type)]
+        with pq.ParquetFile(source, read_dictionary=texts) as file:
+            batches = _bounded(file.iter_batches(ROWS_AT_ONCE, columns=[*chosen.values()]), most)
+            tables = [_texts(pa.Table.from_batches([batch]), chosen) for batch in batches]
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"expected a Parquet file, found: {error}; get it again") from error
+    return _by_row(tables)
+
+
+def _bound_metadata(metadata: pq.FileMetaData, most: int) -> None:
+    """Refuse a file whose columns are larger than a file of its size can hold, before they are read."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    for size in (sum(chunk.total_uncompressed_size for chunk in chunks), 8 * sum(chunk.num_values for chunk in chunks)):
+        _require_at_most(most, size, f"{metadata.num_rows:,} rows")
+
+
+def _require_at_most(most: int, size: int, place: str) -> None:
+    """Refuse what can only be repetitions."""
+    if size > most:
+        raise InputError(
+            f"expected at most {most:,} bytes of data in a Parquet file of this size, found {size:,} in {place}, "
+            "repetitions for the most part; drop repeated rows, or write it as CSV"
+        )
+
+
+def _bounded(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """Batches of rows, as long as their texts are not more, or longer, than they can be."""
+    total, row = 0, 0
+    for batch in batches:
+        for column in batch.columns:
+            lengths = _byte_lengths(column)
+            longest = pc.max(lengths).as_py() or 0
+            if longest > MOST_CHARACTERS:
+                number = pc.index(lengths, pa.scalar(longest, lengths.type)).as_py() + 1
+                place = f"row {row + number}" if len(lengths) == len(column) else f"the {len(batch)} rows after {row}"
+                raise InputError(
+                    f"expected cells of at most {MOST_CHARACTERS:,} bytes, found one of {longest:,} in {place}; "
+                    "shorten it"
+                )
+            total += (pc.sum(lengths).as_py() or 0) + 8 * len(lengths)
+        row += len(batch)
+        _require_at_most(most, total, f"the first {row:,} rows")
+        yield batch
+
+
+def _byte_lengths(column: pa.Array) -> pa.Array:
+    """Bytes of every text, as it would be without a dictionary; zero for what is no text."""
+    if pa.types.is_dictionary(column.type):
+        return _byte_lengths(column.dictionary).take(column.indices)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return _byte_lengths(column.flatten())
+    if _is_string(column.type):
+        return pc.cast(pc.binary_length(column), pa.int64())
+    return pa.array(np.zeros(len(column), np.int64))
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    """Whether a column is one of texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _hub(source: str, reading: Reading) -> tuple[pd.DataFrame, str]:
+    """Read a Hugging Face dataset; its fingerprint is its version."""
+    hint = "if this was meant to be a file, check its path"
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            "expected the package datasets, which reads folders and ids of Hugging Face datasets: pip install "
+            f"'rlm[hub]'; {hint}"
+        ) from error
+    if reading.layout != "columns":
+        raise InputError(f"expected layout columns for a Hugging Face dataset, found {reading.layout}; leave it out")
+    saved = any(Path(source, name).exists() for name in ("state.json", "dataset_dict.json"))
+    try:
+        if saved:
+            found = datasets.load_from_disk(source)
+            has_parts = isinstance(found, datasets.DatasetDict)
+            if reading.subset is not None or (not has_parts and reading.part != "train"):
+                raise InputError("expected no subset or part, found one; this saved dataset is a single one")
+            found = found[reading.part] if has_parts else found
+        else:
+            found = datasets.load_dataset(source, reading.subset, split=reading.part)
+    except InputError:
+        raise
+    except (datasets.exceptions.DatasetsError, KeyError, ValueError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"expected a Hugging Face dataset with a part {reading.part!r}, found: {shorten(str(error), 300)}; name "
+            f"its subset and part, or, {hint}"
+        ) from error
+    choose = partial(choose_columns, columns=reading.columns)
+    version = f"fingerprint:{found._fingerprint}"
+    if is_record_table(found.column_names, choose):
+        batches = found.with_format("arrow").iter(RECORDS_AT_ONCE)
+        return _record_frame(batches, choose), version
+    chosen = choose(found.column_names)
+    table = found.select_columns(list(chosen.values())).with_format("arrow")[:]
+    return _by_row([_texts(table, chosen)]), version
+
+
+def _record_frame(batches: Iterable[pa.RecordBatch | pa.Table], choose: Choose) -> pd.DataFrame:
+    """Rows of a table with lists of texts, see `record_rows`."""
+    records = enumerate((record for batch in batches for record in batch.to_pylist()), 1)
+    return _frame(*record_rows(records, choose, False, "row"), "row")
+
+
+def _texts(table: pa.Table, chosen: Mapping[Role, str]) -> pa.Table:
+    """The chosen columns as text; refuse what is no text."""
+    columns = {}
+    for role, name in chosen.items():
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        is_text = _is_string(column.type) or pa.types.is_null(column.type) or pa.types.is_string_view(column.type)
+        if not is_text and role not in ("relevance", "label"):
+            raise InputError(f"expected text in column {name!r}, found {column.type}; convert it")
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), None, column)  # no class of its own
+        try:
+            columns[role] = column.cast(pa.large_string())
+            columns[role].validate(full=True)
+        except pa.ArrowException as error:
+            raise InputError(f"expected text in column {name!r}, found {column.type} ({error}); convert it") from error
+    return pa.table(columns)
+
+
+def _by_row(tables: Sequence[pa.Table]) -> pd.DataFrame:
+    """One table of all, indexed by row."""
+    if not sum(map(len, tables)):
+        raise InputError("expected at least one row, found none; give at least one")
+    table = pa.concat_tables(tables)
+    return table.to_pandas().set_index(pd.RangeIndex(1, len(table) + 1, name="row"))

@@ -1,0 +1,1 @@
+"""The engine: batches, compiled training steps, the optimizer, and recurrences over blocks of seeds."""

@@ -1,0 +1,280 @@
+"""One training step of a block of seeds: forward, backward and Adam."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor, nn
+from torch.func import grad_and_value
+from torch.nn import functional as F
+
+from rlm.block import Block
+from rlm.data.phrases import PAD
+from rlm.engine.batches import Batch, distinct
+from rlm.engine.compiling import fit, round_up, static_batch_sizes, try_to_compile
+from rlm.engine.optimizer import BlockAdam, Optimizer
+from rlm.zoo.mining import KnownRelevance
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """
+    What a block is trained to minimise: an `Objective`, or cross-entropy.
+
+    Attributes
+    ----------
+    compares
+        Whether it has to know what is relevant to what.
+    """
+
+    compares: bool
+
+    def __call__(
+        self, embeddings: Tensor, targets: Tensor, shares: Tensor, relevant: Tensor | None = None
+    ) -> Float[Tensor, " seed"]:
+        """The loss of each seed."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """
+    A training step's worth of data for S seeds: a `Batch`, or a `LabelledBatch`.
+
+    Attributes
+    ----------
+    inputs
+        What `Block.embed` takes.
+    targets
+        What the loss compares embeddings by.
+    weights
+        Share of each target in the mean of its seed.
+    is_real
+        False where a target only fills up.
+    sizes
+        Targets of each seed that do not fill up.
+    """
+
+    inputs: tuple[Any, ...]
+    targets: Int64[Tensor, "seed target *slot"]
+    weights: Float[Tensor, "seed target"]
+    is_real: Bool[Tensor, "seed target"]
+    sizes: tuple[int, ...]
+
+
+class Trainer:
+    """
+    A block whose weights are being trained.
+
+    Parameters
+    ----------
+    block
+        Where to start from; not changed.
+    learning_rate
+        Of Adam.
+    objective
+        What to minimise.
+    known
+        Relevance that an objective which compares must know; others do without.
+    optimizer
+        ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
+        then sees a batch's own numbering of words, with 0 for padding as always.
+    precision
+        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32; also
+        where that is slower, which a study avoids, see `rlm.arms.precision_of`.
+    in_unison
+        Whether all seeds have something to learn from in every batch.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        learning_rate: float,
+        objective: Criterion,
+        known: KnownRelevance | None,
+        optimizer: Optimizer,
+        precision: str,
+        in_unison: bool,
+    ) -> None:
+        self.objective = objective
+        self.known = known
+        self.lower = precision == "bf16"
+        trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
+        self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
+        weights = {name: weight for name, weight in block.weights.items() if name in trained}
+        self.adam = BlockAdam(weights, learning_rate, self.tables, in_unison)
+        self.frozen = block
+        self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
+        self.batch_sizes: tuple[int, ...] = ()
+        self.most_words = 0
+
+    @property
+    def block(self) -> Block:
+        """The current block; its weights change with the next step."""
+        return dataclasses.replace(self.frozen, weights=self.frozen.weights | self.adam.weights)
+
+    def compile(self, sample: Iterable[Batch]) -> None:
+        """
+        Compile forward, backward and the tables' update into one graph, for batches like these.
+
+        Larger batches, and those in which a seed has no triplets, are trained on without it.
+
+        Parameters
+        ----------
+        sample
+            Batches of the block's seeds.
+        """
+        counts = [1]
+
+        def counted() -> Iterator[Batch]:
+            for batch in sample:
+                if self.tables:
+                    counts.append(_own_vocabulary(*batch.inputs, self.vocabulary_size)[0].shape[1])
+                yield batch
+
+        self.batch_sizes = static_batch_sizes(counted())
+        # Where words are not counted, there may be one in every place.
+        self.most_words = round_up(max(counts)) if self.frozen.device.type == "cpu" else 1 + sum(self.batch_sizes)
+        for tensor in self.adam.in_place:  # a CUDA graph may only change what it knows not to move
+            torch._dynamo.mark_static_address(tensor)
+        self.compiled = try_to_compile(self._gradients, self.frozen.device)
+
+    @property
+    def largest_to_shrink_to(self) -> int:
+        """With how few seeds to go on, at most, so that leaving the others out pays: compiled, half of them."""
+        seeds = len(self.frozen.seeds)
+        return seeds // 2 if self.batch_sizes else seeds - 1
+
+    def keep(self, rows: Int[np.ndarray, " row"]) -> None:
+        """
+        Go on with some of the seeds, without compilation, which would have to be done again.
+
+        Parameters
+        ----------
+        rows
+            Their places in the block.
+        """
+        self.adam.keep(rows)
+        self.batch_sizes = ()
+        self.frozen = self.frozen.rows(rows)
+
+    def train(self, batches: Iterable[Trainable]) -> Float[np.ndarray, " seed"]:
+        """
+        Take one step per batch.
+
+        Parameters
+        ----------
+        batches
+            Of the block's seeds.
+
+        Returns
+        -------
+        numpy.ndarray
+            Mean loss of each seed over its targets; not finite for one that has diverged.
+        """
+        total = torch.zeros(len(self.frozen.seeds), device=self.frozen.device)
+        targets = np.zeros(len(self.frozen.seeds))
+        for batch in batches:
+            total += self._step(batch) * batch.is_real.sum(dim=1)
+            targets += batch.sizes
+        return total.cpu().numpy() / targets
+
+    def _step(self, batch: Trainable) -> Float[Tensor, " seed"]:
+        present = [place for place, size in enumerate(batch.sizes) if size]
+        fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
+        step, batch = (self.compiled, fitted) if fitted else (self._gradients, batch)
+        inputs, words, row_sizes = batch.inputs, None, None
+        if self.tables:
+            words, tokens = _own_vocabulary(*inputs, self.vocabulary_size)
+            inputs = tokens, batch.batch_sizes
+            row_sizes = self.adam.next_row_sizes(present)
+            if fitted and words.shape[1] <= self.most_words:
+                words = F.pad(words, (0, self.most_words - words.shape[1]), value=self.vocabulary_size)
+            else:
+                step = self._gradients
+        relevant = self.known(batch) if self.objective.compares else None
+        loss, gradients = step(inputs, words, row_sizes, batch.targets, batch.weights, relevant)
+        self.adam.step(gradients, present)
+        return loss.detach()
+
+    def _gradients(
+        self,
+        inputs: tuple[Any, ...],
+        words: Int64[Tensor, "seed word"] | None,
+        row_sizes: Float[Tensor, " seed"] | None,
+        targets: Int64[Tensor, "seed target *slot"],
+        shares: Float[Tensor, "seed target"],
+        relevant: Bool[Tensor, "seed phrase phrase"] | None,
+    ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
+        """Losses and gradients; tables are updated on the spot."""
+        leaves, rows = dict(self.adam.dense), {}
+        # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
+        for name, table in self.adam.tables.items():
+            rows[name] = self.adam.find_rows(name, words)
+            leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
+
+        total = partial(self._total, inputs, targets, shares, relevant)
+        # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
+        if torch.compiler.is_compiling():
+            gradients, (_, loss) = grad_and_value(total, has_aux=True)(leaves)
+        else:  # where torch.func would prepare second derivatives as well
+            leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items()}
+            value, loss = total(leaves)
+            gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+            gradients = dict(zip(leaves, gradients, strict=True))
+        for name in self.tables:
+            self.adam.step_rows(name, rows[name], gradients.pop(name), row_sizes)
+        return loss, gradients
+
+    def _total(
+        self,
+        inputs: tuple[Any, ...],
+        targets: Int64[Tensor, "seed target *slot"],
+        shares: Float[Tensor, "seed target"],
+        relevant: Bool[Tensor, "seed phrase phrase"] | None,
+        leaves: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of all seeds' losses, and each seed's own."""
+        block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
+            embeddings = block.embed(*inputs)
+        embeddings = embeddings.to(next(iter(leaves.values())).dtype)
+        loss = self.objective(embeddings, targets, shares, relevant)
+        return loss.sum(), loss
+
+
+def word_tables(encoder: nn.Module) -> set[str]:
+    """
+    The parameters of an encoder that hold one row per word.
+
+    Parameters
+    ----------
+    encoder
+        A plain module for one model.
+
+    Returns
+    -------
+    set of str
+        Names of the weights of its largest ``torch.nn.Embedding``, and others of the same number of rows.
+    """
+    tables = {f"{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Embedding)}
+    rows = max((table.num_embeddings for table in tables.values()), default=0)
+    return {name for name, table in tables.items() if table.num_embeddings == rows}
+
+
+def _own_vocabulary(
+    tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int
+) -> tuple[Int64[Tensor, "seed word"], Int64[Tensor, "seed phrase token"]]:
+    """The different words of each seed's batch, the empty one first, and the tokens numbered by their place there."""
+    packed = [tokens[:, :rows, position] for position, rows in enumerate(batch_sizes)]
+    empty = tokens.new_full((len(tokens), 1), PAD)
+    words, places = distinct(torch.cat([empty, *packed], dim=1), vocabulary_size)
+    if tokens.device.type == "cpu":  # elsewhere, to know how many there are would take a wait
+        words = words[:, : int(places.max()) + 1]
+    columns = places[:, 1:].split(batch_sizes, dim=1)
+    phrases = tokens.shape[1]
+    padded = [F.pad(column, (0, phrases - column.shape[1]), value=PAD) for column in columns]
+    return words.long(), torch.stack(padded, dim=2)

@@ -1,0 +1,156 @@
+"""Baselines that every encoder must beat: trigram overlap, TF-IDF, and a classifier that never sees the anchor."""
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Float64, Int, Int32
+from scipy.stats import bootstrap
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from rlm.data.corpus import Corpus
+from rlm.data.negatives import Triplets, draw_negatives
+from rlm.data.phrases import tokenise
+from rlm.data.similarity import jaccard, trigrams
+from rlm.errors import InputError
+from rlm.evaluation.retrieval import ranks_by, scores_of, search_of
+from rlm.seeding import stream
+from rlm.slicer import Slices
+
+LOOKED_AT = 20_000
+OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
+
+
+def baselines_of(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
+    test = some_of(slices.test, stream(seed, "audit", 0))
+    contestants = {
+        OVERLAP: (_by_overlap, test),
+        "trigram overlap, most similar negatives": (_by_overlap, _hard_triplets(corpus, slices, seed)),
+        "TF-IDF cosine": (_by_tfidf, test),
+        BLIND: (_by_candidate, test),
+    }
+    found = {
+        name: with_interval(
+            is_right(method(slices, triplets)) if len(triplets) else np.empty(0), component[triplets[:, 0]]
+        )
+        for name, (method, triplets) in contestants.items()
+    }
+    return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("baseline")
+
+
+def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
+    """Test pairs with the most similar negatives among 3,000 of them; none if there are no irrelevant ones."""
+    rng = stream(seed, "audit", 2)
+    pairs = np.unique(corpus.rows[np.isin(corpus.rows[:, 0], slices.test), :2], axis=0)
+    pairs = pairs[rng.permutation(len(pairs))[:3000]]
+    try:
+        triplets, _ = draw_negatives(
+            pairs, 2, rng, corpus.phrases.texts, relevance=corpus.relevance, kinds={"similar": 1}
+        )
+    except InputError:
+        return np.empty((0, 3), np.int32)
+    return triplets
+
+
+def is_right(margin: Float[np.ndarray, "*triplet"]) -> Float[np.ndarray, "*triplet"]:
+    """1 where the positive is nearer, and one half for a tie."""
+    return (margin > 0) + 0.5 * (margin == 0)
+
+
+def with_interval(values: Float[np.ndarray, " value"], group: Int[np.ndarray, " value"]) -> tuple[float, float, float]:
+    """Mean and 95 % bootstrap interval over groups, which are what is independent; missing for fewer than two."""
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    by_group = pd.DataFrame({"sum": values, "of": 1.0}).groupby(group).sum()
+    if len(by_group) < 2:
+        return float(values.mean()), np.nan, np.nan
+    interval = bootstrap(
+        (by_group["sum"], by_group["of"]),
+        lambda total, of, axis: total.sum(axis) / of.sum(axis),
+        paired=True,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(values.mean()), float(interval.low), float(interval.high)
+
+
+def percent(estimate: tuple[float, float, float]) -> str:
+    accuracy, low, high = estimate
+    return f"{accuracy:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _by_overlap(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
+    used, place = np.unique(test, return_inverse=True)
+    anchor, positive, negative = place.reshape(test.shape).T
+    grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
+    return jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
+
+
+def _by_tfidf(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
+    texts = np.array(slices.phrases.texts, dtype=object)
+    vectorizer = TfidfVectorizer(analyzer=tokenise).fit(texts[np.unique(slices.train)])
+    used, place = np.unique(test, return_inverse=True)
+    anchor, positive, negative = place.reshape(test.shape).T
+    vectors = vectorizer.transform(texts[used])
+    return vectors[anchor].multiply(vectors[positive] - vectors[negative]).sum(axis=1).A1
+
+
+def _by_candidate(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
+    """Logistic regression that sees positives and negatives, never the anchor."""
+    texts = np.array(slices.phrases.texts, dtype=object)
+    train = some_of(slices.train, stream(0, "audit", 4))
+    used, place = np.unique(np.concatenate([train, test])[:, 1:], return_inverse=True)
+    seen = np.isin(used, train[:, 1:])
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True)
+    vectors = vectorizer.fit(texts[used[seen]]).transform(texts[used])
+    candidates, held_out = np.split(place.reshape(-1, 2), [len(train)])
+    model = LogisticRegression(max_iter=200).fit(vectors[candidates.T.ravel()], np.repeat([1, 0], len(train)))
+    positive, negative = model.decision_function(vectors)[held_out].T
+    return positive - negative
+
+
+def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
+    """
+    What the overlap of character trigrams (Jaccard) reaches on the test split, without any training.
+
+    Parameters
+    ----------
+    corpus
+        What was sliced.
+    slices
+        Its test split is looked at.
+
+    Returns
+    -------
+    dict
+        test_accuracy (of the triplets), roc_auc (of the different pairs of anchor and candidate) and top_1, as
+        `rlm.evaluate` and `rlm.evaluation.retrieve` have them.
+    """
+    used, place = np.unique(slices.test, return_inverse=True)
+    grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
+    place = place.reshape(slices.test.shape)
+    anchor, positive, negative = place.T
+    pairs, first = np.unique(np.concatenate([place[:, :2], place[:, ::2]]), axis=0, return_index=True)
+    search = search_of(slices, corpus, "test")
+    queries, candidates = (grams[np.searchsorted(used, side)] for side in search[:2])
+    sizes = candidates.sum(axis=1)
+
+    def likeness(rows: slice) -> Float64[Tensor, "query candidate"]:
+        some = queries[rows]
+        common = (some @ candidates.T).toarray()
+        return torch.from_numpy(common / (some.sum(axis=1)[:, None] + sizes - common)).double()
+
+    return {
+        "test_accuracy": is_right(
+            jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
+        ).mean(),
+        "roc_auc": roc_auc_score(first < len(slices.test), jaccard(grams[pairs[:, 0]], grams[pairs[:, 1]])),
+        "top_1": scores_of(ranks_by(likeness, search))["top_1"],
+    }
+
+
+def some_of(triplets: Triplets, rng: np.random.Generator) -> Triplets:
+    return triplets if len(triplets) <= LOOKED_AT else triplets[rng.choice(len(triplets), LOOKED_AT, replace=False)]

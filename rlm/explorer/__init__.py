@@ -1,0 +1,1 @@
+"""The explorer: widgets that run studies from a notebook."""

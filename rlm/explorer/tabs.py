@@ -1,0 +1,356 @@
+"""The tabs of the explorer: what a study shows, the comparison of several, and the inside of one seed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+import ipywidgets as widgets
+import pandas as pd
+
+from rlm.explorer.form import name_with_tooltip
+from rlm.explorer.probe import Inside
+from rlm.report.view import Comparison, Picture, View
+
+TRIPLETS_TO_PICK = 200
+NOTHING_CHOSEN = "Choose two or more studies of this store. Every setting that you run is one."
+CSS = """
+<style>
+.rlm-explorer { color: var(--jp-ui-font-color1, inherit); }
+.rlm-explorer img { background: #fff; border-radius: 6px; padding: 4px; }
+.rlm-explorer table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0 14px; border: 0; }
+.rlm-explorer th, .rlm-explorer td { padding: 3px 0 3px 14px; text-align: right; line-height: 1.4; border: 0;
+    border-bottom: 1px solid var(--jp-border-color2, #ccc); background: none; vertical-align: top; }
+.rlm-explorer th:first-child, .rlm-explorer td:first-child, .rlm-explorer .texts th, .rlm-explorer .texts td
+    { text-align: left; padding: 3px 14px 3px 0; }
+.rlm-explorer .lm-TabBar-tab { flex: 0 1 auto !important; max-width: none !important; min-width: 0 !important; }
+.rlm-explorer h3 { margin: 12px 0 2px; font-size: 1.05em; }
+.rlm-explorer p { margin: 0 0 8px; line-height: 1.5; max-width: 48rem; }
+.rlm-explorer .headline { font-size: 1.15em; font-weight: 600; }
+.rlm-explorer .quiet { color: var(--jp-ui-font-color2, #555); }
+.rlm-explorer .wrong { color: var(--jp-error-color0, #b3261e); font-weight: 600; }
+.rlm-explorer label [title], .rlm-explorer .widget-html [title] { cursor: help; }
+.rlm-explorer .scroll { max-height: 400px; overflow: auto; }
+</style>
+"""
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """
+    Write a text as HTML.
+
+    Parameters
+    ----------
+    text
+        Shown as it is.
+    kind
+        CSS class.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    return f'<p class="{kind}">{escape(text)}</p>'
+
+
+def html_table(table: pd.DataFrame, percent: Sequence[str] = (), are_texts: bool = False) -> str:
+    """
+    Write a table as HTML.
+
+    Parameters
+    ----------
+    table
+        Its index is not shown; what is in it is shown as it is.
+    percent
+        Columns of shares.
+    are_texts
+        Whether its columns are texts, to be read from the left.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    html = table.rename(columns=_spell).to_html(
+        index=False, border=0, na_rep="", classes="texts" if are_texts else None, float_format="{:.3f}".format,
+        formatters={_spell(name): "{:.1%}".format for name in percent},
+    )  # fmt: skip
+    return f'<div class="scroll" tabindex="0">{html}</div>'
+
+
+def show_picture(image: widgets.Image, picture: Picture | None) -> None:
+    """
+    Put a figure in its place.
+
+    Parameters
+    ----------
+    image
+        The place.
+    picture
+        None hides it.
+    """
+    image.layout.display = "none" if picture is None else "block"
+    if picture is not None:
+        image.tooltip = picture.alt
+        image.value = picture.png
+
+
+def new_image(width: str = "100%") -> widgets.Image:
+    """
+    A place for a figure, hidden until there is one.
+
+    Parameters
+    ----------
+    width
+        CSS; it grows no wider.
+
+    Returns
+    -------
+    ipywidgets.Image
+        Empty.
+    """
+    return widgets.Image(format="png", layout={"display": "none", "max_width": width, "object_fit": "contain"})
+
+
+class ResultsTab:
+    """The runs, in the order of any column."""
+
+    def __init__(self) -> None:
+        self._results = pd.DataFrame()
+        self._by = widgets.Dropdown(description="sort by", options=["seed"], layout={"width": "260px"})
+        self._falling = widgets.Checkbox(description="largest first", indent=False)
+        self._summary, self._table = widgets.HTML(), widgets.HTML()
+        self.widget = widgets.VBox([self._summary, widgets.HBox([self._by, self._falling]), self._table])
+        for one in (self._by, self._falling):
+            one.observe(self._draw, "value")
+
+    def show(self, seen: View) -> None:
+        """
+        Show the runs of a study.
+
+        Parameters
+        ----------
+        seen
+            Of the study.
+        """
+        self._results = seen.results.drop(columns=["split", "test_triplets", "test_anchors", "test_components"])
+        if list(self._by.options) != list(self._results):
+            self._by.options = list(self._results)
+            self._by.value = "seed"
+        shares = list(seen.summary.columns.drop(["arm", "seeds"]))
+        self._summary.value = f"<h3>Test accuracy by arm</h3>{html_table(seen.summary, shares)}<h3>Every run</h3>"
+        self._draw()
+
+    def _draw(self, _: object = None) -> None:
+        ordered = self._results.sort_values(
+            [self._by.value, "seed"], ascending=[not self._falling.value, True], kind="stable"
+        )
+        self._table.value = html_table(ordered, ["validation_accuracy", "test_accuracy", "roc_auc", "top_1"])
+
+
+class StudyTabs:
+    """One study: seeds, learning curves, pre-training, results and verdict."""
+
+    TITLES = ("Seeds", "Learning curves", "Pre-training", "Results", "Verdict")
+
+    def __init__(self) -> None:
+        self._headline, self._words, self._pretraining_words = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._seeds, self._curves, self._pretraining = new_image("980px"), new_image("760px"), new_image()
+        self._results = ResultsTab()
+        self.widgets = [
+            widgets.VBox([self._headline, self._seeds]),
+            widgets.VBox([self._curves]),
+            widgets.VBox([self._pretraining_words, self._pretraining]),
+            self._results.widget,
+            self._words,
+        ]
+        self._headline.value = paragraph("No seed to show yet.", "headline") + paragraph(
+            "Choose a preset, or turn knobs, and press Run. Seeds appear here as they are finished."
+        )
+
+    def show(self, seen: View) -> None:
+        """
+        Show a study.
+
+        Parameters
+        ----------
+        seen
+            What is finished of it.
+        """
+        self._headline.value = paragraph(seen.headline, "headline") + paragraph(seen.limits)
+        show_picture(self._seeds, seen.seeds)
+        show_picture(self._curves, seen.curves)
+        show_picture(self._pretraining, seen.pretraining)
+        said = "".join(f"<h3>{escape(heading)}</h3>{paragraph(text)}" for heading, text in seen.words)
+        self._words.value = said + (html_table(seen.estimates) if len(seen.estimates) else "")
+        self._pretraining_words.value = "".join(
+            paragraph(f"{heading}: {text}") for heading, text in seen.words if heading.startswith("Pre-training")
+        )
+        self._results.show(seen)
+
+
+class CompareTab:
+    """
+    Several studies of the store side by side.
+
+    Parameters
+    ----------
+    on_choice
+        Called with the numbers of the studies that are chosen, when there are any.
+    """
+
+    def __init__(self, on_choice: Callable[[list[int]], None]) -> None:
+        self._on_choice = on_choice
+        self._boxes: dict[int, widgets.Checkbox] = {}
+        self._choices, self._said, self._picture = widgets.VBox(), widgets.HTML(), new_image("760px")
+        self._said.value = paragraph(NOTHING_CHOSEN)
+        self.widget = widgets.VBox([self._choices, self._said, self._picture])
+
+    def offer(self, studies: Mapping[int, str]) -> None:
+        """
+        Offer studies to choose from.
+
+        Parameters
+        ----------
+        studies
+            A line for each, by number.
+        """
+        for number, title in studies.items():
+            if number in self._boxes:
+                self._boxes[number].description = title
+            else:
+                box = widgets.Checkbox(description=title, indent=False, layout={"width": "auto"})
+                box.observe(self._chosen, "value")
+                self._boxes[number] = box
+        if len(self._choices.children) != len(self._boxes):
+            self._choices.children = list(self._boxes.values())
+
+    def show(self, found: Comparison) -> None:
+        """
+        Show a comparison.
+
+        Parameters
+        ----------
+        found
+            Of the studies that are chosen.
+        """
+        settings = found.settings.rename_axis("setting").reset_index()
+        different = html_table(settings, are_texts=True) if len(settings) else paragraph("Their settings are the same.")
+        effects = found.effects.drop(columns=["value", "low", "high"])
+        self._said.value = (
+            f"<h3>What differs</h3>{different}<h3>Test accuracy</h3>{html_table(effects, ['scratch', 'with it'])}"
+        )
+        show_picture(self._picture, found.picture)
+
+    def _chosen(self, _: object) -> None:
+        chosen = [number for number, box in self._boxes.items() if box.value]
+        if chosen:
+            self._on_choice(chosen)
+        else:
+            self._said.value = paragraph(NOTHING_CHOSEN)
+            show_picture(self._picture, None)
+
+
+class InsideTab:
+    """
+    One seed, with and without pre-training: which phrases lie near a question.
+
+    Parameters
+    ----------
+    on_train
+        Called with the seed to train.
+    """
+
+    def __init__(self, on_train: Callable[[int], None]) -> None:
+        self._inside: Inside | None = None
+        self._seed = widgets.BoundedIntText(description="seed", min=0, max=2**31 - 1, layout={"width": "160px"})
+        self._train = widgets.Button(description="Train this seed", icon="play", button_style="primary")
+        self._train.on_click(lambda _: on_train(self._seed.value))
+        self._said = widgets.HTML()
+        wide = {"width": "auto", "max_width": "780px"}
+        self._triplet = widgets.Dropdown(layout=wide, **name_with_tooltip("triplet", "Of the validation split"))
+        self._question = widgets.Text(description="or ask", placeholder="type a question of your own", layout=wide)
+        self._answers = widgets.HTML()
+        self._asking = widgets.VBox([self._triplet, self._question, self._answers], layout={"display": "none"})
+        self.say("Trains one seed with the settings on the left, once from scratch and once pre-trained, to look at "
+                 "what lies near what.")  # fmt: skip
+        self.widget = widgets.VBox([widgets.HBox([self._seed, self._train]), self._said, self._asking])
+        self._triplet.observe(self._picked, "value")
+        self._question.observe(self._asked, "value")
+
+    def say(self, text: str, kind: str = "quiet", is_busy: bool = False) -> None:
+        """
+        Say how far the training is.
+
+        Parameters
+        ----------
+        text, kind
+            See `paragraph`.
+        is_busy
+            Whether it still goes on.
+        """
+        self._said.value = paragraph(text, kind)
+        self._train.disabled = is_busy
+
+    def show(self, inside: Inside) -> None:
+        """
+        Show a trained seed.
+
+        Parameters
+        ----------
+        inside
+            The seed.
+        """
+        self._inside = inside
+        accuracy = ", ".join(f"{arm} {value:.1%}" for arm, value in inside.accuracy.items())
+        self.say(f"Seed {inside.seed}: right about {accuracy} of the validation triplets. One seed tells nothing of "
+                 f"others. {len(inside.phrases):,} phrases of the validation split are searched.")  # fmt: skip
+        picked = inside.triplets.drop_duplicates("anchor").head(TRIPLETS_TO_PICK)
+        self._triplet.options = [(_short(row.anchor), row.Index) for row in picked.itertuples()]
+        self._triplet.index = 0
+        self._asking.layout.display = "flex"
+        self._asked()
+
+    def _picked(self, _: object = None) -> None:
+        if self._inside is None or self._triplet.value is None:
+            return
+        row = self._inside.triplets.loc[self._triplet.value]
+        self._answer(row["anchor"], {"✓ positive": row["positive"], "✗ negative": row["negative"]})
+
+    def _asked(self, _: object = None) -> None:
+        if self._question.value.strip():
+            self._answer(self._question.value, {})
+        else:
+            self._picked()
+
+    def _answer(self, question: str, known: Mapping[str, str]) -> None:
+        marks = {phrase: mark for mark, phrase in known.items()}
+        parts = [f"<h3>{escape(question)}</h3>"]
+        if known:
+            distances = self._inside.distances(question, list(known.values()))
+            rows = [[mark, phrase, *(f"{distances[arm][place]:.3f}" for arm in distances)]
+                    for place, (mark, phrase) in enumerate(known.items())]  # fmt: skip
+            columns = ["of the triplet", "phrase", *(f"distance, {arm}" for arm in distances)]
+            parts.append(html_table(pd.DataFrame(rows, columns=columns), are_texts=True))
+        elif not any(model.knows(question) for model in self._inside.models.values()):
+            parts.append(paragraph("The training set has none of these words: what is near is chance.", "wrong"))
+        near = self._inside.nearest(question)
+        side_by_side = "".join(
+            f'<div style="flex: 1 1 300px"><h3>{escape(arm)}: nearest phrases</h3>'
+            + html_table(
+                found.assign(distance=found["distance"].map("{:.3f}".format), known=found["phrase"].map(marks))
+                .rename(columns={"known": " "}), are_texts=True)
+            + "</div>"
+            for arm, found in near.items()
+        )  # fmt: skip
+        self._answers.value = (
+            "".join(parts) + f'<div style="display: flex; flex-wrap: wrap; gap: 24px">{side_by_side}</div>'
+        )
+
+
+def _spell(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _short(text: str, most: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

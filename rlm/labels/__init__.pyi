@@ -1,0 +1,48 @@
+"""The paper's own experiment: memorise random labels of images, then fine-tune."""
+
+from .alignment import (
+    align as align,
+    first_layer as first_layer,
+    input_covariance as input_covariance,
+    misalignment as misalignment,
+    misalignment_by_chance as misalignment_by_chance,
+)
+from .batches import RandomLabels as RandomLabels, tabulate as tabulate
+from .config import LabelsConfig as LabelsConfig
+from .digits import load_digits as load_digits, make_moving_digits as make_moving_digits
+from .effects import (
+    epochs_to_reach as epochs_to_reach,
+    summarise_shuffles as summarise_shuffles,
+    tabulate_effects as tabulate_effects,
+    tabulate_speed as tabulate_speed,
+)
+from .encoders import (
+    Classifier as Classifier,
+    CNN3DEncoder as CNN3DEncoder,
+    CNNEncoder as CNNEncoder,
+    MLPEncoder as MLPEncoder,
+    transfer as transfer,
+)
+from .folders import load_image_folder as load_image_folder, load_video_folder as load_video_folder
+from .plots import (
+    plot_alignment as plot_alignment,
+    plot_label_effects as plot_label_effects,
+    plot_memorising as plot_memorising,
+    plot_shuffles as plot_shuffles,
+)
+from .samples import Parts as Parts, Samples as Samples, divide as divide
+from .study import (
+    StoredLabels as StoredLabels,
+    iter_labels as iter_labels,
+    read_labels as read_labels,
+    run_labels as run_labels,
+)
+from .task import LabelsResult as LabelsResult, new_classifiers as new_classifiers
+from .training import learn as learn, memorise as memorise
+from .words import (
+    explain_claim as explain_claim,
+    explain_effects as explain_effects,
+    explain_shuffles as explain_shuffles,
+    explain_speed as explain_speed,
+    spell_intervals as spell_intervals,
+)

@@ -1,0 +1,94 @@
+"""The config of a study of random labels: every number that decides its results."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlm.config import Arm
+from rlm.errors import InputError
+from rlm.labels.samples import FRACTIONS
+
+EPOCHS_TO_MEMORISE = 60
+Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
+
+
+class LabelsConfig(BaseModel):
+    """Everything that decides the numbers of a study of random labels, except its seeds and data of your own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str = Field(
+        "digits",
+        min_length=1,
+        description="digits (1,797 handwritten ones), moving-digits (clips of them), or the name of data of your own.",
+    )
+    arms: tuple[Arm, ...] = Field(
+        ("scratch", "pretrained"),
+        min_length=1,
+        description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (labels "
+        "shuffled again and again), pretrained_once (labels dealt once), and controls: rescaled (random init with the "
+        "scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
+    )
+    encoder: Literal["mlp", "cnn", "cnn3d"] | None = Field(
+        None, description="mlp (all pixels), cnn (images) or cnn3d (clips); by default the convolutions that fit."
+    )
+    dim: int = Field(256, ge=1, le=8192, description="Size of an embedding, and of all layers in proportion.")
+    random_classes: int | None = Field(
+        None, ge=2, le=1_000_000, description="Number of random classes; as many as there are true ones by default."
+    )
+    group_size: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="In place of random_classes: samples are put into random groups of so many, and each group is a "
+        "class.",
+    )
+    shuffles: int = Field(10, ge=1, le=10_000, description="How often random labels are dealt.")
+    shuffle_epochs: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="Epochs of a shuffle; with until, at most, and 60 by default. 0 is no pre-training.",
+    )
+    until: float | None = Field(
+        None, gt=0, le=1, description="Shuffle as soon as this share of the random labels is memorised."
+    )
+    new_head: bool = Field(False, description="Draw a new head at each shuffle; the old one goes on by default.")
+    transfer: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        "all", description="How many layers of the encoder fine-tuning gets from pre-training, from the first on."
+    )
+    labelled: tuple[Labelled, ...] = Field(
+        ("all",),
+        min_length=1,
+        description="How many of the training samples are fine-tuned on; several, or all, share one pre-training.",
+    )
+    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
+    batch_size: int = Field(64, ge=1, le=100_000, description="Samples per step and seed.")
+    max_epochs: int = Field(100, ge=0, le=100_000, description="Most epochs of fine-tuning.")
+    patience: int = Field(
+        20, ge=1, le=100_000, description="A seed stops after so many epochs without a new best validation accuracy."
+    )
+    fractions: tuple[float, float, float] = Field(
+        FRACTIONS, description="Shares of the samples for training, validation and test; their sum is 1."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to train; auto takes a GPU where there is one."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_time(cls, given: object) -> object:
+        """To memorise a large share takes longer than a shuffle of the default length has."""
+        if isinstance(given, dict) and given.get("until") is not None:
+            return {"shuffle_epochs": EPOCHS_TO_MEMORISE} | given
+        return given
+
+    @model_validator(mode="after")
+    def _check(self) -> "LabelsConfig":
+        if len(set(self.arms)) < len(self.arms):
+            raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+        if len(set(self.labelled)) < len(self.labelled):
+            raise InputError(f"expected every number of labelled samples once, found {self.labelled}")
+        if self.random_classes is not None and self.group_size is not None:
+            raise InputError("expected random_classes or group_size, found both; leave one out")
+        return self

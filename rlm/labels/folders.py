@@ -1,0 +1,458 @@
+"""Folders of one's own images or videos, one sub-folder per class, read into samples."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from tqdm.auto import tqdm
+
+from rlm.data.textfiles import printable, shorten
+from rlm.errors import InputError
+from rlm.labels.samples import Samples
+
+IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+# Names of folders that are parts of a split, not classes: Train, valid, dev, test_set, train2017 …
+_PARTS = {
+    "train": r"train(ing)?",
+    "validation": r"val(id(ation)?)?|dev(el(opment)?)?",
+    "test": r"test(ing)?",
+}
+_PART_SUFFIX = r"[\W_]*(set|data|split|images|videos)?[\W_]*\d*"
+_UCF101 = re.compile(r"(train|test)list(\d+)\.txt")
+_HMDB51 = re.compile(r"(.+)_test_split(\d+)\.txt")
+_HMDB51_PARTS = {"0": "unused", "1": "train", "2": "test"}
+_UCF101_GROUP = re.compile(r"_(g\d+)_c\d+\.")
+Read = Callable[[Path], UInt8[np.ndarray, "channel *size"] | str]  # a sample, or why there is none
+
+
+def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bool = False) -> Samples:
+    """
+    Images in one sub-folder per class.
+
+    Parameters
+    ----------
+    folder
+        Holds the class folders; or ``train`` and ``test``, and perhaps ``valid`` (or ``val``, ``validation``, ``dev``),
+        each with class folders, which is then the official split: every seed trains, validates and tests on these
+        parts. Without ``valid`` a part of ``train`` is drawn for validation. Below a class any folders may follow.
+    size
+        Height and width in pixels that every image is resized to, whatever its shape, from 1. Without it all images
+        must have the same size.
+    colour
+        Three channels, red, green and blue; otherwise one of grey. Transparency is ignored.
+
+    Returns
+    -------
+    Samples
+        Brightness in 0 to 255, uint8; the first picture of an animation. Every file that is not a sample is in
+        ``skipped`` with the reason: it cannot be decoded, has another suffix than those of images, is hidden or beside
+        the class folders. Paths are below the folder.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two classes, a class has fewer than two usable images, or none in a part of the
+        official split, or sizes differ; or if folders may be parts or classes, or names of classes differ in capitals
+        only.
+    """
+    _check_positive(size=1 if size is None else size)
+    folder = Path(folder)
+    files, classes, skipped = _list_files(folder, IMAGES, "images")
+    return _load(folder, files, classes, skipped, partial(_read_image, size=size, colour=colour), "Images")
+
+
+def load_video_folder(
+    folder: str | Path,
+    *,
+    frames: int = 16,
+    every: int = 1,
+    size: int = 32,
+    colour: bool = False,
+    splits: str | Path | None = None,
+) -> Samples:
+    """
+    Clips from the middle of videos in one sub-folder per class, as UCF101 and HMDB51 are.
+
+    Parameters
+    ----------
+    folder
+        As of `load_image_folder`.
+    frames
+        Length of a clip, from 1.
+    every
+        Step from one frame of the clip to the next, in frames of the video, from 1.
+    size
+        Height and width in pixels that every frame is resized to, whatever its shape, from 1.
+    colour
+        Three channels, red, green and blue; otherwise one of grey.
+    splits
+        An official split. Of UCF101 ``trainlist01.txt`` or ``testlist01.txt``, with lines ``Class/video.avi``, a number
+        behind it or not; of HMDB51 any ``brush_hair_test_split1.txt``, with lines ``video.avi`` and 1 (train), 2 (test)
+        or 0 (unused). The files that belong to it are found beside it; capitals do not matter in names of videos.
+
+    Returns
+    -------
+    Samples
+        Brightness in 0 to 255, uint8. Every file that is not a sample is in ``skipped`` with the reason: it is too
+        short, cannot be decoded, is not in the split, or as of `load_image_folder`. Where names are like those of
+        UCF101 (``v_Archery_g01_c02.avi``), clips of one class and number after ``g`` are a group: they are cut from
+        one film.
+
+    Raises
+    ------
+    InputError
+        As of `load_image_folder`; if the files of the split are not as said above, or name videos that the folder
+        lacks; or if PyAV is missing.
+
+    References
+    ----------
+    Soomro, Zamir and Shah, "UCF101: a dataset of 101 human actions classes from videos in the wild", arXiv 1212.0402;
+    Kuehne et al., "HMDB: a large video database for human motion recognition", ICCV 2011.
+    """
+    _check_positive(frames=frames, every=every, size=size)
+    try:
+        import av  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "expected the package av (PyAV), which decodes videos, found none: pip install 'rlm[video]'"
+        ) from error
+    folder = Path(folder)
+    files, classes, skipped = _list_files(folder, VIDEOS, "videos")
+    if splits is not None:
+        files = _apply_split(files, folder, Path(splits), skipped)
+    found = [_UCF101_GROUP.search(path.name) for path in files["path"]]
+    files["group"] = [match and f"{name}/{match[1]}" for match, name in zip(found, files["class"], strict=True)]
+    read = partial(_read_clip, frames=frames, every=every, size=size, colour=colour)
+    return _load(folder, files, classes, skipped, read, "Videos")
+
+
+def _check_positive(**options: int) -> None:
+    for name, value in options.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise InputError(f"expected {name} to be an integer of at least 1, found {value}")
+
+
+def _list_files(
+    folder: Path, suffixes: Sequence[str], kind: str
+) -> tuple[pd.DataFrame, tuple[str, ...], list[tuple[str, str]]]:
+    """Files with their class, and their part where the folders make one; the classes; and all other files."""
+    tops = _subfolders(folder)
+    parts = _find_parts(folder, tops)
+    places = [(place, part) for top, part in parts.items() for place in _subfolders(top)]
+    if not parts:
+        places = [(top, None) for top in tops]
+    classes = tuple(sorted({printable(place.name) for place, _ in places}))
+    if len(classes) < 2:
+        raise InputError(
+            f"expected a sub-folder of {folder} for each of at least two classes, found "
+            f"{', '.join(classes) or 'none'}; give the folder that holds the folders of the classes"
+        )
+    _check_names({place.name for place, _ in places})
+    _check_nesting([place for place, _ in places])
+    rows, skipped = [], list(_list_others(folder, [folder, *parts]))
+    for place, part in places:
+        for path in sorted(_walk(place)):
+            name = printable(path.relative_to(folder).as_posix())
+            if reason := _why_not(path, place, suffixes, kind):
+                skipped.append((name, reason))
+            else:
+                rows.append((path, name, printable(place.name), part))
+    if not rows:
+        raise InputError(
+            f"expected {kind} ({', '.join(suffixes)}) in the {len(classes)} sub-folders of {folder}, found none; "
+            "put them there, or give another folder"
+        )
+    return pd.DataFrame(rows, columns=["path", "name", "class", "part"], dtype=object), classes, skipped
+
+
+def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
+    """The folders that are parts of a split, if these are; refused where classes and parts could be confused."""
+    named = {top: part for top in tops if (part := _part_of(top.name))}
+    others = [top.name for top in tops if top not in named]
+    if others and any(_subfolders(top) for top in named):  # otherwise classes, of which one is called train, or test
+        raise InputError(
+            f"expected folders of classes or of parts in {folder}, found {_some(others, ', ')} beside "
+            f"{_some([top.name for top in named], ', ')}; take these away, or rename them"
+        )
+    if others:
+        return {}
+    if named and not {"train", "test"} <= {*named.values()}:
+        raise InputError(
+            f"expected the folders train and test in {folder}, found only {', '.join(top.name for top in named)}; "
+            "add the other, or rename them if they are classes"
+        )
+    return named
+
+
+def _part_of(name: str) -> str | None:
+    for part, form in _PARTS.items():
+        if re.fullmatch(rf"({form}){_PART_SUFFIX}", name, re.IGNORECASE):
+            return part
+    return None
+
+
+def _check_nesting(places: Sequence[Path]) -> None:
+    """Refuse folders that hold parts of a split, or share the names of folders in them: those may be the classes."""
+    inner = Counter(path.name for place in places for path in _subfolders(place))
+    shared = sorted(name for name, count in inner.items() if count > 1)
+    names = shared if len(shared) > 1 else sorted(filter(_part_of, inner))
+    if names:
+        raise InputError(
+            f"expected the files of a class in its folder, found folders {_some(names, ', ')} in "
+            f"{_some([place.name for place in places], ', ')}; name the upper folders train, valid and test if they "
+            "are parts of a split, give one of them, or move the files up"
+        )
+
+
+def _check_names(names: set[str]) -> None:
+    """Refuse classes whose names differ in what one does not see."""
+    seen: dict[str, str] = {}
+    for name in sorted(names):
+        other = seen.setdefault(unicodedata.normalize("NFC", printable(name)).casefold(), name)
+        if other != name:
+            raise InputError(
+                f"expected names of classes that differ in more than capitals, found {shorten(other)} and "
+                f"{shorten(name)}; rename the folders of one of them"
+            )
+
+
+def _list_others(folder: Path, tops: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Files beside the folders of parts and classes, and in hidden folders there."""
+    for top in tops:
+        for path in sorted(top.iterdir()):
+            if path.name.startswith("."):
+                for hidden in sorted(_walk(path)) if path.is_dir() else [path]:
+                    yield printable(hidden.relative_to(folder).as_posix()), "hidden"
+            elif not path.is_dir():
+                yield printable(path.relative_to(folder).as_posix()), "beside the folders of classes"
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All that is below a folder but folders; links to folders are not followed, since they may lead back."""
+    for root, folders, files in os.walk(folder, onerror=_raise):
+        yield from (Path(root, name) for name in files)
+        yield from (path for name in folders if (path := Path(root, name)).is_symlink())
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f"expected folders that can be read, found: {error}; change their permissions") from error
+
+
+def _why_not(path: Path, place: Path, suffixes: Sequence[str], kind: str) -> str | None:
+    """Why a file of a class is no sample, before it is decoded."""
+    if any(name.startswith(".") for name in path.relative_to(place).parts):
+        return "hidden"
+    if path.is_dir():
+        return "a link to a folder, which is not followed"
+    if path.suffix.lower() not in suffixes:
+        return f"has another suffix than those of {kind}"
+    return None if path.is_file() else "is a link that leads nowhere, or no file"
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"expected a folder with one sub-folder per class, found none at {folder}; correct the path")
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _load(
+    folder: Path,
+    files: pd.DataFrame,
+    classes: tuple[str, ...],
+    skipped: list[tuple[str, str]],
+    read: Read,
+    kind: str,
+) -> Samples:
+    _check_classes(files, classes, skipped)  # before the hour that decoding may take
+    inputs, kept = None, []
+    pool = ThreadPoolExecutor(joblib.effective_n_jobs(-1))  # both decoders let other threads run
+    try:
+        results = pool.map(partial(_attempt, read), files["path"])
+        for row, result in enumerate(tqdm(results, desc=kind.lower(), total=len(files), disable=None)):
+            name = files["name"].iloc[row]
+            if isinstance(result, str):
+                skipped.append((name, result))
+                continue
+            if inputs is None:
+                inputs = np.empty((len(files), *result.shape), np.uint8)
+            if result.shape != inputs.shape[1:]:
+                (height, width), (other_height, other_width) = inputs.shape[-2:], result.shape[-2:]
+                raise InputError(
+                    f"expected images of one size, found {width} x {height} pixels ({files['name'].iloc[kept[0]]}) and "
+                    f"{other_width} x {other_height} ({name}); pass size= to resize all of them"
+                )
+            inputs[len(kept)] = result
+            kept.append(row)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    files = files.iloc[kept]
+    _check_classes(files, classes, skipped)
+    groups = files["group"] if "group" in files else pd.Series(dtype=object)
+    return Samples(
+        inputs=inputs[: len(kept)],
+        labels=np.searchsorted(classes, files["class"].to_numpy(str)).astype(np.int64),
+        classes=classes,
+        official=None if files["part"].isna().all() else files["part"].to_numpy(str),
+        groups=None if groups.isna().all() else pd.factorize(groups.fillna(files["name"]))[0].astype(np.int64),
+        about={
+            "name": folder.resolve().name,
+            "title": f"{kind} of {folder.resolve().name}, {len(classes)} classes",
+            "licence": "not said",
+        },
+        skipped=pd.DataFrame(skipped, columns=["path", "reason"]),
+    )
+
+
+def _attempt(read: Read, path: Path) -> UInt8[np.ndarray, "channel *size"] | str:
+    try:
+        return read(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes decoders raise errors of almost any type
+        return printable(f"cannot be decoded ({error or type(error).__name__})")
+
+
+def _check_classes(files: pd.DataFrame, classes: tuple[str, ...], skipped: list[tuple[str, str]]) -> None:
+    """Every class can be both trained and tested on."""
+    if files["part"].isna().all():
+        needed = "at least two usable samples of every class, since none can be both trained and tested on"
+        counts = files["class"].value_counts().reindex(classes, fill_value=0)
+        poor = [f"{name} ({count})" for name, count in counts.items() if count < 2]
+    else:
+        parts = [part for part in ("train", "validation", "test") if part != "validation" or part in set(files["part"])]
+        needed = f"samples of every class in {'both' if len(parts) == 2 else 'all'} parts of the official split"
+        counts = pd.crosstab(files["class"], files["part"]).reindex(index=list(classes), columns=parts, fill_value=0)
+        poor = [
+            f"{name} ({', '.join(f'{row[part]} {part}' for part in parts)})"
+            for name, row in counts.iterrows()
+            if not row.all()
+        ]
+    if poor:
+        example = f" ({len(skipped):,} files were skipped, such as {': '.join(skipped[-1])})" if skipped else ""
+        raise InputError(
+            f"expected {needed}, found {_some(poor, ', ')}; remove the folder or add samples of the class{example}"
+        )
+
+
+def _some(texts: Sequence[str], separator: str, length: int = 5) -> str:
+    more = [f"{len(texts) - length:,} more"] if len(texts) > length else []
+    return separator.join([*map(printable, texts[:length]), *more])
+
+
+def _read_image(path: Path, size: int | None, colour: bool) -> UInt8[np.ndarray, "channel height width"] | str:
+    with Image.open(path) as image:
+        if image.mode.startswith("I;16"):  # Pillow would clip what is brighter than 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            return f"has pixels of type {image.mode}, whose range is not known; 8 or 16 bits are needed"
+        upright = ImageOps.exif_transpose(image).convert("RGB" if colour else "L")
+    if size is not None:
+        upright = upright.resize((size, size), Image.Resampling.BILINEAR)  # antialiased, unlike that of tensors
+    return np.atleast_3d(np.asarray(upright)).transpose(2, 0, 1)
+
+
+def _read_clip(
+    path: Path, frames: int, every: int, size: int, colour: bool
+) -> UInt8[np.ndarray, "channel frame size size"] | str:
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    span = (frames - 1) * every + 1
+    pixels = "gbrp" if colour else "gray"  # rgb24 would have colour in half the resolution
+    # A playlist in disguise must not open addresses. (With `options` PyAV before 18 crashes on MPEG program streams.)
+    opened = partial(
+        av.open, str(path.absolute()), container_options={"protocol_whitelist": "file"}, metadata_errors="ignore"
+    )
+    with opened() as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            return "has no video"
+        # Packets are nearly always frames, and counting them takes no decoding; headers often lie.
+        count = sum(packet.size > 0 for packet in container.demux(stream))
+    for _ in range(2):  # the second time, if frames turned out to be fewer than packets, with their true number
+        start, clip, resize = max(0, count - span) // 2, [], VideoReformatter().reformat
+        with opened() as container:
+            stream = container.streams.best("video")
+            stream.codec_context.thread_count = 1  # the videos are spread over threads already
+            count = 0
+            for frame in container.decode(stream):
+                if count >= start and (count - start) % every == 0:
+                    clip.append(resize(frame, size, size, pixels).to_ndarray())
+                count += 1
+                if len(clip) == frames:
+                    return np.stack(clip).reshape(frames, size, size, -1).transpose(3, 0, 1, 2)
+        if count < span:
+            break
+    return f"too short: {count} frames, {span} are needed"
+
+
+def _apply_split(files: pd.DataFrame, folder: Path, splits: Path, skipped: list[tuple[str, str]]) -> pd.DataFrame:
+    """The files that the split trains or tests on, with their parts."""
+    if files["part"].notna().any():
+        raise InputError(
+            f"expected one official split, found folders of train and test in {folder} beside {splits}; drop one"
+        )
+    split = _read_split(splits)
+    # In copies of UCF101 the capitals of HandstandPushups are not those of its split.
+    parts = {name.casefold(): part for name, part in split.items()}
+    keys = [f"{name}/{path.name}".casefold() for name, path in zip(files["class"], files["path"], strict=True)]
+    wanted = [name for name, part in split.items() if part != "unused"]
+    present = set(keys)
+    missing = [name for name in wanted if name.casefold() not in present]
+    if missing:
+        raise InputError(
+            f"expected {len(wanted):,} videos of the split under {folder}, {len(missing):,} are missing: "
+            f"{_some(missing, '; ')}; download them, or take the lines out"
+        )
+    files["part"] = [parts.get(key, "absent") for key in keys]
+    reasons = {"absent": "not in the split", "unused": "unused by the split"}
+    left_out = files["part"].isin(list(reasons))
+    skipped += [(name, reasons[part]) for name, part in files.loc[left_out, ["name", "part"]].to_numpy()]
+    return files[~left_out].copy()
+
+
+def _read_split(path: Path) -> dict[str, str]:
+    """``Class/video`` to train, test or unused."""
+    if match := _UCF101.fullmatch(path.name):
+        line_form, example = re.compile(r"([^/]+/[^/]+\.\w+)(\s+\d+)?"), "Class/video.avi 1"
+        sources = {path.with_name(f"{part}list{match[2]}.txt"): ("", part) for part in ("train", "test")}
+    elif match := _HMDB51.fullmatch(path.name):
+        line_form, example = re.compile(r"([^/]+\.\w+)\s+([012])"), "video.avi 1"
+        siblings = sorted({path, *path.parent.glob(f"*_test_split{match[2]}.txt")})
+        sources = {source: (_HMDB51.fullmatch(source.name)[1] + "/", None) for source in siblings}
+    else:
+        raise InputError(
+            "expected a split by the name trainlist01.txt or testlist01.txt, as of UCF101, or CLASS_test_split1.txt, "
+            f"as of HMDB51, found {path.name}; give one of these files"
+        )
+    split: dict[str, str] = {}
+    for source, (prefix, part) in sources.items():
+        try:
+            lines = source.read_text("utf-8-sig").split("\n")
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"expected a file of the split at {source}, found: {error}; put it there") from error
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            match = line_form.fullmatch(line.strip())
+            if not match:
+                raise InputError(f"{source}:{number}: expected {example!r}, found {shorten(line)}; correct the line")
+            name, its_part = prefix + match[1], part or _HMDB51_PARTS[match[2]]
+            if split.setdefault(name, its_part) != its_part:
+                raise InputError(
+                    f"{source}:{number}: expected each video in one part, found {shorten(name)} in {split[name]} and "
+                    f"{its_part}; take one of the lines out"
+                )
+    return split

@@ -1,0 +1,217 @@
+"""Memorising random labels, as pre-training, and learning the true ones, for a block of seeds at once."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from tqdm.auto import tqdm
+
+from rlm.block import Block
+from rlm.engine.trainer import Trainer
+from rlm.labels.batches import CrossEntropy, Labelled, LabelledBatch, RandomLabels, Rows, SampleTable, attach
+from rlm.labels.samples import Parts, Samples
+from rlm.seeding import stream
+from rlm.stopping import per_seed, train_to_best
+
+
+def memorise(
+    block: Block,
+    table: SampleTable,
+    parts: Sequence[Parts],
+    labels: Sequence[RandomLabels],
+    *,
+    shuffles: int = 10,
+    epochs: int = 20,
+    until: float | None = None,
+    new_head: bool = False,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> tuple[Block, pd.DataFrame]:
+    """
+    Train classifiers to memorise random labels, which are shuffled again and again.
+
+    Parameters
+    ----------
+    block
+        Classifiers with as many classes as `labels` have; not changed.
+    table
+        Has the samples.
+    parts
+        Of each seed; the training samples are memorised, without a look at their true labels.
+    labels
+        Of each seed.
+    shuffles
+        How often labels are dealt, at least once. 1 means that they are never shuffled.
+    epochs
+        A shuffle is over after so many epochs,
+    until
+        or, if given, as soon as this accuracy on the samples is reached, each seed for itself.
+    new_head
+        Draw a new head at each shuffle; the old one goes on otherwise.
+    learning_rate
+        Of Adam, which starts anew at each shuffle, so that no shuffle differs from the first by anything but weights.
+    batch_size
+        Samples per step and seed.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Block
+        Each seed after its last epoch.
+    pandas.DataFrame
+        One row per seed, shuffle and epoch of that shuffle, 0 before its first step: seed, epoch (trained in all),
+        shuffle, shuffle_epoch, loss (mean over the epoch's steps), accuracy (on all samples that are memorised, after
+        the epoch).
+
+    References
+    ----------
+    Pondenkandath et al., arXiv 1811.01640, section 3 and figure 1.
+    """
+    trainer = _trainer(block, learning_rate, in_unison=until is None and len({len(one.train) for one in parts}) == 1)
+    finished = {name: weight.clone() for name, weight in block.weights.items()}
+    rows = np.arange(len(block.seeds))  # of the block, in the trainer
+    shuffle, shuffle_epoch = np.zeros(len(rows), int), np.zeros(len(rows), int)
+    task = _deal(table, block, parts, labels, shuffle)
+    history = [_row(block, task, 0, shuffle, shuffle_epoch, np.full(len(rows), np.nan))]
+    with tqdm(total=shuffles * epochs, desc="memorising", unit="epoch", disable=not progress, leave=False) as bar:
+        for epoch in range(1, shuffles * epochs + 1):
+            loss = trainer.train(task.batches(epoch, batch_size))
+            bar.update()
+            shuffle_epoch = shuffle_epoch + 1
+            history.append(_row(trainer.block, task, epoch, shuffle, shuffle_epoch, loss))
+            is_over = shuffle_epoch == epochs
+            if until is not None:
+                is_over |= history[-1]["accuracy"].to_numpy() >= until
+            if not is_over.any():
+                continue
+            is_done = is_over & (shuffle == shuffles - 1)
+            for name, weight in trainer.block.weights.items():
+                finished[name][rows[is_done]] = weight[is_done]
+            if is_done.all():
+                break
+            stay = np.flatnonzero(~is_done)
+            rows, is_over = rows[stay], is_over[stay]
+            shuffle, shuffle_epoch = shuffle[stay] + is_over, np.where(is_over, 0, shuffle_epoch[stay])
+            if is_done.any():
+                trainer.keep(stay)
+            trainer.adam.restart(np.flatnonzero(is_over))
+            if new_head:
+                _renew_heads(trainer, shuffle, is_over)
+            theirs = [[of[row] for row in rows] for of in (parts, labels)]
+            task = _deal(table.rows(rows), trainer.block, *theirs, shuffle)
+            fresh = _row(trainer.block, task, epoch, shuffle, shuffle_epoch, np.full(len(rows), np.nan))
+            history.append(fresh[is_over])
+    return dataclasses.replace(block, weights=finished), pd.concat(history, ignore_index=True)
+
+
+def learn(
+    block: Block,
+    table: SampleTable,
+    samples: Samples,
+    parts: Sequence[Parts],
+    labelled: Sequence[Rows],
+    *,
+    max_epochs: int = 50,
+    patience: int = 10,
+    learning_rate: float = 1e-3,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> tuple[Block, pd.DataFrame]:
+    """
+    Fine-tune classifiers on true labels, until each seed's validation accuracy stops rising.
+
+    Parameters
+    ----------
+    block
+        Classifiers to start from; not changed.
+    table, samples
+        The samples, and their labels.
+    parts
+        Of each seed.
+    labelled
+        The training samples of each seed whose labels are used.
+    max_epochs, patience
+        As in `rlm.finetune`.
+    learning_rate
+        Of Adam.
+    batch_size
+        Samples per step and seed.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Block, pandas.DataFrame
+        As of `rlm.finetune`.
+    """
+    train, validation = (
+        attach(table, block.seeds, rows, [samples.labels[mine] for mine in rows])
+        for rows in (list(labelled), [one.validation for one in parts])
+    )
+    trainer = _trainer(block, learning_rate, in_unison=len(set(train.sizes)) == 1)
+    lesson = _Lesson(train, validation, batch_size)
+    return train_to_best(trainer, lesson, max_epochs=max_epochs, patience=patience, progress=progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lesson:
+    """Labelled samples, and the accuracy on those of the validation part; see `rlm.stopping.Lesson`."""
+
+    train: Labelled
+    validation: Labelled
+    batch_size: int
+
+    def batches(self, epoch: int) -> Iterator[LabelledBatch]:
+        return self.train.batches(epoch, self.batch_size)
+
+    def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
+        return self.validation.accuracy(block)
+
+    def keep(self, rows: Int[np.ndarray, " row"]) -> "_Lesson":
+        return _Lesson(self.train.keep(rows), self.validation.keep(rows), self.batch_size)
+
+
+def _trainer(block: Block, learning_rate: float, in_unison: bool) -> Trainer:
+    return Trainer(block, learning_rate, CrossEntropy(), None, "adam", "fp32", in_unison)
+
+
+def _deal(
+    table: SampleTable,
+    block: Block,
+    parts: Sequence[Parts],
+    labels: Sequence[RandomLabels],
+    shuffle: Int[np.ndarray, " seed"],
+) -> Labelled:
+    rows = [one.train for one in parts]
+    drawn = [one.draw(int(number)) for one, number in zip(labels, shuffle, strict=True)]
+    return attach(table, block.seeds, rows, drawn, order="random_order")  # not that of fine-tuning
+
+
+def _row(
+    block: Block,
+    task: Labelled,
+    epoch: int,
+    shuffle: Int[np.ndarray, " seed"],
+    shuffle_epoch: Int[np.ndarray, " seed"],
+    loss: Float[np.ndarray, " seed"],
+) -> pd.DataFrame:
+    accuracy = task.accuracy(block)
+    return per_seed(block, epoch, shuffle=shuffle, shuffle_epoch=shuffle_epoch, loss=loss, accuracy=accuracy)
+
+
+def _renew_heads(trainer: Trainer, shuffle: Int[np.ndarray, " seed"], is_over: Bool[np.ndarray, " seed"]) -> None:
+    """New heads for the seeds whose labels were shuffled, each by the stream ``head`` of its seed and shuffle."""
+    block = trainer.block
+    head = copy.deepcopy(block.encoder.head).cpu()  # whose generator draws the same wherever training goes on
+    for place in np.flatnonzero(is_over):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(stream(block.seeds[place], "head", int(shuffle[place])).integers(2**63)))
+            head.reset_parameters()
+        for name, weight in head.named_parameters():
+            block.weights[f"head.{name}"][place] = weight.detach()

@@ -1,0 +1,365 @@
+"""A trained encoder with the words that it knows: from texts to embeddings, to a folder and back."""
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydantic
+import safetensors.torch
+import torch
+from jaxtyping import Float32, Int64
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from rlm.block import Block
+from rlm.config import StudyConfig
+from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
+from rlm.encoder import DSSMEncoder, letter_trigrams, new_encoder
+from rlm.engine.embedding import embed_phrases, unify
+from rlm.errors import InputError
+from rlm.runtime.atomic import check_writable, recover, write_folder
+from rlm.slicer import Slices
+from rlm.zoo.objective import LOSSES
+from rlm.zoo.output import WithOutput
+
+FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
+CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """
+    One trained encoder.
+
+    Attributes
+    ----------
+    block
+        The encoder and its weights, of one seed.
+    words
+        Token of every word that it has seen in training; all others are unknown to it, but for the letters that DSSM
+        reads.
+    vocabulary_size
+        Rows of its word-vector table.
+    config
+        How it was made; its one arm is that of the model.
+    """
+
+    block: Block
+    words: Mapping[str, int]
+    vocabulary_size: int
+    config: StudyConfig
+
+    @classmethod
+    def of(cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None) -> "Model":
+        """
+        One seed of a block, with the words of its training split.
+
+        Parameters
+        ----------
+        block
+            Trained.
+        slices
+            What the seed was trained on.
+        config
+            What made the encoder.
+        seed
+            One of the block's; its first by default.
+
+        Returns
+        -------
+        Model
+            Copies of the weights, on the CPU.
+        """
+        row = 0 if seed is None else block.seeds.index(seed)
+        known = np.unique(slices.tokens)
+        words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
+        mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows([row])  # `to` moves the encoder
+        return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
+
+    def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
+        """
+        Embed texts.
+
+        Parameters
+        ----------
+        texts
+            Read as those of training were: cut to as many words, new words unknown, or read by their letters.
+
+        Returns
+        -------
+        numpy.ndarray
+            One row per text. Texts that read the same have the same, bit for bit; of other texts that are encoded with
+            it, a text's may depend in the last bits. One without words has that of the empty phrase.
+
+        Raises
+        ------
+        InputError
+            If these are not texts.
+        """
+        is_one = isinstance(texts, str)
+        texts = list(texts)
+        others = sorted({type(text).__name__ for text in texts if not isinstance(text, str)})
+        if others or is_one:
+            raise InputError(f"expected a list of texts, found {', '.join(others) or 'one text'}; give a list of str")
+        phrases, row = index_phrases(list(texts), self.config.max_tokens)
+        new = [word for word in phrases.words if word not in self.words]
+        block, numbers = self.block, self.words
+        if new and self._reads_letters:
+            block = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder))
+            _bare(block.encoder).trigrams = self._trigrams(new)
+            numbers = numbers | {word: self.vocabulary_size + place for place, word in enumerate(new)}
+        token_of = np.array([PAD, UNKNOWN, *(numbers.get(word, UNKNOWN) for word in phrases.words)], np.int32)
+        width = max(1, phrases.tokens.shape[1])
+        tokens = torch.from_numpy(np.pad(token_of[phrases.tokens], [(0, 0), (0, width - phrases.tokens.shape[1])]))
+        reach = [int((phrases.lengths > position).sum()) for position in range(1, width)]
+        # The last row, which is the empty phrase, is that of a text without words: number -1.
+        vectors = embed_phrases(block, tokens[None], (len(tokens), *reach))[0]
+        return unify(vectors, tokens).numpy()[row]
+
+    def knows(self, text: str) -> bool:
+        """
+        Whether the model can tell a text from others.
+
+        Parameters
+        ----------
+        text
+            Any.
+
+        Returns
+        -------
+        bool
+            It has a word, or for DSSM a letter trigram, that training had.
+        """
+        words = tokenise(text)
+        if not self._reads_letters:
+            return not self.words.keys().isdisjoint(words)
+        return bool(words) and bool(self._trigrams(words)[-len(words) :].any())
+
+    @property
+    def _reads_letters(self) -> bool:
+        return isinstance(_bare(self.block.encoder), DSSMEncoder)
+
+    def _trigrams(self, new: Sequence[str]) -> Int64[Tensor, "token trigram"]:
+        """Those of the model's words, then of new ones, without trigrams that it never saw."""
+        trigrams = letter_trigrams([*_by_token(self.words, self.vocabulary_size), *new])
+        return trigrams * (trigrams <= len(_bare(self.block.encoder).hashed))
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """
+        Write the model: weights (safetensors), vocabulary and config (JSON).
+
+        Parameters
+        ----------
+        folder
+            New, in a folder that exists.
+        overwrite
+            Replace a model that is there.
+
+        Raises
+        ------
+        InputError
+            See `check_place`.
+        OSError
+            If the files cannot be written; what was there stays.
+        """
+        folder = check_place(folder, overwrite)
+        state = self.block.encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
+        contents = {
+            WEIGHTS: safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}),
+            VOCABULARY: _json(dict(self.words)),
+        }
+        description = {
+            "format": FORMAT,
+            "version": VERSION,
+            "rlm": metadata.version("rlm"),
+            "seed": self.block.seeds[0],
+            "vocabulary_size": self.vocabulary_size,
+            "config": self.config.model_dump(mode="json"),
+        }
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        description["sha256"] = hashes | {CONFIG: _hash_of(description)}
+        write_folder(folder, {CONFIG: _json(description)} | contents)
+
+
+def load_model(folder: str | Path) -> Model:
+    """
+    Read a model that `Model.save` or ``rlm train --save`` wrote.
+
+    Parameters
+    ----------
+    folder
+        Where it is.
+
+    Returns
+    -------
+    Model
+        Its embeddings are those of the model that was saved, bit for bit on the same machine.
+
+    Raises
+    ------
+    InputError
+        If there is no model, one of a newer version, or one whose files are damaged or do not belong together.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        with contextlib.suppress(OSError):
+            recover(folder.resolve())  # where the replacement of a model was killed halfway
+    description = _describe(folder)
+    if description["version"] > VERSION:
+        raise InputError(
+            f"{folder}: expected a model of version {VERSION} or older, found {description['version']}, written by "
+            f"rlm {description.get('rlm')}; update rlm"
+        )
+    try:
+        contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, VOCABULARY)}
+        _check_hashes(description, contents)
+        config = StudyConfig.model_validate(description["config"])
+        words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
+        # Copied, to lie in memory as other tensors do: the last bits of a matrix product may depend on it.
+        state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
+        _check_words(words, size, most=sum(tensor.numel() for tensor in state.values()))
+        if type(seed := description["seed"]) is not int or seed < 0:
+            raise InputError(f"expected a seed of at least 0, found {seed!r}")
+        with torch.random.fork_rng(devices=[]):  # its weights are replaced, so their draws move no stream
+            encoder = new_encoder(
+                config.encoder, _by_token(words, size), config.word_dim, config.dim, LOSSES[config.loss].output
+            )
+        _check_tensors(state, encoder)
+        encoder.load_state_dict(state, assign=True)
+        block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})
+    except (
+        *(SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError),
+        *(MemoryError, OverflowError),
+    ) as error:
+        raise InputError(f"{folder}: expected a whole model, found: {_say(error)}; train it or get it again") from error
+    return Model(block, words, size, config)
+
+
+def check_place(folder: str | Path, overwrite: bool) -> Path:
+    """
+    Make sure that a model can be saved, before it is trained.
+
+    Parameters
+    ----------
+    folder
+        New, in a folder that exists.
+    overwrite
+        Whether a model may be there.
+
+    Returns
+    -------
+    pathlib.Path
+        The same folder, absolute.
+
+    Raises
+    ------
+    InputError
+        If its parent does not exist or cannot be written, or something is there: a model that is not to be overwritten,
+        or anything else.
+    """
+    folder = Path(folder).resolve()
+    if not folder.parent.is_dir():
+        raise InputError(f"expected a new folder in one that exists, found no {folder.parent}; create that first")
+    try:
+        check_writable(folder)
+        recover(folder)
+    except OSError as error:
+        raise InputError(
+            f"expected a folder that can be written at {folder}, found: {error.strerror or error}; choose another"
+        ) from error
+    if folder.exists():
+        if not overwrite:
+            raise InputError(f"expected a new folder, found {folder}; choose another, or say --overwrite")
+        _describe(folder)
+    return folder
+
+
+def _check_hashes(description: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+    """Require that the files, and what describes them, are those that were saved."""
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if description["version"] > 1:
+        found[CONFIG] = _hash_of(description)
+    for name, digest in found.items():
+        if digest != description["sha256"][name]:
+            raise InputError(f"expected {name} as it was saved, found other content")
+
+
+def _check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
+    """Require a vocabulary of different tokens; a table of so many words has at least `most` numbers."""
+    if type(size) is not int or not UNKNOWN < size <= most:
+        raise InputError(f"expected a vocabulary_size between {UNKNOWN + 1} and {most:,}, found {size!r}")
+    if not all(type(token) is int and UNKNOWN < token < size for token in words.values()):
+        raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
+    if len(set(words.values())) < len(words):
+        raise InputError(f"expected a token of its own for every word in {VOCABULARY}, found one of several words")
+
+
+def _check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:
+    """Require finite weights of the type and shape that the encoder has, and its tables as the words make them."""
+    learned = {name for name, _ in encoder.named_parameters()}
+    for name, expected in encoder.state_dict().items():
+        if name not in state:
+            continue  # what is missing, or too much, `load_state_dict` names
+        found = state[name]
+        if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+            raise InputError(
+                f"expected {name} as {_type(expected)} in {WEIGHTS}, the {type(encoder).__name__} of its config, found "
+                f"{_type(found)}"
+            )
+        if not found.isfinite().all():
+            raise InputError(f"expected finite numbers in {name} in {WEIGHTS}, found NaN or infinity")
+        if name not in learned and not torch.equal(found, expected):
+            raise InputError(f"expected {name} in {WEIGHTS} to belong to {VOCABULARY}, found other content")
+
+
+def _type(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _bare(encoder: nn.Module) -> nn.Module:
+    """Without the output step of its loss."""
+    return encoder.encoder if isinstance(encoder, WithOutput) else encoder
+
+
+def _by_token(words: Mapping[str, int], size: int) -> list[str]:
+    """The words in the order of their tokens, with nothing in place of those that the model does not know."""
+    text_of = {token: word for word, token in words.items()}
+    return [text_of.get(token, "") for token in range(UNKNOWN + 1, size)]
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    """The config file of a model of any version."""
+    try:
+        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if (description["format"], type(description["version"])) != (FORMAT, int) or description["version"] < 1:
+            raise InputError(f"{CONFIG} of something else")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{folder}: expected a model that rlm train --save wrote, found: {_say(error)}; check the path"
+        ) from error
+    return description
+
+
+def _say(error: Exception) -> str:
+    if isinstance(error, pydantic.ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _hash_of(description: Mapping[str, Any]) -> str:
+    """SHA-256 of all but the hashes."""
+    rest = {name: value for name, value in description.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, indent=1).encode()

@@ -1,0 +1,176 @@
+"""The report: execute the numbered notebooks, write each as one self-contained HTML file, and an index before them."""
+
+import base64
+import datetime
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import nbformat
+import papermill
+from nbformat import NotebookNode
+from tqdm.auto import tqdm
+
+from rlm.errors import InputError
+from rlm.report.markup import escape_markdown
+from rlm.report.page import page_html
+from rlm.runtime.atomic import whole, write_whole
+from rlm.runtime.provenance import commit, versions
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+HEADLINE = "headline"
+INDEX = "index.html"
+NOT_TOLD = ("progress", "on_paper", "db")  # parameters that decide no number
+
+
+def build_report(
+    out: Path, parameters: Mapping[str, object], notebooks: Path = NOTEBOOKS, about: Mapping[str, str] | None = None
+) -> Path:
+    """
+    Execute notebooks and write the report.
+
+    Parameters
+    ----------
+    out
+        Folder for the pages, made if it is not there. Pages appear when all notebooks have run.
+    parameters
+        Put in place of the values in a notebook's cell tagged ``parameters``, for those that it has.
+    notebooks
+        Folder; its files ``NN_name.ipynb`` are run in order.
+    about
+        Of the data and the command, by name, for the box at the end of every page.
+
+    Returns
+    -------
+    pathlib.Path
+        The index, which shows the outputs of all cells tagged ``headline``. Beside it stand one page per notebook
+        and the first headline picture as ``verdict.png``.
+
+    Raises
+    ------
+    InputError
+        If there are no notebooks, one cannot be read or has no title, or a cell of one fails.
+    OSError
+        If the folder cannot be written.
+    """
+    paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise InputError(
+            f"expected numbered notebooks (01_name.ipynb ...) in {notebooks}, found none; pass --notebooks FOLDER"
+        )
+    titles = {f"{path.stem}.html": _title(path) for path in paths}  # what cannot be used fails before any is run
+    out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()
+    executed, minutes = {}, {}
+    for path, page in zip(tqdm(paths, desc="report", unit="notebook"), titles, strict=True):
+        start = time.monotonic()
+        executed[page] = _execute(path, parameters)
+        minutes[page] = (time.monotonic() - start) / 60
+    executed[INDEX] = _index(executed, titles)
+    links = [(INDEX, "Verdict"), *((page, _short(page)) for page in titles)]
+    shared = {
+        **(about or {}),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "commit": commit() or "of an installed package",
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+    }
+    written = {}
+    for page, notebook in executed.items():
+        duration = f"{minutes.get(page, sum(minutes.values())):.1f} minutes"
+        provenance = shared | {"duration": duration} | _own_provenance(notebook)
+        title = titles.get(page, "Verdict")
+        written[page] = page_html(notebook, title, provenance, links=links, page=page, has_code=page != INDEX)
+    for page, html in written.items():  # all of them are there, or none
+        write_whole(out / page, html)
+    picture = _first_picture(executed[INDEX])
+    if picture:
+        with whole(out / "verdict.png") as temporary:
+            temporary.write_bytes(picture)
+    return out / INDEX
+
+
+def _title(path: Path) -> str:
+    """The title of a notebook: the first line of its Markdown that begins with ``# ``."""
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception as error:  # of many kinds: JSON, UTF-8, a field that is not there
+        raise InputError(
+            f"{path.name}: expected a notebook, found {type(error).__name__}: {error}; correct it"
+        ) from error
+    lines = (line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
+    title = next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
+    if not title:
+        raise InputError(f'{path.name}: expected a title, a line of Markdown that begins with "# ", found none; add it')
+    return title
+
+
+def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
+    settings = {**parameters, "progress": False, "on_paper": True}  # on paper a bar would stand still
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.setdefault("kernelspec", {"name": "python3", "language": "python", "display_name": "Python"})
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            nbformat.write(notebook, copy)
+            known = papermill.inspect_notebook(copy)
+            executed = papermill.execute_notebook(
+                copy,
+                copy.with_name("executed.ipynb"),
+                parameters={name: value for name, value in settings.items() if name in known},
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=path.parent,
+                extra_arguments=["--log-level=ERROR", "--InlineBackend.figure_formats=retina"],
+            )
+    except papermill.PapermillExecutionError as error:
+        # It counts the cell of the parameters, which it adds.
+        sources = [cell.source for cell in notebook.cells]
+        place = sources.index(error.source) if error.source in sources else error.cell_index
+        raise InputError(f"{path.name}, cell {place}: {error.ename}: {error.evalue}") from error
+    except Exception as error:  # the kernel was killed, or could not be started
+        raise InputError(f"{path.name}: {type(error).__name__}: {error}") from error
+    executed.metadata.papermill["defaults"] = {name: one["default"] for name, one in known.items()}
+    return executed
+
+
+def _short(page: str) -> str:
+    number, name = Path(page).stem.split("_", 1)
+    return f"{int(number)} {name.replace('_', ' ').capitalize()}"
+
+
+def _own_provenance(notebook: NotebookNode) -> dict[str, str]:
+    """The parameters that a notebook ran with, and its data, which its metadata name where they are its own."""
+    ran = notebook.metadata.get("papermill", {"parameters": {}})
+    used = {**ran.get("defaults", {}), **{name: _spell(value) for name, value in ran["parameters"].items()}}
+    told = ", ".join(f"{name} {value}" for name, value in used.items() if name not in NOT_TOLD)
+    return {"parameters": told, **notebook.metadata.get("provenance", {})}
+
+
+def _spell(value: object) -> str:
+    """A parameter as Python, a path of this machine by its name."""
+    if isinstance(value, str) and Path(value).is_absolute():
+        value = Path(value).name
+    return repr(value)
+
+
+def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> NotebookNode:
+    markdown = nbformat.v4.new_markdown_cell
+    cells = [markdown("# Does random-triplet pre-training help this encoder, or was it a lucky seed?")]
+    ran = {}  # those whose headline it is
+    for notebook in executed.values():
+        shown = [cell for cell in notebook.cells if HEADLINE in cell.metadata.get("tags", [])]
+        ran |= {"papermill": notebook.metadata.papermill} if shown else {}
+        cells += shown
+    listed = [f"- [{escape_markdown(title)}](<{quote(page)}>)" for page, title in titles.items()]
+    cells.append(markdown("\n".join(["## Pages\n", *listed])))
+    return nbformat.v4.new_notebook(cells=cells, metadata=ran)
+
+
+def _first_picture(notebook: NotebookNode) -> bytes | None:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                return base64.b64decode(output.data["image/png"])
+    return None

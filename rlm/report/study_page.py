@@ -1,0 +1,138 @@
+"""One study of a store as a page, with what repeats it."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from nbformat import NotebookNode
+
+from rlm.config import StudyConfig
+from rlm.explorer.tabs import html_table
+from rlm.report.markup import escape_markdown
+from rlm.report.page import page_html
+from rlm.report.view import Exported, Picture, View, about_data, view
+from rlm.runtime.atomic import write_whole
+from rlm.store.read import read_asked, read_origin, read_progress, read_study
+
+CONFIG = "config.json"
+OWN_DATA = "data of your own, handed over as a table"
+
+
+def export_study(db: Path, study: int, folder: Path) -> Exported:
+    """
+    Write what is finished of a study.
+
+    Parameters
+    ----------
+    db, study
+        The store, and the study's number there.
+    folder
+        Made if it is not there.
+
+    Returns
+    -------
+    Exported
+        One HTML file that loads nothing, the config, and the code.
+
+    Raises
+    ------
+    InputError
+        If nothing of the study is finished.
+    OSError
+        If the files cannot be written.
+    """
+    seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
+    progress, source = read_progress(db, study), asked.source
+    about = about_data(stored.config, asked.data)
+    seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
+    arms = tuple(dict.fromkeys([*progress.config.arms, *stored.config.arms]))
+    config = _relocate(stored.config.model_copy(update={"arms": arms}), folder, about)
+    given = [f"seeds={len(seeds) if seeds == list(range(len(seeds))) else seeds}"]
+    given += [f"until={progress.plan.until!r}"] if progress.plan.until else []
+    given += ["data=data"] if about is None else []
+    given += [f"make_encoder={stored.encoder if stored.encoder.isidentifier() else 'make_encoder'}"] if source else []
+    given += ["watched=True"] if stored.is_watched else []
+    read_config = f'rlm.StudyConfig.model_validate_json(open("{CONFIG}").read())'
+    code = f"rlm.run_study({', '.join([read_config, *given, f'db={db.name!r}'])})"
+    cells = [
+        *_cells(seen, stored.encoder, about["title"] if about else f"{OWN_DATA} ({stored.config.dataset})"),
+        *_to_repeat(code, is_table=about is None, source=source),
+    ]
+    provenance = {
+        "command": code,
+        "dataset": about["title"] if about else OWN_DATA,
+        "licence": about["licence"] if about else "not stated",
+        **read_origin(db, study),
+        "config": config.model_dump_json(indent=1),
+    }
+    html = page_html(nbformat.v4.new_notebook(cells=cells), f"Study {study}", provenance, has_code=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / CONFIG, json.dumps(config.model_dump(mode="json"), indent=1))  # in ASCII, to be read anywhere
+    write_whole(folder / "report.html", html)
+    return Exported(folder / "report.html", folder / CONFIG, code)
+
+
+def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
+    """Write what is finished of a study, as the cells of a notebook."""
+    cells = [_text(f"# Does pre-training help {escape_markdown(encoder)} on {escape_markdown(data)}?")]
+    cells += [_text(f"> **{escape_markdown(seen.headline)}** {escape_markdown(seen.limits)}"), _picture(seen.seeds)]
+    for heading, text in seen.words:
+        cells += [_text(f"## {escape_markdown(heading[0].upper() + heading[1:])}"), _text(escape_markdown(text))]
+    shares = list(seen.summary.columns.drop(["arm", "seeds"]))
+    cells += [_text("## Test accuracy by arm"), _table(seen.summary, shares)]
+    if len(seen.estimates):
+        cells += [_text("## Estimates"), _table(seen.estimates)]
+    cells += [_text("## Learning curves"), _picture(seen.curves)]
+    if seen.pretraining is not None:
+        cells += [_text("## Pre-training"), _picture(seen.pretraining)]
+    runs = seen.results.drop(columns=["split", "test_triplets", "test_anchors", "test_components"])
+    shares = ["validation_accuracy", "test_accuracy", "roc_auc", "top_1"]
+    return [*cells, _text("## Every run"), _table(runs, shares)]
+
+
+def _to_repeat(code: str, is_table: bool, source: str | None) -> list[NotebookNode]:
+    """Say how to repeat a study, and what whoever repeats it has to bring."""
+    said = [f"With `{CONFIG}`, which is written beside this page, in its folder:"]
+    if is_table:
+        said.append("The data were handed over as a table: `data` must be the same table, which is not kept here.")
+    if source:
+        said.append("The encoder is one of your own: it must be defined first, with all that its source names.")
+    cells = [_text("## To repeat it\n\n" + "\n\n".join(said)), _output({"text/plain": code})]
+    return [*cells, _text("The source of the encoder:"), _output({"text/plain": source})] if source else cells
+
+
+def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None) -> StudyConfig:
+    """The config with the paths of its files as they are seen from a folder."""
+
+    def seen(path: str | None) -> str | None:
+        is_relative = path is not None and not Path(path).is_absolute() and Path(path).exists()
+        return os.path.relpath(path, folder) if is_relative else path
+
+    reading = config.reading.model_copy(update={"irrelevant": seen(config.reading.irrelevant)})
+    paths = {"word_vectors": seen(config.word_vectors), "reading": reading}
+    if about is not None and about["source"] == config.dataset:
+        paths["dataset"] = seen(config.dataset)
+    return config.model_copy(update=paths)
+
+
+def _text(source: str) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(source)
+
+
+def _output(data: dict[str, str], metadata: dict[str, Any] | None = None) -> NotebookNode:
+    shown = nbformat.v4.new_output("display_data", data=data, metadata=metadata or {})
+    return nbformat.v4.new_code_cell("", outputs=[shown])
+
+
+def _picture(picture: Picture) -> NotebookNode:
+    about = {"image/png": {"alt": picture.alt, "width": picture.width}}
+    return _output({"image/png": base64.b64encode(picture.png).decode()}, about)
+
+
+def _table(table: pd.DataFrame, percent: Sequence[str] = ()) -> NotebookNode:
+    return _output({"text/html": html_table(table, percent)})

@@ -1,0 +1,1 @@
+"""The runtime: processes, atomic files, and where the code comes from."""

@@ -1,0 +1,279 @@
+"""Running the blocks of a study: on all cores, or on a cluster, each stored as it is finished."""
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from multiprocessing import resource_tracker
+from numbers import Integral
+from threading import Thread
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from joblib._parallel_backends import LokyBackend
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import get_active_backend
+from tqdm.auto import tqdm
+
+from rlm.config import MOST_SEEDS, REDRAW, Arm
+from rlm.errors import InputError
+from rlm.runtime.process import quiet_trackers
+from rlm.store.write import Writer
+from rlm.task import mark
+
+log = logging.getLogger(__name__)
+LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
+MOST_SHOWN = 20
+SECONDS_TO_OUTLIVE = 1
+
+
+@runtime_checkable
+class Result(Protocol):
+    """Tables of what a block of seeds gave, each with the columns arm and seed; `results` is one of them."""
+
+    results: pd.DataFrame
+
+
+R = TypeVar("R", bound=Result)
+
+
+def iter_blocks(
+    task: Callable[[Any, Sequence[Arm], Sequence[int]], R],
+    data: object,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    *,
+    store: Writer | None,
+    device: torch.device,
+    largest: int,
+    n_jobs: int,
+    progress: bool,
+    watched: bool = False,
+    is_enough: Callable[[Sequence[R]], bool] = lambda finished: False,
+) -> Iterator[R]:
+    """
+    Run a study block by block.
+
+    Parameters
+    ----------
+    task
+        Trains some arms with a block of seeds, given the data.
+    data
+        Sent to every worker once.
+    arms, seeds
+        Of the study.
+    store
+        Keeps every block; what it has already is not trained again.
+    device
+        Of the training: a GPU serves one process best.
+    largest
+        Most seeds of a block.
+    n_jobs
+        Processes, of one thread each where they fill the machine; -1 for one per core.
+    progress
+        Show a progress bar.
+    watched
+        Noted in the tables, see `rlm.task.mark`.
+    is_enough
+        Whether what is finished is all that is wanted.
+
+    Yields
+    ------
+    NamedTuple
+        What the store has already, if anything; then each block as it is finished, in no particular order.
+
+    Raises
+    ------
+    InputError
+        If there are to be no processes, or one was killed, or memory ran out; the store keeps what was finished.
+    """
+    if n_jobs == 0:
+        raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
+    finished: list[R] = []
+    with tqdm(total=len(arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
+        if store is not None:
+            stored = _part_of(store.finished(), arms, seeds)
+            if len(stored.results):
+                runs = _runs(stored)
+                log.info("%d of %d runs are in %s already", runs, len(arms) * len(seeds), store.path)
+                finished.append(stored)
+                bar.update(runs)
+                yield mark(stored, watched)
+        if finished and is_enough(finished):
+            return
+        processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1
+        tasks = _tasks(arms, seeds, largest, processes, finished)
+        with _interrupts_held(), _at_hand(data):
+            is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
+            begin = {"initializer": _end_with, "initargs": (os.getpid(),)} if is_here else {}
+            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
+            results = run(joblib.delayed(task)(data, theirs, block) for theirs, block in tasks)
+        with _deaths_explained(store), _closing(results):
+            for result in results:
+                if store is not None:
+                    store.save(result, device.type)
+                _warn_of_diverged(result.results)
+                finished.append(result)
+                bar.update(_runs(result))
+                yield mark(result, watched)
+                if is_enough(finished):
+                    return
+
+
+def check_seeds(seeds: object) -> list[int]:
+    """
+    The seeds of a study.
+
+    Parameters
+    ----------
+    seeds
+        A number of seeds, counted from 0, or the seeds.
+
+    Returns
+    -------
+    list of int
+        At least one, in ascending order, in which a verdict takes them.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is no whole number, negative, too large to be stored, or given twice.
+    """
+    if _is_integer(seeds) and seeds > MOST_SEEDS:
+        raise InputError(f"expected at most {MOST_SEEDS:,} seeds, found {seeds:,}; name those that are meant in a list")
+    try:
+        listed = list(range(seeds) if _is_integer(seeds) else seeds)
+    except TypeError as error:
+        raise InputError(f"expected a number of seeds, or a list of seeds, found {seeds!r}") from error
+    is_seed = [_is_integer(seed) and 0 <= seed <= LARGEST_SEED for seed in listed]
+    if not listed or not all(is_seed) or len(set(listed)) < len(listed):
+        found = str(listed) if len(listed) <= MOST_SHOWN else f"{str(listed[:MOST_SHOWN])[:-1]}, ...]"
+        raise InputError(
+            f"expected at least one seed, each once and none negative, found {found if listed else 'none'}; seeds are "
+            f"whole numbers up to {LARGEST_SEED:,}"
+        )
+    return sorted(int(seed) for seed in listed)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _runs(result: Result) -> int:
+    return len(result.results[["arm", "seed"]].drop_duplicates())
+
+
+def _tasks(
+    arms: Sequence[Arm], seeds: Sequence[int], largest: int, processes: int, finished: Sequence[Result]
+) -> list[tuple[list[Arm], list[int]]]:
+    """Arms that share a pre-training, and the seeds to train them with, without what is finished."""
+    done = {pair for block in finished for pair in block.results[["arm", "seed"]].itertuples(index=False, name=None)}
+    starts: dict[str | None, list[Arm]] = {}
+    for arm in arms:
+        starts.setdefault(REDRAW.get(arm), []).append(arm)
+    tasks = []
+    blocks = min(len(seeds), max(-(-len(seeds) // largest), -(-processes // len(starts))))  # none of them idle
+    # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: the
+    # blocks of a study that goes on are those it would have had.
+    for block in np.array_split(seeds, blocks):
+        for together in sorted(starts.values(), key=len, reverse=True):  # the longest first, so that no core waits
+            wanted: dict[tuple[int, ...], list[Arm]] = {}
+            for arm in together:
+                wanted.setdefault(tuple(int(seed) for seed in block if (arm, seed) not in done), []).append(arm)
+            tasks += [(theirs, list(missing)) for missing, theirs in wanted.items() if missing]
+    return tasks
+
+
+def _part_of(finished: R, arms: Sequence[Arm], seeds: Sequence[int]) -> R:
+    return type(finished)(
+        *(table[table["arm"].isin(arms) & table["seed"].isin(seeds)].reset_index(drop=True) for table in finished)
+    )
+
+
+def _warn_of_diverged(results: pd.DataFrame) -> None:
+    is_lost = results["diverged"].astype(bool) if "diverged" in results else results["test_accuracy"].isna()
+    diverged = results[is_lost].drop_duplicates(["arm", "seed"])
+    for arm, seeds in diverged.groupby("arm", sort=False)["seed"]:
+        warnings.warn(
+            f"seed(s) {', '.join(map(str, seeds))} of arm {arm} diverged: the loss is not finite. They count "
+            "as failed, at chance; lower learning_rate",
+            stacklevel=4,
+        )
+
+
+@contextmanager
+def _closing(results: Generator[R, None, None]) -> Iterator[None]:
+    """Cancel, at the end, what was not waited for."""
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings(action="ignore"):  # joblib's, of tasks that are cancelled, as meant
+            results.close()
+
+
+@contextmanager
+def _deaths_explained(store: Writer | None) -> Iterator[None]:
+    lost = "Finished blocks of seeds are lost, since no db was given"
+    kept = lost if store is None else f"{store.path} keeps what was finished"
+    try:
+        yield
+    except TerminatedWorkerError as error:
+        raise InputError(
+            f"a process of the study was killed, perhaps for want of memory. {kept}; run the study again with fewer "
+            "jobs, or a smaller batch_size, and a db to go on from"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has an exception of its own for a GPU's memory, and none for the CPU's.
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+        if not is_memory:
+            raise
+        raise InputError(
+            f"memory ran out. {kept}; run the study again with fewer jobs or a smaller batch_size"
+        ) from error
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """
+    Hold back Ctrl-C, and what ends a session; processes and threads that are started meanwhile never see them.
+
+    A terminal sends them to workers too. One that dies of it, perhaps while it is still being started, can leave the
+    parent waiting for ever; it is the parent that ends them, in order.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        with quiet_trackers():
+            for tracker in (resource_tracker, loky_tracker):
+                tracker.ensure_running()  # of itself it would start with the workers, and let Ctrl-C through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with(parent: int) -> None:
+    """Let this process end when the one that started it does; whatever it is doing, nobody waits for it."""
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_TO_OUTLIVE)
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def _at_hand(data: object) -> AbstractContextManager[object]:
+    """On a Dask cluster, give every worker the data: tasks need not carry it, and no worker's death loses it."""
+    client = getattr(get_active_backend()[0], "client", None)
+    return nullcontext() if client is None else joblib.parallel_config("dask", client=client, scatter=[data])

@@ -1,0 +1,214 @@
+"""Metrics: the range of a column, which direction is better, and what a failed seed counts as."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from rlm.errors import InputError
+from rlm.stats.estimates import Estimate
+
+CHANCE = 0.5
+LARGEST = 1e100  # larger numbers overflow when they are squared
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    What has to be known of a column of numbers before two arms are compared by it.
+
+    Attributes
+    ----------
+    name
+        The column.
+    low, high
+        The range of its values. A metric from 0 to 1 is a share: it is printed in percent, a difference in points.
+    better
+        Which direction is better.
+    failed
+        What a failed seed (a missing value) counts as; None if it has no such value, and missing values are an error.
+
+    Raises
+    ------
+    InputError
+        If the range is empty, the direction is none of the two, or `failed` is outside the range.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.stats.Metric("perplexity", low=1, better="lower")
+    Metric(name='perplexity', low=1, high=inf, better='lower', failed=None)
+    """
+
+    name: str
+    low: float | int = -np.inf
+    high: float | int = np.inf
+    better: str = "higher"
+    failed: float | int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        if self.better not in get_args(Direction):
+            raise InputError(f'expected better="higher" or better="lower" for {self.name}, found {self.better!r}')
+        if not self.low < self.high:
+            raise InputError(f"expected low below high for {self.name}, found {self.low} and {self.high}")
+        if self.failed is not None and not (self.low <= self.failed <= self.high and abs(self.failed) <= LARGEST):
+            raise InputError(
+                f"expected failed from {self.low:g} to {self.high:g} for {self.name}, found {self.failed}; name what "
+                "a failed seed counts as, or None"
+            )
+
+    @property
+    def is_share(self) -> bool:
+        """Whether values are shares, printed in percent and points."""
+        return (self.low, self.high) == (0, 1)
+
+    @property
+    def label(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ")
+
+    @property
+    def reach(self) -> float:
+        """The largest difference of two values."""
+        return float(self.high - self.low)
+
+    def spell(self, value: float | int, digits: int = 1) -> str:
+        """Spell a value: a share in percent with these decimals, else with as many significant digits and two."""
+        return f"{100 * value:.{digits}f}%" if self.is_share else f"{value:.{digits + 2}g}"
+
+    def spell_difference(self, difference: Estimate) -> str:
+        """Spell a difference with its interval and unit."""
+        return f"{difference.in_points()} points" if self.is_share else difference.format(sign="+")
+
+
+# Chance is one half where there are two choices; of other accuracies it is not known.
+KNOWN = {
+    r"(test|validation|triplet|seen|unseen)_accuracy|roc_auc": Metric("", 0, 1, "higher", CHANCE),
+    r"top_\d+(_accuracy)?|mrr|mean_reciprocal_rank": Metric("", 0, 1, "higher", 0.0),
+    r"(.*_)?accuracy": Metric("", 0, 1, "higher"),
+    r"eer": Metric("", 0, 1, "lower", CHANCE),
+    r"(.*_)?loss": Metric("", better="lower"),
+    r"seconds|epochs|best_epoch": Metric("", low=0, better="lower"),
+}
+
+
+def find_metric(metric: str | Metric) -> Metric:
+    """
+    Look up a metric by its name.
+
+    Parameters
+    ----------
+    metric
+        A name, or a metric, which is returned as it is.
+
+    Returns
+    -------
+    Metric
+        With its range, direction and the value of a failed seed.
+
+    Raises
+    ------
+    InputError
+        If the name is not known: the direction of a metric cannot be guessed.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    for pattern, known in KNOWN.items():
+        if re.fullmatch(pattern, metric):
+            return replace(known, name=metric)
+    raise InputError(
+        f"expected a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), found {metric!r}; "
+        f'pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower"), which says how to read it'
+    )
+
+
+def count_failed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """
+    Check a table of results, and give every failed seed the value that it counts as.
+
+    Parameters
+    ----------
+    results
+        One row per arm and seed: columns arm, seed and the metric.
+    metric
+        To check.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table, with a float64 column of the metric that has no missing value.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, or an arm, a seed or a value cannot be used.
+    """
+    check_table(results)
+    _check_columns(results, metric.name)
+    column = results[metric.name]
+    types = pd.api.types
+    if not types.is_numeric_dtype(column) or types.is_bool_dtype(column) or types.is_complex_dtype(column):
+        raise InputError(
+            f"expected numbers in the column {metric.name}, found {column.dtype} values such as "
+            f"{column.iloc[0]!r}; convert it, for instance with pandas.to_numeric"
+        )
+    values = column.to_numpy(np.float64, na_value=np.nan, copy=True)
+    is_outside = ~np.isnan(values) & ~((values >= metric.low) & (values <= metric.high) & (np.abs(values) <= LARGEST))
+    if is_outside.any():
+        remedy = "correct or remove the run"
+        if metric.is_share and 2 < np.nanmax(values) <= 100 and np.nanmin(values) >= 0:
+            remedy = "divide percent by 100"
+        raise InputError(
+            f"expected {metric.name} from {metric.low:g} to {metric.high:g}, found "
+            f"{_where(results, values, is_outside)}; {remedy}"
+        )
+    is_failed = np.isnan(values)
+    if is_failed.any():
+        if metric.failed is None:
+            raise InputError(
+                f"expected {metric.name} of every run, found {_where(results, values, is_failed)}; a failed seed has "
+                "no value by this metric: remove the seed from all arms, or give one, rlm.stats.Metric(..., failed=...)"
+            )
+        values[is_failed] = metric.failed
+    return results.assign(**{metric.name: values})
+
+
+def check_table(results: object) -> None:
+    """Require a table, not what holds one."""
+    if not isinstance(results, pd.DataFrame):
+        raise InputError(
+            f"expected a table of results, found {type(results).__name__}; pass the DataFrame of rlm.run_study, or "
+            "rlm.read_study(...).finished.results"
+        )
+
+
+def _check_columns(results: pd.DataFrame, name: str) -> None:
+    """Require arms and seeds that can be told apart, and the column of the metric, once."""
+    missing = [column for column in ("arm", "seed", name) if column not in results]
+    if missing:
+        raise InputError(
+            f"column {missing[0]!r} not found; the results have: {', '.join(map(str, results.columns))}. "
+            "Pass a table as run_study returns it"
+        )
+    for column in ("arm", "seed", name):
+        if results.columns.tolist().count(column) > 1:
+            raise InputError(f"expected one column {column!r}, found several; rename or drop the others")
+    for column in ("arm", "seed"):
+        if results[column].isna().any():
+            raise InputError(f"expected {'an' if column == 'arm' else 'a'} {column} in every row, found a row without; "
+                             "complete or remove it")  # fmt: skip
+    kinds = {"text" if isinstance(seed, str) else "numbers" for seed in results["seed"]}
+    if len(kinds) > 1:
+        raise InputError("expected seeds that are all numbers or all texts, found both; convert the column seed")
+
+
+def _where(results: pd.DataFrame, values: np.ndarray, chosen: np.ndarray) -> str:
+    """Name the first of the chosen values with its run, and count the others."""
+    first = int(np.flatnonzero(chosen)[0])
+    value = "no value" if np.isnan(values[first]) else f"{values[first]:g}"
+    others = f" and {chosen.sum() - 1} more" if chosen.sum() > 1 else ""
+    return f"{value} (arm {results['arm'].iloc[first]}, seed {results['seed'].iloc[first]}){others}"

@@ -1,0 +1,1 @@
+"""The store: studies in one SQLite file."""

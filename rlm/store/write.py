@@ -1,0 +1,235 @@
+"""The store: studies in one SQLite file, every finished block of seeds in one transaction."""
+
+import json
+import logging
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from rlm.errors import InputError
+from rlm.labels.task import LabelsResult
+from rlm.runtime.provenance import commit, versions
+from rlm.store.identity import Identity
+from rlm.store.read import is_watched
+from rlm.store.schema import (
+    TABLES,
+    R,
+    Record,
+    check_file,
+    connect,
+    create,
+    digest_block,
+    explained,
+    find_damaged,
+    has_store,
+    is_empty,
+    read_finished,
+    read_numbers,
+    read_record,
+    seal,
+    verify,
+)
+from rlm.task import BlockResult
+
+log = logging.getLogger(__name__)
+
+
+class Writer:
+    """
+    Writes one study to a store; made by `writing`.
+
+    Parameters
+    ----------
+    path
+        The file.
+    connection
+        To it.
+    study
+        Its number there.
+    kind
+        Of its results.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, kind: type[R]) -> None:
+        self.path = path
+        self.connection = connection
+        self.study = study
+        self.kind = kind
+
+    def plan(self, arms: Sequence[str], seeds: Sequence[int], until: float | None, watched: bool) -> None:
+        """
+        Note what is going to be run.
+
+        Parameters
+        ----------
+        arms, seeds, until, watched
+            As in `rlm.run_study`.
+        """
+        with self._changing():
+            row = self.study, _now(), json.dumps(arms), json.dumps(seeds), until, watched
+            columns = "study, started, arms, seeds, until, watched"
+            self.connection.execute(f"INSERT INTO plans ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether by all that was asked for so far a verdict takes the confidence sequence."""
+        return is_watched(self._record())
+
+    def finished(self) -> BlockResult | LabelsResult:
+        """
+        What is finished already.
+
+        Returns
+        -------
+        BlockResult or LabelsResult
+            All of the study; its tables are empty at first.
+        """
+        with explained(self.path), self.connection:
+            self.connection.execute("BEGIN")
+            return read_finished(self.connection, self.path, self._record(), self.kind)
+
+    def save(self, block: BlockResult | LabelsResult, device: str) -> None:
+        """
+        Add a finished block of seeds, whole or not at all.
+
+        Parameters
+        ----------
+        block
+            Of arms and seeds that the study does not have.
+        device
+            What it was trained on.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written. What it holds stays.
+        """
+        arms, seeds = (sorted(block.results[name].unique().tolist()) for name in ("arm", "seed"))
+        with self._changing() as record:
+            if record.runs.intersection((arm, seed) for arm in arms for seed in seeds):
+                raise InputError(f"another run has trained the same seeds in {self.path}; run the study again")
+            (number,) = self.connection.execute("SELECT coalesce(max(block), 0) + 1 FROM blocks").fetchone()
+            for name, table in zip(TABLES[self.kind], block, strict=True):
+                _insert(self.connection, name, table.assign(block=number))
+            checksums = digest_block(self.connection, number, self.kind)
+            row = number, self.study, _now(), commit(), device, *map(json.dumps, (arms, seeds, checksums))
+            self.connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def drop_damaged(self) -> None:
+        """Drop the blocks whose rows are not those that were written, so that their seeds are trained anew."""
+        with self._changing() as record:
+            damaged = find_damaged(self.connection, record)
+            if damaged and self.connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("its pages are damaged")  # to delete from them could damage more
+            for block in damaged:
+                log.warning("%s of %s is damaged: it is dropped, and these seeds are trained anew", block, self.path)
+                for name in ("blocks", *TABLES[self.kind]):
+                    self.connection.execute(f"DELETE FROM {name} WHERE block = ?", (block.block,))
+
+    def _record(self) -> Record:
+        return read_record(self.connection, self.path, self.study)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Record]:
+        """Change the study, whole or not at all; what it was is verified first."""
+        with explained(self.path), self.connection:
+            self.connection.execute("BEGIN IMMEDIATE")
+            yield self._record()
+            seal(self.connection, self.study)
+
+
+@contextmanager
+def writing(path: Path | str, identity: Identity, kind: type[R]) -> Iterator[Writer]:
+    """
+    Open a store to write one study, which goes on where it ended.
+
+    Parameters
+    ----------
+    path
+        The file; made if it is not there. While it is written, a ``.lock`` file is beside it.
+    identity
+        Of the study. Another config but for its arms, other data, another encoder or another version of rlm or
+        PyTorch make another study.
+    kind
+        Of its results: `BlockResult` or `LabelsResult`.
+
+    Yields
+    ------
+    Writer
+        Until the block of code ends.
+
+    Raises
+    ------
+    InputError
+        If another run is writing, or the file is no store, or damaged, cannot be written, or is of another version.
+    """
+    path = check_file(path)
+    with ExitStack() as opened:
+        with explained(path):
+            if path.exists():
+                has_store(path)  # or it is refused, as it is
+            path.touch()
+            opened.enter_context(_locked(path))
+            connection = opened.enter_context(closing(connect(path)))
+            connection.execute("PRAGMA synchronous = EXTRA")  # what is said to be finished survives a loss of power
+            study = _find_or_add(connection, path, identity)
+        writer = Writer(path, connection, study, kind)
+        writer.drop_damaged()
+        yield writer
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other runs from the file: by its name, links followed, and by its number on the disk."""
+    found = path.stat()
+    inode = f"rlm-{getattr(os, 'getuid', int)()}-{found.st_dev:x}-{found.st_ino:x}.lock"
+    with ExitStack() as held:
+        for name in (path.with_name(f"{path.name}.lock"), Path(tempfile.gettempdir()) / inode):
+            try:
+                held.enter_context(FileLock(name, timeout=0))
+            except Timeout as error:
+                raise InputError(
+                    f"another run is writing {path}; wait until it ends, or give this one another file"
+                ) from error
+            held.callback(_remove, name)  # while it is still held
+        yield
+
+
+def _remove(name: Path) -> None:
+    with suppress(OSError):
+        name.unlink()
+
+
+def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity) -> int:
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        if is_empty(connection):
+            create(connection)
+        verify(connection, path)
+        found = connection.execute("SELECT study FROM studies WHERE key = ?", (identity.key,)).fetchone()
+        if found:
+            return int(found[0])
+        for number in read_numbers(connection):  # its key could be the one that is damaged
+            read_record(connection, path, number)
+        columns = "key, task, config, dataset_hash, encoder, versions, checksum"
+        row = *identity, json.dumps(versions()), ""
+        number = connection.execute(f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
+        seal(connection, number)
+    return int(number)
+
+
+def _insert(connection: sqlite3.Connection, name: str, table: pd.DataFrame) -> None:
+    rows = table.astype(object).where(table.notna(), None).itertuples(index=False, name=None)
+    marks = ", ".join("?" * table.shape[1])
+    connection.executemany(f"INSERT INTO {name} ({', '.join(table)}) VALUES ({marks})", rows)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,5 @@
+"""The other encoders and losses, and the registries of both."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

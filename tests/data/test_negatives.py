@@ -1,0 +1,154 @@
+"""Kinds of negatives, against slow oracles. Random ones: see test_slicer."""
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sparse_dot_topn import sp_matmul_topn
+from synthetic import make_synthetic
+
+import rlm
+from rlm.data import similarity
+from rlm.data.negatives import draw_negatives
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return rlm.index_corpus(make_synthetic(400, difficulty=0.3, rng=np.random.default_rng(0)))
+
+
+def grams(text):
+    text = f" {' '.join(rlm.data.phrases.tokenise(text))} "
+    return {text[i : i + 3] for i in range(len(text) - 2)}
+
+
+def cosine(one, other):
+    return len(one & other) / np.sqrt(len(one) * len(other))
+
+
+def test_similar_negatives_are_the_most_alike_of_their_side(corpus):
+    pairs, texts = corpus.rows[:80], corpus.phrases.texts
+    triplets, missing = draw_negatives(pairs, 3, np.random.default_rng(0), texts, kinds={"similar": 1})
+    assert missing == 0
+    sides = [{phrase: grams(texts[phrase]) for phrase in pairs[:, side].tolist()} for side in (0, 1)]
+    for pair, three in zip(pairs.tolist(), triplets.reshape(-1, 3, 3).tolist(), strict=True):
+        for number, (query, positive, negative) in enumerate(three):
+            side, rank = number % 2, number // 2
+            assert [query, positive] == (pair if side == 0 else pair[::-1])
+            candidates = [
+                cosine(grams(texts[query]), other)
+                for phrase, other in sides[1 - side].items()
+                if phrase not in (query, positive)
+            ]
+            expected = sorted(candidates, reverse=True)[rank]
+            assert cosine(grams(texts[query]), sides[1 - side][negative]) == pytest.approx(expected)
+
+
+def test_no_negative_is_relevant_whatever_its_kind():
+    """Each of 40 anchors has every third question: what is most alike is mostly relevant."""
+    rows = [(f"fact {i} of many", f"fact {j} of many?!") for i in range(40) for j in range(50, 90) if (i + j) % 3]
+    pairs = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive"])).rows
+    relevant = {tuple(pair) for pair in np.concatenate([pairs, pairs[:, ::-1]]).tolist()}
+    texts = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive"])).phrases.texts
+    triplets, _ = draw_negatives(pairs, 4, np.random.default_rng(0), texts, kinds={"similar": 0.5, "random": 0.5})
+    assert not {(query, negative) for query, _, negative in triplets.tolist()} & relevant
+
+
+def test_similar_negatives_are_found_behind_many_relevant_ones():
+    """The 60 phrases of a label are the most alike, and all relevant."""
+    rows = [
+        (f"{word} {i}", f"{word} {(i + 1) % 60}", word) for word in ("aaaa", "aabb", "zzzz", "zzyy") for i in range(60)
+    ]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "label"]))
+    triplets, missing = draw_negatives(
+        corpus.rows, 2, np.random.default_rng(0), corpus.phrases.texts, relevance=corpus.relevance, kinds={"similar": 1}
+    )
+    assert missing == 0
+    words = np.array([text.split()[0] for text in corpus.phrases.texts])[triplets]
+    nearest = {"aaaa": "aabb", "aabb": "aaaa", "zzzz": "zzyy", "zzyy": "zzzz"}
+    assert all(negative == nearest[anchor] for anchor, _, negative in words)
+
+
+def test_manual_negatives_are_taken_from_the_side_that_has_them():
+    rows = [(f"a{i}", f"p{i}", 1) for i in range(60)] + [(f"a{i}", f"n{i}", 0) for i in range(60)]
+    slices = rlm.slice_corpus(rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "relevance"])))
+    texts = np.array(slices.phrases.texts)
+    assert slices.summary["redrawn_negatives"].sum() == 0
+    for anchor, positive, negative in texts[slices.train]:
+        assert (anchor[0], positive[0], negative[0]) == ("a", "p", "n")
+        assert anchor[1:] == positive[1:] == negative[1:]
+
+
+def test_an_irrelevant_pair_of_one_label_is_a_contradiction():
+    rows = [(f"{label} {i}", f"{label} {(i + 1) % 6}", label, 1) for label in "abcdefgh" for i in range(6)]
+    rows += [("a 0", "a 3", "", 0), ("a 0", "b 3", "", 0)]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "label", "relevance"]))
+    assert len(corpus.irrelevant) == 1
+    assert corpus.explain_left_out() == "1 relevant elsewhere (row 48)"
+
+
+def test_shares_are_met_and_missing_manual_negatives_are_random(corpus):
+    irrelevant = np.stack([corpus.rows[:300, 0], np.roll(corpus.rows[:300, 1], 7)], axis=1)
+    known = {tuple(pair) for pair in irrelevant.tolist()} | {tuple(pair) for pair in irrelevant[:, ::-1].tolist()}
+    kinds = {"manual": 0.4, "random": 0.6}
+    triplets, missing = draw_negatives(
+        corpus.rows, 20, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds, irrelevant=irrelevant
+    )
+    is_manual = np.array([(query, negative) in known for query, _, negative in triplets.tolist()])
+    assert (~is_manual).sum() == pytest.approx((0.6 + 0.4 * 0.25) * 20 * len(corpus.rows), rel=0.05)
+    assert missing == pytest.approx(0.4 * 0.25 * 20 * len(corpus.rows), rel=0.1)
+    assert is_manual.sum() > 0.9 * 2 * 300  # a pair known as irrelevant stands once for either side
+    assert len(np.unique(triplets, axis=0)) == len(triplets)
+
+
+def test_irrelevant_phrases_stay_in_one_split():
+    """Phrases that only serve as irrelevant ones, each to several anchors."""
+    rng = np.random.default_rng(0)
+    rows = [(f"a{i}", f"p{i}", 1) for i in range(100)]
+    rows += [(f"a{i}", f"n{rng.integers(40)}", 0) for i in range(100) for _ in range(2)]
+    data = pd.DataFrame(rows, columns=["anchor", "positive", "relevance"])
+    slices = rlm.slice_corpus(rlm.index_corpus(data), seed=0, negatives=3)
+    train, validation, test = (set(split.ravel()) for split in (slices.train, slices.validation, slices.test))
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+    texts = np.array(slices.phrases.texts)
+    assert any(text.startswith("n") for text in texts[slices.test[:, 2]])
+
+
+@pytest.mark.parametrize("kinds", [{"similar": 0.5}, {"hard": 1}, {"similar": 1.5, "random": -0.5}, {}])
+def test_shares_are_checked(corpus, kinds):
+    with pytest.raises(ValueError, match="expected shares of random, similar, manual negatives with the sum 1"):
+        draw_negatives(corpus.rows, 1, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds or {"random": 0.0})
+
+
+def test_thirds_are_shares(corpus):
+    kinds = {"similar": 0.333333, "random": 0.666666}
+    assert len(draw_negatives(corpus.rows, 1, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds)[0]) == 400
+
+
+def test_triplets_have_negatives_of_their_own():
+    data = make_synthetic(100, shortcut=0, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="expected pairs for negative_kinds, found triplets"):
+        rlm.slice_corpus(rlm.index_corpus(data), negative_kinds={"similar": 1})
+
+
+def test_manual_negatives_need_irrelevant_pairs(corpus):
+    with pytest.raises(ValueError, match="expected pairs known to be irrelevant, for manual negatives, found none"):
+        rlm.slice_corpus(corpus, negative_kinds={"manual": 1})
+
+
+def test_workers_look_for_similar_negatives_with_one_thread_each(monkeypatch):
+    """There is a worker on every core already; the process that starts them has all cores for itself."""
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 7)
+    asked = []
+
+    def counted(*arguments, n_threads, **settings):
+        asked.append(n_threads)
+        return sp_matmul_topn(*arguments, n_threads=1, **settings)
+
+    monkeypatch.setattr(similarity, "sp_matmul_topn", counted)
+    grams = similarity.trigrams(["one text", "another text"])
+    similarity.most_alike(grams, grams, 1)
+    assert asked == [7]
+    assert joblib.Parallel(2)(joblib.delayed(similarity.threads)() for _ in range(2)) == [1, 1]

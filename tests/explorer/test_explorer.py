@@ -1,0 +1,625 @@
+"""The explorer without a browser: knobs, background work, and what the panel says of a study."""
+
+import time
+from concurrent.futures import Future
+from html import unescape
+from pathlib import Path
+from threading import Thread
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from attacks import ATTACKS, assert_harmless, text_of
+from background_work import answer_with_a_tensor, count_to, fail, hold, start_another_and_wait, wait_for, warn_and_die
+from conftest import topic_pairs
+from pydantic import BaseModel, ValidationError
+
+import rlm
+from rlm.config import Plan, StudyConfig
+from rlm.errors import InputError
+from rlm.explorer.form import Knobs, make_knob
+from rlm.explorer.panel import GROUPS, Panel
+from rlm.explorer.presets import PRESETS
+from rlm.explorer.probe import Inside, train_inside
+from rlm.explorer.tabs import StudyTabs, html_table, paragraph
+from rlm.report import view as live
+from rlm.report.view import Comparison, Picture, View, compare_studies, view
+from rlm.runtime.process import Background, Failure, Notice
+from rlm.store.read import Progress, read_progress, read_study
+from rlm.study import run_study
+from rlm.task import RESULTS
+
+ATTACK = "<script>alert(1)</script>"
+QUICK = {"encoder": "mean", "word_dim": 4, "dim": 6, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1}
+
+
+def all_widgets(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from all_widgets(child)
+
+
+def said(widget):
+    return " ".join(one.value for one in all_widgets(widget) if isinstance(one, widgets.HTML))
+
+
+class TestKnobs:
+    def test_every_setting_stands_in_one_group(self):
+        listed = [name for names in GROUPS.values() for name in names]
+        assert sorted(listed) == sorted([*StudyConfig.model_fields, *Plan.model_fields])
+
+    @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+    def test_what_is_shown_is_what_is_read(self, preset):
+        assert Knobs([*preset], lambda: None).read() == ([*preset], "")
+
+    def test_all_kinds_of_settings_come_back(self):
+        config = StudyConfig(
+            dataset="mine.csv", reading={"columns": {"anchor": "fact"}, "delimiter": ";"}, margin=0.25, mining="hard",
+            loss="facenet", negative_kinds={"similar": 0.5, "random": 0.5}, fractions=(0.6, 0.3, 0.1), compile=False,
+            learning_rate=3.21e-4, batch_size=137, arms=("scratch", "shuffled"), word_dim=300, random_triplets=12345,
+        )  # fmt: skip
+        plan = Plan(seeds=1234, until=0.02)
+        knobs = Knobs([StudyConfig(), Plan()], lambda: None)
+        knobs.show(config, plan)
+        assert knobs.read() == ([config, plan], "")
+
+    @pytest.mark.parametrize("name", [*StudyConfig.model_fields])
+    def test_range_and_description_are_those_of_the_field(self, name):
+        field = StudyConfig.model_fields[name]
+        for one in make_knob(name, field).inputs:
+            bounds = {type(bound).__name__: bound for bound in field.metadata}
+            if isinstance(one, widgets.BoundedIntText | widgets.BoundedFloatText | widgets.IntSlider):
+                assert one.min == (bounds["Ge"].ge if "Ge" in bounds else bounds["Gt"].gt)
+                assert "Le" not in bounds or one.max == bounds["Le"].le
+            if name != "reading":
+                assert one.tooltip.startswith(field.description)
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("margin", "-3", "greater than or equal to"),
+            ("margin", "wide", "valid number"),
+            ("fractions", "0.8, 0.1", "part 3: Field required"),
+            ("negative_kinds", "similar", "expected name=value"),
+            ("until", "0", "greater than 0"),
+        ],
+    )
+    def test_an_invalid_value_shows_the_fields_message_beside_it(self, name, text, message):
+        knobs = Knobs([StudyConfig(), Plan()], lambda: None)
+        (typed,) = [one for one in all_widgets(knobs.rows[name]) if isinstance(one, widgets.Text)]
+        typed.value = text
+        found, wrong = knobs.read()
+        assert found is None
+        assert message in wrong
+        assert message in said(knobs.rows[name])
+        typed.value = ""
+        knobs.show(StudyConfig(), Plan())
+        assert knobs.read()[0] is not None
+        assert not said(knobs.rows[name])
+
+    def test_what_is_wrong_with_several_settings_is_said(self):
+        knobs = Knobs([StudyConfig(loss="in_batch")], lambda: None)
+        (typed,) = [one for one in all_widgets(knobs.rows["margin"]) if isinstance(one, widgets.Text)]
+        typed.value = "0.3"
+        assert "no margin for the loss in_batch" in knobs.read()[1]
+
+    def test_a_slider_that_the_browser_rounds_does_not_move_the_number(self):
+        knob = make_knob("batch_size", StudyConfig.model_fields["batch_size"])
+        knob.show(150)
+        (slider,) = [one for one in all_widgets(knob.widget) if isinstance(one, widgets.FloatLogSlider)]
+        slider.value = 151.3
+        assert knob.read() == 150
+        slider.value = 1234.5
+        assert knob.read() == 1200
+
+    def test_changes_are_told_once_and_not_while_values_are_shown(self):
+        changes = []
+        knobs = Knobs([Plan()], lambda: changes.append(1))
+        knobs.show(Plan(seeds=7))
+        assert len(changes) == 1
+        (typed,) = [one for one in all_widgets(knobs.rows["seeds"]) if isinstance(one, widgets.BoundedIntText)]
+        typed.value = 8
+        assert len(changes) == 2
+
+    def test_unknown_types_get_a_text(self):
+        class Model(BaseModel):
+            path: Path = Path("a")
+
+        knob = make_knob("path", Model.model_fields["path"])
+        assert isinstance(knob.widget, widgets.Text)
+
+
+def is_gone(pid):
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+class TestBackground:
+    def test_messages_arrive_in_order_and_then_end(self):
+        background = Background(count_to, 3)
+        assert wait_for(background, 3) == [0, 1, 2]
+        assert background.messages(10) == []
+        assert not background.is_running
+
+    def test_what_arrives_does_not_need_who_sent_it(self):
+        background = Background(answer_with_a_tensor)
+        while background.is_running:
+            time.sleep(0.05)
+        (found,) = wait_for(background, 1)
+        assert found.tolist() == [0, 1, 2, 3, 4]
+
+    def test_a_mistake_and_a_fault_are_said(self):
+        assert wait_for(Background(fail, InputError("expected a, found b")), 2) == [
+            "begun",
+            Failure("expected a, found b"),
+        ]
+        assert wait_for(Background(fail, ZeroDivisionError("oh")), 2)[1] == Failure("ZeroDivisionError: oh")
+
+    def test_warnings_arrive_and_a_killed_process_is_noticed(self):
+        notice, one, end = wait_for(Background(warn_and_die), 3)
+        assert (notice, one) == (Notice("look out"), 1)
+        assert "was killed (exit code 9)" in end.text
+
+    def test_stop_ends_it_and_what_it_started(self):
+        background = Background(start_another_and_wait)
+        ((own, other),) = wait_for(background, 1)
+        background.stop()
+        assert is_gone(own)
+        assert is_gone(other)
+        assert background.messages() == []
+
+    def test_work_ends_with_who_started_it(self, tmp_path):
+        holder = Background(hold, str(tmp_path / "pids"))
+        wait_for(holder, 1)
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        psutil.Process(holder._process.pid).kill()
+        assert all(map(is_gone, pids))
+
+
+@pytest.fixture(scope="module")
+def data():
+    pairs = topic_pairs(np.random.default_rng(0), topics=6, pairs=90)
+    return pairs.assign(anchor=ATTACK + " " + pairs["anchor"])
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, data):
+    """Two studies; the first has ten pairs, the second another learning rate and no finished pair of its plan's end."""
+    db = tmp_path_factory.mktemp("store") / "s.db"
+    for rate, seeds in ((1e-3, 10), (1e-2, 3)):
+        config = StudyConfig(dataset=ATTACK, learning_rate=rate, **QUICK)
+        run_study(config, seeds, data=data, db=db, watched=True, n_jobs=1, progress=False)
+    return db
+
+
+class TestView:
+    def test_words_are_those_of_the_verdict_of_a_watched_study(self, store):
+        found = view(store, 1)
+        results = read_study(store, 1).finished.results
+        expected = rlm.compare(results, watched=True)
+        assert found.headline == expected.headline
+        assert found.words[0][1] == expected.text
+        assert "confidence sequence" in found.words[0][1]
+        assert len(found.results) == 20
+        for picture in (found.seeds, found.curves, found.pretraining):
+            assert picture.png.startswith(b"\x89PNG")
+            assert "10 seeds" in picture.alt
+
+    def test_what_limits_the_verdict_stands_under_the_headline(self, store):
+        found = view(store, 1)
+        assert found.limits == rlm.limits.explain_limits(read_study(store, 1).config, found.results)
+        tabs = StudyTabs()
+        tabs.show(found)
+        assert said(tabs.widgets[0]).index(found.headline) < said(tabs.widgets[0]).index(found.limits)
+
+    def test_words_about_pretraining_are_whole_sentences(self, store):
+        mine = read_study(store, 1).finished.pretraining
+        expected = rlm.histories.explain_pretraining(mine[mine["arm"] == "pretrained"])
+        assert ("Pre-training of pretrained", expected) in view(store, 1).words
+
+    def test_figures_are_closed(self, store):
+        before = plt.get_fignums()
+        view(store, 1)
+        assert plt.get_fignums() == before
+
+    def test_comparison_shows_what_differs_and_the_effects(self, store):
+        found = compare_studies(store, [1, 2])
+        assert list(found.settings.index) == ["learning_rate"]
+        assert list(found.settings.loc["learning_rate"]) == ["0.001", "0.01"]
+        assert list(found.effects["seeds"]) == [10, 3]
+        for number, row in zip((1, 2), found.effects.itertuples(), strict=True):
+            results = read_study(store, number).finished.results
+            means = results.groupby("arm")["test_accuracy"].mean()
+            assert row.value == pytest.approx(means["pretrained"] - means["scratch"])
+        assert found.effects["verdict"].iloc[1] == "too few seeds"
+
+    def test_progress_counts_what_was_asked_for(self, store):
+        progress = read_progress(store, 1)
+        assert progress.is_complete
+        assert progress.plan == Plan(seeds=10)
+        assert list(progress.arms["finished"]) == [10, 10]
+        assert read_progress(store).study == 2
+        assert read_progress(store, 99) is None
+        assert read_progress(store.with_name("none.db")) is None
+
+    def test_runs_that_diverged_count_in_figures_and_means_as_in_the_verdict(self, store, monkeypatch):
+        stored = read_study(store, 1)
+        results = stored.finished.results.copy()
+        is_pretrained = results["arm"] == "pretrained"
+        results.loc[is_pretrained & (results["seed"] < 3), "test_accuracy"] = np.nan
+        results = results[~is_pretrained | (results["seed"] != 9)]  # which is still to come
+        monkeypatch.setattr(
+            live, "read_study", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
+        )
+        drawn = []
+        plot = live.plot_sequence
+        monkeypatch.setattr(live, "plot_sequence", lambda found, *rest: drawn.append(found) or plot(found, *rest))
+        view(store, 1)
+        verdict = rlm.compare(results, watched=True)
+        assert len(drawn[0]) == verdict.pairs == 9
+        assert drawn[0]["value"].mean() == pytest.approx(verdict.difference.value)
+        (row,) = compare_studies(store, [1]).effects.itertuples(index=False)
+        assert row[3] - row[2] == pytest.approx(verdict.difference.value)
+
+    def test_texts_are_shown_as_text(self):
+        assert "<script>" not in html_table(pd.DataFrame({ATTACK: [ATTACK]})) + paragraph(ATTACK)
+
+
+class TestExplorer:
+    @pytest.fixture
+    def explorer(self, data, tmp_path):
+        made = rlm.Explorer(data, db=tmp_path / "e.db")
+        made.set(**QUICK, seeds=10)
+        yield made
+        made.stop()
+        made.close()
+
+    def test_runs_stops_goes_on_and_says_so(self, explorer, data, tmp_path):
+        assert "Nothing has been run" in explorer.words
+        explorer.run()
+        with pytest.raises(InputError, match="no study that runs already"):
+            explorer.run()
+        while not explorer._finished:
+            time.sleep(0.05)
+        pid = explorer._study._process.pid
+        explorer.stop()
+        assert not psutil.pid_exists(pid)
+        kept = read_study(explorer.db).finished.results
+        assert len(kept)
+        explorer.run()
+        explorer.wait()
+        assert "Finished: 20 of 20 runs" in said(explorer._panel.widget)
+        assert explorer.results["seed"].nunique() == 10
+        expected = run_study(explorer.config, 10, data=data, n_jobs=1, progress=False)
+        pd.testing.assert_frame_equal(
+            explorer.results.drop(columns="seconds"), expected.drop(columns="seconds"), atol=0.02, check_exact=False
+        )
+        assert explorer.words == rlm.compare(explorer.results, watched=True).text + " " + explorer._view.words[1][1]
+        assert "<script>" not in said(explorer._panel.widget)
+
+    def test_bars_say_how_far_each_arm_is_and_how_long_it_takes(self, explorer):
+        names = ["scratch", "pretrained", "shuffled"]
+        arms = pd.DataFrame({"planned": [10, 10, 9], "finished": [4, 0, 9]}, index=names)
+        explorer._panel.show_progress(arms, pd.Series({"scratch": 12.4, "pretrained": 340.0, "shuffled": 0.0}))
+        labels = [one.value for one in all_widgets(explorer._panel.widget) if isinstance(one, widgets.Label)]
+        assert [text for text in labels if "seeds" in text] == [
+            "4 of 10 seeds, about 12 s left",
+            "0 of 10 seeds, about 6 min left",
+            "9 of 9 seeds",
+        ]
+        explorer._panel.show_progress(arms, pd.Series(dtype=float))
+        labels = [one.value for one in all_widgets(explorer._panel.widget) if isinstance(one, widgets.Label)]
+        assert "4 of 10 seeds" in labels
+
+    def test_another_panel_opens_with_the_last_study(self, store, data):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        while opened._view is None:
+            time.sleep(0.05)
+        assert opened.config == read_progress(store).config
+        assert "Finished: 6 of 6 runs" in said(opened._panel.widget)
+        assert len(opened._panel.study.options) == 3
+        opened._panel.study.value = 1
+        opened.wait()
+        assert opened.config.learning_rate == 1e-3
+        assert len(opened.results) == 20
+        assert opened._panel.run.description == "Run"
+        opened.close()
+
+    def test_an_invalid_setting_turns_run_off_and_says_why(self, explorer):
+        (typed,) = [one for one in all_widgets(explorer._panel.knobs.rows["margin"]) if isinstance(one, widgets.Text)]
+        typed.value = "-1"
+        assert explorer._panel.run.disabled
+        assert "margin: Input should be greater than" in said(explorer._panel.widget)
+        with pytest.raises(InputError, match="margin"):
+            explorer.run()
+        typed.value = ""
+        assert not explorer._panel.run.disabled
+
+    def test_presets_keep_the_data(self, explorer):
+        explorer._panel.preset.value = "one fixed set"
+        assert explorer.config.arms == ("scratch", "pretrained_once")
+        assert explorer.config.dataset == "data"
+        explorer.set(max_epochs=7)
+        assert explorer._panel.preset.value == "own settings"
+        with pytest.raises(ValidationError):
+            explorer.set(max_epoch=7)
+
+    def test_what_is_exported_outlives_a_store_that_does_not(self, data, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        explorer = rlm.Explorer(data)
+        explorer.set(**QUICK, seeds=1)
+        explorer.run()
+        explorer.wait()
+        assert explorer.export() == tmp_path / "studies-study-1" / "report.html"
+        explorer.close()
+
+    def test_data_that_cannot_be_used_are_said(self, tmp_path):
+        explorer = rlm.Explorer("no_such_file.csv", db=tmp_path / "e.db")
+        explorer.run()
+        explorer.wait()
+        assert "no_such_file.csv" in said(explorer._panel.widget)
+        assert not explorer._panel.run.disabled
+        explorer.close()
+
+    def test_what_is_no_store_is_refused(self, tmp_path):
+        (tmp_path / "e.db").write_text("text" * 500)
+        with pytest.raises(InputError, match="store of studies"):
+            rlm.Explorer(db=tmp_path / "e.db")
+
+    def test_it_opens_with_the_data_that_it_is_given(self, data, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        db = tmp_path / "e.db"
+        data.to_csv("base.csv", index=False)
+        data.iloc[:60].to_csv("other.csv", index=False)
+        for name, rate in (("base.csv", 1e-2), ("other.csv", 1e-3)):
+            run_study(StudyConfig(dataset=name, learning_rate=rate, **QUICK), 1, db=db, n_jobs=1, progress=False)
+        run_study(StudyConfig(**QUICK), 1, data=data.iloc[:50], db=db, n_jobs=1, progress=False)
+
+        def opened(*arguments, **settings):
+            explorer = rlm.Explorer(*arguments, db=db, **settings)
+            explorer.wait()
+            found = explorer.config, explorer._view and explorer._view.study
+            explorer.close()
+            return found
+
+        config, shown = opened("base.csv")
+        assert (config.dataset, config.learning_rate, shown) == ("base.csv", 1e-2, 1)
+        assert opened("other.csv")[1] == 2
+        assert opened(data.iloc[:50])[1] == 3
+        assert opened(data.iloc[:50])[0] == StudyConfig(**QUICK, dataset="data")
+        config, shown = opened(data.iloc[:40])
+        assert (config.dataset, shown) == ("data", None)
+        assert opened()[1] == 3  # the last, where nothing is said
+        config, shown = opened("chatterbot-english")
+        assert (config.dataset, shown) == ("chatterbot-english", None)
+        config, shown = opened("base.csv", reading={"quotechar": "", "delimiter": "\t"})
+        assert (config.reading.quotechar, config.reading.delimiter, shown) == ("", "\t", None)
+        data.iloc[:-1].to_csv("base.csv", index=False)
+        assert opened("base.csv")[1] is None
+
+    def test_what_is_trained_are_the_data_that_it_is_given(self, data, store, tmp_path):
+        copied = tmp_path / "copy.db"
+        copied.write_bytes(store.read_bytes())
+        (tmp_path / "base.csv").write_text(data.iloc[:70].to_csv(index=False))
+        explorer = rlm.Explorer(tmp_path / "base.csv", db=copied)
+        explorer.set(**QUICK, seeds=1)
+        explorer.run()
+        explorer.wait()
+        explorer.close()
+        expected = run_study(explorer.config, 1, data=data.iloc[:70], n_jobs=1, progress=False)
+        assert list(explorer.results["test_accuracy"]) == pytest.approx(list(expected["test_accuracy"]), abs=0.02)
+        assert list(explorer.results["test_triplets"]) == list(expected["test_triplets"])
+        assert read_progress(copied).study == 3
+
+    def test_a_study_of_other_data_lends_its_settings_to_the_table(self, data, store):
+        opened = rlm.Explorer(data.iloc[:50], db=store)
+        opened._panel.offer_studies({1: "one", 2: "two"}, None)
+        opened._panel.study.value = 2
+        opened.wait()
+        assert opened._view.study == 2
+        assert opened.config.learning_rate == 1e-2
+        assert opened.config.dataset == "data"
+        assert "The knobs differ: dataset data; Run starts a new study" in said(opened._panel.widget)
+        opened.close()
+
+    def test_a_plan_of_more_than_ten_thousand_seeds_is_opened(self, store, data, monkeypatch):
+        found = read_progress(store)
+        large = found._replace(plan=Plan.model_construct(seeds=12_345, until=None))
+        monkeypatch.setattr("rlm.explorer.explorer.read_progress", lambda *_: large)
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        assert len(opened.results) == 6
+        assert opened._settings()[1].seeds == 12_345
+        opened.close()
+
+    def test_it_says_which_study_is_shown(self, store, data):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        assert "Shown: #2, with the settings of the knobs." in said(opened._panel.widget)
+        opened.set(learning_rate=0.12)
+        differs = "Shown: #2 (learning rate 0.01). The knobs differ: learning rate 0.12; Run starts a new study."
+        assert differs in said(opened._panel.widget)
+        opened.set(learning_rate=0.01)
+        assert "Shown: #2, with the settings of the knobs." in said(opened._panel.widget)
+        opened.close()
+
+    def test_a_study_of_a_table_is_not_resumed_without_it(self, store):
+        opened = rlm.Explorer(db=store)
+        opened.wait()
+        while 2 not in opened._data_of:
+            time.sleep(0.05)
+        opened._draw()
+        assert "of data that were handed over as a table" in said(opened._panel.widget)
+        opened.close()
+
+    def test_waiting_ends_when_a_second_study_gives_nothing(self, explorer, tmp_path):
+        explorer.set(seeds=1)
+        explorer.run()
+        explorer.wait()
+        assert len(explorer.results) == 2
+        explorer.set(negative_kinds={"manual": 1.0})  # which these data do not have
+        explorer.run()
+        explorer.wait()
+        assert explorer._panel.status.value.count("wrong") == 1
+
+    def test_waiting_ends_when_the_store_is_damaged_or_the_panel_is_closed(self, data, tmp_path):
+        run_study(StudyConfig(**QUICK), 1, data=data, db=tmp_path / "s.db", n_jobs=1, progress=False)
+        opened = rlm.Explorer(data, db=tmp_path / "s.db")
+        with opened._lock:
+            opened._looked_for = None
+            (tmp_path / "s.db").write_text("damaged" * 1000)
+        opened.wait()
+        assert opened._problem
+        assert opened._problem in unescape(said(opened._panel.widget))
+        opened.close()
+        opened._looked_for = None
+        opened.wait()
+
+    def test_one_look_is_pending_at_a_time(self, store, data, monkeypatch):
+        asked = []
+
+        def ask_later(function, *arguments):
+            asked.append((function.__name__, Future(), arguments))
+            return asked[-1][1]
+
+        monkeypatch.setattr("rlm.explorer.explorer.ask", ask_later)
+        opened = rlm.Explorer(data, db=store)
+        while not any(name == "look" for name, *_ in asked):
+            time.sleep(0.01)
+        opened._panel.compare.offer({1: "one", 2: "two"})
+        for box in opened._panel.compare._boxes.values():
+            box.value = True
+        compared = [future for name, future, _ in asked if name == "compare_studies"]
+        assert [future.cancelled() for future in compared] == [True, False]
+        compared[1].set_result(compare_studies(store, [1, 2]))
+        with opened._lock:
+            opened._looked_for = None
+            opened._look()
+        assert sum(name == "look" for name, *_ in asked) == 1  # the comparison's answer was not that of the look
+        waiting = Thread(target=opened.wait)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        (looked,) = (future for name, future, _ in asked if name == "look")
+        looked.set_result((view(store, 2), {1: "one", 2: "two"}))
+        with opened._lock:
+            opened._looked_for = opened._finished
+        waiting.join()
+        assert opened._view.study == 2
+        opened.close()
+
+    def test_the_answer_to_an_older_question_is_not_shown(self, store, data):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        old = view(store, 1)
+        with opened._lock:
+            opened._show((old, {1: "one", 2: "two"}))
+        assert opened._view.study == 2
+        assert opened._panel.study.value == 2
+        opened.close()
+
+    def test_a_refresh_asks_the_store_once_and_only_when_something_was_written(self, store, data, monkeypatch):
+        opened = rlm.Explorer(data, db=store)
+        opened.wait()
+        opened.close()
+        asked = []
+        monkeypatch.setattr("rlm.explorer.explorer.read_progress", lambda *arguments: asked.append(arguments))
+        for _ in range(3):
+            opened._read()
+        assert not asked
+        opened._read_at = ()
+        opened._read()
+        assert len(asked) == 1
+
+    def test_export_repeats_the_study(self, store, data, tmp_path):
+        opened = rlm.Explorer(data, db=store)
+        while opened._view is None:
+            time.sleep(0.05)
+        page = opened.export(tmp_path / "out")
+        opened.close()
+        html = page.read_text(encoding="utf-8")
+        assert "<script>" not in html
+        assert "&lt;script&gt;alert(1)" in html
+        assert opened._view.headline in html
+        config = StudyConfig.model_validate_json((tmp_path / "out" / "config.json").read_text())
+        assert config == opened.config
+        line = 'rlm.run_study(rlm.StudyConfig.model_validate_json(open("config.json").read()), seeds=3, data=data'
+        assert line in unescape(html)
+
+
+class TestTextsOfThePanel:
+    """Whatever data, names and messages say, the panel shows it as text."""
+
+    @pytest.mark.parametrize("attack", [" ".join(ATTACKS), *ATTACKS[:3]])
+    def test_nothing_becomes_markup(self, attack):
+        config = StudyConfig(dataset=attack, reading={"subset": attack})
+        table, picture = pd.DataFrame({attack: [attack]}), Picture(b"", attack, 1)
+        settings = pd.DataFrame({"#1": [attack], attack: [attack]}, index=[attack])
+        columns = ["study", "seeds", "points", "verdict", "value", "low", "high"]
+        effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"scratch": 0.5, "with it": 0.5})
+        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, 1.0, attack, 1, 1, 1]], columns=RESULTS)
+        summary = pd.DataFrame({"arm": [attack], "seeds": [1], "mean": [0.5]})
+        words = [(f"Pre-training of {attack}", attack)]
+        triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
+        seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
+        panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None)
+        panel.say(attack, is_wrong=True)
+        shown = Progress(1, 1, config, Plan(), table, ())
+        panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
+        panel.compare.offer({1: attack})
+        panel.compare.show(Comparison(settings, effects, picture))
+        panel.seen.show(View(1, attack, attack, words, picture, picture, picture, results, summary, table))
+        panel.inside.show(seed)
+        panel.inside.say(attack)
+        html = said(panel.widget)
+        panel.inside._question.value = f"{attack} anew"
+        html += said(panel.widget)
+        assert_harmless(html)
+        assert " ".join(attack.split()) in " ".join(text_of(html).split())
+        for one in all_widgets(panel.widget):
+            if getattr(one, "description_allow_html", False):
+                assert_harmless(one.description)
+
+
+class Model:
+    """It knows nothing."""
+
+    def encode(self, texts):
+        return np.zeros((len(texts), 1))
+
+    def knows(self, text):
+        return False
+
+
+class TestInside:
+    @pytest.fixture
+    def inside(self, data):
+        *arms, found = train_inside(StudyConfig(dataset="data", **QUICK), data, seed=1)
+        assert arms == ["scratch", "pretrained"]
+        return found
+
+    def test_nearest_are_those_of_a_slow_loop(self, inside):
+        question = inside.phrases[0]
+        for arm, found in inside.nearest(question, 5).items():
+            model = inside.models[arm]
+            asked = model.encode([question])[0]
+            others = [phrase for phrase in inside.phrases if phrase != question]
+            slow = sorted(float(((model.encode([phrase])[0] - asked) ** 2).sum()) for phrase in others)[:5]
+            assert list(found["distance"]) == pytest.approx(slow, rel=1e-4, abs=1e-6)
+            assert set(found["phrase"]) <= set(others)
+
+    def test_accuracy_is_that_of_the_distances(self, inside):
+        right = {"scratch": 0.0, "pretrained": 0.0}
+        for row in inside.triplets.itertuples():
+            for arm, (near, far) in inside.distances(row.anchor, [row.positive, row.negative]).items():
+                right[arm] += (near < far) + 0.5 * (near == far)
+        for arm, share in inside.accuracy.items():
+            assert right[arm] / len(inside.triplets) == pytest.approx(share, abs=0.02)
