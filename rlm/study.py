@@ -1,34 +1,181 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
+import dataclasses
 import logging
 import os
+import sqlite3
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import device_of, settled
-from rlm.config import DEFAULT_SEEDS, Arm, StudyConfig
+from rlm.arms import device_of, settled, train_arms
+from rlm.config import DEFAULT_SEEDS, REDRAW, StudyConfig
 from rlm.data.corpus import Corpus, index_corpus
+from rlm.data.datasets import load
 from rlm.data.files import READ_AS_IT_IS
-from rlm.errors import InputError
-from rlm.runtime.parallel import check_seeds, iter_blocks
-from rlm.stats.judging import Judged, judge
-from rlm.stats.metrics import count_failed, find_metric
-from rlm.store.identity import identify
-from rlm.store.schema import check_file
-from rlm.store.write import writing
-from rlm.task import BlockResult, join, load_corpus, mark, run_block, slices_of
-from rlm.verdict import BASELINE
+from rlm.evaluation.held_out import judge_block
+from rlm.experiment import check_request, collect, iter_experiment
+from rlm.runtime.results import Table, join
+from rlm.slicer import Slices, slice_corpus
+from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
+from rlm.store.read import TRIPLETS, read_stored
 
 log = logging.getLogger(__name__)
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
+_RUN = {"arm": str, "seed": int}
+_EPOCH = {**_RUN, "epoch": int}
+
+
+class BlockResult(NamedTuple):
+    """
+    What a study, or a block of its seeds, gave.
+
+    Attributes
+    ----------
+    results
+        One row per arm and seed, see `rlm.run_study`.
+    groups
+        One row per arm, seed and cluster of the test split: component (its number in that split), triplets,
+        test_accuracy.
+    history
+        One row per arm, seed and epoch of fine-tuning: arm and the columns of the history of `rlm.finetune`.
+    pretraining
+        One row per arm, seed and epoch of pre-training: arm and the columns of the history of `rlm.pretrain`.
+    """
+
+    results: pd.DataFrame
+    groups: pd.DataFrame
+    history: pd.DataFrame
+    pretraining: pd.DataFrame
+
+    TASK = TRIPLETS
+    TABLES = {  # noqa: RUF012 - an annotation would make it a field
+        "results": Table(
+            _RUN,
+            dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
+            | {"best_epoch": int, "epochs": int, "seconds": float, "split": str}
+            | dict.fromkeys(["test_triplets", "test_anchors", "test_components"], int),
+        ),
+        "groups": Table({**_RUN, "component": int}, {"triplets": int, "test_accuracy": float}),
+        "history": Table(_EPOCH, {"loss": float, "validation_accuracy": float}),
+        "pretraining": Table(_EPOCH, dict.fromkeys(["loss", "seen_accuracy", "unseen_accuracy", "spread"], float)),
+    }
+
+
+RESULTS = [*BlockResult.TABLES["results"].keys, *BlockResult.TABLES["results"].values]
+
+
+class StoredStudy(NamedTuple):
+    """
+    One study of a store.
+
+    Attributes
+    ----------
+    config
+        The config of the study, with the arms that have results.
+    encoder
+        The name of the encoder, also of your own.
+    finished
+        Everything that is finished, in no particular order; the tables have `is_watched` as ``attrs["watched"]``.
+    is_watched
+        Whether its results were watched, it was extended, was to stop by its results, or is not finished: then a
+        verdict takes the confidence sequence, see `rlm.compare`.
+    """
+
+    config: StudyConfig
+    encoder: str
+    finished: BlockResult
+    is_watched: bool
+
+
+def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) -> StoredStudy:
+    """
+    Read one study of a store, also while a run is writing it.
+
+    Parameters
+    ----------
+    path
+        The file, or the connection of `rlm.store.schema.reading`.
+    study
+        Its number, see `list_studies`; may be left out where there is only one.
+
+    Returns
+    -------
+    StoredStudy
+        Config and everything that is finished.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or study, the file is not a store or is damaged, or no block is finished.
+
+    Examples
+    --------
+    >>> import tempfile, rlm
+    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), max_epochs=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
+    ...     stored = rlm.read_study(f"{folder}/study.db")
+    >>> stored.finished.results.equals(results), stored.is_watched
+    (True, False)
+    """
+    found = read_stored(path, TRIPLETS, study)
+    finished = BlockResult(**found.tables)
+    return StoredStudy(found.config(StudyConfig), found.encoder, finished, found.is_watched)
+
+
+@dataclass(frozen=True)
+class TripletStudy:
+    """The experiment of `rlm.run_study`, see `rlm.experiment.Experiment`."""
+
+    config: StudyConfig
+    corpus: Corpus
+    make_encoder: Callable[[int], nn.Module] | None = None
+    result: ClassVar = BlockResult
+
+    @property
+    def arms(self) -> Sequence[str]:
+        return self.config.arms
+
+    @cached_property
+    def device(self) -> torch.device:
+        return device_of(self.config.device)
+
+    @cached_property
+    def settled(self) -> StudyConfig:
+        """The config by which all workers train."""
+        return settled(self.config)
+
+    @property
+    def largest_block(self) -> int:
+        return LARGEST_BLOCK if self.device.type == "cpu" else _seeds_that_fit(self.config, self.corpus, self.device)
+
+    def identify(self) -> Identity:
+        config, make = self.config, self.make_encoder
+        settings = config.model_dump_json(exclude={"arms"})
+        source = None if make is None else read_source(make)
+        more = [] if make is None else [digest_module(lambda: make(len(self.corpus.phrases.words) + 2))]
+        if config.word_vectors is not None:
+            more.append(digest_file(Path(config.word_vectors), "word vectors"))
+        return identify(TRIPLETS, settings, self.corpus.fingerprint, source, *more)
+
+    def check(self, seeds: Sequence[int]) -> None:
+        slice_for(self.config, self.corpus, seeds)
+
+    def start_of(self, arm: str) -> str | None:
+        return REDRAW.get(arm)
+
+    def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
+        return run_block(self.settled, self.corpus, arms, seeds, self.make_encoder)
 
 
 def run_study(
@@ -59,17 +206,18 @@ def run_study(
         Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default. Then the store calls
         them by that name if it is no dataset that can be loaded, else ``"data"``.
     make_encoder
-        Makes an encoder of your own from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; the one that
-        the config names by default.
+        Makes your own encoder from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; by default the one
+        that the config names.
     db
-        SQLite file to keep every finished block in. What it holds of this study is not trained again, so a study
-        that was stopped, killed or extended goes on; see `rlm.store.write.writing` for what makes it another study.
+        SQLite file that keeps every finished block. What it holds of this study is not trained again, so a study that
+        was stopped, killed or extended continues. Another config except for its arms, other data, another encoder or
+        another version of rlm or PyTorch make another study.
     until
         Stop when the confidence sequence of every arm's mean difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
     watched
-        Whether somebody looks at results as they arrive, and might stop the study for what they show; the store notes
-        it, and gives a verdict by the confidence sequence.
+        Whether somebody looks at results as they arrive, and might stop the study for what they show. The store notes
+        it, and a verdict takes the confidence sequence.
     block_size
         Most seeds to train together, by default as many as is fastest. Fewer arrive sooner and need less memory.
     n_jobs
@@ -86,9 +234,8 @@ def run_study(
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
         seconds (wall time of its block, pre-training and compilation included, over the block's runs), split,
         test_triplets, test_anchors, test_components. A seed that diverged (its loss was not finite) has no test
-        metrics, and best_epoch 0.
-        Its ``attrs["watched"]`` says whether the study was watched, was to stop by its results, was extended or was
-        interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
+        metrics, and best_epoch 0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its
+        results, was extended or was interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
 
     Raises
     ------
@@ -98,19 +245,19 @@ def run_study(
         the store keeps what was finished.
     KeyboardInterrupt
         If interrupted before any block is finished.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> config = rlm.StudyConfig(encoder="mean", pretrain_epochs=1, max_epochs=1)
+    >>> results = rlm.run_study(config, seeds=2, n_jobs=1, progress=False)
+    >>> results.groupby("arm", sort=False)["test_accuracy"].count().to_dict()
+    {'scratch': 2, 'pretrained': 2}
     """
-    finished = []
     settings = {"data": data, "make_encoder": make_encoder, "db": db, "until": until, "watched": watched}
     settings |= {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    try:
-        for block in iter_study(config, seeds, **settings):
-            finished.append(block)
-    except KeyboardInterrupt:
-        if not finished:
-            raise
-        warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=2)
-        mark(finished[-1], True)
-    return join(finished, config.arms).results
+    found, _ = collect(iter_study(config, seeds, **settings), config.arms)
+    return found.results
 
 
 def iter_study(
@@ -143,17 +290,16 @@ def iter_study(
     ------
     InputError
         As in `run_study`.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), max_epochs=1)
+    >>> blocks = rlm.iter_study(config, seeds=4, block_size=2, n_jobs=1, progress=False)
+    >>> [block.results["seed"].tolist() for block in blocks]
+    [[0, 1], [2, 3]]
     """
-    seeds = check_seeds(seeds)
-    if db is not None:
-        check_file(db)
-    if block_size is not None and block_size < 1:
-        raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
-    if until is not None and (not 0 < until <= 2 or BASELINE not in config.arms or len(config.arms) < 2):
-        raise InputError(
-            f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
-            f"{', '.join(config.arms)}; leave until out, or add arms, and a width of at most 2"
-        )
+    seeds = check_request(seeds, config.arms, db, until, block_size)
     if data is not None:  # what the config says of other data is not true of these
         name = config.dataset
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
@@ -164,78 +310,81 @@ def iter_study(
         log.info("left out of the data: %s", corpus.explain_left_out())
         if data is not None and (corpus.dropped["reason"] != "repeated").any():
             warnings.warn(f"left out of the data: {corpus.explain_left_out()}", stacklevel=2)
-    slices_of(config, corpus, seeds)  # data that cannot be sliced fails here, before any process starts
-    device = device_of(config.device)
-    largest = LARGEST_BLOCK if device.type == "cpu" else _seeds_that_fit(config, corpus, device)
-    with nullcontext() if db is None else writing(db, identify(config, corpus, make_encoder), BlockResult) as store:
-        if store is not None:
-            store.plan(config.arms, seeds, until, watched)
-            watched = store.is_watched
-        yield from iter_blocks(
-            partial(run_block, settled(config), make_encoder=make_encoder),
-            corpus,
-            config.arms,
-            seeds,
-            store=store,
-            device=device,
-            largest=min(largest, block_size or largest),
-            n_jobs=n_jobs,
-            progress=progress,
-            watched=watched or until is not None,
-            is_enough=lambda finished: is_narrow(finished, config.arms, seeds, until),
-        )
+    experiment = TripletStudy(config, corpus, make_encoder)
+    settings = {"db": db, "until": until, "watched": watched, "block_size": block_size}
+    yield from iter_experiment(experiment, seeds, n_jobs=n_jobs, progress=progress, **settings)
 
 
-def is_narrow(finished: Sequence[BlockResult], arms: Sequence[Arm], seeds: Sequence[int], until: float | None) -> bool:
+def prepare(config: StudyConfig, seed: int = 0) -> Slices:
     """
-    Whether the confidence sequence of every arm is as narrow as was asked for.
+    Load and slice the data of a study for one seed.
 
     Parameters
     ----------
-    finished
-        Blocks of the study.
-    arms, seeds, until
-        Of the study; seeds in ascending order.
+    config
+        Names the data, and how to read and split them.
+    seed
+        Seed of the split where every seed has its own; a fixed split is the same for all seeds.
 
     Returns
     -------
-    bool
-        False where nothing was asked for.
+    Slices
+        Splits, and the components that random triplets are drawn from.
+
+    Raises
+    ------
+    InputError
+        If the data cannot be read or sliced.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> slices = rlm.prepare(rlm.StudyConfig(dataset="chatterbot-english"))
+    >>> slices.train.shape[1]
+    3
     """
-    if until is None or not finished:
-        return False
-    judged = judge_so_far(pd.concat([block.results for block in finished]), arms, seeds)
-    return bool(judged) and all(found.difference.width < until for found in judged.values())
+    (slices,) = slice_for(config, load_corpus(config), [seed])
+    return slices
 
 
-def judge_so_far(results: pd.DataFrame, arms: Sequence[Arm], seeds: Sequence[int]) -> dict[Arm, Judged]:
-    """
-    Judge the first seeds, up to the first that is not finished: which are finished early may depend on them.
+def load_corpus(config: StudyConfig) -> Corpus:
+    """Load and index the data that a config names."""
+    return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
 
-    Parameters
-    ----------
-    results
-        Of the study.
-    arms, seeds
-        Of the study; seeds in ascending order, which is a verdict's.
 
-    Returns
-    -------
-    dict
-        By arm, but for scratch, as the verdict of a watched study judges them; empty before the first seed is finished
-        under every arm.
-    """
-    counted = count_failed(results, find_metric("test_accuracy"))
-    accuracy = counted.pivot(index="seed", columns="arm", values="test_accuracy").reindex(index=seeds, columns=arms)
-    accuracy = accuracy[accuracy.notna().all(axis=1).cummin()]
-    if accuracy.empty:
-        return {}
-    differences = accuracy.sub(accuracy[BASELINE], axis=0).drop(columns=BASELINE)
-    return judge({arm: differences[arm].to_numpy() for arm in differences}, watched=True)
+def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
+    """Slice the data by a config, once per seed; all are the same object for a fixed split."""
+    names = ["fractions", "negatives", "negative_kinds", "train_fraction"]
+    settings = {name: getattr(config, name) for name in names}
+    split_seeds = [config.split_seed] if config.split == "fixed" else seeds
+    slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
+    if config.keeps_unseen_words:
+        slices = [dataclasses.replace(one, tokens=corpus.phrases.tokens) for one in slices]
+    return slices * len(seeds) if config.split == "fixed" else slices
+
+
+def run_block(
+    config: StudyConfig,
+    corpus: Corpus,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    make_encoder: Callable[[int], nn.Module] | None = None,
+) -> BlockResult:
+    """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
+    start = time.perf_counter()
+    slices = slice_for(config, corpus, seeds)
+    blocks = []
+    for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
+        results, groups = judge_block(trained.block, slices, corpus, trained.history)
+        tables = results.assign(split=config.split), groups, trained.history, trained.pretraining
+        blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
+    joined = join(blocks, arms)
+    seconds = (time.perf_counter() - start) / len(joined.results)
+    return joined._replace(results=joined.results.assign(seconds=seconds)[RESULTS])
 
 
 def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:
-    """How many seeds half of the GPU's free memory holds: weights, moments, gradients, and what a step keeps."""
+    """Return how many seeds half of the GPU's free memory holds: weights, moments, gradients, and activations."""
     free, _ = torch.cuda.mem_get_info(device)
     weights = len(corpus.phrases.words) * config.word_dim + 8 * config.dim * (config.word_dim + config.dim)
     positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])

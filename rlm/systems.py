@@ -11,8 +11,8 @@ from rlm.config import StudyConfig
 from rlm.encoder import ENCODERS
 from rlm.errors import InputError
 from rlm.evaluation.baselines import OVERLAP, overlap_scores
-from rlm.study import iter_study
-from rlm.task import join, load_corpus, slices_of
+from rlm.runtime.results import join
+from rlm.study import iter_study, load_corpus, slice_for
 from rlm.zoo.objective import LOSSES, Loss
 
 METRICS = ("test_accuracy", "roc_auc", "top_1", "seconds")
@@ -100,7 +100,7 @@ def run_systems(
 
 def _untrained(config: StudyConfig, seeds: Sequence[int]) -> pd.DataFrame:
     corpus = load_corpus(config)
-    slices = slices_of(config, corpus, seeds)
+    slices = slice_for(config, corpus, seeds)
     different = {id(one): one for one in slices}  # one, of a fixed split
     scores = {key: overlap_scores(corpus, one) for key, one in different.items()}
     rows = pd.DataFrame([scores[id(one)] for one in slices])

@@ -264,3 +264,23 @@ def _diagnose(
         unseen_accuracy=triplet_accuracy(embed(block, unseen), unseen),
         spread=2 * variance.double().cpu().numpy(),
     )
+
+
+def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """
+    Return by seed: validation_accuracy of the best epoch, best_epoch, epochs, has_diverged.
+
+    A seed diverged if a loss was not finite. It then has no accuracy, and its best epoch is 0.
+    """
+    by_seed = history.fillna({"validation_accuracy": -np.inf}).groupby("seed")
+    best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
+    is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
+    has_diverged = is_lost.groupby(history["seed"]).any().loc[list(seeds)]
+    return pd.DataFrame(
+        {
+            "validation_accuracy": best["validation_accuracy"].mask(has_diverged),
+            "best_epoch": best["epoch"].mask(has_diverged, 0),
+            "epochs": by_seed["epoch"].max().loc[list(seeds)],
+            "has_diverged": has_diverged,
+        }
+    )

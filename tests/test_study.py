@@ -16,9 +16,9 @@ from rlm.data.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.runtime.parallel import check_seeds
+from rlm.runtime.results import join
 from rlm.slicer import slice_corpus
-from rlm.study import iter_study, run_study
-from rlm.task import join, run_block
+from rlm.study import iter_study, run_block, run_study
 
 COLUMNS = [
     "arm",

@@ -173,7 +173,7 @@ class TestStandings:
 
     def test_results_without_systems_are_refused(self):
         results = made([0.0])
-        with pytest.raises(InputError, match=r"found none; see rlm\.run_systems"):
+        with pytest.raises(InputError, match=r"found none; see rlm\.systems\.run"):
             rlm.standings.compare_systems(results[results["arm"] == "untrained"])
 
 

@@ -29,11 +29,11 @@ from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
 from rlm.data.files import READ_AS_IT_IS, Reading
 from rlm.errors import InputError
+from rlm.experiment import judge_so_far
 from rlm.runtime.atomic import whole
+from rlm.runtime.results import join
 from rlm.stats.estimates import FEWEST_PAIRS
-from rlm.store.read import read_study
-from rlm.study import iter_study, judge_so_far
-from rlm.task import join, load_corpus, slices_of
+from rlm.study import iter_study, load_corpus, read_study, slice_for
 from rlm.verdict import compare_all, paired_arms, summarise
 
 NARROWEST = 60  # columns
@@ -185,7 +185,7 @@ def audit(
     from rlm.evaluation.auditing import audit
 
     corpus = load_corpus(config)
-    found = audit(corpus, slices_of(config, corpus, [0])[0])
+    found = audit(corpus, slice_for(config, corpus, [0])[0])
     print(found.splits.T.to_string(float_format="{:,.2f}".format))
     print(f"\n{found.baselines.to_string(float_format='{:.3f}'.format)}")
     for check in found.checks.itertuples():
@@ -231,7 +231,7 @@ def report(
     config = StudyConfig(dataset=dataset, reading=reading)
     data = load(dataset, **reading.model_dump())
     corpus = index_corpus(data, config.max_tokens)
-    slices_of(config, corpus, [0])
+    slice_for(config, corpus, [0])
     about = {
         "command": shlex.join(["rlm", *sys.argv[1:]]),
         "dataset": str(data.attrs.get("title") or dataset),

@@ -20,7 +20,7 @@ from rlm.evaluation.triplets import evaluate as evaluate_triplets
 from rlm.models.model import Model, check_place, load_model
 from rlm.models.questions import evaluate_questions, read_questions
 from rlm.models.search import Index, Method
-from rlm.task import load_corpus, slices_of
+from rlm.study import load_corpus, slice_for
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def train(
     corpus = load_corpus(config)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
-    slices = slices_of(config, corpus, [seed])
+    slices = slice_for(config, corpus, [seed])
     (trained,) = train_arms(settled(config), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")

@@ -6,18 +6,18 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 from rlm.errors import InputError
+from rlm.experiment import collect
 from rlm.runtime.atomic import write_whole
-from rlm.runtime.parallel import Result
-from rlm.task import join, mark
+from rlm.runtime.results import R, Result
 
 log = logging.getLogger(__name__)
-R = TypeVar("R", bound=Result)
 
 
 def check_out(out: Path | None, db: Path | None = None) -> None:
@@ -115,47 +115,11 @@ def ending_like_ctrl_c() -> Iterator[None]:
 
 
 def gather(blocks: Iterator[R], arms: Sequence[str], out: Path | None) -> tuple[R, bool]:
-    """
-    Let a study run; Ctrl-C ends it early, and what is finished is kept.
-
-    Parameters
-    ----------
-    blocks
-        Of the study, as they are finished; a generator.
-    arms
-        In the order of the results.
-    out
-        CSV file for the results, written anew at each block. If it cannot be, the study goes on.
-
-    Returns
-    -------
-    NamedTuple
-        All that is finished; its tables are marked as watched if it was interrupted.
-    bool
-        Whether it was interrupted.
-
-    Raises
-    ------
-    SystemExit
-        If it was interrupted before any block was finished.
-    """
-    finished: list[R] = []
-    is_interrupted = False
+    """Run a study as `rlm.experiment.collect`; write the results anew to a CSV file after each block."""
     try:
-        with closing(blocks):
-            for block in blocks:
-                finished.append(block)
-                if out is not None:
-                    _write(out, join(finished, arms))
+        return collect(blocks, arms, None if out is None else partial(_write, out))
     except KeyboardInterrupt:
-        if not finished:
-            sys.exit("interrupted before any block of seeds was finished")
-        log.warning("interrupted: this is what was finished")
-        is_interrupted = True
-    found = join(finished, arms)
-    if is_interrupted:
-        mark(found, True)
-    return found, is_interrupted
+        sys.exit("interrupted before any block of seeds was finished")
 
 
 def _write(out: Path, found: Result) -> None:

@@ -26,10 +26,9 @@ from rlm.explorer.tabs import paragraph
 from rlm.explorer.watched import run_watched
 from rlm.report.view import Exported, View, about_data, compare_studies, export, look, warm_up
 from rlm.runtime.process import Background, Failure, Notice, ask
+from rlm.store.file import check_file
 from rlm.store.read import Progress, list_studies, read_asked, read_progress
-from rlm.store.schema import check_file
-from rlm.study import YOUR_TABLE
-from rlm.task import RESULTS, load_corpus
+from rlm.study import RESULTS, YOUR_TABLE, load_corpus
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 REST = 2  # while a study runs, pictures are drawn a third of the time: they are drawn by a core that could train

@@ -15,7 +15,7 @@ from rlm.evaluation.triplets import evaluate
 from rlm.explain import CONTROLS
 from rlm.models.model import Model
 from rlm.slicer import Slices
-from rlm.task import load_corpus, slices_of
+from rlm.study import load_corpus, slice_for
 from rlm.verdict import BASELINE
 
 
@@ -121,7 +121,7 @@ def train_inside(config: StudyConfig, data: pd.DataFrame | None, seed: int) -> I
     torch.set_num_threads(1)  # one seed's tensors are too small to share among cores
     treated = next((arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS), "pretrained")
     corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
-    slices = slices_of(config, corpus, [seed])
+    slices = slice_for(config, corpus, [seed])
     models, accuracy = {}, {}
     for arm in (BASELINE, treated):
         yield arm

@@ -32,12 +32,13 @@ from .plots import (
 )
 from .samples import Parts as Parts, Samples as Samples, divide as divide
 from .study import (
+    LabelsResult as LabelsResult,
     StoredLabels as StoredLabels,
     iter_labels as iter_labels,
+    new_classifiers as new_classifiers,
     read_labels as read_labels,
     run_labels as run_labels,
 )
-from .task import LabelsResult as LabelsResult, new_classifiers as new_classifiers
 from .training import learn as learn, memorise as memorise
 from .words import (
     explain_claim as explain_claim,

@@ -1,25 +1,159 @@
 """The paper's own study: random labels memorised as pre-training of a classifier; arms x seeds x labelled samples."""
 
-import warnings
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import pandas as pd
+import torch
 
 from rlm.arms import device_of
+from rlm.block import Block, init_block
+from rlm.config import REDRAW
+from rlm.controls import rescale, shuffle
+from rlm.errors import InputError
+from rlm.experiment import check_request, collect, iter_experiment
+from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
 from rlm.labels.config import LabelsConfig
-from rlm.labels.samples import Samples, check_samples, divide
-from rlm.labels.task import DATASETS, LabelsResult, load_samples, new_classifiers, run_labels_block
-from rlm.runtime.parallel import check_seeds, iter_blocks
-from rlm.store.identity import identify_labels
-from rlm.store.read import StoredLabels, read_labels
-from rlm.store.schema import check_file
-from rlm.store.write import writing
-from rlm.task import join, mark
+from rlm.labels.digits import load_digits, make_moving_digits
+from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, layers_of, transfer
+from rlm.labels.samples import Parts, Samples, check_samples, divide
+from rlm.labels.training import learn, memorise
+from rlm.runtime.results import Table, join
+from rlm.store.identity import Identity, identify
+from rlm.store.read import read_stored
+from rlm.training import judge_history
 
-__all__ = ["StoredLabels", "iter_labels", "read_labels", "run_labels"]
+TASK = "labels"
+DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
+DEFAULT_ENCODERS = {3: "cnn", 4: "cnn3d"}
+PRETRAINED = {"epoch": "pretrained", "once": "pretrained_once"}
 YOUR_SAMPLES = "data"  # what a config calls samples that are handed over without a name
 LARGEST_BLOCK = 10
+_RUN = {"arm": str, "seed": int}
+_LABELLED = {"labelled": int, **_RUN}
+
+
+class LabelsResult(NamedTuple):
+    """
+    What a study of random labels gave.
+
+    Attributes
+    ----------
+    results
+        One row per number of labelled samples, arm and seed: labelled (0 for all), arm, seed, validation_accuracy (at
+        the best epoch), test_accuracy, best_epoch, epochs, chance (the accuracy of guessing), seconds (of its block,
+        over the block's runs). A seed that diverged has no accuracies and counts as guessing; its best_epoch is 0.
+    history
+        One row per number of labelled samples, arm, seed and epoch of fine-tuning: loss, validation_accuracy.
+    memorising
+        One row per pre-training (arm pretrained, also for its controls, or pretrained_once), seed, shuffle and epoch,
+        see `rlm.labels.memorise`.
+    """
+
+    results: pd.DataFrame
+    history: pd.DataFrame
+    memorising: pd.DataFrame
+
+    TASK = TASK
+    TABLES = {  # noqa: RUF012 - an annotation would make it a field
+        "results": Table(
+            _LABELLED,
+            {"validation_accuracy": float, "test_accuracy": float, "best_epoch": int, "epochs": int}
+            | {"chance": float, "seconds": float},
+        ),
+        "history": Table({**_LABELLED, "epoch": int}, {"loss": float, "validation_accuracy": float}),
+        "memorising": Table(
+            {**_RUN, "shuffle": int, "shuffle_epoch": int}, {"epoch": int, "loss": float, "accuracy": float}
+        ),
+    }
+
+
+def _columns(name: str) -> list[str]:
+    table = LabelsResult.TABLES[name]
+    return [*table.keys, *table.values]
+
+
+class StoredLabels(NamedTuple):
+    """
+    One study of random labels of a store.
+
+    Attributes
+    ----------
+    config
+        The config of the study, with the arms that have results.
+    finished
+        Everything that is finished, in the order of the arms; the tables have ``attrs["watched"]``.
+    is_watched
+        As of `rlm.study.StoredStudy`; see ``watched`` of `rlm.labels.tabulate_effects`.
+    """
+
+    config: LabelsConfig
+    finished: LabelsResult
+    is_watched: bool
+
+
+def read_labels(path: Path | str, study: int | None = None) -> StoredLabels:
+    """
+    Read one study of random labels from a store, also while a run is writing it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    study
+        Its number; may be left out where there is only one.
+
+    Returns
+    -------
+    StoredLabels
+        Config and everything that is finished.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or study, the file is not a store or is damaged, or no block is finished.
+    """
+    found = read_stored(path, TASK, study)
+    config = found.config(LabelsConfig)
+    return StoredLabels(config, join([LabelsResult(**found.tables)], config.arms), found.is_watched)
+
+
+@dataclass(frozen=True)
+class LabelStudy:
+    """The experiment of `run_labels`, see `rlm.experiment.Experiment`."""
+
+    config: LabelsConfig
+    samples: Samples
+    result: ClassVar = LabelsResult
+    largest_block: ClassVar = LARGEST_BLOCK
+
+    @property
+    def arms(self) -> Sequence[str]:
+        return self.config.arms
+
+    @cached_property
+    def device(self) -> torch.device:
+        return device_of(self.config.device)
+
+    def identify(self) -> Identity:
+        return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint)
+
+    def check(self, seeds: Sequence[int]) -> None:
+        check_samples(self.samples)
+        new_classifiers(self.config, self.samples, len(self.samples.classes), seeds[:1])
+        for labelled in self.config.labelled:
+            for seed in seeds:
+                divide(self.samples, seed, self.config.fractions, None if labelled == "all" else labelled)
+
+    def start_of(self, arm: str) -> str | None:
+        return REDRAW.get(arm)
+
+    def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> LabelsResult:
+        return run_labels_block(self.config, self.samples, arms, seeds)
 
 
 def run_labels(
@@ -68,16 +202,10 @@ def run_labels(
     ----------
     Pondenkandath et al., "Leveraging random label memorization for unsupervised pre-training", arXiv 1811.01640.
     """
-    finished = []
-    try:
-        for block in iter_labels(config, seeds, samples=samples, db=db, n_jobs=n_jobs, progress=progress):
-            finished.append(block)
-    except KeyboardInterrupt:
-        if not finished:
-            raise
-        warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=2)
-        mark(finished[-1], True)
-    return join(finished, config.arms)
+    found, _ = collect(
+        iter_labels(config, seeds, samples=samples, db=db, n_jobs=n_jobs, progress=progress), config.arms
+    )
+    return found
 
 
 def iter_labels(
@@ -107,31 +235,144 @@ def iter_labels(
     InputError
         As in `run_labels`.
     """
-    seeds = check_seeds(seeds)
-    if db is not None:
-        check_file(db)
+    seeds = check_request(seeds, config.arms, db)
     if samples is None:
         samples = load_samples(config.dataset)
     elif config.dataset in DATASETS:  # of which these need not be
         config = config.model_copy(update={"dataset": samples.about.get("name") or YOUR_SAMPLES})
-    # What cannot be used fails here, before any process starts.
-    check_samples(samples)
-    new_classifiers(config, samples, len(samples.classes), seeds[:1])
-    for labelled in config.labelled:
-        for seed in seeds:
-            divide(samples, seed, config.fractions, None if labelled == "all" else labelled)
-    with nullcontext() if db is None else writing(db, identify_labels(config, samples), LabelsResult) as store:
-        if store is not None:
-            store.plan(config.arms, seeds, None, False)
-        yield from iter_blocks(
-            partial(run_labels_block, config),
-            samples,
-            config.arms,
-            seeds,
-            store=store,
-            device=device_of(config.device),
-            largest=LARGEST_BLOCK,
-            n_jobs=n_jobs,
-            progress=progress,
-            watched=store is not None and store.is_watched,
+    yield from iter_experiment(LabelStudy(config, samples), seeds, db=db, n_jobs=n_jobs, progress=progress)
+
+
+def load_samples(dataset: str) -> Samples:
+    """Load the samples that a config names: ``"digits"`` or ``"moving-digits"``."""
+    if dataset not in DATASETS:
+        raise InputError(
+            f"expected a dataset of {', '.join(DATASETS)}, found {dataset!r}; pass others as samples, from "
+            "rlm.labels.load_image_folder or rlm.labels.load_video_folder"
         )
+    return DATASETS[dataset]()
+
+
+def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str], seeds: Sequence[int]) -> LabelsResult:
+    """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
+    start = time.perf_counter()
+    device = device_of(config.device)
+    sizes = {0 if size == "all" else size: None if size == "all" else size for size in config.labelled}
+    divided = {
+        size: [divide(samples, seed, config.fractions, wanted) for seed in seeds] for size, wanted in sizes.items()
+    }
+    parts = [mine for mine, _ in next(iter(divided.values()))]
+    table = tabulate(samples, parts, device)
+    initial = new_classifiers(config, samples, len(samples.classes), seeds).to(device)
+    begins, memorising = {"scratch": initial}, pd.DataFrame(columns=_columns("memorising"))
+    (redraw,) = {REDRAW.get(arm) for arm in arms}
+    if redraw is not None:
+        labels = [_random_labels(config, samples, seed, mine) for seed, mine in zip(seeds, parts, strict=True)]
+        untrained = new_classifiers(config, samples, _most_classes(config, samples), seeds).to(device)
+        pretrained, memorising = memorise(
+            untrained,
+            table,
+            parts,
+            labels,
+            shuffles=1 if redraw == "once" else config.shuffles,
+            # As many epochs in all, at most: with until, those that shuffle may end sooner.
+            epochs=config.shuffle_epochs * (config.shuffles if redraw == "once" else 1),
+            until=None if redraw == "once" else config.until,
+            new_head=config.new_head,
+            learning_rate=config.learning_rate,
+            batch_size=config.batch_size,
+            progress=False,
+        )
+        kinds = {"rescaled": lambda: rescale(untrained, pretrained), "shuffled": lambda: shuffle(pretrained)}
+        layers = None if config.transfer == "all" else config.transfer
+        begins |= {arm: transfer(initial, kinds.get(arm, lambda: pretrained)(), layers) for arm in arms}
+    results, histories = [], []
+    for size, mine in divided.items():
+        for arm in arms:
+            block, history = learn(
+                begins[arm],
+                table,
+                samples,
+                parts,
+                [labelled for _, labelled in mine],
+                max_epochs=config.max_epochs,
+                patience=config.patience,
+                learning_rate=config.learning_rate,
+                batch_size=config.batch_size,
+                progress=False,
+            )
+            results.append(_judge(block, samples, table, parts, history).assign(labelled=size, arm=arm))
+            histories.append(history.assign(labelled=size, arm=arm))
+    found = pd.concat(results, ignore_index=True)
+    seconds = (time.perf_counter() - start) / len(found)
+    history = pd.concat(histories, ignore_index=True)[_columns("history")]
+    # The arms of one block share their pre-training; it is noted once, under the arm that hands it on as it is.
+    return LabelsResult(
+        found.assign(seconds=seconds)[_columns("results")],
+        history,
+        memorising.assign(arm=PRETRAINED.get(redraw))[_columns("memorising")],
+    )
+
+
+def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds: Sequence[int]) -> Block:
+    """
+    Classifiers before any training.
+
+    Parameters
+    ----------
+    config
+        Names the encoder.
+    samples
+        Say what shape an input has.
+    classes
+        How many.
+    seeds
+        Of the block. A seed's encoder is the same for any number of classes.
+
+    Returns
+    -------
+    Block
+        Of `Classifier`.
+
+    Raises
+    ------
+    InputError
+        If the encoder is for another kind of input, or has fewer layers than are to be transferred.
+    """
+    shape = samples.inputs.shape[1:]
+    name = config.encoder or DEFAULT_ENCODERS[len(shape)]
+    fits = {"cnn": 3, "cnn3d": 4}.get(name, len(shape))
+    if fits != len(shape):
+        kind = "images" if len(shape) == 3 else "clips"
+        raise InputError(f"expected encoder {DEFAULT_ENCODERS[len(shape)]} or mlp for {kind}, found {name}")
+    example = torch.zeros(2, *shape)
+    block = init_block(lambda: Classifier(IMAGE_ENCODERS[name](shape, config.dim), config.dim, classes), seeds, example)
+    layers = layers_of(block.encoder.encoder)
+    if config.transfer != "all" and config.transfer > len(layers):
+        raise InputError(
+            f"expected to transfer at most {len(layers)} layers, which {name} has, found {config.transfer}"
+        )
+    return block
+
+
+def _most_classes(config: LabelsConfig, samples: Samples) -> int:
+    """Return the most random classes that a training part can have, so that a head does not depend on its block."""
+    if config.group_size is not None:
+        return max(-(-len(samples) // config.group_size), 2)
+    return config.random_classes or len(samples.classes)
+
+
+def _random_labels(config: LabelsConfig, samples: Samples, seed: int, parts: Parts) -> RandomLabels:
+    if config.group_size is not None:
+        return RandomLabels(seed, len(parts.train), group_size=config.group_size)
+    return RandomLabels(seed, len(parts.train), config.random_classes or len(samples.classes))
+
+
+def _judge(
+    block: Block, samples: Samples, table: SampleTable, parts: Sequence[Parts], history: pd.DataFrame
+) -> pd.DataFrame:
+    judged = judge_history(history, block.seeds)
+    tested = [one.test for one in parts]
+    accuracy = attach(table, block.seeds, tested, [samples.labels[rows] for rows in tested]).accuracy(block)
+    judged["test_accuracy"] = pd.Series(accuracy, judged.index).mask(judged["has_diverged"])
+    return judged.drop(columns="has_diverged").assign(chance=1 / len(samples.classes)).reset_index()

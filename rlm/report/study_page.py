@@ -17,7 +17,8 @@ from rlm.report.markup import escape_markdown
 from rlm.report.page import page_html
 from rlm.report.view import Exported, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
-from rlm.store.read import read_asked, read_origin, read_progress, read_study
+from rlm.store.read import read_asked, read_origin, read_progress
+from rlm.study import read_study
 
 CONFIG = "config.json"
 OWN_DATA = "data of your own, handed over as a table"

@@ -21,12 +21,13 @@ from rlm.histories import best_so_far, explain_pretraining
 from rlm.limits import explain_limits
 from rlm.live_plots import plot_differences, plot_sequence
 from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
+from rlm.runtime.results import join
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.judging import judge
 from rlm.stats.metrics import count_failed, find_metric
-from rlm.store.read import StoredStudy, list_studies, read_study
+from rlm.store.read import list_studies
 from rlm.store.schema import reading
-from rlm.task import join
+from rlm.study import StoredStudy, read_study
 from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
 from rlm.zoo.objective import make_objective
 

@@ -1,16 +1,17 @@
-"""Running the blocks of a study: on all cores, or on a cluster, each stored as it is finished."""
+"""Run the blocks of an experiment on all cores or on a cluster, and store each as it is finished."""
 
 import logging
 import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from numbers import Integral
+from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import joblib
 import numpy as np
@@ -22,11 +23,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
-from rlm.config import MOST_SEEDS, REDRAW, Arm
+from rlm.config import MOST_SEEDS
 from rlm.errors import InputError
 from rlm.runtime.process import quiet_trackers
-from rlm.store.write import Writer
-from rlm.task import mark
+from rlm.runtime.results import R, Result, count_runs, mark, select
 
 log = logging.getLogger(__name__)
 LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
@@ -35,117 +35,92 @@ SECONDS_TO_OUTLIVE = 1
 
 
 @runtime_checkable
-class Result(Protocol):
-    """Tables of what a block of seeds gave, each with the columns arm and seed; `results` is one of them."""
+class Work(Protocol[R]):
+    """What can be run in blocks of seeds, see `rlm.experiment.Experiment`; it is sent to every worker."""
 
-    results: pd.DataFrame
+    @property
+    def arms(self) -> Sequence[str]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def largest_block(self) -> int: ...
+
+    def start_of(self, arm: str) -> Hashable: ...
+
+    def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> R: ...
 
 
-R = TypeVar("R", bound=Result)
+@runtime_checkable
+class Keeper(Protocol[R]):
+    """What keeps finished blocks, see `rlm.store.write.Writer`."""
+
+    path: Path
+
+    def finished(self) -> R: ...
+
+    def save(self, block: R, device: str) -> None: ...
 
 
 def iter_blocks(
-    task: Callable[[Any, Sequence[Arm], Sequence[int]], R],
-    data: object,
-    arms: Sequence[Arm],
+    work: Work[R],
     seeds: Sequence[int],
     *,
-    store: Writer | None,
-    device: torch.device,
-    largest: int,
-    n_jobs: int,
-    progress: bool,
+    store: Keeper[R] | None = None,
+    block_size: int | None = None,
+    n_jobs: int = -1,
+    progress: bool = True,
     watched: bool = False,
     is_enough: Callable[[Sequence[R]], bool] = lambda finished: False,
 ) -> Iterator[R]:
     """
-    Run a study block by block.
+    Run every arm with every seed, block by block.
 
-    Parameters
-    ----------
-    task
-        Trains some arms with a block of seeds, given the data.
-    data
-        Sent to every worker once.
-    arms, seeds
-        Of the study.
-    store
-        Keeps every block; what it has already is not trained again.
-    device
-        Of the training: a GPU serves one process best.
-    largest
-        Most seeds of a block.
-    n_jobs
-        Processes, of one thread each where they fill the machine; -1 for one per core.
-    progress
-        Show a progress bar.
-    watched
-        Noted in the tables, see `rlm.task.mark`.
-    is_enough
-        Whether what is finished is all that is wanted.
-
-    Yields
-    ------
-    NamedTuple
-        What the store has already, if anything; then each block as it is finished, in no particular order.
-
-    Raises
-    ------
-    InputError
-        If there are to be no processes, or one was killed, or memory ran out; the store keeps what was finished.
+    Yields what the store has already, if anything; then each block as it is finished, in no particular order.
+    `block_size` is the largest number of seeds in a block. The run ends once `is_enough` accepts what is finished.
     """
     if n_jobs == 0:
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     finished: list[R] = []
+    arms, device = work.arms, work.device
     with tqdm(total=len(arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
         if store is not None:
-            stored = _part_of(store.finished(), arms, seeds)
+            stored = select(store.finished(), arms, seeds)
             if len(stored.results):
-                runs = _runs(stored)
+                runs = count_runs(stored)
                 log.info("%d of %d runs are in %s already", runs, len(arms) * len(seeds), store.path)
                 finished.append(stored)
                 bar.update(runs)
                 yield mark(stored, watched)
         if finished and is_enough(finished):
             return
-        processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1
-        tasks = _tasks(arms, seeds, largest, processes, finished)
-        with _interrupts_held(), _at_hand(data):
+        processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
+        largest = min(work.largest_block, block_size or work.largest_block)
+        tasks = _tasks(work, seeds, largest, processes, finished)
+        with _interrupts_held(), _at_hand(work):
             is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
             begin = {"initializer": _end_with, "initargs": (os.getpid(),)} if is_here else {}
             run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
-            results = run(joblib.delayed(task)(data, theirs, block) for theirs, block in tasks)
+            results = run(joblib.delayed(_run)(work, theirs, block) for theirs, block in tasks)
         with _deaths_explained(store), _closing(results):
             for result in results:
                 if store is not None:
                     store.save(result, device.type)
-                _warn_of_diverged(result.results)
+                _warn_of_failed(result.results)
                 finished.append(result)
-                bar.update(_runs(result))
+                bar.update(count_runs(result))
                 yield mark(result, watched)
                 if is_enough(finished):
                     return
 
 
+def _run(work: Work[R], arms: Sequence[str], seeds: Sequence[int]) -> R:
+    return work.run_block(arms, seeds)
+
+
 def check_seeds(seeds: object) -> list[int]:
-    """
-    The seeds of a study.
-
-    Parameters
-    ----------
-    seeds
-        A number of seeds, counted from 0, or the seeds.
-
-    Returns
-    -------
-    list of int
-        At least one, in ascending order, in which a verdict takes them.
-
-    Raises
-    ------
-    InputError
-        If there is none, or one is no whole number, negative, too large to be stored, or given twice.
-    """
+    """Return at least one seed, each once and in ascending order, from a number of seeds or a list of seeds."""
     if _is_integer(seeds) and seeds > MOST_SEEDS:
         raise InputError(f"expected at most {MOST_SEEDS:,} seeds, found {seeds:,}; name those that are meant in a list")
     try:
@@ -166,41 +141,30 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _runs(result: Result) -> int:
-    return len(result.results[["arm", "seed"]].drop_duplicates())
-
-
 def _tasks(
-    arms: Sequence[Arm], seeds: Sequence[int], largest: int, processes: int, finished: Sequence[Result]
-) -> list[tuple[list[Arm], list[int]]]:
-    """Arms that share a pre-training, and the seeds to train them with, without what is finished."""
+    work: Work[R], seeds: Sequence[int], largest: int, processes: int, finished: Sequence[R]
+) -> list[tuple[list[str], list[int]]]:
+    """Return arms that share a start, and the seeds to train them with, without what is finished."""
     done = {pair for block in finished for pair in block.results[["arm", "seed"]].itertuples(index=False, name=None)}
-    starts: dict[str | None, list[Arm]] = {}
-    for arm in arms:
-        starts.setdefault(REDRAW.get(arm), []).append(arm)
+    starts: dict[Hashable, list[str]] = {}
+    for arm in work.arms:
+        starts.setdefault(work.start_of(arm), []).append(arm)
     tasks = []
     blocks = min(len(seeds), max(-(-len(seeds) // largest), -(-processes // len(starts))))  # none of them idle
-    # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: the
-    # blocks of a study that goes on are those it would have had.
+    # Block by block, so that a study that is stopped early has pairs. The cuts do not depend on what is finished: a
+    # study that continues has the blocks that it would have had.
     for block in np.array_split(seeds, blocks):
         for together in sorted(starts.values(), key=len, reverse=True):  # the longest first, so that no core waits
-            wanted: dict[tuple[int, ...], list[Arm]] = {}
+            wanted: dict[tuple[int, ...], list[str]] = {}
             for arm in together:
                 wanted.setdefault(tuple(int(seed) for seed in block if (arm, seed) not in done), []).append(arm)
             tasks += [(theirs, list(missing)) for missing, theirs in wanted.items() if missing]
     return tasks
 
 
-def _part_of(finished: R, arms: Sequence[Arm], seeds: Sequence[int]) -> R:
-    return type(finished)(
-        *(table[table["arm"].isin(arms) & table["seed"].isin(seeds)].reset_index(drop=True) for table in finished)
-    )
-
-
-def _warn_of_diverged(results: pd.DataFrame) -> None:
-    is_lost = results["diverged"].astype(bool) if "diverged" in results else results["test_accuracy"].isna()
-    diverged = results[is_lost].drop_duplicates(["arm", "seed"])
-    for arm, seeds in diverged.groupby("arm", sort=False)["seed"]:
+def _warn_of_failed(results: pd.DataFrame) -> None:
+    failed = results[results["test_accuracy"].isna()].drop_duplicates(["arm", "seed"])
+    for arm, seeds in failed.groupby("arm", sort=False)["seed"]:
         warnings.warn(
             f"seed(s) {', '.join(map(str, seeds))} of arm {arm} diverged: the loss is not finite. They count "
             "as failed, at chance; lower learning_rate",
@@ -209,8 +173,8 @@ def _warn_of_diverged(results: pd.DataFrame) -> None:
 
 
 @contextmanager
-def _closing(results: Generator[R, None, None]) -> Iterator[None]:
-    """Cancel, at the end, what was not waited for."""
+def _closing(results: Generator[Result, None, None]) -> Iterator[None]:
+    """Cancel at the end the tasks that nobody waits for."""
     try:
         yield
     finally:
@@ -219,7 +183,7 @@ def _closing(results: Generator[R, None, None]) -> Iterator[None]:
 
 
 @contextmanager
-def _deaths_explained(store: Writer | None) -> Iterator[None]:
+def _deaths_explained(store: "Keeper[Result] | None") -> Iterator[None]:
     lost = "Finished blocks of seeds are lost, since no db was given"
     kept = lost if store is None else f"{store.path} keeps what was finished"
     try:
@@ -273,7 +237,7 @@ def _end_with(parent: int) -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def _at_hand(data: object) -> AbstractContextManager[object]:
-    """On a Dask cluster, give every worker the data: tasks need not carry it, and no worker's death loses it."""
+def _at_hand(work: object) -> AbstractContextManager[object]:
+    """On a Dask cluster, give the work to every worker once: tasks need not carry it, and it outlives a worker."""
     client = getattr(get_active_backend()[0], "client", None)
-    return nullcontext() if client is None else joblib.parallel_config("dask", client=client, scatter=[data])
+    return nullcontext() if client is None else joblib.parallel_config("dask", client=client, scatter=[work])

@@ -87,7 +87,7 @@ def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
     Parameters
     ----------
     groups
-        Of one arm, run with the same number of seeds on several splits: the columns of `rlm.task.BlockResult.groups`
+        Of one arm, run with the same number of seeds on several splits: the columns of `rlm.study.BlockResult.groups`
         and split_seed.
     seed
         Of the resampling.

@@ -1,4 +1,4 @@
-"""The store: studies in one SQLite file, every finished block of seeds in one transaction."""
+"""Write studies to a store: every finished block of seeds in one transaction."""
 
 import json
 import logging
@@ -9,69 +9,47 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from rlm.errors import InputError
-from rlm.labels.task import LabelsResult
 from rlm.runtime.provenance import commit, versions
+from rlm.runtime.results import Result
+from rlm.store.file import check_file, connect, explained, has_store
 from rlm.store.identity import Identity
 from rlm.store.read import is_watched
 from rlm.store.schema import (
-    TABLES,
-    R,
     Record,
-    check_file,
-    connect,
     create,
+    create_tables,
     digest_block,
-    explained,
     find_damaged,
-    has_store,
     is_empty,
-    read_finished,
+    list_tables,
     read_numbers,
     read_record,
+    read_tables,
     seal,
+    table_name,
     verify,
 )
-from rlm.task import BlockResult
 
 log = logging.getLogger(__name__)
 
 
 class Writer:
-    """
-    Writes one study to a store; made by `writing`.
+    """Write one study to a store; made by `writing`."""
 
-    Parameters
-    ----------
-    path
-        The file.
-    connection
-        To it.
-    study
-        Its number there.
-    kind
-        Of its results.
-    """
-
-    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, kind: type[R]) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, kind: type) -> None:
         self.path = path
         self.connection = connection
         self.study = study
         self.kind = kind
 
     def plan(self, arms: Sequence[str], seeds: Sequence[int], until: float | None, watched: bool) -> None:
-        """
-        Note what is going to be run.
-
-        Parameters
-        ----------
-        arms, seeds, until, watched
-            As in `rlm.run_study`.
-        """
+        """Note what is going to be run."""
         with self._changing():
             row = self.study, _now(), json.dumps(arms), json.dumps(seeds), until, watched
             columns = "study, started, arms, seeds, until, watched"
@@ -79,46 +57,26 @@ class Writer:
 
     @property
     def is_watched(self) -> bool:
-        """Whether by all that was asked for so far a verdict takes the confidence sequence."""
+        """Return whether a verdict takes the confidence sequence, by all that was asked for so far."""
         return is_watched(self._record())
 
-    def finished(self) -> BlockResult | LabelsResult:
-        """
-        What is finished already.
-
-        Returns
-        -------
-        BlockResult or LabelsResult
-            All of the study; its tables are empty at first.
-        """
+    def finished(self) -> Any:  # noqa: ANN401
+        """Read everything that is finished of the study; the tables are empty at first."""
         with explained(self.path), self.connection:
             self.connection.execute("BEGIN")
-            return read_finished(self.connection, self.path, self._record(), self.kind)
+            tables = read_tables(self.connection, self.path, self._record())
+            return self.kind._make(tables[name] for name in self.kind.TABLES)
 
-    def save(self, block: BlockResult | LabelsResult, device: str) -> None:
-        """
-        Add a finished block of seeds, whole or not at all.
-
-        Parameters
-        ----------
-        block
-            Of arms and seeds that the study does not have.
-        device
-            What it was trained on.
-
-        Raises
-        ------
-        InputError
-            If the file cannot be written. What it holds stays.
-        """
+    def save(self, block: Result, device: str) -> None:
+        """Add a finished block of arms and seeds that the study does not have, whole or not at all."""
         arms, seeds = (sorted(block.results[name].unique().tolist()) for name in ("arm", "seed"))
         with self._changing() as record:
             if record.runs.intersection((arm, seed) for arm in arms for seed in seeds):
                 raise InputError(f"another run has trained the same seeds in {self.path}; run the study again")
             (number,) = self.connection.execute("SELECT coalesce(max(block), 0) + 1 FROM blocks").fetchone()
-            for name, table in zip(TABLES[self.kind], block, strict=True):
-                _insert(self.connection, name, table.assign(block=number))
-            checksums = digest_block(self.connection, number, self.kind)
+            for name, table in zip(self.kind.TABLES, block, strict=True):
+                _insert(self.connection, table_name(self.kind.TASK, name), table.assign(block=number))
+            checksums = digest_block(self.connection, number, self.kind.TASK)
             row = number, self.study, _now(), commit(), device, *map(json.dumps, (arms, seeds, checksums))
             self.connection.execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
@@ -130,7 +88,7 @@ class Writer:
                 raise sqlite3.DatabaseError("its pages are damaged")  # to delete from them could damage more
             for block in damaged:
                 log.warning("%s of %s is damaged: it is dropped, and these seeds are trained anew", block, self.path)
-                for name in ("blocks", *TABLES[self.kind]):
+                for name in ("blocks", *list_tables(self.connection, self.kind.TASK)):
                     self.connection.execute(f"DELETE FROM {name} WHERE block = ?", (block.block,))
 
     def _record(self) -> Record:
@@ -138,7 +96,7 @@ class Writer:
 
     @contextmanager
     def _changing(self) -> Iterator[Record]:
-        """Change the study, whole or not at all; what it was is verified first."""
+        """Change the study, whole or not at all, after verifying what it was."""
         with explained(self.path), self.connection:
             self.connection.execute("BEGIN IMMEDIATE")
             yield self._record()
@@ -146,40 +104,22 @@ class Writer:
 
 
 @contextmanager
-def writing(path: Path | str, identity: Identity, kind: type[R]) -> Iterator[Writer]:
+def writing(path: Path | str, identity: Identity, kind: type) -> Iterator[Writer]:
     """
-    Open a store to write one study, which goes on where it ended.
+    Open a store, made if it does not exist, to write one study, which continues where it ended.
 
-    Parameters
-    ----------
-    path
-        The file; made if it is not there. While it is written, a ``.lock`` file is beside it.
-    identity
-        Of the study. Another config but for its arms, other data, another encoder or another version of rlm or
-        PyTorch make another study.
-    kind
-        Of its results: `BlockResult` or `LabelsResult`.
-
-    Yields
-    ------
-    Writer
-        Until the block of code ends.
-
-    Raises
-    ------
-    InputError
-        If another run is writing, or the file is no store, or damaged, cannot be written, or is of another version.
+    While the store is written, a ``.lock`` file is beside it. Another identity is another study of the same store.
     """
     path = check_file(path)
     with ExitStack() as opened:
         with explained(path):
             if path.exists():
-                has_store(path)  # or it is refused, as it is
+                has_store(path)  # raises for any other file, and leaves it as it is
             path.touch()
             opened.enter_context(_locked(path))
             connection = opened.enter_context(closing(connect(path)))
-            connection.execute("PRAGMA synchronous = EXTRA")  # what is said to be finished survives a loss of power
-            study = _find_or_add(connection, path, identity)
+            connection.execute("PRAGMA synchronous = EXTRA")  # a block that is finished survives a loss of power
+            study = _find_or_add(connection, path, identity, kind)
         writer = Writer(path, connection, study, kind)
         writer.drop_damaged()
         yield writer
@@ -207,12 +147,13 @@ def _remove(name: Path) -> None:
         name.unlink()
 
 
-def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity) -> int:
+def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity, kind: type) -> int:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         if is_empty(connection):
             create(connection)
         verify(connection, path)
+        create_tables(connection, kind)
         found = connection.execute("SELECT study FROM studies WHERE key = ?", (identity.key,)).fetchone()
         if found:
             return int(found[0])
@@ -221,8 +162,8 @@ def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity)
         columns = "key, task, config, dataset_hash, encoder, versions, checksum"
         row = *identity, json.dumps(versions()), ""
         number = connection.execute(f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
-        seal(connection, number)
-    return int(number)
+        seal(connection, int(number or 0))
+    return int(number or 0)
 
 
 def _insert(connection: sqlite3.Connection, name: str, table: pd.DataFrame) -> None:

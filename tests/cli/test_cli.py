@@ -93,7 +93,7 @@ class TestStudy:
         assert len(rows) >= 5
         assert not rows.duplicated(["arm", "seed"]).any()
         assert rows["test_accuracy"].between(0, 1).all()
-        assert "interrupted: this is what was finished" in errors
+        assert "interrupted: these are the" in errors
         assert "Traceback" not in errors
         assert "test accuracy over seeds" in printed
         assert [path.name for path in tmp_path.iterdir()] == ["r.csv"]
@@ -128,7 +128,7 @@ class TestStudy:
                 db = tmp_path / f"{batch + number}.db"
                 progress = read_progress(db)
                 if one.returncode == 0:
-                    assert "interrupted: this is what was finished" in errors
+                    assert "interrupted: these are the" in errors
                     assert len(pd.read_csv(db.with_suffix(".csv"))) == progress.arms["finished"].sum() > 0
                 if sent != signal.SIGKILL:
                     assert not list(tmp_path.glob(f"{batch + number}.*.lock"))

@@ -28,9 +28,8 @@ from rlm.explorer.tabs import StudyTabs, html_table, paragraph
 from rlm.report import view as live
 from rlm.report.view import Comparison, Picture, View, compare_studies, view
 from rlm.runtime.process import Background, Failure, Notice
-from rlm.store.read import Progress, read_progress, read_study
-from rlm.study import run_study
-from rlm.task import RESULTS
+from rlm.store.read import Progress, read_progress
+from rlm.study import RESULTS, read_study, run_study
 
 ATTACK = "<script>alert(1)</script>"
 QUICK = {"encoder": "mean", "word_dim": 4, "dim": 6, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1}

@@ -20,7 +20,7 @@ from rlm.data.corpus import index_corpus
 from rlm.encoder import ENCODERS, encoder_maker
 from rlm.errors import InputError
 from rlm.models.model import Model, load_model
-from rlm.task import run_block, slices_of
+from rlm.study import run_block, slice_for
 
 every = pytest.mark.parametrize("kind", ENCODERS)
 TEXTS = ["fill1 topic3 serial8", "topic0", "fill1 topic3 serial8", "Topic0!", "новое слово", "", "???", "fill0 fill1"]
@@ -351,7 +351,7 @@ class TestTrainArm:
         """The accuracies of the study's rows are those of these blocks."""
         config = config_of(arms=(arm,))
         corpus = index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90))
-        slices = slices_of(config, corpus, [3, 5])
+        slices = slice_for(config, corpus, [3, 5])
         (trained,) = train_arms(config, slices, [arm], [3, 5])
         study = run_block(config, corpus, [arm], [3, 5])
         assert rlm.evaluate(trained.block, slices).triplet_accuracy.tolist() == study.results.test_accuracy.tolist()

@@ -11,8 +11,8 @@ import pytest
 from distributed import Client, LocalCluster
 from killed_study import CONFIG, run
 
+from rlm.runtime.results import join
 from rlm.study import iter_study
-from rlm.task import join
 
 WORKERS = 3
 
@@ -40,11 +40,11 @@ def test_the_corpus_is_sent_once_to_a_worker(client):
     with joblib.parallel_config(backend="dask"):
         study = iter_study(CONFIG, 40, data=killed_study.DATA, progress=False)
         next(study)
-        holders = {key: workers for key, workers in client.who_has().items() if "Corpus" in str(key)}
+        holders = {key: workers for key, workers in client.who_has().items() if "TripletStudy" in str(key)}
         list(study)
     (workers,) = holders.values()  # one key, however many tasks
     assert len(workers) == WORKERS
-    assert not any("Corpus" in key for keys in client.run(arrivals).values() for key in keys)  # and never sent again
+    assert not any("TripletStudy" in key for keys in client.run(arrivals).values() for key in keys)  # and never sent again
 
 
 def test_a_study_spreads_over_workers_and_outlives_one(client, tmp_path):

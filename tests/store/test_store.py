@@ -18,19 +18,18 @@ import torch
 from killed_study import CONFIG, SEEDS, run
 from torch import nn
 
-import rlm.store.schema
+import rlm.store.file
 import rlm.study
 from rlm.data.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
-from rlm.labels.study import run_labels
-from rlm.store.identity import identify
-from rlm.store.read import list_studies, read_labels, read_progress, read_study
-from rlm.store.schema import open_store, reading
+from rlm.labels.study import read_labels, run_labels
+from rlm.store.file import open_store
+from rlm.store.read import list_studies, read_progress
+from rlm.store.schema import reading
 from rlm.store.write import writing
-from rlm.study import iter_study
-from rlm.task import BlockResult
+from rlm.study import BlockResult, TripletStudy, iter_study, read_study
 from rlm.verdict import compare
 
 LIVELY = CONFIG.model_copy(update={"learning_rate": 0.1, "pretrain_epochs": 3})  # arms that differ for most seeds
@@ -56,7 +55,7 @@ def numbers(results):
 def rows(db):
     """What a store holds, read without the package."""
     with closing(sqlite3.connect(db)) as connection:
-        asked = "SELECT study, results.* FROM results JOIN blocks USING (block)"
+        asked = "SELECT study, r.* FROM triplets_results AS r JOIN blocks USING (block)"
         found = pd.read_sql_query(asked, connection).drop(columns="block")
     return found.set_index(["study", "arm", "seed"]).sort_index()
 
@@ -180,7 +179,7 @@ class TestGoingOn:
         block = next(iter_study(config, 1, data=killed_study.DATA, n_jobs=1, progress=False))
         repeated = [pd.concat([table] * len(seeds)).assign(seed=seeds) for table in (block.results,)]
         block = block._replace(results=repeated[0], groups=block.groups[:0], history=block.history[:0])
-        with writing(db, identify(config, index_corpus(killed_study.DATA)), BlockResult) as store:
+        with writing(db, TripletStudy(config, index_corpus(killed_study.DATA)).identify(), BlockResult) as store:
             store.plan(config.arms, list(seeds), None, False)
             store.save(block, "cpu")
         progress = read_progress(db)
@@ -232,7 +231,7 @@ class TestFiles:
 
     def test_a_file_that_another_program_holds_is_named(self, db, monkeypatch):
         run(db, seeds=2)
-        monkeypatch.setattr(rlm.store.schema, "SECONDS_TO_WAIT", 0.1)
+        monkeypatch.setattr(rlm.store.file, "SECONDS_TO_WAIT", 0.1)
         with closing(sqlite3.connect(db)) as other:
             other.execute("BEGIN EXCLUSIVE")
             with pytest.raises(InputError, match=r"study.db: database is locked; another program holds it"):
@@ -270,14 +269,14 @@ class TestFiles:
             read(db)
         assert {path.name: path.read_bytes() for path in db.parent.iterdir()} == before
 
-    @pytest.mark.parametrize(("version", "advice"), [(99, "update rlm"), (4, "read it with the version of rlm that")])
+    @pytest.mark.parametrize(("version", "advice"), [(99, "update rlm"), (5, "read it with the version of rlm that")])
     def test_a_file_of_another_version_is_refused_as_it_is(self, db, version, advice):
         run(db, seeds=2)
         with closing(sqlite3.connect(db)) as connection:
             connection.execute(f"PRAGMA user_version = {version}")
         before = db.read_bytes()
         for read in (run, read_study, read_progress, list_studies, read_labels, open_store):
-            with pytest.raises(InputError, match=rf"store of version 5, found version {version} in .*; {advice}"):
+            with pytest.raises(InputError, match=rf"store of version 6, found version {version} in .*; {advice}"):
                 read(db)
         assert db.read_bytes() == before
         assert [path.name for path in db.parent.iterdir()] == [db.name]
@@ -305,7 +304,8 @@ class TestFiles:
         db.chmod(0o444)
         shared.chmod(0o555)
         read = "print(len(read_study(db).finished.results), len(list_studies(db)), read_progress(db).study)"
-        code = f"from rlm.store.read import *; db = {str(db)!r}; os.setuid(65534); {read}"
+        imports = "from rlm.store.read import *; from rlm.study import read_study"
+        code = f"{imports}; db = {str(db)!r}; os.setuid(65534); {read}"
         assert in_process(code, "stdout") == "4 1 1\n"
         assert list(shared.iterdir()) == [db]
         db.chmod(0)
@@ -439,9 +439,10 @@ class TestDamage:
             for key in [next(column for name, column in kinds if name == table)]
         ]
         changes += [
-            "INSERT INTO results SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1 FROM results LIMIT 1",
+            "INSERT INTO triplets_results "
+            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1 FROM triplets_results LIMIT 1",
             "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', NULL, 0)",
-            "CREATE VIEW more AS SELECT * FROM results",
+            "CREATE VIEW more AS SELECT * FROM triplets_results",
         ]
         for change in changes:
             db.write_bytes(content)
@@ -463,7 +464,7 @@ class TestDamage:
     def test_a_damaged_block_is_named_and_trained_anew(self, db, caplog):
         before = run(db, seeds=6, largest_block=2)
         with closing(sqlite3.connect(db)) as connection:
-            connection.execute("UPDATE history SET loss = loss * 1.0000001 WHERE block = 3 AND epoch = 1")
+            connection.execute("UPDATE triplets_history SET loss = loss * 1.0000001 WHERE block = 3 AND epoch = 1")
             connection.commit()
         with pytest.raises(InputError, match=r"block 3 of study 1 \(scratch; seeds 2-3\) of .*trains these seeds anew"):
             read_study(db)

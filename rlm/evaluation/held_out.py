@@ -1,0 +1,53 @@
+"""Evaluation of a trained block on the test split, which nothing else looks at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from rlm.block import Block
+from rlm.data.corpus import Corpus, relevance_components
+from rlm.evaluation.retrieval import find_first
+from rlm.evaluation.triplets import embedded_split, roc_aucs, triplet_scores
+from rlm.slicer import Slices
+from rlm.training import judge_history
+
+MOST_QUERIES = 20_000  # every query meets every candidate: a large test split would take longer than training
+
+
+def judge_block(
+    block: Block, slices: Sequence[Slices], corpus: Corpus, history: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of trained seeds in `rlm.study.BlockResult.results` and `BlockResult.groups`."""
+    judged = judge_history(history, block.seeds)
+    batch, embeddings = embedded_split(block, slices, "test", "distance")
+    scores = triplet_scores(embeddings, batch).cpu().numpy()
+    scores = [mine[:size] for mine, size in zip(scores, batch.sizes, strict=True)]
+    different = {id(one): one for one in slices}  # one, of a fixed split
+    component_of = {key: _test_components(one) for key, one in different.items()}
+    groups = []
+    for seed, one, score, is_failed in zip(block.seeds, slices, scores, judged["has_diverged"], strict=True):
+        component, triplets = component_of[id(one)]
+        accuracy = np.where(is_failed, np.nan, np.bincount(component, score) / triplets)
+        found = {"seed": seed, "component": range(len(triplets)), "triplets": triplets, "test_accuracy": accuracy}
+        groups.append(pd.DataFrame(found))
+    found = find_first(embeddings, batch, slices, corpus, most_queries=MOST_QUERIES)
+    test = pd.DataFrame([one.summary.set_index("split").loc["test"] for one in slices])
+    metrics = pd.DataFrame(
+        {
+            "test_accuracy": [score.mean() for score in scores],
+            "roc_auc": roc_aucs(embeddings, batch),
+            "top_1": found["top_1"].to_numpy(),
+        },
+        index=judged.index,
+    ).mask(judged["has_diverged"])
+    sizes = {f"test_{what}": test[what].astype(int).to_numpy() for what in ("triplets", "anchors", "components")}
+    results = judged.drop(columns="has_diverged").join(metrics).assign(**sizes).reset_index()
+    return results, pd.concat(groups, ignore_index=True)
+
+
+def _test_components(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cluster of every test triplet, numbered from 0, and the number of triplets in each cluster."""
+    component = relevance_components(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
+    _, number, triplets = np.unique(component, return_inverse=True, return_counts=True)
+    return number, triplets

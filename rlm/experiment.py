@@ -1,0 +1,173 @@
+"""
+An experiment: what the judge knows of a training. One runner, one store and one reader serve all of them.
+
+The method half of the package defines two, `rlm.study.TripletStudy` and `rlm.labels.study.LabelStudy`; nothing here
+imports them.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import pandas as pd
+import torch
+
+from rlm.errors import InputError
+from rlm.runtime.parallel import check_seeds, iter_blocks
+from rlm.runtime.results import R, Result, join, mark
+from rlm.stats.judging import Judged, judge
+from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.store.file import check_file
+from rlm.store.identity import Identity
+from rlm.store.write import writing
+from rlm.verdict import BASELINE
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Experiment(Protocol[R]):
+    """
+    A training whose arms are to be compared.
+
+    An experiment is sent to worker processes, so it must be picklable. Arms with the same `start_of` are trained by one
+    call of `run_block`, which returns the tables of `result` for the arms and seeds it is given. What it draws for a
+    seed must not depend on the other seeds of the block.
+    """
+
+    result: type[R]
+
+    @property
+    def arms(self) -> Sequence[str]:
+        """The arms to run; `BASELINE` is the one that others are compared with."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains; a GPU serves one process."""
+        ...
+
+    @property
+    def largest_block(self) -> int:
+        """The largest number of seeds that are worth training together."""
+        ...
+
+    def identify(self) -> Identity:
+        """Return what makes this study another one in a store."""
+        ...
+
+    def check(self, seeds: Sequence[int]) -> None:
+        """Raise InputError for data that cannot be used with these seeds, before any process starts."""
+        ...
+
+    def start_of(self, arm: str) -> Hashable:
+        """Return a value that is equal for arms that share the work before fine-tuning."""
+        ...
+
+    def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> R:
+        """Train arms that share a start with a block of seeds."""
+        ...
+
+
+def check_request(
+    seeds: int | Sequence[int],
+    arms: Sequence[str],
+    db: Path | str | None,
+    until: float | None = None,
+    block_size: int | None = None,
+) -> list[int]:
+    """Check what is asked of an experiment before its data are loaded; return the seeds in ascending order."""
+    listed = check_seeds(seeds)
+    if db is not None:
+        check_file(db)
+    if block_size is not None and block_size < 1:
+        raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
+    if until is not None and (not 0 < until <= 2 or BASELINE not in arms or len(arms) < 2):
+        raise InputError(
+            f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
+            f"{', '.join(arms)}; leave until out, or add arms, and a width of at most 2"
+        )
+    return listed
+
+
+def iter_experiment(
+    experiment: Experiment[R],
+    seeds: Sequence[int],
+    *,
+    db: Path | str | None = None,
+    until: float | None = None,
+    watched: bool = False,
+    block_size: int | None = None,
+    n_jobs: int = -1,
+    progress: bool = True,
+) -> Iterator[R]:
+    """Run an experiment block by block with the seeds of `check_request`; see `rlm.run_study` for the settings."""
+    experiment.check(seeds)
+    arms = experiment.arms
+    opened = nullcontext() if db is None else writing(db, experiment.identify(), experiment.result)
+    with opened as store:
+        if store is not None:
+            store.plan(arms, seeds, until, watched)
+            watched = store.is_watched
+        yield from iter_blocks(
+            experiment,
+            seeds,
+            store=store,
+            block_size=block_size,
+            n_jobs=n_jobs,
+            progress=progress,
+            watched=watched or until is not None,
+            is_enough=lambda finished: is_narrow(finished, arms, seeds, until),
+        )
+
+
+def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], None] | None = None) -> tuple[R, bool]:
+    """
+    Run a study to its end; an interrupt ends it early and keeps what is finished, with a warning and marked as watched.
+
+    Returns all that is finished, and whether it was interrupted. `on_block` gets all that is finished after each block.
+    An interrupt before the first block raises KeyboardInterrupt.
+    """
+    finished: list[R] = []
+    try:
+        with closing(blocks):
+            for block in blocks:
+                finished.append(block)
+                if on_block is not None:
+                    on_block(join(finished, arms))
+    except KeyboardInterrupt:
+        if not finished:
+            raise
+        warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=3)
+        return mark(join(finished, arms), True), True
+    return join(finished, arms), False
+
+
+def is_narrow(finished: Sequence[Result], arms: Sequence[str], seeds: Sequence[int], until: float | None) -> bool:
+    """Return whether the confidence sequence of every arm is narrower than `until`, if that is given."""
+    if until is None or not finished:
+        return False
+    judged = judge_so_far(pd.concat([block.results for block in finished]), arms, seeds)
+    return bool(judged) and all(found.difference.width < until for found in judged.values())
+
+
+def judge_so_far(
+    results: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int], metric: str | Metric = "test_accuracy"
+) -> dict[str, Judged]:
+    """
+    Judge the first seeds, up to the first that is not finished: which are finished early may depend on their results.
+
+    Returns by arm, except the baseline, what the verdict of a watched study finds; nothing before the first seed is
+    finished under every arm.
+    """
+    metric = find_metric(metric)
+    counted = count_failed(results, metric)
+    values = counted.pivot(index="seed", columns="arm", values=metric.name).reindex(index=seeds, columns=arms)
+    values = values[values.notna().all(axis=1).cummin()]
+    if values.empty:
+        return {}
+    differences = values.sub(values[BASELINE], axis=0).drop(columns=BASELINE)
+    return judge({arm: differences[arm].to_numpy() for arm in differences}, metric.reach, watched=True)
