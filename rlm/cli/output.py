@@ -1,4 +1,4 @@
-"""What the command line does with the blocks of a study as they arrive: write them down, and end early on Ctrl-C."""
+"""Output of the command line: check files before any training, write results as they arrive, end early on Ctrl-C."""
 
 import logging
 import os
@@ -21,21 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def check_out(out: Path | None, db: Path | None = None) -> None:
-    """
-    Check, before any training, that results can be written.
-
-    Parameters
-    ----------
-    out
-        File that is asked for, if any.
-    db
-        The store, which must be another file.
-
-    Raises
-    ------
-    InputError
-        If it is a folder, or in none, or cannot be written.
-    """
+    """Check, before any training, that results can be written to a file, which must not be the store."""
     if out is None:
         return
     if out.is_dir() or not out.parent.is_dir():
@@ -54,19 +40,7 @@ def check_out(out: Path | None, db: Path | None = None) -> None:
 
 
 def check_out_folder(out: Path) -> None:
-    """
-    Check, before any work, that files can be written to a folder, which is made.
-
-    Parameters
-    ----------
-    out
-        The folder.
-
-    Raises
-    ------
-    InputError
-        If it cannot.
-    """
+    """Make a folder, and check before any work that files can be written to it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +49,7 @@ def check_out_folder(out: Path) -> None:
 
 
 def _try_to_write(path: Path) -> None:
-    """As it is going to be done, under another name."""
+    """Write as the results will be written, but under another name."""
     attempt = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         attempt.touch()
@@ -88,15 +62,7 @@ def _try_to_write(path: Path) -> None:
 
 @contextmanager
 def ending_like_ctrl_c() -> Iterator[None]:
-    """
-    Let what ends a process or its terminal end a study like Ctrl-C.
-
-    Yields
-    ------
-    None
-        For what is run meanwhile: SIGTERM and SIGHUP raise KeyboardInterrupt with their number, unless they are ignored
-        already, as `nohup` does.
-    """
+    """Raise KeyboardInterrupt with the number of the signal on SIGTERM and SIGHUP, unless `nohup` ignores them."""
 
     def interrupt(number: int, _: object) -> NoReturn:
         raise KeyboardInterrupt(number)
@@ -130,23 +96,7 @@ def _write(out: Path, found: Result) -> None:
 
 
 def print_files(found: Result, out: Path | None, db: Path | None) -> None:
-    """
-    Write the results a last time, and say where they are.
-
-    Parameters
-    ----------
-    found
-        All that is finished.
-    out
-        CSV file for the results.
-    db
-        The store.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
+    """Write the results a last time, and print where they are."""
     if db is not None:
         print(f"\nstore: {db}")
     if out is None:
