@@ -26,7 +26,7 @@ from .data.corpus import index_corpus as index_corpus
 from .data.datasets import load as load
 from .data.files import read as read
 from .errors import InputError as InputError
-from .evaluation.auditing import audit as audit
+from .evaluation.audit import audit as audit
 from .evaluation.triplets import evaluate as evaluate
 from .explorer.explorer import Explorer as Explorer
 from .loss import triplet_loss as triplet_loss

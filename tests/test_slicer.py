@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
-from rlm.data.corpus import COLUMNS, index_corpus, relevance_components
+from rlm.data.corpus import COLUMNS, index_corpus, relevance_clusters
 from rlm.data.negatives import draw_negatives
 from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.errors import InputError
@@ -318,12 +318,12 @@ class TestRelevanceComponents:
         leader = list(range(20))
         for a, b in edges:
             leader = [leader[b] if one == leader[a] else one for one in leader]
-        found = relevance_components(np.array(edges, np.int32), 20)
+        found = relevance_clusters(np.array(edges, np.int32), 20)
         expected = np.array(leader)
         np.testing.assert_array_equal(found[:, None] == found, expected[:, None] == expected)
 
     def test_many_copies_of_an_edge_are_still_an_edge(self):
-        assert len(set(relevance_components(np.array([[0, 1]] * 256, np.int32), 3)[:2].tolist())) == 1
+        assert len(set(relevance_clusters(np.array([[0, 1]] * 256, np.int32), 3)[:2].tolist())) == 1
 
 
 class TestDrawNegatives:

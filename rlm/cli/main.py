@@ -182,7 +182,7 @@ def audit(
     config
         Of the study; what is said of its training makes no difference.
     """
-    from rlm.evaluation.auditing import audit
+    from rlm.evaluation.audit import audit
 
     corpus = load_corpus(config)
     found = audit(corpus, slice_for(config, corpus, [0])[0])

@@ -1,4 +1,4 @@
-"""The corpus: text pairs or triplets as indices, and what of the data cannot be used."""
+"""The corpus: text pairs or triplets as indices, and the rows that cannot be used."""
 
 import hashlib
 import json
@@ -9,18 +9,58 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Int, Int32, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rlm.data.columns import check_labels, choose_columns, index_name, make_pairs, name_row, spell_label
-from rlm.data.negatives import Relevance
 from rlm.data.phrases import Phrases, index_phrases
 from rlm.data.textfiles import is_broken, shorten
 from rlm.errors import InputError
 
 COLUMNS = ("anchor", "positive", "negative")
 Rows = Int32[np.ndarray, "row columns"]
+Triplets = Int32[np.ndarray, "triplet 3"]
+
+
+class Relevance:
+    """
+    Which phrases are known to be relevant to each other.
+
+    `cluster` is the cluster of every phrase, where all phrases of a cluster are relevant to each other.
+    """
+
+    def __init__(self, pairs: Int[np.ndarray, "pair 2"], cluster: Int[np.ndarray, " phrase"] | None = None) -> None:
+        self.keys = np.unique(np.concatenate([pair_keys(*pairs.T), pair_keys(*pairs.T[::-1])]))
+        self.cluster = cluster
+
+    def __call__(
+        self, query: Int[np.ndarray, " draw"], candidate: Int[np.ndarray, " draw"]
+    ) -> Bool[np.ndarray, " draw"]:
+        """Return True where the candidate is relevant to the query or is the query itself."""
+        found = np.isin(pair_keys(query, candidate), self.keys) | (query == candidate)
+        return found if self.cluster is None else found | (self.cluster[query] == self.cluster[candidate])
+
+
+def pair_keys(first: Int[np.ndarray, " pair"], second: Int[np.ndarray, " pair"]) -> Int64[np.ndarray, " pair"]:
+    """Pack the two phrase indices of every pair into one integer."""
+    return first.astype(np.int64) << 32 | second
+
+
+def unordered_keys(rows: Int[np.ndarray, "row _"]) -> Int64[np.ndarray, " row"]:
+    """Return one key per row for its anchor and positive in either order, since triplets have both."""
+    return pair_keys(*np.sort(rows[:, :2], axis=1).T)
+
+
+def is_contradicted(rows: Triplets) -> Bool[np.ndarray, " triplet"]:
+    """Return True for triplets whose negative is relevant to the anchor by another row."""
+    return Relevance(rows[:, :2])(rows[:, 0], rows[:, 2])
+
+
+def relevance_clusters(pairs: Int[np.ndarray, "pair 2"], phrases: int) -> Int32[np.ndarray, " phrase"]:
+    """Number the clusters, the connected components of the graph whose edges are relevant pairs; one per phrase."""
+    edges = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(phrases, phrases))
+    return connected_components(edges, directed=False)[1].astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -33,16 +73,24 @@ class Corpus:
     phrases
         The different phrases.
     rows
-        Columns anchor, positive and, where the data came with them, negative; no row twice.
+        Columns anchor, positive and, where the data have it, negative; no row is repeated.
     irrelevant
-        Pairs of phrases that the data call irrelevant to each other.
+        Pairs of phrases that the data mark as irrelevant to each other.
     is_transitive
-        Whether phrases that are relevant to each other through others, as those of one label are, are relevant
-        themselves and serve as no negatives.
+        True if all phrases of a cluster are relevant to each other, as with labels, and never serve as negatives.
     dropped
-        Rows of the data that are not used: row (its label in the data's index) and reason.
+        Rows of the data that are not used: row (its label in the index of the data) and reason.
     not_read
-        What its loader could not make into rows: how much of it, by reason.
+        Number of items that the loader could not turn into rows, by reason.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> corpus = index_corpus(pd.DataFrame({"anchor": ["Snow is white", "..."], "positive": ["What is white?", "Who?"]}))
+    >>> corpus.rows.tolist(), corpus.phrases.texts
+    ([[0, 1]], ('Snow is white', 'What is white?', 'Who?'))
+    >>> corpus.explain_left_out()
+    '1 without words (row 1)'
     """
 
     phrases: Phrases
@@ -54,31 +102,40 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all that slices are made of."""
+        """SHA-256 of everything that slices are made from."""
         digest = hashlib.sha256(json.dumps([self.phrases.texts, self.phrases.words, self.is_transitive]).encode())
         for part in (self.phrases.tokens, self.rows, self.irrelevant):
             digest.update(str(part.shape).encode() + np.ascontiguousarray(part, "<i4").tobytes())
         return digest.hexdigest()
 
     @property
+    def has_negatives(self) -> bool:
+        """True if the rows are triplets."""
+        return self.rows.shape[1] == 3
+
+    @property
+    def clusters(self) -> Int32[np.ndarray, " phrase"]:
+        """The cluster of every phrase, see `relevance_clusters`."""
+        return relevance_clusters(self.rows[:, :2], len(self.phrases))
+
+    @property
     def relevance(self) -> Relevance:
-        """What is known to be relevant to what."""
-        group = relevance_components(self.rows[:, :2], len(self.phrases)) if self.is_transitive else None
-        return Relevance(self.rows[:, :2], group)
+        """Which phrases are relevant to each other."""
+        return Relevance(self.rows[:, :2], self.clusters if self.is_transitive else None)
 
     def explain_left_out(self, examples: int = 3) -> str:
         """
-        Say what of the data is not used, how much of it, why, and which rows come first.
+        Describe what is dropped, by reason, such as ``"2 without words (line 7, 9), 1 repeated (line 8)"``.
 
         Parameters
         ----------
         examples
-            How many rows to name for a reason.
+            Number of rows to name for each reason.
 
         Returns
         -------
         str
-            Such as ``"2 without words (line 7, 9), 1 repeated (line 8)"``, or ``"nothing"``.
+            ``"nothing"`` if all rows are used.
         """
         not_read = [f"{count:,} {reason}" for reason, count in self.not_read.items() if count]
         return ", ".join(not_read + _explain(self.dropped, examples)) or "nothing"
@@ -91,20 +148,18 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     Parameters
     ----------
     data
-        Text columns ``anchor``, ``positive`` and, optionally, one more: ``negative``; ``relevance``, 1 for pairs that
-        are relevant and 0 for others; or ``label``, the name of a class, where phrases that are connected through
-        pairs are relevant to each other. Or columns ``text`` and ``label``, from which such pairs are made, as by
-        `rlm.read`, so that all texts of a label are connected.
+        Text columns ``anchor``, ``positive`` and optionally one of ``negative``, ``relevance`` (1 for a relevant pair,
+        0 for an irrelevant one) and ``label`` (the name of a class; phrases that pairs connect are then relevant to
+        each other). Alternatively columns ``text`` and ``label``: such pairs are made from them, as by `rlm.read`.
     max_tokens
         Longer phrases are cut to this many tokens.
 
     Returns
     -------
     Corpus
-        The phrases, and the different rows of `data` as phrase indices, in order. Rows are dropped, and listed, in
-        which a text is missing or has no word, in which two phrases are the same as far as they are read, which
-        repeat an earlier row (left in, it would weigh as much in every accuracy), or which call irrelevant what
-        another row calls relevant.
+        The phrases, and the different rows of `data` as phrase indices, in order. Rows are dropped and listed if a text
+        has no words, if two phrases are the same up to `max_tokens`, if they repeat an earlier row (it would
+        count twice in every accuracy), or if they mark as irrelevant what another row marks as relevant.
 
     Warns
     -----
@@ -114,70 +169,75 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     Raises
     ------
     InputError
-        If a column is missing, or has a role but cannot be used; if a cell is not text, a relevance is neither 0 nor
-        1, a label beside pairs may be meant as their relevance, or no relevant row is left.
+        If a column is missing or cannot be used, a cell is not text, a relevance is neither 0 nor 1, labels of pairs
+        look like their relevance, or no relevant row remains.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> data = pd.DataFrame({"anchor": ["a cat", "A cat!"], "positive": ["who purrs", "who barks"], "relevance": [1, 0]})
+    >>> corpus = index_corpus(data)
+    >>> corpus.phrases.texts, corpus.rows.tolist(), corpus.irrelevant.tolist()
+    (('a cat', 'who purrs', 'who barks'), [[0, 1]], [[0, 2]])
     """
     if data.columns.has_duplicates:
-        raise InputError(
-            f"expected every column once, found: {', '.join(map(str, data.columns))}. Leave the others out"
-        )
+        raise InputError(f"expected different column names, found: {', '.join(map(str, data.columns))}; drop repeats")
     chosen = choose_columns(data.columns.tolist(), source="data")
     if data.empty:
         raise InputError("expected at least one pair, found an empty table")
     not_read = data.attrs.get("dropped", {})
     if "text" in chosen:
-        data, left_out = make_pairs(data.assign(text=_texts(data["text"])))
-        not_read = {**not_read, **left_out}
+        data, unpaired = make_pairs(data.assign(text=_texts(data["text"])))
+        not_read = {**not_read, **unpaired}
     else:
         check_labels(data)
     columns = [column for column in COLUMNS if column in data]
     cells = [_texts(data[column]).reset_index(drop=True) for column in columns]
     by_column, texts = pd.factorize(pd.concat(cells, ignore_index=True))
-    # From column after column to row after row, so that words are numbered in the order in which one reads them.
+    # Row after row instead of column after column, so that words are numbered in reading order.
     by_row, order = pd.factorize(by_column.reshape(len(columns), -1).T.ravel())
     phrases, phrase_of_text = index_phrases(texts.take(order), max_tokens)
     rows = phrase_of_text[by_row].reshape(-1, len(columns))
-    is_relevant = _relevance(data)
+    is_relevant, is_transitive = _relevance(data), "label" in data
 
-    is_transitive = "label" in data
-    ordered = np.sort(rows, axis=1)
-    reason = np.full(len(data), None, object)
-    reason[pd.DataFrame(rows).assign(is_relevant=is_relevant).duplicated().to_numpy()] = "repeated"
     relevant = rows[is_relevant & (rows >= 0).all(axis=1), :2]
-    group = relevance_components(relevant, len(phrases)) if is_transitive else None
-    reason[~is_relevant & Relevance(relevant, group)(*rows[:, :2].T)] = "relevant elsewhere"
+    cluster = relevance_clusters(relevant, len(phrases)) if is_transitive else None
+    ordered = np.sort(rows, axis=1)
+    reason = np.full(len(data), None, object)  # of several reasons the last one below counts
+    reason[pd.DataFrame(rows).assign(is_relevant=is_relevant).duplicated().to_numpy()] = "repeated"
+    reason[~is_relevant & Relevance(relevant, cluster)(*rows[:, :2].T)] = "relevant elsewhere"
     reason[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)] = "same phrase twice"
     reason[(rows < 0).any(axis=1)] = "without words"
     is_kept = pd.isna(reason)
     labels = data.index[~is_kept].to_flat_index()
     dropped = pd.DataFrame({index_name(data.index): labels, "reason": pd.Series(reason[~is_kept], dtype=object)})
-    if not (is_kept & is_relevant).any():
+    is_pair = is_kept & is_relevant
+    if not is_pair.any():
         raise InputError(
             "expected at least one row of different phrases, found none that can be used: "
             f"{', '.join(_explain(dropped, 3))}; give other data or a larger max_tokens"
         )
-    if group is not None:
-        _warn_of_apart(data["label"][is_kept & is_relevant], group[rows[is_kept & is_relevant, 0]])
-    irrelevant = rows[is_kept & ~is_relevant, :2]
-    return Corpus(phrases, rows[is_kept & is_relevant], irrelevant, is_transitive, dropped, not_read)
+    if cluster is not None:
+        _warn_of_apart(data["label"][is_pair], cluster[rows[is_pair, 0]])
+    return Corpus(phrases, rows[is_pair], rows[is_kept & ~is_relevant, :2], is_transitive, dropped, not_read)
 
 
-def _warn_of_apart(labels: pd.Series, group: Int32[np.ndarray, " row"]) -> None:
-    """Warn of pairs of one label that share no phrase: they pass for irrelevant to each other."""
+def _warn_of_apart(labels: pd.Series, cluster: Int32[np.ndarray, " row"]) -> None:
+    """Warn if pairs of one label share no phrase, because they count as irrelevant to each other."""
     labels = labels.map(spell_label, na_action=None)
-    groups = pd.Series(group, labels.index).groupby(labels.to_numpy()).nunique()
-    groups = groups[(groups > 1) & (groups.index != "")]
-    if len(groups):
+    clusters = pd.Series(cluster, labels.index).groupby(labels.to_numpy()).nunique()
+    clusters = clusters[(clusters > 1) & (clusters.index != "")]
+    if len(clusters):
         warnings.warn(
-            f"expected the pairs of a label to be connected by phrases that they share, found {groups.iloc[0]} groups "
-            f"with label {str(groups.index[0])!r} that share none and count as irrelevant to each other; give texts "
+            f"expected shared phrases to connect all pairs of a label, found {clusters.iloc[0]} groups "
+            f"with label {str(clusters.index[0])!r} that share none and count as irrelevant to each other; give texts "
             "and their labels as columns text and label",
             stacklevel=3,
         )
 
 
 def _texts(column: pd.Series) -> pd.Series:
-    """Text cells, empty where one is missing."""
+    """Return the cells of a text column, with empty strings for missing ones."""
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         return column.fillna("")
     cells, is_missing = column.astype(object), column.isna().to_numpy(bool)
@@ -213,23 +273,3 @@ def _explain(dropped: pd.DataFrame, examples: int) -> list[str]:
         named = ", ".join(map(str, rows.head(examples))) + (", ..." if len(rows) > examples else "")
         parts.append(f"{len(rows):,} {reason} ({name} {named})")
     return parts
-
-
-def relevance_components(pairs: Int[np.ndarray, "pair 2"], phrases: int) -> Int32[np.ndarray, " phrase"]:
-    """
-    Connected component of every phrase in the relevance graph, whose edges are the pairs.
-
-    Parameters
-    ----------
-    pairs
-        Phrase indices.
-    phrases
-        Number of phrases; a phrase in no pair is a component of its own.
-
-    Returns
-    -------
-    numpy.ndarray
-        Component numbers from 0.
-    """
-    edges = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(phrases, phrases))
-    return connected_components(edges, directed=False)[1].astype(np.int32)

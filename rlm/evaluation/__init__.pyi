@@ -1,6 +1,6 @@
 """Evaluation of a trained encoder: triplets, retrieval, verification, heads, and the audit of data."""
 
-from .auditing import Audit as Audit, audit as audit
+from .audit import Audit as Audit
 from .baselines import overlap_scores as overlap_scores
 from .head_training import head_accuracy as head_accuracy, train_head as train_head
 from .heads import HEADS as HEADS

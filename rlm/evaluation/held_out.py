@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from rlm.block import Block
-from rlm.data.corpus import Corpus, relevance_components
+from rlm.data.corpus import Corpus, relevance_clusters
 from rlm.evaluation.retrieval import find_first
 from rlm.evaluation.triplets import embedded_split, roc_aucs, triplet_scores
 from rlm.slicer import Slices
@@ -41,13 +41,14 @@ def judge_block(
         },
         index=judged.index,
     ).mask(judged["has_diverged"])
-    sizes = {f"test_{what}": test[what].astype(int).to_numpy() for what in ("triplets", "anchors", "components")}
+    columns = {"test_triplets": "triplets", "test_anchors": "anchors", "test_components": "clusters"}
+    sizes = {name: test[column].astype(int).to_numpy() for name, column in columns.items()}
     results = judged.drop(columns="has_diverged").join(metrics).assign(**sizes).reset_index()
     return results, pd.concat(groups, ignore_index=True)
 
 
 def _test_components(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
     """Return the cluster of every test triplet, numbered from 0, and the number of triplets in each cluster."""
-    component = relevance_components(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
+    component = relevance_clusters(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
     _, number, triplets = np.unique(component, return_inverse=True, return_counts=True)
     return number, triplets

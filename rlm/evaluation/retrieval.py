@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int, Int64, Real
 from torch import Tensor
 
 from rlm.block import Block
-from rlm.data.corpus import Corpus, relevance_components
+from rlm.data.corpus import Corpus, relevance_clusters
 from rlm.engine.batches import Batch
 from rlm.engine.embedding import unify
 from rlm.evaluation.triplets import Similarity, embedded_split, one_per_seed
@@ -152,7 +152,7 @@ def search_of(
         queries = queries[np.linspace(0, len(queries) - 1, most_queries).astype(int)]
     excluded = _places(np.stack([queries, queries], axis=1), queries, candidates)
     if corpus.is_transitive:
-        group = relevance_components(corpus.rows[:, :2], len(corpus.phrases))
+        group = relevance_clusters(corpus.rows[:, :2], len(corpus.phrases))
         return Search(queries, candidates, np.empty((0, 2), np.int64), excluded, (group[queries], group[candidates]))
     both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
     return Search(queries, candidates, _places(both, queries, candidates), excluded)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from rlm.data.corpus import relevance_components
+from rlm.data.corpus import relevance_clusters
 from rlm.data.parsers import read_blocks
 from rlm.data.phrases import index_phrases, tokenise
 from rlm.data.textfiles import decode
@@ -111,6 +111,6 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock]) -> pd.DataFram
     vectors = F.normalize(torch.from_numpy(model.encode(phrases.texts)))
     ranks = first_relevant_ranks(vectors[queries], vectors[candidates], np.stack([query, candidate], axis=1))
     ranks = ranks[np.searchsorted(queries, asked)]
-    group = relevance_components(pairs, len(phrases))[asked]
+    group = relevance_clusters(pairs, len(phrases))[asked]
     found = {name: with_interval(values, group) for name, values in scores_by_query(ranks).items()}
     return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from rlm.block import of_triplets
-from rlm.data.negatives import Relevance
+from rlm.data.corpus import Relevance
 from rlm.data.phrases import PAD
 from rlm.engine.batches import Batch
 
@@ -32,8 +32,8 @@ class KnownRelevance:
             self.keys = torch.empty(0, dtype=torch.int64, device=device)
         else:
             self.keys = torch.from_numpy(relevance.keys).to(device)
-            if relevance.group is not None:
-                self.group = torch.from_numpy(relevance.group).to(device)
+            if relevance.cluster is not None:
+                self.group = torch.from_numpy(relevance.cluster).to(device)
 
     def __call__(self, batch: Batch) -> Bool[Tensor, "seed phrase phrase"]:
         """

@@ -9,7 +9,7 @@ from synthetic import make_synthetic
 
 import rlm
 from rlm.data.similarity import jaccard, most_alike, trigrams
-from rlm.evaluation import auditing
+from rlm.evaluation.audit import slice_at_random
 from rlm.evaluation.baselines import OVERLAP
 
 PAIRS = 1200
@@ -37,7 +37,7 @@ def contradicting_rows(data):
 
 
 def slice_as_usual(corpus, seed):
-    return rlm.slicer.slice_at_random(rlm.slice_corpus(corpus, seed))
+    return slice_at_random(rlm.slice_corpus(corpus, seed))
 
 
 def half_of_the_negatives(data):
@@ -61,10 +61,10 @@ def japanese(data):
 
 
 FAULTS = {
-    ("rows left out",): lambda data: audited(repeated_rows(data)),
+    ("dropped rows",): lambda data: audited(repeated_rows(data)),
     ("contradictions",): lambda data: audited(contradicting_rows(data)),
     ("shared phrases",): lambda data: audited(data, slice=slice_as_usual),
-    ("negatives drawn instead",): lambda data: audited(half_of_the_negatives(data)),
+    ("redrawn negatives",): lambda data: audited(half_of_the_negatives(data)),
     ("near duplicates",): lambda data: audited(misspelt_copies(data)),
     ("size of the test",): lambda data: audited(data[:300]),
     ("unknown words",): lambda data: audited(unique_words(data)),
@@ -77,8 +77,8 @@ FAULTS = {
 @pytest.fixture(autouse=True, scope="module")
 def quick_encoders():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auditing, "LEAK_EPOCHS", 1)
-        patch.setattr(auditing, "LEAK_SEEDS", 1)
+        patch.setattr("rlm.evaluation.audit.LEAK_EPOCHS", 1)
+        patch.setattr("rlm.evaluation.audit.LEAK_SEEDS", 1)
         yield
 
 
@@ -137,12 +137,12 @@ def test_effective_anchors_are_the_inverse_of_the_sum_of_squared_shares():
         sizes = np.array([1 + int(text.split()[0][1:]) % 4 for text in mine])
         row = audit.splits.loc[split]
         assert row["effective anchors"] == pytest.approx(sizes.sum() ** 2 / (sizes**2).sum())
-        assert row["anchors"] == row["components"] == len(mine)
+        assert row["anchors"] == row["clusters"] == len(mine)
 
 
 def test_the_usual_split_is_shown_to_leak(audit_of_clean):
     found = audit_of_clean.checks.set_index("check").loc["a usual split", "found"]
-    assert "100% of the test triplets would hold a training phrase" in found
+    assert "100% of the test triplets would have a training phrase" in found
 
 
 @pytest.mark.parametrize("rows", [8, 60])

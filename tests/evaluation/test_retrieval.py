@@ -127,7 +127,7 @@ class TestRetrieve:
         candidates = sorted({pair[1 - side] for pair in pairs})
         known = pairs | {pair[::-1] for pair in pairs}
         if corpus.is_transitive:
-            group = corpus.relevance.group
+            group = corpus.relevance.cluster
             known = {(p, q) for p in phrases for q in phrases if group[p] == group[q] and p != q}
         relevant = {
             (q, c) for q, one in enumerate(queries) for c, other in enumerate(candidates) if (one, other) in known
@@ -208,7 +208,7 @@ class TestLabels:
         monkeypatch.setattr(rlm.evaluation.retrieval, "SCORES_AT_ONCE", at_once)
         corpus, slices = self.labelled(12)
         search = search_of(slices, corpus, "test", query)
-        group = corpus.relevance.group
+        group = corpus.relevance.cluster
         pairs = [
             (row, column)
             for row, one in enumerate(search.queries)

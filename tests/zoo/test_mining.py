@@ -12,7 +12,7 @@ from pytorch_metric_learning.miners import BatchEasyHardMiner
 from pytorch_metric_learning.reducers import MeanReducer
 from torch.nn import functional as F
 
-from rlm.data.negatives import Relevance
+from rlm.data.corpus import Relevance
 from rlm.engine.batches import PhraseTable, one_batch
 from rlm.zoo.mining import KnownRelevance, mined_triplet_loss
 from rlm.zoo.softmax import dssm_loss, in_batch_loss
