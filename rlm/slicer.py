@@ -20,7 +20,7 @@ FRACTIONS = (0.70, 0.21, 0.09)
 
 
 class Components(NamedTuple):
-    """The anchors, positives and negatives of the training triplets, with repeats: random triplets are drawn from them."""
+    """The anchors, positives and negatives of the training triplets, with repeats; random triplets draw from them."""
 
     anchors: Int32[np.ndarray, " triplet"]
     positives: Int32[np.ndarray, " triplet"]

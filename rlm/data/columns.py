@@ -1,4 +1,4 @@
-"""Columns: which column of a table has which role, and what labels mean; the same for files and DataFrames."""
+"""Columns: the roles of a table's columns, and the meaning of labels; the same for files and DataFrames."""
 
 import re
 import unicodedata
@@ -45,26 +45,10 @@ def choose_columns(
     names: Sequence[object], columns: Mapping[Role, str] | None = None, source: Literal["file", "data"] = "file"
 ) -> dict[Role, str]:
     """
-    Choose the columns to read; refuse a table with a column that has a role but cannot be used.
+    Return the column of each role: anchor, positive and perhaps negative, relevance, label; or text and label.
 
-    Parameters
-    ----------
-    names
-        All columns of the table.
-    columns
-        Names that the user gave to roles; by default a column has the name of its role.
-    source
-        What the message calls the table.
-
-    Returns
-    -------
-    dict
-        From role to column: anchor, positive and, if there are such, negative, relevance, label; or text and label.
-
-    Raises
-    ------
-    InputError
-        If a column is missing or is there twice, or if columns contradict each other.
+    `columns` are the user's names of roles; by default a column has the name of its role. Raise if a column is missing,
+    repeated, contradicts another one, or has the name of a role but would not be used.
     """
     columns = columns or {}
     has_labels = "text" in columns or ("text" in names and "anchor" not in {*names, *columns})
@@ -94,7 +78,7 @@ def choose_columns(
 
 
 def _refuse_strays(names: Sequence[object], columns: Mapping[Role, str], chosen: Mapping[Role, str]) -> None:
-    """Refuse columns that are called as a role, or almost so, and would not be used."""
+    """Raise for columns with the name of a role, or nearly so, that would not be used."""
     settled = {*chosen, *columns}
     if {"anchor", "positive"} <= columns.keys():
         settled.add("text")  # a usual name for something else, where the texts have been named
@@ -115,7 +99,7 @@ def _refuse_strays(names: Sequence[object], columns: Mapping[Role, str], chosen:
 
 
 def refuse_similar(names: Sequence[str], known: Set[str], place: str) -> None:
-    """Refuse a name that is almost one of those of a record with lists of texts, and would not be used."""
+    """Raise for a name that resembles a field of a record with lists of texts and would not be used."""
     for name in names:
         for role in ("positive", "negative"):
             if name not in known and re.fullmatch(_SIMILAR[role], name.strip().lower()):
@@ -127,12 +111,9 @@ def refuse_similar(names: Sequence[str], known: Set[str], place: str) -> None:
 
 def check_labels(pairs: pd.DataFrame) -> None:
     """
-    Refuse labels of pairs that can be meant as relevance: numbers, words such as yes, or two labels for one text.
+    Raise if labels of pairs look like their relevance: numbers, words such as yes, or two labels for one text.
 
-    Parameters
-    ----------
-    pairs
-        Columns anchor, positive and label, except where `make_pairs` gave the labels.
+    Labels that `make_pairs` assigned are not checked.
     """
     if "label" not in pairs or "classes" in pairs.attrs:
         return
@@ -183,19 +164,9 @@ def index_name(index: pd.Index) -> str:
 
 def make_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """
-    Pair each text with the next one of its label, the last with the first, so that all of a label are connected.
+    Pair each text with the next one of its label, the last with the first, so that a label's texts are connected.
 
-    Parameters
-    ----------
-    frame
-        Columns text and label.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns anchor, positive and label.
-    dict
-        How many texts are in no pair, by reason.
+    Return the pairs with their label, and the number of texts in no pair by reason.
     """
     frame = frame.rename_axis(index=[None] * frame.index.nlevels)  # a level may be called label, too
     frame = pd.DataFrame(

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from rlm.data.columns import check_labels, choose_columns, index_name, make_pairs, name_row, spell_label
 from rlm.data.phrases import Phrases, index_phrases
-from rlm.data.textfiles import is_broken, shorten
+from rlm.data.textfiles import is_text, shorten
 from rlm.errors import InputError
 
 COLUMNS = ("anchor", "positive", "negative")
@@ -86,7 +86,8 @@ class Corpus:
     Examples
     --------
     >>> import pandas as pd
-    >>> corpus = index_corpus(pd.DataFrame({"anchor": ["Snow is white", "..."], "positive": ["What is white?", "Who?"]}))
+    >>> data = pd.DataFrame({"anchor": ["Snow is white", "..."], "positive": ["What is white?", "Who?"]})
+    >>> corpus = index_corpus(data)
     >>> corpus.rows.tolist(), corpus.phrases.texts
     ([[0, 1]], ('Snow is white', 'What is white?', 'Who?'))
     >>> corpus.explain_left_out()
@@ -175,10 +176,10 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     Examples
     --------
     >>> import pandas as pd
-    >>> data = pd.DataFrame({"anchor": ["a cat", "A cat!"], "positive": ["who purrs", "who barks"], "relevance": [1, 0]})
+    >>> data = pd.DataFrame({"anchor": ["a cat", "A cat!"], "positive": ["it purrs", "it barks"], "relevance": [1, 0]})
     >>> corpus = index_corpus(data)
     >>> corpus.phrases.texts, corpus.rows.tolist(), corpus.irrelevant.tolist()
-    (('a cat', 'who purrs', 'who barks'), [[0, 1]], [[0, 2]])
+    (('a cat', 'it purrs', 'it barks'), [[0, 1]], [[0, 2]])
     """
     if data.columns.has_duplicates:
         raise InputError(f"expected different column names, found: {', '.join(map(str, data.columns))}; drop repeats")
@@ -241,12 +242,12 @@ def _texts(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         return column.fillna("")
     cells, is_missing = column.astype(object), column.isna().to_numpy(bool)
-    is_text = np.array([isinstance(cell, str) and not is_broken(cell) for cell in cells]) | is_missing
-    if not is_text.all():
-        row = int(np.argmin(is_text))
+    is_usable = np.array([is_text(cell) for cell in cells]) | is_missing
+    if not is_usable.all():
+        row = int(np.argmin(is_usable))
         raise InputError(
             f"expected text in column {column.name!r}, found {shorten(ascii(cells.iloc[row]))} in "
-            f"{name_row(column, row)} ({(~is_text).sum()} such rows); convert or drop these rows"
+            f"{name_row(column, row)} ({(~is_usable).sum()} such rows); convert or drop these rows"
         )
     return cells.mask(is_missing, "")
 

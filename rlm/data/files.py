@@ -1,11 +1,9 @@
-"""Files of your own: every usual format and layout, to a table of text pairs or triplets."""
+"""Files: every usual format and layout, read as a table of text pairs or triplets."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,16 +16,13 @@ from cyclopts import Parameter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from rlm.data.columns import ROLES, Role, check_labels, choose_columns, make_pairs
-from rlm.data.parsers import Choose, Rows, blocks, delimited, groups, irrelevant_pairs
-from rlm.data.phrases import tokenise
+from rlm.data.parsers import ROWS_AT_ONCE, Choose, blocks, delimited, groups, irrelevant_pairs, to_frame
 from rlm.data.records import is_record_table, json_rows, record_rows
-from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, is_broken, most_bytes, open_bytes, shorten
+from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, most_bytes, open_bytes, shorten
 from rlm.errors import InputError
 
 Layout = Literal["columns", "blocks", "groups"]
-ROWS_AT_ONCE = 100_000
-RECORDS_AT_ONCE = 1_000  # of lists of texts
-MOST_ROWS_WITHOUT_USE = 1_000_000
+RECORDS_AT_ONCE = 1_000  # records have lists of texts
 _OTHERS = (".xlsx", ".xls", ".ods", ".pkl", ".feather", ".arrow", ".orc", ".avro", ".npz", ".npy", ".pt", ".h5")
 _OTHERS += (".sqlite", ".db", ".xml", ".yml", ".yaml", ".html", ".pdf", ".docx", ".tar")
 _ARCHIVES = (".zip", ".7z", ".rar", ".tgz", ".txz", ".tbz2", ".br", ".z", ".lz", ".lzo", ".sz", ".snappy", ".zz")
@@ -39,7 +34,7 @@ _FORMATS = {
 
 
 def _parse_mapping(given: object) -> object:
-    """What a command line says as ``name=value,name=value``; anything else as it is."""
+    """Parse ``name=value,name=value`` from a command line; return anything else unchanged."""
     if not isinstance(given, str):
         return given
     parts = [part.partition("=") for part in given.split(",")]
@@ -89,47 +84,56 @@ READ_AS_IT_IS = Reading()
 
 
 def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
-    """
-    Read text pairs or triplets of your own.
+    r"""
+    Read text pairs or triplets from a file or a Hugging Face dataset.
 
     Parameters
     ----------
     source
         Path of a table (``.csv``, ``.tsv``, ``.txt``, ``.jsonl``, ``.parquet``, each also compressed as ``.gz``,
-        ``.zst``, ``.bz2``, ``.lz4`` or ``.xz``), folder of a Hugging Face dataset, or its id on the hub (both take the
-        extra ``hub``).
+        ``.zst``, ``.bz2``, ``.lz4`` or ``.xz``), folder of a Hugging Face dataset, or its id on the hub (the last two
+        need the extra ``hub``).
     options
-        ``anchor="fact", positive="question"``: names of the columns, for the roles anchor, positive, negative,
+        ``anchor="fact", positive="question"``: names of the columns for the roles anchor, positive, negative,
         relevance (1 for a relevant pair, 0 for an irrelevant one), text and label (texts of one label are relevant
-        to each other). Without them a column has the name of its role. Others are the fields of `Reading`: layout,
-        encoding, delimiter, quotechar, irrelevant, subset, part.
+        to each other). By default a column has the name of its role. Other options are the fields of `ReadOptions`:
+        layout, encoding, delimiter, quotechar, irrelevant, subset, part.
 
     Returns
     -------
     pandas.DataFrame
-        Text columns ``anchor``, ``positive`` and, where the source has them, ``negative``, ``relevance`` or
-        ``label``, indexed by line (of what has no lines: by row, from 1). Left out are empty lines and, counted in
-        ``attrs["dropped"]``, repeated texts of a label and such that are alone with theirs. Which other rows cannot be
-        used is said by `rlm.index_corpus`. ``attrs`` also say where the data are from.
+        Text columns ``anchor``, ``positive`` and, if the source has them, ``negative``, ``relevance`` or ``label``,
+        indexed by line, or by row from 1 if the format has no lines. Empty lines are dropped; repeated texts of a label
+        and single texts of a label are dropped and counted in ``attrs["dropped"]``. `rlm.index_corpus` reports other
+        rows that cannot be used. ``attrs`` also describe the source.
 
     Warns
     -----
     UserWarning
-        If the encoding had to be guessed.
+        If the encoding is a guess.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     InputError
-        If the source is not as described. The message gives the line.
+        If the source does not have the expected form. The message gives the line.
     pydantic.ValidationError
-        If an option is unknown or not as `Reading` has it.
+        If an option is unknown or has an invalid value.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp(), "own.csv")
+    >>> _ = path.write_text("id,fact,question\n1,Snow is white,What is white?\n", encoding="utf-8")
+    >>> read(path, anchor="fact", positive="question").reset_index().to_dict("records")
+    [{'line': 2, 'anchor': 'Snow is white', 'positive': 'What is white?'}]
     """
     roles = {role: options.pop(role) for role in ROLES if role in options}
     reading = Reading(columns={**options.pop("columns", {}), **roles}, **options)
     path = Path(source)
-    looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _format(path) is None
+    looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _suffix(path) not in _FORMATS
     if not path.exists() and not looks_like_id:
         raise FileNotFoundError(f"{path}: expected triplets or pairs in a file, found nothing; check the path")
     try:
@@ -160,37 +164,14 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
 
 
 def add_irrelevant(pairs: pd.DataFrame, path: str | Path, encoding: str | None = None) -> pd.DataFrame:
-    """
-    Add pairs known to be irrelevant, for manual negatives.
-
-    Parameters
-    ----------
-    pairs
-        As of `read`, without negatives.
-    path
-        Text file with a line ``premise|question`` for every irrelevant pair.
-    encoding
-        Of the file, such as cp1251; found out by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The pairs, and below them, with relevance 0, the irrelevant ones.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    InputError
-        If there are negatives already, or a line is no pair.
-    """
+    """Append the pairs of a file of ``premise|question`` lines, with relevance 0, for manual negatives."""
     path = Path(path)
     if "negative" in pairs:
         raise InputError("expected pairs beside a file of irrelevant ones, found triplets; leave irrelevant out")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file of premise|question lines, found nothing; check the path")
     try:
-        known = decode(path, encoding, lambda text: _frame(*irrelevant_pairs(text)))
+        known = decode(path, encoding, lambda text: to_frame(*irrelevant_pairs(text)))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     known.index = [f"{path.name}:{line}" for line in known.index]
@@ -199,13 +180,8 @@ def add_irrelevant(pairs: pd.DataFrame, path: str | Path, encoding: str | None =
     return both
 
 
-def _format(path: Path) -> str | None:
-    """How a file of this name is read; None if the name does not tell."""
-    return _FORMATS.get(_suffix(path))
-
-
 def _suffix(path: Path) -> str:
-    """The ending of a name, without that of a compression."""
+    """Return the suffix of a name without that of a compression, in lower case."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
@@ -215,7 +191,8 @@ def _suffix(path: Path) -> str:
 def _file(path: Path, reading: Reading) -> pd.DataFrame:
     """Read a file."""
     choose = partial(choose_columns, columns=reading.columns)
-    kind, suffix = _format(path), _suffix(path)
+    suffix = _suffix(path)
+    kind = _FORMATS.get(suffix)
     if suffix in _ARCHIVES:
         raise InputError(
             f"expected a file as it is, or compressed as {', '.join(COMPRESSIONS)}; compression {suffix[1:]} is not "
@@ -226,7 +203,9 @@ def _file(path: Path, reading: Reading) -> pd.DataFrame:
     if reading.subset is not None or reading.part != "train":
         raise InputError("expected no subset or part for a file, found one; they are of Hugging Face datasets")
     if kind == "json" and reading.layout != "blocks":
-        return decode(path, reading.encoding, lambda text: _frame(*json_rows(text, choose, reading.layout == "groups")))
+        return decode(
+            path, reading.encoding, lambda text: to_frame(*json_rows(text, choose, reading.layout == "groups"))
+        )
     if reading.layout != "columns":
         parse = {"blocks": blocks, "groups": groups}[reading.layout]
         if reading.columns:
@@ -235,62 +214,7 @@ def _file(path: Path, reading: Reading) -> pd.DataFrame:
         return _parquet(path, choose)
     else:
         parse = partial(delimited, choose=choose, delimiter=reading.delimiter, quotechar=reading.quotechar)
-    return decode(path, reading.encoding, lambda text: _frame(*parse(text)))
-
-
-def _frame(roles: Sequence[str], rows: Rows, unit: str = "line") -> pd.DataFrame:
-    """Rows as Arrow tables, piece by piece: Python objects would take several times the space."""
-    pieces, lines, count, is_usable = [], [], 0, False
-    while some := list(islice(rows, ROWS_AT_ONCE)):
-        numbers, cells = zip(*some, strict=True)
-        columns = dict(zip(roles, zip(*cells, strict=True), strict=True))
-        lines.append(np.asarray(numbers))
-        pieces.append(pa.table({role: _column(role, column, numbers, unit) for role, column in columns.items()}))
-        count += len(some)
-        is_usable = is_usable or _has_phrases(columns)
-        if count >= MOST_ROWS_WITHOUT_USE and not is_usable:
-            raise InputError(
-                f"expected texts of different words in a row, found none in the first {count:,} rows; drop these, or "
-                "give other data"
-            )
-    if not pieces:
-        raise InputError("expected at least one row, found none; give at least one")
-    return pa.concat_tables(pieces).to_pandas().set_index(pd.Index(np.concatenate(lines), name=unit))
-
-
-def _has_phrases(columns: Mapping[str, Sequence[str | None]]) -> bool:
-    """Whether a row has two phrases, or, where rows are texts, whether there are two."""
-    if "text" in columns:
-        found = filter(None, (tuple(tokenise(text)) for text in dict.fromkeys(columns["text"]) if text))
-        first = next(found, None)
-        return any(other != first for other in found)
-    pairs = dict.fromkeys(zip(columns["anchor"], columns["positive"], strict=True))
-    return any(a and b and a != b and [] != tokenise(a) != tokenise(b) != [] for a, b in pairs)
-
-
-def _column(role: str, cells: Sequence[object], lines: Sequence[int], unit: str) -> pa.Array:
-    """Cells of a role as text; refuse what is no text."""
-    if role in ("relevance", "label"):
-        cells = [cell if isinstance(cell, str) or _is_missing(cell) else json.dumps(cell) for cell in cells]
-        cells = [None if _is_missing(cell) else cell for cell in cells]
-    try:
-        return pa.array(cells, pa.string())
-    except (pa.ArrowException, UnicodeError):
-        line, cell = next((line, cell) for line, cell in zip(lines, cells, strict=True) if not _is_text(cell))
-        raise InputError(
-            f"expected text as {role}, found {shorten(ascii(cell))} in {unit} {line}; correct it"
-            + (", it holds half of a character (a lone surrogate)" if isinstance(cell, str) else "")
-        ) from None
-
-
-def _is_missing(cell: object) -> bool:
-    """Whether a cell is null or NaN."""
-    return cell is None or cell != cell
-
-
-def _is_text(cell: object) -> bool:
-    """Whether a cell is text that can be written, or null."""
-    return cell is None or (isinstance(cell, str) and not is_broken(cell))
+    return decode(path, reading.encoding, lambda text: to_frame(*parse(text)))
 
 
 def _parquet(path: Path, choose: Choose) -> pd.DataFrame:
@@ -305,7 +229,7 @@ def _parquet(path: Path, choose: Choose) -> pd.DataFrame:
             with pq.ParquetFile(source) as file:
                 return _record_frame(_bounded(file.iter_batches(RECORDS_AT_ONCE), most), choose)
         chosen = choose(schema.names)
-        # As dictionaries, repeated texts take no space before it is known how much they would take.
+        # Read as dictionaries, repeated texts take no memory before their full size is checked.
         texts = [name for name in chosen.values() if _is_string(schema.field(name).type)]
         with pq.ParquetFile(source, read_dictionary=texts) as file:
             batches = _bounded(file.iter_batches(ROWS_AT_ONCE, columns=[*chosen.values()]), most)
@@ -316,7 +240,7 @@ def _parquet(path: Path, choose: Choose) -> pd.DataFrame:
 
 
 def _bound_metadata(metadata: pq.FileMetaData, most: int) -> None:
-    """Refuse a file whose columns are larger than a file of its size can hold, before they are read."""
+    """Reject a file whose columns are larger than a file of its size can hold, before they are read."""
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
     for size in (sum(chunk.total_uncompressed_size for chunk in chunks), 8 * sum(chunk.num_values for chunk in chunks)):
@@ -324,7 +248,7 @@ def _bound_metadata(metadata: pq.FileMetaData, most: int) -> None:
 
 
 def _require_at_most(most: int, size: int, place: str) -> None:
-    """Refuse what can only be repetitions."""
+    """Reject data that can only be repetitions."""
     if size > most:
         raise InputError(
             f"expected at most {most:,} bytes of data in a Parquet file of this size, found {size:,} in {place}, "
@@ -333,7 +257,7 @@ def _require_at_most(most: int, size: int, place: str) -> None:
 
 
 def _bounded(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
-    """Batches of rows, as long as their texts are not more, or longer, than they can be."""
+    """Yield batches of rows while their texts are neither too many nor too long."""
     total, row = 0, 0
     for batch in batches:
         for column in batch.columns:
@@ -353,7 +277,7 @@ def _bounded(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.Record
 
 
 def _byte_lengths(column: pa.Array) -> pa.Array:
-    """Bytes of every text, as it would be without a dictionary; zero for what is no text."""
+    """Return the bytes of every text, as without a dictionary; zero for other cells."""
     if pa.types.is_dictionary(column.type):
         return _byte_lengths(column.dictionary).take(column.indices)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
@@ -364,12 +288,12 @@ def _byte_lengths(column: pa.Array) -> pa.Array:
 
 
 def _is_string(kind: pa.DataType) -> bool:
-    """Whether a column is one of texts."""
+    """Return True for a column of texts."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _hub(source: str, reading: Reading) -> tuple[pd.DataFrame, str]:
-    """Read a Hugging Face dataset; its fingerprint is its version."""
+    """Read a Hugging Face dataset; return also its fingerprint as its version."""
     hint = "if this was meant to be a file, check its path"
     try:
         import datasets
@@ -408,13 +332,13 @@ def _hub(source: str, reading: Reading) -> tuple[pd.DataFrame, str]:
 
 
 def _record_frame(batches: Iterable[pa.RecordBatch | pa.Table], choose: Choose) -> pd.DataFrame:
-    """Rows of a table with lists of texts, see `record_rows`."""
+    """Read a table with lists of texts, see `record_rows`."""
     records = enumerate((record for batch in batches for record in batch.to_pylist()), 1)
-    return _frame(*record_rows(records, choose, False, "row"), "row")
+    return to_frame(*record_rows(records, choose, False, "row"), "row")
 
 
 def _texts(table: pa.Table, chosen: Mapping[Role, str]) -> pa.Table:
-    """The chosen columns as text; refuse what is no text."""
+    """Convert the chosen columns to text; raise if they are not text."""
     columns = {}
     for role, name in chosen.items():
         column = table[name]
@@ -424,7 +348,7 @@ def _texts(table: pa.Table, chosen: Mapping[Role, str]) -> pa.Table:
         if not is_text and role not in ("relevance", "label"):
             raise InputError(f"expected text in column {name!r}, found {column.type}; convert it")
         if pa.types.is_floating(column.type):
-            column = pc.if_else(pc.is_nan(column), None, column)  # no class of its own
+            column = pc.if_else(pc.is_nan(column), None, column)  # NaN is not a class
         try:
             columns[role] = column.cast(pa.large_string())
             columns[role].validate(full=True)
@@ -434,7 +358,7 @@ def _texts(table: pa.Table, chosen: Mapping[Role, str]) -> pa.Table:
 
 
 def _by_row(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    """One table of all, indexed by row."""
+    """Concatenate tables, indexed by row from 1."""
     if not sum(map(len, tables)):
         raise InputError("expected at least one row, found none; give at least one")
     table = pa.concat_tables(tables)

@@ -1,13 +1,22 @@
-"""Text, line by line, cut into rows that know their line."""
+"""Parsers: lines of text cut into rows that know their line, and rows made into tables."""
 
 import csv
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
-from rlm.data.textfiles import MOST_CHARACTERS, shorten
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from rlm.data.phrases import tokenise
+from rlm.data.textfiles import MOST_CHARACTERS, is_text, shorten
 from rlm.errors import InputError
 
+ROWS_AT_ONCE = 100_000
+MOST_ROWS_WITHOUT_USE = 1_000_000
 DELIMITERS = "\t,;|"
 MOST_PAIRS = 1_000_000  # of a block: its premises times its questions
 Rows = Iterator[tuple[int, Sequence[object]]]  # the line of a row, and its cells
@@ -18,30 +27,10 @@ def delimited(
     text: io.TextIOBase, choose: Choose, delimiter: str | None, quotechar: str | None
 ) -> tuple[list[str], Rows]:
     """
-    Rows of a table whose first line names the columns.
+    Return the chosen roles and the rows of a table whose first line names the columns.
 
-    Parameters
-    ----------
-    text
-        Lines.
-    choose
-        Says which columns to read.
-    delimiter
-        By default that one of tab, comma, semicolon and ``|`` which the first line has most of.
-    quotechar
-        Encloses cells; by default ``"``, or nothing where tabs separate the cells.
-
-    Returns
-    -------
-    list of str
-        The chosen roles.
-    iterator
-        The rows; raises `InputError` at one that has too many or too few cells, is quoted badly or is too long.
-
-    Raises
-    ------
-    InputError
-        If the first line names no columns that can be used.
+    The delimiter is by default that of tab, comma, semicolon and ``|`` which the first line has most of; the quotechar
+    is ``"``, or none if tabs separate the cells.
     """
     first = next(text, "")
     if not first.strip():
@@ -117,20 +106,7 @@ class TextBlock(NamedTuple):
 
 
 def read_blocks(text: io.TextIOBase) -> Iterator[TextBlock]:
-    """
-    Cut blocks out of a text: lines ``T: premise``, then ``Q: question``, perhaps with ``A: answer``, then an empty one.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Yields
-    ------
-    TextBlock
-        At least one premise and one question. Raises `InputError` at a line that begins otherwise or stands where it
-        cannot, or at a block without questions.
-    """
+    """Yield the blocks of a text: lines ``T: premise``, lines ``Q: question``, perhaps ``A: answer``, an empty line."""
     block, line = TextBlock([], []), 0
     for line, content in enumerate(text, 1):
         kind, rest = content[:2], content[2:].strip()
@@ -163,7 +139,7 @@ def read_blocks(text: io.TextIOBase) -> Iterator[TextBlock]:
 
 
 def _whole(block: TextBlock, line: int) -> TextBlock:
-    """Refuse a block without questions."""
+    """Require that a block has questions."""
     if not block.questions:
         raise InputError(
             f"expected a question (Q:) after the premises, found the end of the block in line {line}; add one"
@@ -172,21 +148,7 @@ def _whole(block: TextBlock, line: int) -> TextBlock:
 
 
 def blocks(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """
-    Premises and questions, see `read_blocks`.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Returns
-    -------
-    list of str
-        The roles anchor (a premise) and positive (a question).
-    iterator
-        A row for every premise of a question, at the line of the question.
-    """
+    """Return the roles anchor and positive, and a row for every premise and question of a block."""
     return ["anchor", "positive"], (
         (line, (premise, question))
         for block in read_blocks(text)
@@ -196,21 +158,7 @@ def blocks(text: io.TextIOBase) -> tuple[list[str], Rows]:
 
 
 def groups(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """
-    Paraphrases: lines that mean the same, groups of them separated by empty lines.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Returns
-    -------
-    list of str
-        The roles text and label (the line before the group).
-    iterator
-        A row per line.
-    """
+    """Return the roles text and label, and a row per line; empty lines separate groups, whose label is their line."""
 
     def rows() -> Rows:
         group = 0
@@ -224,21 +172,7 @@ def groups(text: io.TextIOBase) -> tuple[list[str], Rows]:
 
 
 def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """
-    Pairs known to be irrelevant: lines ``premise|question``.
-
-    Parameters
-    ----------
-    text
-        Lines.
-
-    Returns
-    -------
-    list of str
-        The roles anchor and positive, as of relevant pairs, and relevance.
-    iterator
-        A row per line, of relevance 0; raises `InputError` at a line that is no pair.
-    """
+    """Return the roles of a pair and relevance, and a row of relevance 0 for every line ``premise|question``."""
 
     def rows() -> Rows:
         for line, content in enumerate(text, 1):
@@ -251,3 +185,48 @@ def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
                 )
 
     return ["anchor", "positive", "relevance"], rows()
+
+
+def to_frame(roles: Sequence[str], rows: Rows, unit: str = "line") -> pd.DataFrame:
+    """Collect rows in Arrow tables, piece by piece: Python objects would take several times the memory."""
+    pieces, lines, count, is_usable = [], [], 0, False
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        numbers, cells = zip(*some, strict=True)
+        columns = dict(zip(roles, zip(*cells, strict=True), strict=True))
+        lines.append(np.asarray(numbers))
+        pieces.append(pa.table({role: _column(role, column, numbers, unit) for role, column in columns.items()}))
+        count += len(some)
+        is_usable = is_usable or _has_phrases(columns)
+        if count >= MOST_ROWS_WITHOUT_USE and not is_usable:
+            raise InputError(
+                f"expected texts of different words in a row, found none in the first {count:,} rows; drop these, or "
+                "give other data"
+            )
+    if not pieces:
+        raise InputError("expected at least one row, found none; give at least one")
+    return pa.concat_tables(pieces).to_pandas().set_index(pd.Index(np.concatenate(lines), name=unit))
+
+
+def _has_phrases(columns: Mapping[str, Sequence[str | None]]) -> bool:
+    """Return True if a row has two different phrases, or if there are two different texts."""
+    if "text" in columns:
+        found = filter(None, (tuple(tokenise(text)) for text in dict.fromkeys(columns["text"]) if text))
+        first = next(found, None)
+        return any(other != first for other in found)
+    pairs = dict.fromkeys(zip(columns["anchor"], columns["positive"], strict=True))
+    return any(a and b and a != b and [] != tokenise(a) != tokenise(b) != [] for a, b in pairs)
+
+
+def _column(role: str, cells: Sequence[object], lines: Sequence[int], unit: str) -> pa.Array:
+    """Convert the cells of a role to text; raise for a cell that is not text."""
+    if role in ("relevance", "label"):
+        cells = [None if cell != cell else cell for cell in cells]  # NaN
+        cells = [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells]
+    try:
+        return pa.array(cells, pa.string())
+    except (pa.ArrowException, UnicodeError):
+        line, cell = next((line, cell) for line, cell in zip(lines, cells, strict=True) if not is_text(cell))
+        raise InputError(
+            f"expected text as {role}, found {shorten(ascii(cell))} in {unit} {line}; correct it"
+            + (", it holds half of a character (a lone surrogate)" if isinstance(cell, str) else "")
+        ) from None

@@ -1,4 +1,4 @@
-"""Phrases: every different text of a dataset, tokenised once and known by its index from then on."""
+"""Phrases: the different texts of a dataset, tokenised once and identified by an index."""
 
 import re
 import sys
@@ -32,7 +32,7 @@ _SIMPLE_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 @cache
 def _harder_words() -> tuple[frozenset[str], re.Pattern[str]]:
-    """The characters that `_SIMPLE_WORD` does no justice to, and a pattern that does, twenty times slower."""
+    """Return the characters that need a more general pattern than `_SIMPLE_WORD`, and that pattern, 20 times slower."""
     # Python's \w leaves out the combining marks, which spell vowels in Hindi, Tamil or Thai, and the joiners inside
     # Persian words.
     everything = list(map(chr, range(sys.maxunicode + 1)))
@@ -44,17 +44,16 @@ def _harder_words() -> tuple[frozenset[str], re.Pattern[str]]:
 
 
 def is_read_by_character(text: str) -> bool:
-    """Whether most letters of a text are of a script that is written without spaces between words."""
+    """Return True if most letters of a text are from a script without spaces between words."""
     letters = [letter for letter in text if letter.isalpha()]
     return 2 * sum(bool(re.match(f"[{_WITHOUT_SPACES}]", letter)) for letter in letters) > len(letters)
 
 
 def tokenise(text: str) -> list[str]:
     """
-    Words of a text: Unicode NFC, lower case, ``ё`` as ``е``, ``’`` as ``'``, no punctuation, no soft hyphens.
+    Split a text into words: Unicode NFC, lower case, ``ё`` as ``е``, ``’`` as ``'``, no punctuation, no soft hyphens.
 
-    Of scripts that are written without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every
-    character is a word of its own.
+    In scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every character is a word.
 
     Examples
     --------
@@ -78,23 +77,21 @@ class Phrases:
     """
     The different phrases of a dataset, longest first.
 
-    Two texts with the same words, as far as they are read, are the same phrase, so a change of case or of a full
-    stop cannot carry a phrase from one split into another. Because indices grow as lengths fall, sorting indices
-    sorts by length, which is what lets an encoder skip the padding.
+    Two texts with the same words, up to the maximum length, are the same phrase: a difference in case or punctuation
+    cannot bring a phrase into two splits. Sorting indices sorts by length, which lets an encoder skip the padding.
 
     Attributes
     ----------
     texts
-        One text per phrase, as it first stood in the data.
+        One text per phrase, as it first occurs in the data.
     words
-        The word forms; word ``i`` has token ``i + 2`` (0 is padding, 1 stands for an unknown word).
+        The word forms; word ``i`` has token ``i + 2`` (0 is padding, 1 is the unknown word).
     tokens
-        Token ids, zeros after the end. The last row, one past the last phrase, is the empty phrase that fills
-        incomplete batches.
+        Token ids, zeros after the end. The last row is the empty phrase, which fills incomplete batches.
     lengths
-        Tokens per row of `tokens`, falling.
+        Tokens per row of `tokens`, in descending order.
     cut
-        How many different phrases were longer than `max_tokens` and are read only so far.
+        Number of phrases that are longer than the maximum and are cut.
     """
 
     texts: tuple[str, ...]
@@ -108,28 +105,7 @@ class Phrases:
 
 
 def index_phrases(texts: Sequence[str] | pd.Index, max_tokens: int) -> tuple[Phrases, Int32[np.ndarray, " text"]]:
-    """
-    Store each different phrase once.
-
-    Parameters
-    ----------
-    texts
-        Different texts.
-    max_tokens
-        Width of the token table; longer phrases are cut (and counted in `Phrases.cut`).
-
-    Returns
-    -------
-    Phrases
-        The different phrases.
-    numpy.ndarray
-        The phrase index of every text, -1 for one without words.
-
-    Raises
-    ------
-    InputError
-        If `max_tokens` is not positive.
-    """
+    """Store each different phrase once, cut to `max_tokens`; return also the phrase of every text, -1 without words."""
     if max_tokens < 1:
         raise InputError(f"expected max_tokens of at least 1, found {max_tokens}")
     phrase_of_text = np.full(len(texts), -1, np.int32)

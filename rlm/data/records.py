@@ -1,4 +1,4 @@
-"""Records: JSON files, and the layouts in which collections of sentence pairs are published, cut into rows."""
+"""Records: JSON files, and the usual layouts of collections of sentence pairs, cut into rows."""
 
 import io
 import json
@@ -25,18 +25,18 @@ class _Json:
         self.decoder = json.JSONDecoder(object_pairs_hook=_once)
 
     def peek(self, length: int = 1) -> str:
-        """The next characters, after blanks; none at the end."""
+        """Return the next characters after blanks; none at the end."""
         while True:
             self._pass(_BLANKS.match(self.buffer, self.place).end())
             if self.place + length <= len(self.buffer) or not self._read():
                 return self.buffer[self.place : self.place + length]
 
     def skip(self) -> None:
-        """Pass the next character."""
+        """Skip the next character."""
         self._pass(self.place + 1)
 
     def value(self) -> object:
-        """The next value."""
+        """Return the next value."""
         most = 10 * MOST_CHARACTERS if _CONTAINER.match(self.peek(1000)) else MOST_CHARACTERS
         while True:
             try:
@@ -84,7 +84,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _json_values(text: io.TextIOBase) -> tuple[str, Iterator[tuple[int, object]]]:
-    """What counts the values of a JSON text, and the values: those of one array by row, any others by line."""
+    """Return the unit of the values' numbers, and the values: those of an array by row, others by line."""
     source = _Json(text)
     source.peek()
     is_array = _ARRAY.match(source.peek(1000)) is not None
@@ -93,7 +93,7 @@ def _json_values(text: io.TextIOBase) -> tuple[str, Iterator[tuple[int, object]]
 
 
 def _elements(source: _Json) -> Iterator[tuple[int, object]]:
-    """The elements of one array, by row."""
+    """Yield the elements of one array, by row."""
     source.skip()
     row = 0
     while row or source.peek() != "]":
@@ -115,14 +115,14 @@ def _elements(source: _Json) -> Iterator[tuple[int, object]]:
 
 
 def _lines(source: _Json) -> Iterator[tuple[int, object]]:
-    """Values that follow each other, by line."""
+    """Yield values that follow each other, by line."""
     while source.peek():
         line = source.line
         yield line, source.value()
 
 
 def _table(value: object, choose: Choose) -> Iterator[tuple[int, object]] | None:
-    """The rows of a whole table in one JSON object, in any orientation that `DataFrame.to_json` writes."""
+    """Return the rows of a table in one JSON object, in any orientation that `DataFrame.to_json` writes."""
     if not isinstance(value, dict) or not value:
         return None
     columns, rows, names = list(value.values()), value.get("data"), value.get("columns")
@@ -145,7 +145,7 @@ def _table(value: object, choose: Choose) -> Iterator[tuple[int, object]] | None
 
 
 def _can_choose(record: Mapping[str, object], choose: Choose) -> bool:
-    """Whether an object has the columns of a row."""
+    """Return True if an object has the columns of a row."""
     try:
         choose(list(record))
     except InputError:
@@ -155,30 +155,10 @@ def _can_choose(record: Mapping[str, object], choose: Choose) -> bool:
 
 def json_rows(text: io.TextIOBase, choose: Choose, is_grouped: bool) -> tuple[list[str], Rows, str]:
     """
-    Rows of a JSON file: a value per line, or one array of them, or one object that `DataFrame.to_json` wrote.
+    Return roles, rows and the unit of their numbers: line, or row inside an array or a table.
 
-    Parameters
-    ----------
-    text
-        JSON.
-    choose
-        Says which keys of an object to read.
-    is_grouped
-        Whether lists are groups of paraphrases, rather than pairs or triplets.
-
-    Returns
-    -------
-    list of str
-        The chosen roles.
-    iterator
-        The rows, see `record_rows`.
-    str
-        What counts them: line, or, inside an array or a table, row.
-
-    Raises
-    ------
-    InputError
-        If there is no value, or the first cannot be used.
+    The text has a value per line, one array of values, or one object that `DataFrame.to_json` wrote. With `is_grouped`
+    lists are groups of paraphrases instead of pairs or triplets.
     """
     unit, values = _json_values(text)
     head = list(islice(values, 2))
@@ -203,33 +183,11 @@ def record_rows(
     records: Iterator[tuple[int, object]], choose: Choose, is_grouped: bool, unit: str
 ) -> tuple[list[str], Rows]:
     """
-    Rows of records: tables, and the layouts of the collection embedding-training-data.
+    Return roles and rows of numbered records of one kind; `unit` is what the numbers count.
 
-    Parameters
-    ----------
-    records
-        Objects with the chosen columns; or lists ``[anchor, positive]`` or ``[anchor, positive, negative]``; or
-        objects ``{"set": [text, ...]}``, paraphrases; or ``{"query": text, "pos": [text, ...], "neg": [text, ...]}``,
-        of which ``neg`` may be lacking: pairs of relevance 1 and 0. All of one kind, each with its number.
-    choose
-        Says which keys of an object to read.
-    is_grouped
-        Whether lists of texts are paraphrases, too.
-    unit
-        What the numbers count: line or row.
-
-    Returns
-    -------
-    list of str
-        The chosen roles.
-    iterator
-        The rows, at least one of each record; raises `InputError` at a record of another kind, or with a column that
-        has a role but is lacking elsewhere.
-
-    Raises
-    ------
-    InputError
-        If there is no record, or the first cannot be used.
+    Records are objects with the chosen columns, lists ``[anchor, positive]`` or ``[anchor, positive, negative]``,
+    objects ``{"set": [text, ...]}`` of paraphrases, or ``{"query": text, "pos": [text, ...], "neg": [text, ...]}``
+    with optional ``neg``: pairs of relevance 1 and 0. The collection embedding-training-data has these layouts.
     """
     first = next(records, None)
     if first is None:
@@ -239,7 +197,7 @@ def record_rows(
 
 
 def _rows(records: Iterator[tuple[int, object]], shape: _Shape, choose: Choose, is_grouped: bool, unit: str) -> Rows:
-    """The rows of records of one kind."""
+    """Yield the rows of records of one kind."""
     known = set()
     for number, record in records:
         signature = _signature(record)
@@ -251,14 +209,14 @@ def _rows(records: Iterator[tuple[int, object]], shape: _Shape, choose: Choose, 
 
 
 def _signature(record: object) -> object:
-    """What records of one kind share."""
+    """Return what records of one kind have in common."""
     if isinstance(record, dict):
         return (*record, type(record.get("set")))
     return type(record), len(record) if isinstance(record, list) else 0
 
 
 def _require_shape(record: object, shape: _Shape, choose: Choose, is_grouped: bool, place: str) -> None:
-    """Refuse a record that is not like the first one."""
+    """Require that a record is like the first one."""
     if shape.kind[0] == "object":
         if not isinstance(record, dict):
             raise InputError(
@@ -279,7 +237,7 @@ def _require_shape(record: object, shape: _Shape, choose: Choose, is_grouped: bo
 
 
 def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Shape:
-    """Find out how a record is read."""
+    """Choose how a record is read."""
     if isinstance(record, list):
         return _list_shape(record, choose, is_grouped, place)
     if not isinstance(record, dict):
@@ -308,7 +266,7 @@ def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Sha
 
 
 def _list_shape(record: Sequence[object], choose: Choose, is_grouped: bool, place: str) -> _Shape:
-    """How a list of texts is read: by the places of the texts, or as a group."""
+    """Choose how a list of texts is read: by position, or as a group."""
     if is_grouped:
         return _Shape(("set",), [*choose(["text", "label"])], _expand_set)
     if len(record) not in (2, 3):
@@ -321,18 +279,18 @@ def _list_shape(record: Sequence[object], choose: Choose, is_grouped: bool, plac
 
 
 def is_record_table(names: Sequence[str], choose: Choose) -> bool:
-    """Whether a table's columns are those of a layout with lists of texts."""
+    """Return True if the columns are those of a layout with lists of texts."""
     has_lists = "set" in names or {"query", "pos"} <= {*names}
     return has_lists and {*names}.isdisjoint(ROLES) and not _can_choose(dict.fromkeys(names), choose)
 
 
 def _expand_set(number: int, texts: Sequence[object]) -> Sequence[Sequence[object]]:
-    """A row for each text of a group; one without text where there is none, so that it is counted."""
+    """Return a row for each text of a group; if it is empty, one without text, so that it is counted."""
     return [[text, str(number)] for text in texts or [None]]
 
 
 def _expand_query(_: int, record: Mapping[str, object]) -> Sequence[Sequence[object]]:
-    """Pairs of relevance 1 and 0; one without text where there are none, so that it is counted."""
+    """Return pairs of relevance 1 and 0; if there are none, one without text, so that it is counted."""
     rows = []
     for key, relevance in (("pos", "1"), ("neg", "0")):
         texts = record.get(key)

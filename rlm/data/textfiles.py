@@ -1,4 +1,4 @@
-"""Text files: uncompressed, decoded, and bounded."""
+"""Text files: uncompress, decode and bound them."""
 
 import codecs
 import io
@@ -45,11 +45,12 @@ _NO_TEXT = {
 }
 _OBEYED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no text, line and paragraph separators
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # show letters in another order
+_BROKEN = re.compile("[\ud800-\udfff]")
 T = TypeVar("T")
 
 
 class _Bytes(io.RawIOBase):
-    """Bytes of a file, uncompressed as its name says, with a progress bar; bounded, see `most_bytes`."""
+    """The uncompressed bytes of a file, with a progress bar; bounded, see `most_bytes`."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -69,7 +70,7 @@ class _Bytes(io.RawIOBase):
         )
 
     def readable(self) -> bool:
-        """Tell `io` that this is read."""
+        """Return True, as `io` requires."""
         return True
 
     def readinto(self, buffer: memoryview | bytearray) -> int:
@@ -94,14 +95,14 @@ class _Bytes(io.RawIOBase):
 
 
 class _Xz:
-    """What `lzma` reads, and an error where it would stop without a word: at damage after a whole stream."""
+    """Reader of xz files that detects damage after a whole stream, which `lzma` ignores."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._decompressor, self._rest = file, lzma.LZMADecompressor(), b""
         self._is_new = True
 
     def read(self, size: int) -> bytes:
-        """Read some bytes, none at the end."""
+        """Read some bytes; none at the end."""
         while True:
             if self._decompressor.eof:
                 self._rest, self._decompressor = self._decompressor.unused_data.lstrip(b"\0"), lzma.LZMADecompressor()
@@ -142,42 +143,21 @@ class _Text(io.TextIOWrapper):
 
 
 def most_bytes(path: Path) -> int:
-    """How much a compressed file may hold: more can only be repetitions, which would fill the memory."""
+    """Return the largest plausible size of the content: more can only be repetitions, which would fill the memory."""
     return max(ENOUGH_BYTES, MOST_TIMES * path.stat().st_size)
 
 
 def open_bytes(path: Path) -> io.RawIOBase:
-    """Open a file; the ending of its name says how it is compressed."""
+    """Open a file; its suffix tells the compression."""
     return _Bytes(path)
 
 
 def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]) -> T:
     """
-    Parse a text file in the encoding that is given, or that its byte order mark says, or as UTF-8, or as it seems.
+    Parse a text file; `parse` reads it to the end and is called again if the first encoding is wrong.
 
-    Parameters
-    ----------
-    path
-        May be compressed.
-    encoding
-        Known to Python; none to find it out.
-    parse
-        Reads the text to its end; called again where the first encoding turns out to be wrong.
-
-    Returns
-    -------
-    object
-        What `parse` returns.
-
-    Warns
-    -----
-    UserWarning
-        If the encoding is a guess, or another one than UTF-8 is given for what is UTF-8.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be uncompressed or decoded, is no text, or has a line that is too long.
+    The encoding is the given one, that of the byte order mark, UTF-8, or a guess. A guess is a UserWarning, and so is
+    another encoding than UTF-8 that is given for a file in UTF-8.
     """
     warning = None
     try:
@@ -213,7 +193,7 @@ def _parse(path: Path, encoding: str, parse: Callable[[io.TextIOBase], T]) -> T:
 
 
 def _look_at(start: bytes, encoding: str | None) -> tuple[str | None, str | None]:
-    """Refuse what is no text; the encoding by the byte order mark, and a warning about the one that is named."""
+    """Reject what is not text; return the encoding of the byte order mark, and a warning about the given one."""
     kind = next((kind for magic, kind in _NO_TEXT.items() if start.startswith(magic)), None)
     if kind is not None:
         raise InputError(f"expected text, found {kind}")
@@ -237,7 +217,7 @@ def _look_at(start: bytes, encoding: str | None) -> tuple[str | None, str | None
 
 
 def _is_utf8(start: bytes) -> bool:
-    """Whether the beginning of a file decodes."""
+    """Return True if the start of a file decodes."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
@@ -246,7 +226,7 @@ def _is_utf8(start: bytes) -> bool:
 
 
 def _unmarked_utf16(start: bytes) -> str | None:
-    """The byte order of UTF-16 without a mark: each line feed has a zero byte beside it, on the same side."""
+    """Detect UTF-16 without a byte order mark: every line feed has a zero byte on the same side."""
     zeros, feeds = (_places(start, byte) for byte in (0, 10))
     for name, odd, side in (("utf-16-le", 1, 1), ("utf-16-be", 0, -1)):
         if feeds and zeros and all(zero % 2 == odd for zero in zeros) and {feed + side for feed in feeds} <= zeros:
@@ -255,12 +235,12 @@ def _unmarked_utf16(start: bytes) -> str | None:
 
 
 def _places(content: bytes, byte: int) -> set[int]:
-    """Where a byte stands."""
+    """Return the positions of a byte."""
     return {match.start() for match in re.finditer(bytes([byte]), content)}
 
 
 def _guess(path: Path) -> str:
-    """The encoding of a file that is not UTF-8."""
+    """Guess the encoding of a file that is not UTF-8."""
     is_utf8, number = False, 0
     with open_bytes(path) as stream, io.BufferedReader(stream, 1 << 20) as lines:
         while line := lines.readline(4 * MOST_CHARACTERS):
@@ -284,20 +264,17 @@ def _guess(path: Path) -> str:
 
 
 def printable(text: str, length: int = 300) -> str:
-    """A text from the data as it is, but for what a terminal would obey; what is too long ends with an ellipsis."""
+    """Replace the control characters in a text from the data, and shorten it with an ellipsis."""
     text = text if len(text) <= length else text[: length - 1] + "…"
     return "".join("?" if category(letter) in _OBEYED or letter in _OVERRIDES else letter for letter in text)
 
 
 def shorten(text: str, length: int = 60) -> str:
-    """A text from the data as it can stand in a message: quoted, escaped, and not too long."""
+    """Quote, escape and shorten a text from the data for a message."""
     text = text.strip()
     return repr(text if len(text) <= length else text[: length - 1] + "…")
 
 
-_BROKEN = re.compile("[\ud800-\udfff]")
-
-
-def is_broken(text: str) -> bool:
-    """Whether a text holds half of a character (a lone surrogate), which no file can."""
-    return not text.isascii() and _BROKEN.search(text) is not None
+def is_text(cell: object) -> bool:
+    """Return True for a missing cell, and for text that a file can store: without half a character (lone surrogate)."""
+    return cell is None or (isinstance(cell, str) and (cell.isascii() or _BROKEN.search(cell) is None))

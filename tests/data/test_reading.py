@@ -143,7 +143,7 @@ class TestFormats:
         assert list(rlm.read(path, anchor="fact", positive="question")) == ["anchor", "positive"]
 
     def test_a_large_file_is_read_in_pieces(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("rlm.data.files.ROWS_AT_ONCE", 7)
+        monkeypatch.setattr("rlm.data.parsers.ROWS_AT_ONCE", 7)
         path = tmp_path / "own.csv"
         path.write_text("anchor,positive\n" + "".join(f"a {i},b {i}\n" for i in range(50)))
         found = rlm.read(path)
@@ -623,8 +623,9 @@ class TestBounds:
             monkeypatch.setattr(f"rlm.data.{name}.MOST_CHARACTERS", 1000)
         monkeypatch.setattr("rlm.data.parsers.MOST_PAIRS", 20)
         monkeypatch.setattr("rlm.data.textfiles.ENOUGH_BYTES", 20_000)
-        monkeypatch.setattr("rlm.data.files.MOST_ROWS_WITHOUT_USE", 50)
-        monkeypatch.setattr("rlm.data.files.ROWS_AT_ONCE", 10)
+        monkeypatch.setattr("rlm.data.parsers.MOST_ROWS_WITHOUT_USE", 50)
+        for name in ("parsers", "files"):
+            monkeypatch.setattr(f"rlm.data.{name}.ROWS_AT_ONCE", 10)
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
