@@ -1,4 +1,4 @@
-"""Datasets: text pairs and triplets by name, packaged, downloaded or your own."""
+"""Datasets: text pairs and triplets by name, packaged, downloaded or from a file."""
 
 import os
 from collections.abc import Sequence
@@ -38,20 +38,25 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     name
         ``"chatterbot-<language>"``, ``"pqa"``, or a source for `rlm.read`: a file, a folder, an id.
     options
-        For `rlm.read`; for the others ``irrelevant``, and its ``encoding``, alone.
+        Options of `rlm.read`; the named datasets take only ``irrelevant``, with its ``encoding``.
 
     Returns
     -------
     pandas.DataFrame
-        As of `rlm.read`. Its ``attrs``, like those of every loader, say where it is from (``name``, ``title``,
-        ``source``, ``licence``, ``version``) and what could not be made into rows (``dropped``).
+        Columns as of `rlm.read`. The ``attrs`` of every loader describe the source (``name``, ``title``, ``source``,
+        ``licence``, ``version``) and count what could not be made into rows (``dropped``).
 
     Raises
     ------
     InputError
-        If the name is neither known nor a source, or the source is not as it is said to be.
+        If the name is neither known nor a source, or the source does not have the expected form.
     OSError
         If the Russian files are not in the cache and cannot be downloaded.
+
+    Examples
+    --------
+    >>> load("chatterbot-english").attrs["licence"]
+    'BSD'
     """
     chatterbots = {f"chatterbot-{language}": language for language in _chatterbot_languages()}
     if name in chatterbots or name == "pqa":
@@ -73,24 +78,28 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
 
 def load_chatterbot(language: str = "english") -> pd.DataFrame:
     """
-    Questions and answers of the ChatterBot corpus, which is installed with this package.
+    Load questions and answers of the ChatterBot corpus, which is installed with this package.
 
     Parameters
     ----------
     language
-        A folder of the corpus: ``"english"``, ``"russian"``, …
+        A folder of the corpus, such as ``"english"`` or ``"russian"``.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``anchor`` and ``positive``: each turn of a conversation with the turn that follows it, with all
-        repetitions. A conversation that is not a list of at least two texts is skipped and counted in
-        ``attrs["dropped"]``.
+        Columns ``anchor`` and ``positive``: each turn of a conversation with the next turn, with all repetitions. A
+        conversation that is not a list of at least two texts is dropped and counted in ``attrs["dropped"]``.
 
     Raises
     ------
     InputError
-        If the corpus lacks the language.
+        If the corpus does not have the language.
+
+    Examples
+    --------
+    >>> load_chatterbot("english").columns.tolist()
+    ['anchor', 'positive']
     """
     languages = _chatterbot_languages()
     if language not in languages:
@@ -122,10 +131,10 @@ def _chatterbot_languages() -> list[str]:
 
 def load_pqa(files: Sequence[str] | None = None) -> pd.DataFrame:
     """
-    Russian premises and questions about them: the data on which triplet pre-training was first tried.
+    Load Russian premises and questions about them, the data of the first trial of triplet pre-training.
 
-    The files are downloaded once (14 MB), checked, and kept in the folder ``pqa`` of the cache: that of the
-    operating system, or the folder that the environment variable ``RLM_DATA_DIR`` names.
+    The files are downloaded once (14 MB), checked, and stored in the folder ``pqa`` of the cache of the operating
+    system, or of the folder in the environment variable ``RLM_DATA_DIR``.
 
     Parameters
     ----------
@@ -142,7 +151,13 @@ def load_pqa(files: Sequence[str] | None = None) -> pd.DataFrame:
     InputError
         If a file name is unknown or there is none.
     OSError
-        If a file is not in the cache and its download fails or is not the file that it should be.
+        If a file is not in the cache and its download fails or has other content.
+
+    Examples
+    --------
+    >>> load_pqa(["answers.txt"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    rlm.errors.InputError: expected files among ...; found answers.txt
     """
     names = list(_PQA_SHA256 if files is None else files)
     unknown = [name for name in names if name not in _PQA_SHA256]
@@ -179,12 +194,12 @@ def _fetch_pqa(names: Sequence[str]) -> list[Path]:
 
 def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Generator) -> pd.DataFrame:
     """
-    Give pairs random negatives, as text; `rlm.data.negatives.draw_negatives` says which.
+    Draw random negatives for pairs of texts, see `rlm.data.negatives.draw_negatives`.
 
     Parameters
     ----------
     pairs
-        Columns ``anchor`` and ``positive``; negatives that it brings are not used.
+        Columns ``anchor`` and ``positive``; an existing column of negatives is ignored.
     negatives
         Triplets per pair, at least 1.
     rng
@@ -193,14 +208,21 @@ def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Gen
     Returns
     -------
     pandas.DataFrame
-        Columns ``anchor``, ``positive`` and ``negative``; those of one pair together. It keeps the ``attrs`` of
+        Columns ``anchor``, ``positive`` and ``negative``, with the triplets of one pair together, and the ``attrs`` of
         `pairs`.
 
     Raises
     ------
     InputError
-        If `negatives` is not positive, `pairs` is not as `rlm.index_corpus` expects it, or a phrase is
-        relevant to every candidate.
+        If `negatives` is not positive, `rlm.index_corpus` rejects `pairs`, or a phrase is relevant to every candidate.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> pairs = pd.DataFrame({"anchor": ["a cat", "a dog"], "positive": ["it purrs", "it barks"]})
+    >>> make_triplets(pairs, 1, rng=np.random.default_rng(0))["negative"].tolist()
+    ['it barks', 'it purrs']
     """
     corpus = index_corpus(pairs.drop(columns="negative", errors="ignore"))
     texts = np.array(corpus.phrases.texts, dtype=object)

@@ -1,4 +1,4 @@
-"""Word vectors from elsewhere: word2vec's text and binary files, GloVe's, fastText's text files and models."""
+"""Word vectors from files: word2vec text and binary, GloVe text, fastText text and models."""
 
 import functools
 import io
@@ -36,18 +36,7 @@ TOO_LONG, NOT_FINITE = "vectors with more numbers than the others", "vectors wit
 
 
 class Found(NamedTuple):
-    """
-    What a file of word vectors has for some words.
-
-    Attributes
-    ----------
-    vectors
-        By word, finite; of the first vector where a word has several.
-    dim
-        Size of a vector.
-    counts
-        What became of every row of the file: `USED`, `OTHER`, or the reason why it was skipped.
-    """
+    """Finite vectors by word (the first of repeated ones), their size, and the number of file rows by their use."""
 
     vectors: dict[str, Float32[np.ndarray, " dim"]]
     dim: int
@@ -56,30 +45,14 @@ class Found(NamedTuple):
 
 def read_vectors(path: Path, words: Sequence[str]) -> Float32[np.ndarray, "token word_dim"]:
     """
-    Read the vectors of words.
+    Read the vectors of words, one row per token (word ``i`` has token ``i + 2``).
 
-    Vectors with NaN or infinity, and rows that cannot be told to belong to a word, are skipped and counted in a
-    warning of the log. In a text file the last numbers of a line are the vector; what is before them is the word, which
-    may have spaces.
-
-    Parameters
-    ----------
-    path
-        ``.bin`` (word2vec's binary format, or a fastText model, which makes vectors for words that it does not know
-        from their character n-grams) or any other name (text: ``.vec``, or GloVe's, which has no first line of
-        counts); all but a fastText model may be compressed as ``.gz``, ``.bz2``, ``.zst`` or ``.lz4``.
-    words
-        Word ``i`` has token ``i + 2``, see `Phrases`.
-
-    Returns
-    -------
-    numpy.ndarray
-        One row per token. Padding has zeros; the unknown word, and words without a vector, the mean of the others.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is not whole, or has no vector for any word.
+    Padding has zeros; the unknown word and words without a vector have the mean of the others. Vectors with NaN or
+    infinity, and rows without a word, are skipped and counted in a warning of the log. In a text file the last numbers
+    of a line are the vector and the rest is the word, which may contain spaces. A ``.bin`` file is word2vec's binary
+    format or a fastText model, which makes vectors of unknown words from their character n-grams; other names are text,
+    with or without a first line of counts. All but a fastText model may be compressed. Raise if the file cannot be
+    read, is not complete, or has no vector for any word.
 
     References
     ----------
@@ -94,7 +67,7 @@ def read_vectors(path: Path, words: Sequence[str]) -> Float32[np.ndarray, "token
     return _read(path, tuple(words), content).copy()
 
 
-@functools.lru_cache(maxsize=1)  # every block of seeds asks for the same; a file may be rewritten between two studies
+@functools.lru_cache(maxsize=1)  # all blocks of seeds ask for the same file, which may change between two studies
 def _read(path: Path, words: tuple[str, ...], _content: str) -> Float32[np.ndarray, "token word_dim"]:
     """Read the vectors of words from a file of this content."""
     found = scan(path, frozenset(words))
@@ -116,13 +89,13 @@ def _read(path: Path, words: tuple[str, ...], _content: str) -> Float32[np.ndarr
 
 
 def scan(path: Path, wanted: Set[str]) -> Found:
-    """Read the vectors of the wanted words, and count what became of all others."""
+    """Read the vectors of the wanted words, and count the other rows."""
     try:
         with open_bytes(path) as stream, io.BufferedReader(stream, 2**16) as file:
             if file.peek(4)[:4] == FASTTEXT_MAGIC:
                 return _scan_fasttext(path, wanted)
             size = None if path.suffix.lower() in COMPRESSIONS else path.stat().st_size
-            # A text that is called .bin would be read as numbers, wrong ones.
+            # A text with the suffix .bin would be read as wrong numbers.
             is_binary = ".bin" in path.suffixes and NO_TEXT.search(file.peek())
             return (_scan_binary if is_binary else _scan_text)(file, size, wanted)
     except (OSError, EOFError, ValueError, struct.error) as error:
@@ -137,13 +110,13 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 class _Collection:
-    """Collects the vectors of the wanted words, row by row."""
+    """Collect the vectors of the wanted words, row by row."""
 
     def __init__(self, wanted: Set[str], dim: int) -> None:
         self.wanted, self.found = wanted, Found({}, dim, Counter())
 
     def add(self, word: bytes, parse: Callable[[], Float[np.ndarray, " dim"]]) -> None:
-        """Add a row, parsing its vector only if it is wanted."""
+        """Add a row; parse its vector only if it is wanted."""
         text = word.decode(errors="replace")  # word2vec cuts words at a byte, within a letter
         self.found.counts[self._reason(text, parse)] += 1
 
@@ -163,7 +136,7 @@ class _Collection:
 
 
 def _check_claim(count: int, dim: int, size: int | None, least: int) -> None:
-    """Compare the counts of the first line with the size of the file, before anything is allocated."""
+    """Compare the counts of the first line with the size of the file, before memory is allocated."""
     if not 1 <= dim <= LONGEST_VECTOR:
         raise ValueError(f"a first line that claims vectors of {dim:,} numbers; 1 to {LONGEST_VECTOR:,} are possible")
     if size is not None and count * least > size:
@@ -189,7 +162,7 @@ def _scan_text(file: io.BufferedReader, size: int | None, wanted: Set[str]) -> F
     sample = list(itertools.islice(lines, SAMPLED_LINES))
     claim = _claim(sample[0][1]) if sample else None
     dim = _usual_size(sample[claim is not None :])
-    if claim and dim == 1 != claim[1]:  # not counts, but a word that is a number, and its vector of one number
+    if claim and dim == 1 != claim[1]:  # not counts, but a number as a word, with a vector of one number
         claim = None
     if claim:
         _check_claim(*claim, size, least=2 * claim[1])
@@ -215,7 +188,7 @@ def _scan_text(file: io.BufferedReader, size: int | None, wanted: Set[str]) -> F
 
 
 def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the lines that are not empty."""
+    """Yield number and content of the lines that are not empty."""
     for number in itertools.count(1):
         line = file.readline(LONGEST_LINE)
         if not line:
@@ -227,13 +200,13 @@ def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
 
 
 def _claim(line: bytes) -> tuple[int, int] | None:
-    """Number and size of the vectors, where the first line says them."""
+    """Return number and size of the vectors if the first line has them."""
     fields = line.split()
     return (int(fields[0]), int(fields[1])) if len(fields) == 2 and all(map(bytes.isdigit, fields)) else None
 
 
 def _usual_size(sample: Sequence[tuple[int, bytes]]) -> int:
-    """The number of numbers that most lines end with."""
+    """Return the most frequent number of numbers at the end of a line."""
     sizes: Counter[int] = Counter()
     for _, line in sample:
         fields = line.split()
@@ -272,7 +245,7 @@ def _scan_binary(file: io.BufferedReader, size: int | None, wanted: Set[str]) ->
 
 
 def _binary_rows(file: io.BufferedReader, width: int) -> Iterator[tuple[bytes, bytes]]:
-    """Words, each up to a space, and as many bytes of vector behind it; line ends before a word are optional."""
+    """Yield words and the bytes of their vectors; a word ends at a space, line ends before it are optional."""
     held = b""
     while chunk := file.read(CHUNK):
         held, start = held + chunk, 0
@@ -287,7 +260,7 @@ def _binary_rows(file: io.BufferedReader, width: int) -> Iterator[tuple[bytes, b
 
 
 def _scan_fasttext(path: Path, wanted: Set[str]) -> Found:
-    """Read a fastText model; it is mapped into memory, so that only the rows of these words are read."""
+    """Read a fastText model, mapped into memory so that only the rows of these words are read."""
     if path.suffix.lower() in COMPRESSIONS:
         raise ValueError("a compressed fastText model; decompress it")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -305,7 +278,7 @@ def _scan_fasttext(path: Path, wanted: Set[str]) -> Found:
             if end < 0:
                 raise ValueError("a fastText model that is cut off")
             place.setdefault(content[at:end], number)
-            at = end + 10  # behind the word: its count and its type
+            at = end + 10  # its count and its type follow the word
         (is_quantised, rows, columns), at = struct.unpack_from("<?2q", content, at), at + 17
         if pruned > 0 or is_quantised:
             raise ValueError("a quantised fastText model (.ftz); give the model that it was made from")

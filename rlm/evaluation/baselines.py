@@ -23,7 +23,7 @@ LOOKED_AT = 20_000
 OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
 
 
-def baselines_of(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
+def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
     test = some_of(slices.test, stream(seed, "audit", 0))
     contestants = {
         OVERLAP: (_by_overlap, test),
@@ -33,7 +33,7 @@ def baselines_of(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " 
     }
     found = {
         name: with_interval(
-            is_right(method(slices, triplets)) if len(triplets) else np.empty(0), component[triplets[:, 0]]
+            is_right(method(slices, triplets)) if len(triplets) else np.empty(0), cluster[triplets[:, 0]]
         )
         for name, (method, triplets) in contestants.items()
     }
@@ -41,7 +41,7 @@ def baselines_of(corpus: Corpus, slices: Slices, component: Int32[np.ndarray, " 
 
 
 def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
-    """Test pairs with the most similar negatives among 3,000 of them; none if there are no irrelevant ones."""
+    """Draw the most similar negatives for at most 3,000 test pairs; none if all candidates are relevant."""
     rng = stream(seed, "audit", 2)
     pairs = np.unique(corpus.rows[np.isin(corpus.rows[:, 0], slices.test), :2], axis=0)
     pairs = pairs[rng.permutation(len(pairs))[:3000]]
@@ -55,19 +55,21 @@ def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
 
 
 def is_right(margin: Float[np.ndarray, "*triplet"]) -> Float[np.ndarray, "*triplet"]:
-    """1 where the positive is nearer, and one half for a tie."""
+    """Return 1 if the positive is nearer, and one half for a tie."""
     return (margin > 0) + 0.5 * (margin == 0)
 
 
-def with_interval(values: Float[np.ndarray, " value"], group: Int[np.ndarray, " value"]) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval over groups, which are what is independent; missing for fewer than two."""
+def with_interval(
+    values: Float[np.ndarray, " value"], cluster: Int[np.ndarray, " value"]
+) -> tuple[float, float, float]:
+    """Return mean and 95 % bootstrap interval over independent clusters; NaN for fewer than two."""
     if not len(values):
         return np.nan, np.nan, np.nan
-    by_group = pd.DataFrame({"sum": values, "of": 1.0}).groupby(group).sum()
-    if len(by_group) < 2:
+    by_cluster = pd.DataFrame({"sum": values, "of": 1.0}).groupby(cluster).sum()
+    if len(by_cluster) < 2:
         return float(values.mean()), np.nan, np.nan
     interval = bootstrap(
-        (by_group["sum"], by_group["of"]),
+        (by_cluster["sum"], by_cluster["of"]),
         lambda total, of, axis: total.sum(axis) / of.sum(axis),
         paired=True,
         n_resamples=2000,
@@ -99,7 +101,7 @@ def _by_tfidf(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
 
 
 def _by_candidate(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
-    """Logistic regression that sees positives and negatives, never the anchor."""
+    """Score candidates by logistic regression, without the anchor."""
     texts = np.array(slices.phrases.texts, dtype=object)
     train = some_of(slices.train, stream(0, "audit", 4))
     used, place = np.unique(np.concatenate([train, test])[:, 1:], return_inverse=True)
@@ -114,20 +116,28 @@ def _by_candidate(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet
 
 def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
     """
-    What the overlap of character trigrams (Jaccard) reaches on the test split, without any training.
+    Score the overlap of character trigrams (Jaccard) on the test split, without training.
 
     Parameters
     ----------
     corpus
-        What was sliced.
+        The corpus of the slices.
     slices
-        Its test split is looked at.
+        Their test split is used.
 
     Returns
     -------
     dict
-        test_accuracy (of the triplets), roc_auc (of the different pairs of anchor and candidate) and top_1, as
-        `rlm.evaluate` and `rlm.evaluation.retrieve` have them.
+        test_accuracy (of the triplets), roc_auc (of the different pairs of anchor and candidate) and top_1, as in
+        `rlm.evaluate` and `rlm.evaluation.retrieve`.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> corpus = rlm.index_corpus(rlm.load("chatterbot-english"))
+    >>> scores = rlm.evaluation.overlap_scores(corpus, rlm.slice_corpus(corpus))
+    >>> list(scores), bool(0.5 < scores["test_accuracy"] < 1)
+    (['test_accuracy', 'roc_auc', 'top_1'], True)
     """
     used, place = np.unique(slices.test, return_inverse=True)
     grams = trigrams([slices.phrases.texts[phrase] for phrase in used])

@@ -1,4 +1,4 @@
-"""Retrieval: at which rank a query finds what is relevant to it."""
+"""Retrieval: the rank at which a query finds a relevant candidate."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Int, Int64, Real
 from torch import Tensor
 
 from rlm.block import Block
-from rlm.data.corpus import Corpus, relevance_clusters
+from rlm.data.corpus import Corpus
 from rlm.engine.batches import Batch
 from rlm.engine.embedding import unify
 from rlm.evaluation.triplets import Similarity, embedded_split, one_per_seed
@@ -23,24 +23,18 @@ Pairs = Int[np.ndarray, "_ 2"]
 
 class Search(NamedTuple):
     """
-    Who asks for whom in a split.
+    The queries and candidates of a split: phrase indices, ascending.
 
-    Attributes
-    ----------
-    queries, candidates
-        Phrase indices, rising.
-    relevant, excluded
-        Rows of `queries` and of `candidates`: what is right, and what is no candidate for that query.
-    groups
-        Of queries and of candidates, in place of `relevant`: of one group all are right, but for what is excluded. The
-        pairs of a large group are too many to be listed.
+    `relevant` and `excluded` are pairs of rows of `queries` and `candidates`: what is right, and what is no candidate
+    for the query. `clusters` of queries and candidates replace `relevant` if all phrases of a cluster are relevant to
+    each other, because the pairs of a large cluster are too many to be listed.
     """
 
     queries: Int[np.ndarray, " query"]
     candidates: Int[np.ndarray, " candidate"]
     relevant: Pairs
     excluded: Pairs
-    groups: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None
+    clusters: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None
 
 
 def retrieve(
@@ -53,10 +47,10 @@ def retrieve(
     similarity: Similarity = "distance",
 ) -> pd.DataFrame:
     """
-    How often a query finds a relevant phrase as the first, or among the first 5 or 10, of all candidates of a split.
+    Measure how often a query finds a relevant phrase at rank 1, or in the first 5 or 10, of all candidates of a split.
 
     The queries are the different phrases on one side of the split's pairs, the candidates those on the other side; a
-    phrase that stands on both is no candidate for itself. Any candidate known to be relevant to the query is right.
+    phrase on both sides is no candidate for itself. Any candidate that is relevant to the query counts as right.
 
     Parameters
     ----------
@@ -65,19 +59,32 @@ def retrieve(
     slices
         One for all seeds, or one per seed.
     corpus
-        What was sliced: it knows the sides of a pair, and what is relevant to what.
+        The corpus of the slices, which knows the sides of a pair and the relevant phrases.
     split
         ``"train"``, ``"validation"`` or ``"test"``.
     query
-        The side that asks. Of premises and questions, ``"positive"``: a question looks for its premise.
+        The side of the queries. With premises and questions, ``"positive"``: a question searches its premise.
     similarity
         As in `rlm.evaluate`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns seed, queries and candidates (how many), top_1, top_5, top_10 and mean_reciprocal_rank, in [0, 1].
+        Columns seed, queries and candidates (their numbers), top_1, top_5, top_10 and mean_reciprocal_rank, in [0, 1].
         Ties count against the encoder, see `first_relevant_ranks`.
+
+    References
+    ----------
+    Mean reciprocal rank: Voorhees, "The TREC-8 question answering track report", 1999, section 3.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> corpus = rlm.index_corpus(rlm.load("chatterbot-english"))
+    >>> slices = rlm.slice_corpus(corpus)
+    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 8, 8), (0, 1))
+    >>> rlm.evaluation.retrieve(block, slices, corpus)["seed"].tolist()
+    [0, 1]
     """
     batch, embeddings = embedded_split(block, slices, split, similarity)
     found = find_first(embeddings, batch, one_per_seed(block, slices), corpus, split, query=query)
@@ -94,25 +101,7 @@ def find_first(
     query: Literal["anchor", "positive"] = "positive",
     most_queries: int | None = None,
 ) -> pd.DataFrame:
-    """
-    As `retrieve`, of embeddings that are there already.
-
-    Parameters
-    ----------
-    embeddings, batch
-        As `rlm.evaluation.triplets.embedded_split` gives them.
-    slices
-        One per seed.
-    corpus, split, query
-        As in `retrieve`.
-    most_queries
-        Where there are more, so many of them ask, evenly spread over the phrases.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns of `retrieve` but for seed.
-    """
+    """Do the same as `retrieve` for given embeddings; of more than `most_queries` evenly spaced ones are used."""
     different = {id(one): one for one in slices}  # one, of a fixed split
     searches = {key: search_of(one, corpus, split, query, most_queries) for key, one in different.items()}
     found = []
@@ -121,7 +110,7 @@ def find_first(
         search = searches[id(one)]
         vectors = unify(mine, tokens)
         queries, candidates = (vectors[np.searchsorted(phrases, side)] for side in search[:2])
-        ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.groups)
+        ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.clusters)
         found.append({"queries": len(queries), "candidates": len(candidates)} | scores_of(ranks))
     return pd.DataFrame(found)
 
@@ -133,27 +122,17 @@ def search_of(
     query: Literal["anchor", "positive"] = "positive",
     most_queries: int | None = None,
 ) -> Search:
-    """
-    The queries and candidates of a split.
-
-    Parameters
-    ----------
-    slices, corpus, split, query, most_queries
-        As in `find_first`.
-
-    Returns
-    -------
-    Search
-        Of all phrases of the split that stand in its pairs.
-    """
+    """List the queries and candidates of a split, see `find_first`."""
     pairs = corpus.rows[np.isin(corpus.rows[:, :2], np.unique(getattr(slices, split))).all(axis=1), :2]
     candidates, queries = map(np.unique, (pairs if query == "positive" else pairs[:, ::-1]).T)
     if most_queries is not None and len(queries) > most_queries:
         queries = queries[np.linspace(0, len(queries) - 1, most_queries).astype(int)]
     excluded = _places(np.stack([queries, queries], axis=1), queries, candidates)
     if corpus.is_transitive:
-        group = relevance_clusters(corpus.rows[:, :2], len(corpus.phrases))
-        return Search(queries, candidates, np.empty((0, 2), np.int64), excluded, (group[queries], group[candidates]))
+        cluster = corpus.clusters
+        return Search(
+            queries, candidates, np.empty((0, 2), np.int64), excluded, (cluster[queries], cluster[candidates])
+        )
     both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
     return Search(queries, candidates, _places(both, queries, candidates), excluded)
 
@@ -163,29 +142,13 @@ def first_relevant_ranks(
     candidates: Real[Tensor, "candidate dim"],
     relevant: Pairs,
     excluded: Pairs | None = None,
-    groups: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None,
+    clusters: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None,
 ) -> Int64[np.ndarray, " query"]:
     """
-    Rank of the nearest relevant candidate of every query, by Euclidean distance.
+    Rank the nearest relevant candidate of every query from 1, by Euclidean distance.
 
-    An irrelevant candidate that is as near stands before it, so that an encoder that maps everything to one point
-    gets the worst ranks, as does one whose embeddings are no numbers.
-
-    Parameters
-    ----------
-    queries, candidates
-        Embeddings, of length one to rank by cosine.
-    relevant
-        Rows of `queries` and of `candidates`, no pair twice, at least one for every query.
-    excluded
-        Pairs to leave out: the candidate is none for that query.
-    groups
-        In place of `relevant`, see `Search`.
-
-    Returns
-    -------
-    numpy.ndarray
-        From 1; above the number of candidates only where embeddings are no numbers.
+    An irrelevant candidate at the same distance comes first, so an encoder that maps everything to one point gets the
+    worst ranks, and so do embeddings that are NaN. `excluded` and `clusters` are as in `Search`.
     """
     # Equal candidates are compared once, so that they tie exactly whatever the order of summation.
     unique, place = candidates.double().unique(dim=0, return_inverse=True)
@@ -193,94 +156,52 @@ def first_relevant_ranks(
     excluded = np.empty((0, 2), np.int64) if excluded is None else excluded
     return ranks_by(
         lambda rows: (2 * queries[rows].double() @ unique.T - lengths)[:, place],
-        Search(np.arange(len(queries)), np.arange(len(candidates)), relevant, excluded, groups),
+        Search(np.arange(len(queries)), np.arange(len(candidates)), relevant, excluded, clusters),
     )
 
 
 def ranks_by(
     likeness: Callable[[slice], Float64[Tensor, "_ candidate"]], search: Search
 ) -> Int64[np.ndarray, " query"]:
-    """
-    Rank of the most alike relevant candidate of every query, ties as in `first_relevant_ranks`.
-
-    Parameters
-    ----------
-    likeness
-        Of some queries to all candidates.
-    search
-        What is relevant to what.
-
-    Returns
-    -------
-    numpy.ndarray
-        From 1.
-    """
+    """Rank the most similar relevant candidate of every query, with ties as in `first_relevant_ranks`."""
     ranks = []
     step = max(1, SCORES_AT_ONCE // len(search.candidates))
     for start in range(0, len(search.queries), step):
         scores = likeness(slice(start, start + step))
         is_relevant = torch.zeros_like(scores, dtype=torch.bool)
-        if search.groups is None:
+        if search.clusters is None:
             is_relevant[_between(search.relevant, start, step)] = True
         else:
-            of_queries, of_candidates = (torch.from_numpy(group).to(scores.device) for group in search.groups)
+            of_queries, of_candidates = (torch.from_numpy(side).to(scores.device) for side in search.clusters)
             is_relevant = of_queries[start : start + step, None] == of_candidates
         excluded = _between(search.excluded, start, step)
         is_relevant[excluded] = False
         scores[excluded] = -torch.inf
         best = scores.masked_fill(~is_relevant, -torch.inf).amax(dim=1, keepdim=True)
-        not_behind = (~(scores < best)).sum(dim=1)  # so written, it is true of what is no number
+        not_behind = (~(scores < best)).sum(dim=1)  # true for NaN, unlike scores >= best
         ranks.append(not_behind - (is_relevant & (scores == best)).sum(dim=1) + 1)
     return torch.cat(ranks).cpu().numpy()
 
 
 def scores_of(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:
-    """
-    Top-1, top-5 and top-10 accuracy and mean reciprocal rank.
-
-    Parameters
-    ----------
-    ranks
-        As of `first_relevant_ranks`.
-
-    Returns
-    -------
-    dict
-        top_1, top_5, top_10, mean_reciprocal_rank, each in [0, 1].
-
-    References
-    ----------
-    Mean reciprocal rank: Voorhees, "The TREC-8 question answering track report", 1999, section 3.
-    """
+    """Return top_1, top_5, top_10 and mean_reciprocal_rank, the means of `scores_by_query`."""
     return {name: float(values.mean()) for name, values in scores_by_query(ranks).items()}
 
 
 def scores_by_query(ranks: Int[np.ndarray, " query"]) -> dict[str, np.ndarray]:
-    """
-    What every query contributes to the means of `scores_of`.
-
-    Parameters
-    ----------
-    ranks
-        As of `first_relevant_ranks`.
-
-    Returns
-    -------
-    dict
-        Arrays of floats in [0, 1] by the same names.
-    """
+    """Return what every query contributes to the means of `scores_of`."""
     hits = {f"top_{cutoff}": (ranks <= cutoff).astype(float) for cutoff in CUTOFFS}
     return hits | {"mean_reciprocal_rank": 1 / ranks}
 
 
 def _places(pairs: Pairs, queries: Int[np.ndarray, " query"], candidates: Int[np.ndarray, " candidate"]) -> Pairs:
-    """Rows among sorted queries and candidates, of those pairs that are of a query and a candidate."""
+    """Return the pairs of a query and a candidate as rows among these, which are sorted."""
     pairs = pairs[np.isin(pairs[:, 0], queries) & np.isin(pairs[:, 1], candidates)]
     return np.stack([np.searchsorted(queries, pairs[:, 0]), np.searchsorted(candidates, pairs[:, 1])], axis=1)
 
 
 def _between(pairs: Pairs, start: int, count: int) -> tuple[Int64[Tensor, " _"], Int64[Tensor, " _"]]:
-    """Those of some queries, counted from the first of these, as indices of their scores."""
+    """Return the pairs of some queries as indices of their scores."""
     query, candidate = torch.from_numpy(np.asarray(pairs, np.int64)).T
     is_mine = (query >= start) & (query < start + count)
     return query[is_mine] - start, candidate[is_mine]

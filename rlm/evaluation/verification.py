@@ -1,4 +1,4 @@
-"""Verification: is this pair relevant? Thresholds and probabilities, chosen on other pairs than they are judged on."""
+"""Verification: decide whether a pair is relevant, with thresholds and probabilities from other pairs."""
 
 from collections.abc import Sequence
 
@@ -30,11 +30,11 @@ def verify(
     similarity: Similarity = "distance",
 ) -> pd.DataFrame:
     """
-    How well pairs are told relevant from irrelevant where the threshold has to be chosen without them.
+    Measure how well a threshold, chosen on other pairs, separates relevant from irrelevant pairs.
 
-    Every different (anchor, candidate) pair of the split's triplets counts once. The pairs are dealt to folds, those of
-    an anchor together; thresholds and probabilities for a fold come from the others. Of the pairs of triplets with many
-    negatives most are irrelevant, and calling them all so is right as often: compare accuracies with that.
+    Every different (anchor, candidate) pair of the split's triplets counts once. The pairs are divided into folds by
+    anchor; thresholds and probabilities of a fold come from the other folds. With many negatives per pair most pairs
+    are irrelevant, and rejecting all of them is right as often: compare accuracies with that.
 
     Parameters
     ----------
@@ -45,18 +45,18 @@ def verify(
     split
         ``"train"``, ``"validation"`` or ``"test"``.
     far
-        False accept rate that is wanted, between 0 and 1.
+        The wanted false accept rate, between 0 and 1.
     folds
-        At least 2; fewer where there are not so many anchors.
+        Number of folds, at least 2; fewer if there are fewer anchors.
     similarity
         As in `rlm.evaluate`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns seed; validation_rate, the share of relevant pairs that are accepted at the threshold for `far`, and
-        false_accept_rate, what the share of irrelevant ones is then really; accuracy at the most accurate threshold;
-        and of the probabilities by logistic regression on the score brier_score and calibration_error. All in [0, 1].
+        Columns seed; validation_rate and false_accept_rate, the shares of relevant and of irrelevant pairs that are
+        accepted at the threshold for `far`; accuracy at the most accurate threshold; brier_score and calibration_error
+        of the probabilities by logistic regression on the score. All in [0, 1].
 
     Raises
     ------
@@ -68,6 +68,14 @@ def verify(
     Schroff, Kalenichenko and Philbin, "FaceNet", CVPR 2015: section 4, equations for VAL and FAR, and section 5.6 for
     the threshold from nine of ten folds. Probabilities: Platt, "Probabilistic outputs for support vector machines",
     1999, without his smoothing of the targets. Brier, Monthly Weather Review 78, 1950.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
+    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 8, 8), (0, 1))
+    >>> rlm.evaluation.verify(block, slices, far=0.01).columns.tolist()[:4]
+    ['seed', 'validation_rate', 'false_accept_rate', 'accuracy']
     """
     if not 0 < far < 1:
         raise InputError(f"expected a false accept rate between 0 and 1, found {far}; 0.001 is usual")
@@ -103,43 +111,13 @@ def _cross_validate(pairs: ScoredPairs, far: float, folds: int) -> dict[str, flo
 
 
 def threshold_at_far(is_relevant: IsRelevant, score: Scores, far: float | int) -> float:
-    """
-    The lowest threshold above which at most a share `far` of the irrelevant pairs lies.
-
-    Parameters
-    ----------
-    is_relevant
-        Whether a pair is relevant; at least one is not.
-    score
-        How alike its phrases are.
-    far
-        Between 0 and 1.
-
-    Returns
-    -------
-    float
-        A pair is accepted if its score is greater.
-    """
+    """Return the lowest score above which at most a share `far` of the irrelevant pairs lies."""
     irrelevant = np.sort(score[~is_relevant])[::-1]
     return float(irrelevant[int(far * len(irrelevant) + 1e-9)])  # 0.29 * 100 is less than 29
 
 
 def best_threshold(is_relevant: IsRelevant, score: Scores) -> float:
-    """
-    The lowest of the thresholds that tell most pairs right.
-
-    Parameters
-    ----------
-    is_relevant
-        Whether a pair is relevant.
-    score
-        How alike its phrases are.
-
-    Returns
-    -------
-    float
-        A pair is accepted if its score is greater; minus infinity accepts all.
-    """
+    """Return the lowest of the most accurate thresholds; pairs with a greater score are accepted."""
     values, place = np.unique(score, return_inverse=True)
     gain = np.bincount(place, np.where(is_relevant, -1, 1))  # in right answers, when a value is no longer accepted
     return float(np.append(-np.inf, values)[np.append(0, gain.cumsum()).argmax()])
@@ -147,21 +125,7 @@ def best_threshold(is_relevant: IsRelevant, score: Scores) -> float:
 
 def expected_calibration_error(is_relevant: IsRelevant, probability: Scores, bins: int = 10) -> float:
     """
-    By how much probabilities differ from how often they come true, on average over bins of equal width.
-
-    Parameters
-    ----------
-    is_relevant
-        Whether a pair is relevant.
-    probability
-        Of being relevant, in [0, 1].
-    bins
-        Of the interval [0, 1]; a border belongs to the bin below it.
-
-    Returns
-    -------
-    float
-        From 0 to 1: the mean over pairs of |mean probability - share of relevant pairs| of the pair's bin.
+    Average the distance between mean probability and share of relevant pairs over bins of equal width.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Alignment: how the weights of a first layer vary along the directions in which its inputs vary."""
+"""Alignment: the spread of first-layer weights along the directions in which the inputs vary."""
 
 import numpy as np
 import pandas as pd
@@ -18,20 +18,20 @@ MOST_SAMPLES, BATCH = 2_000, 64
 
 def align(weights: Float[np.ndarray, "neuron input"], covariance: Float[np.ndarray, "input input"]) -> pd.DataFrame:
     """
-    Spread of weights along each eigenvector of their inputs' covariance.
+    Measure the spread of weights along each eigenvector of their inputs' covariance.
 
     Parameters
     ----------
     weights
-        Of the neurons of a first layer, also of many models.
+        Weights of the neurons of a first layer, of one model or many.
     covariance
-        Of the layer's inputs.
+        Covariance of the layer's inputs.
 
     Returns
     -------
     pandas.DataFrame
-        One row per eigenvector, from the largest eigenvalue down: direction (from 1), data_sd, weight_sd (root of the
-        mean of squares about the mean), the curve that Maennel et al. call f(sigma).
+        One row per eigenvector, from the largest eigenvalue down: direction (from 1), data_sd, weight_sd (root mean
+        square about the mean), the curve that Maennel et al. call f(sigma).
 
     References
     ----------
@@ -55,7 +55,7 @@ def align(weights: Float[np.ndarray, "neuron input"], covariance: Float[np.ndarr
 
 def misalignment(weights: Float[np.ndarray, "input input"], data: Float[np.ndarray, "input input"]) -> float:
     """
-    How far a covariance of weights is from having the eigenvectors of the data's.
+    Measure how far a covariance of weights is from having the eigenvectors of the data's covariance.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ def misalignment(weights: Float[np.ndarray, "input input"], data: Float[np.ndarr
     Returns
     -------
     float
-        0 where they share all eigenvectors, however different the eigenvalues are; more the less they do.
+        0 if they share all eigenvectors, whatever the eigenvalues; larger otherwise.
 
     Raises
     ------
     InputError
-        If the covariance of the weights is singular, for which there are too few neurons.
+        If the covariance of the weights is singular, because there are too few neurons.
 
     Notes
     -----
@@ -80,6 +80,14 @@ def misalignment(weights: Float[np.ndarray, "input input"], data: Float[np.ndarr
     References
     ----------
     Maennel et al., section 2.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> misalignment(np.diag([3.0, 1.0]), np.diag([1.0, 5.0]))
+    0.0
+    >>> round(misalignment(np.array([[2.0, 1.0], [1.0, 2.0]]), np.diag([1.0, 5.0])), 3)
+    0.556
     """
     if np.linalg.matrix_rank(weights, hermitian=True) < len(weights):
         raise InputError(
@@ -94,24 +102,30 @@ def misalignment(weights: Float[np.ndarray, "input input"], data: Float[np.ndarr
 
 def misalignment_by_chance(weights: Float[np.ndarray, "input input"], bases: int = 100, seed: int = 0) -> float:
     """
-    Mean misalignment of a covariance with random bases in place of the data's eigenvectors.
+    Average the misalignment of a covariance over random bases in place of the data's eigenvectors.
 
-    Weights that spread alike in all directions are aligned with any data, so that a misalignment says nothing until it
-    is compared with this one.
+    Weights with equal spread in all directions are aligned with any data, so a misalignment is informative only
+    relative to this value.
 
     Parameters
     ----------
     weights
         Covariance of full rank.
     bases
-        How many.
+        Number of random bases.
     seed
-        Of the bases.
+        Seed of the bases.
 
     Returns
     -------
     float
         At least 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> misalignment_by_chance(np.eye(3), bases=2) < 1e-6
+    True
     """
     rng = np.random.default_rng(seed)
     drawn = stats.ortho_group.rvs(len(weights), size=bases, random_state=rng)
@@ -120,17 +134,25 @@ def misalignment_by_chance(weights: Float[np.ndarray, "input input"], bases: int
 
 def first_layer(block: Block) -> Float[np.ndarray, "neuron input"]:
     """
-    The weights of the first layer of classifiers, one row per neuron or filter of every seed.
+    Return the first-layer weights of classifiers, one row per neuron or filter of every seed, in double precision.
 
     Parameters
     ----------
     block
-        Of `rlm.labels.encoders.Classifier`.
+        Encoders of the type `rlm.labels.Classifier`.
 
     Returns
     -------
     numpy.ndarray
-        In double precision.
+        Weights [neuron, input].
+
+    Examples
+    --------
+    >>> import rlm
+    >>> from rlm.labels import Classifier, MLPEncoder
+    >>> block = rlm.init_block(lambda: Classifier(MLPEncoder((1, 8, 8), dim=5), 5, 10), (0, 1))
+    >>> first_layer(block).shape
+    (20, 64)
     """
     name = layers_of(block.encoder.encoder)[0]
     weights = block.weights[f"encoder.{name}.weight"]
@@ -139,7 +161,7 @@ def first_layer(block: Block) -> Float[np.ndarray, "neuron input"]:
 
 def input_covariance(encoder: nn.Module, samples: Samples, rows: Shaped[np.ndarray, " row"]) -> np.ndarray:
     """
-    Covariance of what the first layer of an encoder sees: whole inputs, or the patches under its kernel.
+    Estimate the covariance of the inputs of an encoder's first layer: whole inputs, or the patches under its kernel.
 
     Parameters
     ----------
@@ -148,12 +170,19 @@ def input_covariance(encoder: nn.Module, samples: Samples, rows: Shaped[np.ndarr
     samples
         The data; they are standardised as in training.
     rows
-        Which samples, as those of a training part; of more than 2,000 as many of them, evenly.
+        Numbers of samples, such as a training part; evenly spaced ones if there are more than 2,000.
 
     Returns
     -------
     numpy.ndarray
         [input, input], in double precision.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rlm.labels import MLPEncoder, load_digits
+    >>> input_covariance(MLPEncoder((1, 8, 8)), load_digits(100), np.arange(70)).shape
+    (64, 64)
     """
     rows = rows[:: -(-len(rows) // MOST_SAMPLES)]
     layer = encoder.get_submodule(layers_of(encoder)[0])

@@ -1,4 +1,4 @@
-"""Handwritten digits, as images and as clips in which one of them moves."""
+"""Handwritten digits, as images and as clips of one moving digit."""
 
 import numpy as np
 
@@ -22,12 +22,12 @@ MOTIONS = {
 
 def load_digits(images: int | None = None) -> Samples:
     """
-    1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn.
+    Load the 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn.
 
     Parameters
     ----------
     images
-        So many of them, from the first on, of which every ten or so show each digit once; all by default.
+        Number of images, from the first one on, at least 100; all by default. Every ten or so show each digit once.
 
     Returns
     -------
@@ -37,11 +37,16 @@ def load_digits(images: int | None = None) -> Samples:
     Raises
     ------
     InputError
-        If there are not so many, or fewer than 100 are wanted.
+        If `images` is below 100 or above 1,797.
 
     References
     ----------
     Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository, 1998.
+
+    Examples
+    --------
+    >>> load_digits(100).inputs.shape
+    (100, 1, 8, 8)
     """
     from sklearn import datasets  # takes a second; most studies need no digits
 
@@ -62,27 +67,33 @@ def load_digits(images: int | None = None) -> Samples:
 
 def make_moving_digits(clips: int = 1797, seed: int = 0) -> Samples:
     """
-    Clips of 8 frames of 16 x 16 pixels: one real handwritten digit under one of eight motions, which is the label.
+    Make clips of 8 frames of 16 x 16 pixels: one real handwritten digit under one of eight motions, which is the label.
 
-    It is action recognition in small. No single frame says anything about the motion: every place is as likely under
-    each of them, and so is every digit.
+    It is a small task of action recognition. A single frame has no information about the motion: every position, and
+    every digit, is equally likely under each of them.
 
     Parameters
     ----------
     clips
-        How many, at least 24. A digit is used again only when all 1,797 have been, and clips of one digit are a group.
+        Number of clips, at least 24. Digits are repeated only after all 1,797 are used; clips of one digit are a group.
     seed
         Owner of the stream ``motion``.
 
     Returns
     -------
     Samples
-        Clips of one channel, brightness in [0, 1]; as many of each motion, give or take one.
+        Clips of one channel, brightness in [0, 1]; the numbers of clips per motion differ by at most one.
 
     Raises
     ------
     InputError
-        If there are fewer clips than that.
+        If `clips` is below 24.
+
+    Examples
+    --------
+    >>> clips = make_moving_digits(24)
+    >>> clips.inputs.shape, clips.classes[:2]
+    ((24, 1, 8, 16, 16), ('down', 'up'))
     """
     if clips < 3 * len(MOTIONS):
         raise InputError(f"expected at least {3 * len(MOTIONS)} clips, three of each motion, found {clips}")

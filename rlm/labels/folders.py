@@ -1,4 +1,4 @@
-"""Folders of one's own images or videos, one sub-folder per class, read into samples."""
+"""Folders of images or videos, with one sub-folder per class, read into samples."""
 
 import os
 import re
@@ -39,33 +39,43 @@ Read = Callable[[Path], UInt8[np.ndarray, "channel *size"] | str]  # a sample, o
 
 def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bool = False) -> Samples:
     """
-    Images in one sub-folder per class.
+    Load images from one sub-folder per class.
 
     Parameters
     ----------
     folder
-        Holds the class folders; or ``train`` and ``test``, and perhaps ``valid`` (or ``val``, ``validation``, ``dev``),
-        each with class folders, which is then the official split: every seed trains, validates and tests on these
-        parts. Without ``valid`` a part of ``train`` is drawn for validation. Below a class any folders may follow.
+        Folder of the class folders; or of ``train`` and ``test``, and perhaps ``valid`` (``val``, ``validation``,
+        ``dev``), each with class folders, as an official split: every seed trains, validates and tests on these parts.
+        Without ``valid`` a part of ``train`` is drawn for validation. A class may have folders inside.
     size
-        Height and width in pixels that every image is resized to, whatever its shape, from 1. Without it all images
-        must have the same size.
+        Height and width in pixels, from 1, to which all images are resized. By default all images must have one size.
     colour
-        Three channels, red, green and blue; otherwise one of grey. Transparency is ignored.
+        Three channels, red, green and blue, instead of one of grey. Transparency is ignored.
 
     Returns
     -------
     Samples
-        Brightness in 0 to 255, uint8; the first picture of an animation. Every file that is not a sample is in
-        ``skipped`` with the reason: it cannot be decoded, has another suffix than those of images, is hidden or beside
-        the class folders. Paths are below the folder.
+        Brightness in 0 to 255, uint8; the first picture of an animation. Other files are in ``skipped`` with the
+        reason: they cannot be decoded, have no suffix of images, are hidden, or are not in a class folder.
 
     Raises
     ------
     InputError
-        If there are fewer than two classes, a class has fewer than two usable images, or none in a part of the
-        official split, or sizes differ; or if folders may be parts or classes, or names of classes differ in capitals
-        only.
+        If there are fewer than two classes, a class has fewer than two usable images, or none in a part of the official
+        split; if sizes differ; if folders may be parts or classes; or if names of classes differ only in capitals.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     Image.new("L", (4, 4)).save(folder / name)
+    >>> samples = load_image_folder(folder)
+    >>> samples.classes, samples.inputs.shape
+    (('cat', 'dog'), (4, 1, 4, 4))
     """
     _check_positive(size=1 if size is None else size)
     folder = Path(folder)
@@ -83,7 +93,7 @@ def load_video_folder(
     splits: str | Path | None = None,
 ) -> Samples:
     """
-    Clips from the middle of videos in one sub-folder per class, as UCF101 and HMDB51 are.
+    Load clips from the middle of videos in one sub-folder per class, as in UCF101 and HMDB51.
 
     Parameters
     ----------
@@ -92,34 +102,40 @@ def load_video_folder(
     frames
         Length of a clip, from 1.
     every
-        Step from one frame of the clip to the next, in frames of the video, from 1.
+        Step between frames of the clip, in frames of the video, from 1.
     size
-        Height and width in pixels that every frame is resized to, whatever its shape, from 1.
+        Height and width in pixels, from 1, to which all frames are resized.
     colour
-        Three channels, red, green and blue; otherwise one of grey.
+        Three channels, red, green and blue, instead of one of grey.
     splits
-        An official split. Of UCF101 ``trainlist01.txt`` or ``testlist01.txt``, with lines ``Class/video.avi``, a number
-        behind it or not; of HMDB51 any ``brush_hair_test_split1.txt``, with lines ``video.avi`` and 1 (train), 2 (test)
-        or 0 (unused). The files that belong to it are found beside it; capitals do not matter in names of videos.
+        A file of an official split; its other files are found beside it. UCF101: ``trainlist01.txt`` or
+        ``testlist01.txt``, with lines ``Class/video.avi``, optionally with a number. HMDB51: any
+        ``brush_hair_test_split1.txt``, with lines ``video.avi`` and 1 (train), 2 (test) or 0 (unused). Names of videos
+        are compared without regard to capitals.
 
     Returns
     -------
     Samples
-        Brightness in 0 to 255, uint8. Every file that is not a sample is in ``skipped`` with the reason: it is too
-        short, cannot be decoded, is not in the split, or as of `load_image_folder`. Where names are like those of
-        UCF101 (``v_Archery_g01_c02.avi``), clips of one class and number after ``g`` are a group: they are cut from
-        one film.
+        Brightness in 0 to 255, uint8. Other files are in ``skipped`` with the reason: they are too short, not in the
+        split, or as of `load_image_folder`. With names as in UCF101 (``v_Archery_g01_c02.avi``), clips of one class and
+        number after ``g`` form a group: they are from one film.
 
     Raises
     ------
     InputError
-        As of `load_image_folder`; if the files of the split are not as said above, or name videos that the folder
-        lacks; or if PyAV is missing.
+        As of `load_image_folder`; if the files of the split have another form or name missing videos; or if PyAV is
+        missing.
 
     References
     ----------
     Soomro, Zamir and Shah, "UCF101: a dataset of 101 human actions classes from videos in the wild", arXiv 1212.0402;
     Kuehne et al., "HMDB: a large video database for human motion recognition", ICCV 2011.
+
+    Examples
+    --------
+    >>> load_video_folder("videos", frames=0)
+    Traceback (most recent call last):
+    rlm.errors.InputError: expected frames to be an integer of at least 1, found 0
     """
     _check_positive(frames=frames, every=every, size=size)
     try:
@@ -147,7 +163,7 @@ def _check_positive(**options: int) -> None:
 def _list_files(
     folder: Path, suffixes: Sequence[str], kind: str
 ) -> tuple[pd.DataFrame, tuple[str, ...], list[tuple[str, str]]]:
-    """Files with their class, and their part where the folders make one; the classes; and all other files."""
+    """List files with their class and perhaps part; the classes; and all other files."""
     tops = _subfolders(folder)
     parts = _find_parts(folder, tops)
     places = [(place, part) for top, part in parts.items() for place in _subfolders(top)]
@@ -178,7 +194,7 @@ def _list_files(
 
 
 def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
-    """The folders that are parts of a split, if these are; refused where classes and parts could be confused."""
+    """Return the folders that are parts of a split, if any; raise if parts and classes could be confused."""
     named = {top: part for top in tops if (part := _part_of(top.name))}
     others = [top.name for top in tops if top not in named]
     if others and any(_subfolders(top) for top in named):  # otherwise classes, of which one is called train, or test
@@ -204,7 +220,7 @@ def _part_of(name: str) -> str | None:
 
 
 def _check_nesting(places: Sequence[Path]) -> None:
-    """Refuse folders that hold parts of a split, or share the names of folders in them: those may be the classes."""
+    """Raise for folders with parts of a split, or with inner folders of the same names, which may be the classes."""
     inner = Counter(path.name for place in places for path in _subfolders(place))
     shared = sorted(name for name, count in inner.items() if count > 1)
     names = shared if len(shared) > 1 else sorted(filter(_part_of, inner))
@@ -217,7 +233,7 @@ def _check_nesting(places: Sequence[Path]) -> None:
 
 
 def _check_names(names: set[str]) -> None:
-    """Refuse classes whose names differ in what one does not see."""
+    """Raise for classes whose names differ only in what is not visible."""
     seen: dict[str, str] = {}
     for name in sorted(names):
         other = seen.setdefault(unicodedata.normalize("NFC", printable(name)).casefold(), name)
@@ -229,7 +245,7 @@ def _check_names(names: set[str]) -> None:
 
 
 def _list_others(folder: Path, tops: Sequence[Path]) -> Iterator[tuple[str, str]]:
-    """Files beside the folders of parts and classes, and in hidden folders there."""
+    """List files beside the folders of parts and classes, and in hidden folders there."""
     for top in tops:
         for path in sorted(top.iterdir()):
             if path.name.startswith("."):
@@ -240,7 +256,7 @@ def _list_others(folder: Path, tops: Sequence[Path]) -> Iterator[tuple[str, str]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All that is below a folder but folders; links to folders are not followed, since they may lead back."""
+    """List everything below a folder except folders; links to folders are not followed, as they may form a cycle."""
     for root, folders, files in os.walk(folder, onerror=_raise):
         yield from (Path(root, name) for name in files)
         yield from (path for name in folders if (path := Path(root, name)).is_symlink())
@@ -251,7 +267,7 @@ def _raise(error: OSError) -> None:
 
 
 def _why_not(path: Path, place: Path, suffixes: Sequence[str], kind: str) -> str | None:
-    """Why a file of a class is no sample, before it is decoded."""
+    """Return why a file of a class is not a sample, before it is decoded."""
     if any(name.startswith(".") for name in path.relative_to(place).parts):
         return "hidden"
     if path.is_dir():
@@ -325,7 +341,7 @@ def _attempt(read: Read, path: Path) -> UInt8[np.ndarray, "channel *size"] | str
 
 
 def _check_classes(files: pd.DataFrame, classes: tuple[str, ...], skipped: list[tuple[str, str]]) -> None:
-    """Every class can be both trained and tested on."""
+    """Require that every class can be both trained and tested on."""
     if files["part"].isna().all():
         needed = "at least two usable samples of every class, since none can be both trained and tested on"
         counts = files["class"].value_counts().reindex(classes, fill_value=0)
@@ -399,7 +415,7 @@ def _read_clip(
 
 
 def _apply_split(files: pd.DataFrame, folder: Path, splits: Path, skipped: list[tuple[str, str]]) -> pd.DataFrame:
-    """The files that the split trains or tests on, with their parts."""
+    """Return the files that the split trains or tests on, with their parts."""
     if files["part"].notna().any():
         raise InputError(
             f"expected one official split, found folders of train and test in {folder} beside {splits}; drop one"
@@ -424,7 +440,7 @@ def _apply_split(files: pd.DataFrame, folder: Path, splits: Path, skipped: list[
 
 
 def _read_split(path: Path) -> dict[str, str]:
-    """``Class/video`` to train, test or unused."""
+    """Read ``Class/video`` to train, test or unused."""
     if match := _UCF101.fullmatch(path.name):
         line_form, example = re.compile(r"([^/]+/[^/]+\.\w+)(\s+\d+)?"), "Class/video.avi 1"
         sources = {path.with_name(f"{part}list{match[2]}.txt"): ("", part) for part in ("train", "test")}

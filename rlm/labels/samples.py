@@ -25,18 +25,26 @@ class Samples:
         Channel, then height and width of an image, or frame, height and width of a clip. Brightness in [0, 1], or
         in 0 to 255 as uint8, which needs a quarter of the memory.
     labels
-        Numbers of classes, from 0.
+        Class numbers from 0.
     classes
-        Names of the classes, at least two.
+        Names of at least two classes.
     official
-        For each sample ``"train"``, ``"validation"`` or ``"test"``, where the dataset comes with such a split, or
-        nothing. Where none is ``"validation"``, a share of the training samples is drawn for it.
+        ``"train"``, ``"validation"`` or ``"test"`` for each sample, if the dataset has such a split. If it has no
+        ``"validation"``, a share of the training samples is drawn for it.
     groups
-        Samples of one group are never parted by a split, since they show the same thing; by default each is its own.
+        A split never divides the samples of one group, since they show the same thing; by default each is its own
+        group.
     about
-        Where they are from: ``name``, ``title``, ``licence``.
+        Source: ``name``, ``title``, ``licence``.
     skipped
         Files that could not be used: columns path and reason.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> samples = Samples(np.zeros((6, 1, 4, 4)), np.arange(6) % 2, ("cat", "dog"))
+    >>> len(samples)
+    6
     """
 
     inputs: Shaped[np.ndarray, "sample channel *size"]
@@ -52,7 +60,7 @@ class Samples:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides what is learnt from the samples."""
+        """SHA-256 of everything that decides what is learned from the samples."""
         found = hashlib.sha256(repr((self.inputs.shape, self.inputs.dtype, self.classes)).encode())
         for part in (self.inputs, self.labels, self.official, self.groups):
             found.update(b"none" if part is None else np.ascontiguousarray(part).view(np.uint8))
@@ -61,12 +69,12 @@ class Samples:
 
 class Parts(NamedTuple):
     """
-    Which samples a seed trains, validates and tests on.
+    The samples that a seed trains, validates and tests on.
 
     Attributes
     ----------
     train, validation, test
-        Numbers of samples, rising; no sample is in two of them.
+        Numbers of samples, ascending; no sample is in two of them.
     """
 
     train: Int64[np.ndarray, " train"]
@@ -75,20 +83,7 @@ class Parts(NamedTuple):
 
 
 def check_samples(samples: Samples) -> None:
-    """
-    Check that samples can be learnt from.
-
-    Parameters
-    ----------
-    samples
-        Any.
-
-    Raises
-    ------
-    InputError
-        If sizes disagree, labels are not integers, name a class that there is not, or leave a class with fewer than
-        three samples, of which one is trained on, one validated and one tested.
-    """
+    """Require consistent sizes, integer labels of known classes, and at least three samples of each class."""
     inputs, labels, classes = samples.inputs, samples.labels, samples.classes
     for name, given in (("inputs", inputs), ("labels", labels)):
         if not isinstance(given, np.ndarray):
@@ -142,32 +137,39 @@ def divide(
     samples: Samples, seed: int, fractions: tuple[float, float, float] = FRACTIONS, labelled: int | None = None
 ) -> tuple[Parts, Int64[np.ndarray, " labelled"]]:
     """
-    Divide samples at random, class by class, into what is trained, validated and tested on.
+    Divide samples at random, class by class, into parts to train, validate and test on.
 
     Parameters
     ----------
     samples
-        Of a dataset.
+        A dataset.
     seed
         Owner of the streams ``split`` and ``train_fraction``.
     fractions
-        Shares of the three parts, positive, with the sum 1. Where the dataset has an official test part that one is
-        tested on, and the rest is divided in the ratio of the first two, or as the dataset says: where all three parts
-        are given, every seed has them.
+        Shares of the three parts, positive, with the sum 1. An official test part is kept, and the rest is divided in
+        the ratio of the first two. If the dataset has all three parts, every seed uses them.
     labelled
-        How many of the training samples keep their labels, about as many of each class; all by default.
+        Number of training samples that keep their labels, about equal for all classes; all by default.
 
     Returns
     -------
     Parts
         Whole groups, each class in every part.
     numpy.ndarray
-        The training samples with labels, rising. More labels of a seed include the fewer ones.
+        The training samples with labels, ascending. A larger number of labels includes the smaller one of the same
+        seed.
 
     Raises
     ------
     InputError
-        If a class would be missing in a part, or there are fewer labelled samples than classes, or not so many.
+        If a class would be missing in a part, or `labelled` is below the number of classes or above that of samples.
+
+    Examples
+    --------
+    >>> from rlm.labels import load_digits
+    >>> parts, labelled = divide(load_digits(200), seed=0, labelled=20)
+    >>> [len(part) for part in parts], len(labelled)
+    ([140, 30, 30], 20)
     """
     shares = np.array(fractions)
     if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
@@ -188,7 +190,7 @@ def divide(
 
 
 def _deal(samples: Samples, seed: int, shares: Float64[np.ndarray, "3"]) -> Int64[np.ndarray, " sample"]:
-    """The number of each sample's part, at random, but for an official test part."""
+    """Assign every sample the number of its part, at random, except for an official test part."""
     rng = stream(seed, "split")
     groups = np.arange(len(samples)) if samples.groups is None else np.unique(samples.groups, return_inverse=True)[1]
     is_official = samples.official is not None

@@ -1,4 +1,4 @@
-"""A trained encoder with the words that it knows: from texts to embeddings, to a folder and back."""
+"""A trained encoder with its vocabulary: encode texts, save to a folder, load."""
 
 import contextlib
 import copy
@@ -43,14 +43,24 @@ class Model:
     Attributes
     ----------
     block
-        The encoder and its weights, of one seed.
+        The encoder and its weights, for one seed.
     words
-        Token of every word that it has seen in training; all others are unknown to it, but for the letters that DSSM
-        reads.
+        Token of every word that training has seen; all others are unknown, except for the letters that DSSM reads.
     vocabulary_size
-        Rows of its word-vector table.
+        Rows of the word-vector table.
     config
-        How it was made; its one arm is that of the model.
+        The config that made it, with the one arm of the model.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> data = rlm.load("chatterbot-english")
+    >>> slices = rlm.slice_corpus(rlm.index_corpus(data))
+    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), dim=8)
+    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 32, 8), (0,))
+    >>> model = Model.of(block, slices, config)
+    >>> model.encode(["How are you?", "how are you"]).shape, model.knows("qwxz")
+    ((2, 8), False)
     """
 
     block: Block
@@ -61,18 +71,18 @@ class Model:
     @classmethod
     def of(cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None) -> "Model":
         """
-        One seed of a block, with the words of its training split.
+        Take one seed of a block, with the words of its training split.
 
         Parameters
         ----------
         block
-            Trained.
+            Trained encoders.
         slices
             What the seed was trained on.
         config
-            What made the encoder.
+            The config that made the encoder.
         seed
-            One of the block's; its first by default.
+            A seed of the block; its first one by default.
 
         Returns
         -------
@@ -92,13 +102,14 @@ class Model:
         Parameters
         ----------
         texts
-            Read as those of training were: cut to as many words, new words unknown, or read by their letters.
+            They are read as in training: cut to the same number of words; new words are unknown, or read by their
+            letters.
 
         Returns
         -------
         numpy.ndarray
-            One row per text. Texts that read the same have the same, bit for bit; of other texts that are encoded with
-            it, a text's may depend in the last bits. One without words has that of the empty phrase.
+            One row per text. Texts with the same words have bit-identical rows; the last bits of a row may depend on
+            the other texts of the call. A text without words has the row of the empty phrase.
 
         Raises
         ------
@@ -127,17 +138,17 @@ class Model:
 
     def knows(self, text: str) -> bool:
         """
-        Whether the model can tell a text from others.
+        Check whether a text has a word, or for DSSM a letter trigram, that training has seen.
 
         Parameters
         ----------
         text
-            Any.
+            Any text.
 
         Returns
         -------
         bool
-            It has a word, or for DSSM a letter trigram, that training had.
+            False if the model cannot distinguish the text from others.
         """
         words = tokenise(text)
         if not self._reads_letters:
@@ -149,7 +160,7 @@ class Model:
         return isinstance(_bare(self.block.encoder), DSSMEncoder)
 
     def _trigrams(self, new: Sequence[str]) -> Int64[Tensor, "token trigram"]:
-        """Those of the model's words, then of new ones, without trigrams that it never saw."""
+        """Return the trigrams of the model's words and of new ones, without those that training never saw."""
         trigrams = letter_trigrams([*_by_token(self.words, self.vocabulary_size), *new])
         return trigrams * (trigrams <= len(_bare(self.block.encoder).hashed))
 
@@ -160,16 +171,16 @@ class Model:
         Parameters
         ----------
         folder
-            New, in a folder that exists.
+            A new folder in one that exists.
         overwrite
-            Replace a model that is there.
+            Replace an existing model.
 
         Raises
         ------
         InputError
-            See `check_place`.
+            If the parent folder does not exist or cannot be written, or the folder exists and is not to be overwritten.
         OSError
-            If the files cannot be written; what was there stays.
+            If the files cannot be written; existing files stay unchanged.
         """
         folder = check_place(folder, overwrite)
         state = self.block.encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
@@ -192,22 +203,28 @@ class Model:
 
 def load_model(folder: str | Path) -> Model:
     """
-    Read a model that `Model.save` or ``rlm train --save`` wrote.
+    Load a model that `Model.save` or ``rlm train --save`` wrote.
 
     Parameters
     ----------
     folder
-        Where it is.
+        The folder of the model.
 
     Returns
     -------
     Model
-        Its embeddings are those of the model that was saved, bit for bit on the same machine.
+        On the same machine its embeddings are bit-identical to those of the saved model.
 
     Raises
     ------
     InputError
-        If there is no model, one of a newer version, or one whose files are damaged or do not belong together.
+        If there is no model, its version is newer, or its files are damaged or do not belong together.
+
+    Examples
+    --------
+    >>> load_model("no/such/folder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    rlm.errors.InputError: no/such/folder: expected a model that rlm train --save wrote, found: ...
     """
     folder = Path(folder)
     if not folder.exists():
@@ -245,27 +262,7 @@ def load_model(folder: str | Path) -> Model:
 
 
 def check_place(folder: str | Path, overwrite: bool) -> Path:
-    """
-    Make sure that a model can be saved, before it is trained.
-
-    Parameters
-    ----------
-    folder
-        New, in a folder that exists.
-    overwrite
-        Whether a model may be there.
-
-    Returns
-    -------
-    pathlib.Path
-        The same folder, absolute.
-
-    Raises
-    ------
-    InputError
-        If its parent does not exist or cannot be written, or something is there: a model that is not to be overwritten,
-        or anything else.
-    """
+    """Require that a model can be saved, before it is trained; return the absolute folder."""
     folder = Path(folder).resolve()
     if not folder.parent.is_dir():
         raise InputError(f"expected a new folder in one that exists, found no {folder.parent}; create that first")
@@ -284,7 +281,7 @@ def check_place(folder: str | Path, overwrite: bool) -> Path:
 
 
 def _check_hashes(description: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
-    """Require that the files, and what describes them, are those that were saved."""
+    """Require the files and the config that were saved."""
     found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     if description["version"] > 1:
         found[CONFIG] = _hash_of(description)
@@ -294,7 +291,7 @@ def _check_hashes(description: Mapping[str, Any], contents: Mapping[str, bytes])
 
 
 def _check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
-    """Require a vocabulary of different tokens; a table of so many words has at least `most` numbers."""
+    """Require a vocabulary of different tokens; the weights have `most` numbers, at least one per row of the table."""
     if type(size) is not int or not UNKNOWN < size <= most:
         raise InputError(f"expected a vocabulary_size between {UNKNOWN + 1} and {most:,}, found {size!r}")
     if not all(type(token) is int and UNKNOWN < token < size for token in words.values()):
@@ -304,7 +301,7 @@ def _check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
 
 
 def _check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:
-    """Require finite weights of the type and shape that the encoder has, and its tables as the words make them."""
+    """Require finite weights of the encoder's types and shapes, and tables that match the vocabulary."""
     learned = {name for name, _ in encoder.named_parameters()}
     for name, expected in encoder.state_dict().items():
         if name not in state:
@@ -326,18 +323,18 @@ def _type(tensor: Tensor) -> str:
 
 
 def _bare(encoder: nn.Module) -> nn.Module:
-    """Without the output step of its loss."""
+    """Return the encoder without the output step of its loss."""
     return encoder.encoder if isinstance(encoder, WithOutput) else encoder
 
 
 def _by_token(words: Mapping[str, int], size: int) -> list[str]:
-    """The words in the order of their tokens, with nothing in place of those that the model does not know."""
+    """Return the words in the order of their tokens, with empty strings for unknown ones."""
     text_of = {token: word for word, token in words.items()}
     return [text_of.get(token, "") for token in range(UNKNOWN + 1, size)]
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    """The config file of a model of any version."""
+    """Read the config file of a model of any version."""
     try:
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if (description["format"], type(description["version"])) != (FORMAT, int) or description["version"] < 1:
@@ -356,7 +353,7 @@ def _say(error: Exception) -> str:
 
 
 def _hash_of(description: Mapping[str, Any]) -> str:
-    """SHA-256 of all but the hashes."""
+    """Return SHA-256 of everything but the hashes."""
     rest = {name: value for name, value in description.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Questions with their premises, block by block, and how well a model finds these."""
+"""Questions with their premises: read them, and measure how well a model finds the premises."""
 
 import io
 from collections.abc import Iterator
@@ -21,14 +21,7 @@ from rlm.models.model import Model
 
 
 class QuestionBlock(NamedTuple):
-    """
-    Premises and questions of which every premise is right for every question.
-
-    Attributes
-    ----------
-    premises, questions
-        At least one of each.
-    """
+    """At least one premise and one question; every premise is right for every question."""
 
     premises: list[str]
     questions: list[str]
@@ -36,29 +29,10 @@ class QuestionBlock(NamedTuple):
 
 def read_questions(path: str | Path, encoding: str | None = None) -> list[QuestionBlock]:
     """
-    Read an evaluation file: blocks separated by empty lines, of lines ``T: premise``, then lines ``Q: question``.
+    Read an evaluation file: blocks of lines ``T: premise``, then lines ``Q: question``, separated by empty lines.
 
-    Lines ``A: answer`` after the questions are allowed and not used.
-
-    Parameters
-    ----------
-    path
-        A text file, perhaps compressed.
-    encoding
-        Such as cp1251; found out by default, as by `rlm.read`.
-
-    Returns
-    -------
-    list of QuestionBlock
-        At least one.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    InputError
-        If the file cannot be decoded, or a line is none of these or stands where it cannot, or a text has no word; the
-        message gives the line.
+    Lines ``A: answer`` after the questions are ignored. Raise if a line has another form or position, or a text no
+    word.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,7 +47,7 @@ def read_questions(path: str | Path, encoding: str | None = None) -> list[Questi
 
 
 def _blocks(text: io.TextIOBase) -> Iterator[QuestionBlock]:
-    """The blocks of a text; refuse a text without words."""
+    """Yield the blocks of a text; raise for a text without words."""
     for premises, questions in read_blocks(text):
         for kind, (line, content) in [*(("T:", one) for one in premises), *(("Q:", one) for one in questions)]:
             if not tokenise(content):
@@ -83,23 +57,11 @@ def _blocks(text: io.TextIOBase) -> Iterator[QuestionBlock]:
 
 def evaluate_questions(model: Model, blocks: list[QuestionBlock]) -> pd.DataFrame:
     """
-    How often a model finds a premise of a question's block among all premises of the file, by cosine.
+    Measure how often a model finds a premise of a question's block among all premises of the file, by cosine.
 
-    Texts of the same words are one text; a question that stands in several blocks has the premises of all of them.
-
-    Parameters
-    ----------
-    model
-        Encodes premises and questions.
-    blocks
-        As of `read_questions`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows top_1, top_5, top_10 and mean_reciprocal_rank; columns mean (over questions), low and high: 95 % percentile
-        bootstrap over blocks, of which those that share a text count as one; missing if that leaves a single one. Ties
-        count against the model, see `rlm.evaluation.retrieval.first_relevant_ranks`.
+    Texts of the same words are one text; a question in several blocks has the premises of all of them. The rows are
+    top_1, top_5, top_10 and mean_reciprocal_rank; the columns mean (over questions), low and high: 95 % percentile
+    bootstrap over clusters of blocks that share a text, missing for a single cluster. Ties count against the model.
     """
     texts = [text for block in blocks for text in (*block.premises, *block.questions)]
     phrases, numbers = index_phrases(texts, model.config.max_tokens)
@@ -111,6 +73,6 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock]) -> pd.DataFram
     vectors = F.normalize(torch.from_numpy(model.encode(phrases.texts)))
     ranks = first_relevant_ranks(vectors[queries], vectors[candidates], np.stack([query, candidate], axis=1))
     ranks = ranks[np.searchsorted(queries, asked)]
-    group = relevance_clusters(pairs, len(phrases))[asked]
-    found = {name: with_interval(values, group) for name, values in scores_by_query(ranks).items()}
+    cluster = relevance_clusters(pairs, len(phrases))[asked]
+    found = {name: with_interval(values, cluster) for name, values in scores_by_query(ranks).items()}
     return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "low", "high"])

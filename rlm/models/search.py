@@ -17,16 +17,7 @@ SCORES_AT_ONCE = 2**26
 
 
 class Neighbours(NamedTuple):
-    """
-    The nearest vectors of every query, the nearest first.
-
-    Attributes
-    ----------
-    similarity
-        Cosines, in [-1, 1].
-    row
-        Which vectors; -1 where an approximate index found none.
-    """
+    """Cosines in [-1, 1] and rows of the nearest vectors, nearest first; row -1 if an approximate index found none."""
 
     similarity: Float32[np.ndarray, "query k"]
     row: Int64[np.ndarray, "query k"]
@@ -41,22 +32,30 @@ class Index:
     vectors
         At least one, none of length zero.
     method
-        ``"exact"``: matrix product. ``"ivf"``: inverted lists of the vectors nearest to each of 2 sqrt(n) centres, of
-        which the 80 nearest to the query are read. ``"hnsw"``: a graph of near vectors. ``"lsh"``: ten times as many as
-        are wanted, those whose signs under 256 random projections differ least, are compared exactly. By default exact
-        up to 100,000 vectors and ``"ivf"`` beyond them. All but exact take the extra ``search``; `benchmarks.search`
-        says what they find, and how fast.
+        ``"exact"``: matrix product. ``"ivf"``: inverted lists of the vectors nearest to each of 2 sqrt(n) centres; a
+        search reads the 80 lists nearest to the query. ``"hnsw"``: a graph of near vectors. ``"lsh"``: exact comparison
+        of those 10 k vectors whose signs under 256 random projections differ least. The default is exact up to 100,000
+        vectors, otherwise ``"ivf"``. All but exact need the extra ``search``; `benchmarks.search` measures recall and
+        speed.
 
     Raises
     ------
     InputError
-        If there is no vector, or faiss is wanted and not installed.
+        If there is no vector, or faiss is needed and not installed.
 
     References
     ----------
     ivf: Jégou, Douze and Schmid, "Product quantization for nearest neighbor search", PAMI 33, 2011, section IV, without
     the quantisation. hnsw: Malkov and Yashunin, PAMI 42, 2020. lsh: Charikar, "Similarity estimation techniques from
     rounding algorithms", STOC 2002, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> index = Index(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
+    >>> found = index.search(np.array([[2, 0]], np.float32), k=2)
+    >>> found.row.tolist(), found.similarity.round(2).tolist()
+    ([[0, 2]], [[1.0, 0.7099999785423279]])
     """
 
     def __init__(self, vectors: Float32[np.ndarray, "vector dim"], method: Method | None = None) -> None:
@@ -69,19 +68,19 @@ class Index:
 
     def search(self, queries: Float32[np.ndarray, "query dim"], k: int = 10) -> Neighbours:
         """
-        Find the nearest.
+        Find the nearest vectors of every query.
 
         Parameters
         ----------
         queries
-            Any number.
+            Any number of vectors.
         k
-            How many, at least 1; all of them if there are fewer.
+            Number of neighbours, at least 1; all vectors if there are fewer.
 
         Returns
         -------
         Neighbours
-            Of every query.
+            Similarities and rows.
 
         Raises
         ------

@@ -220,7 +220,7 @@ class TestLabels:
         points[search.queries[0]] = torch.nan
         queries, candidates = points[search.queries], points[search.candidates]
         expected = first_relevant_ranks(queries, candidates, np.array(pairs), search.excluded)
-        found = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.groups)
+        found = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.clusters)
         assert found.tolist() == expected.tolist()
         assert len(set(found.tolist())) > 1
 
