@@ -12,9 +12,10 @@ from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
 from rlm.labels.effects import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
-from rlm.labels.folders import load_image_folder, load_video_folder
+from rlm.labels.folders import load_image_folder
 from rlm.labels.samples import Parts, Samples
 from rlm.labels.study import iter_labels, load_samples
+from rlm.labels.videos import load_video_folder
 from rlm.labels.words import explain_effects, explain_shuffles, explain_speed
 from rlm.sentences import OWN_SPLITS
 from rlm.verdict import BASELINE, summarise

@@ -24,6 +24,7 @@ OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
 
 
 def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
+    """Return accuracy with a 95 % interval of every baseline."""
     test = some_of(slices.test, stream(seed, "audit", 0))
     contestants = {
         OVERLAP: (_by_overlap, test),
@@ -31,12 +32,10 @@ def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " ph
         "TF-IDF cosine": (_by_tfidf, test),
         BLIND: (_by_candidate, test),
     }
-    found = {
-        name: with_interval(
-            is_right(method(slices, triplets)) if len(triplets) else np.empty(0), cluster[triplets[:, 0]]
-        )
-        for name, (method, triplets) in contestants.items()
-    }
+    found = {}
+    for name, (score, triplets) in contestants.items():
+        right = is_right(score(slices, triplets)) if len(triplets) else np.empty(0)
+        found[name] = with_interval(right, cluster[triplets[:, 0]])
     return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("baseline")
 
 
@@ -86,9 +85,9 @@ def percent(estimate: tuple[float, float, float]) -> str:
 
 def _by_overlap(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
     used, place = np.unique(test, return_inverse=True)
-    anchor, positive, negative = place.reshape(test.shape).T
     grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
-    return jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
+    anchor, positive, negative = (grams[column] for column in place.reshape(test.shape).T)
+    return jaccard(anchor, positive) - jaccard(anchor, negative)
 
 
 def _by_tfidf(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:
@@ -142,7 +141,6 @@ def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
     used, place = np.unique(slices.test, return_inverse=True)
     grams = trigrams([slices.phrases.texts[phrase] for phrase in used])
     place = place.reshape(slices.test.shape)
-    anchor, positive, negative = place.T
     pairs, first = np.unique(np.concatenate([place[:, :2], place[:, ::2]]), axis=0, return_index=True)
     search = search_of(slices, corpus, "test")
     queries, candidates = (grams[np.searchsorted(used, side)] for side in search[:2])
@@ -154,13 +152,12 @@ def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
         return torch.from_numpy(common / (some.sum(axis=1)[:, None] + sizes - common)).double()
 
     return {
-        "test_accuracy": is_right(
-            jaccard(grams[anchor], grams[positive]) - jaccard(grams[anchor], grams[negative])
-        ).mean(),
+        "test_accuracy": is_right(_by_overlap(slices, slices.test)).mean(),
         "roc_auc": roc_auc_score(first < len(slices.test), jaccard(grams[pairs[:, 0]], grams[pairs[:, 1]])),
         "top_1": scores_of(ranks_by(likeness, search))["top_1"],
     }
 
 
 def some_of(triplets: Triplets, rng: np.random.Generator) -> Triplets:
+    """Return at most 20,000 of the triplets, chosen at random."""
     return triplets if len(triplets) <= LOOKED_AT else triplets[rng.choice(len(triplets), LOOKED_AT, replace=False)]

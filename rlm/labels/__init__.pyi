@@ -9,7 +9,6 @@ from .alignment import (
 )
 from .batches import RandomLabels as RandomLabels, tabulate as tabulate
 from .config import LabelsConfig as LabelsConfig
-from .digits import load_digits as load_digits, make_moving_digits as make_moving_digits
 from .effects import (
     epochs_to_reach as epochs_to_reach,
     summarise_shuffles as summarise_shuffles,
@@ -23,14 +22,20 @@ from .encoders import (
     MLPEncoder as MLPEncoder,
     transfer as transfer,
 )
-from .folders import load_image_folder as load_image_folder, load_video_folder as load_video_folder
+from .folders import load_image_folder as load_image_folder
 from .plots import (
     plot_alignment as plot_alignment,
     plot_label_effects as plot_label_effects,
     plot_memorising as plot_memorising,
     plot_shuffles as plot_shuffles,
 )
-from .samples import Parts as Parts, Samples as Samples, divide as divide
+from .samples import (
+    Parts as Parts,
+    Samples as Samples,
+    divide as divide,
+    load_digits as load_digits,
+    make_moving_digits as make_moving_digits,
+)
 from .study import (
     LabelsResult as LabelsResult,
     StoredLabels as StoredLabels,
@@ -40,6 +45,7 @@ from .study import (
     run_labels as run_labels,
 )
 from .training import learn as learn, memorise as memorise
+from .videos import load_video_folder as load_video_folder
 from .words import (
     explain_claim as explain_claim,
     explain_effects as explain_effects,

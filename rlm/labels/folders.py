@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from numbers import Integral
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -22,7 +23,6 @@ from rlm.errors import InputError
 from rlm.labels.samples import Samples
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 # Names of folders that are parts of a split, not classes: Train, valid, dev, test_set, train2017 …
 _PARTS = {
     "train": r"train(ing)?",
@@ -30,11 +30,17 @@ _PARTS = {
     "test": r"test(ing)?",
 }
 _PART_SUFFIX = r"[\W_]*(set|data|split|images|videos)?[\W_]*\d*"
-_UCF101 = re.compile(r"(train|test)list(\d+)\.txt")
-_HMDB51 = re.compile(r"(.+)_test_split(\d+)\.txt")
-_HMDB51_PARTS = {"0": "unused", "1": "train", "2": "test"}
-_UCF101_GROUP = re.compile(r"_(g\d+)_c\d+\.")
 Read = Callable[[Path], UInt8[np.ndarray, "channel *size"] | str]  # a sample, or why there is none
+
+
+class Listing(NamedTuple):
+    """Files with path, name, class and part (None without an official split), and why other files are skipped."""
+
+    folder: Path
+    kind: str
+    files: pd.DataFrame
+    classes: tuple[str, ...]
+    skipped: list[tuple[str, str]]
 
 
 def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bool = False) -> Samples:
@@ -77,93 +83,18 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
     >>> samples.classes, samples.inputs.shape
     (('cat', 'dog'), (4, 1, 4, 4))
     """
-    _check_positive(size=1 if size is None else size)
-    folder = Path(folder)
-    files, classes, skipped = _list_files(folder, IMAGES, "images")
-    return _load(folder, files, classes, skipped, partial(_read_image, size=size, colour=colour), "Images")
+    check_positive(size=1 if size is None else size)
+    return decode_files(list_files(Path(folder), IMAGES, "images"), partial(_read_image, size=size, colour=colour))
 
 
-def load_video_folder(
-    folder: str | Path,
-    *,
-    frames: int = 16,
-    every: int = 1,
-    size: int = 32,
-    colour: bool = False,
-    splits: str | Path | None = None,
-) -> Samples:
-    """
-    Load clips from the middle of videos in one sub-folder per class, as in UCF101 and HMDB51.
-
-    Parameters
-    ----------
-    folder
-        As of `load_image_folder`.
-    frames
-        Length of a clip, from 1.
-    every
-        Step between frames of the clip, in frames of the video, from 1.
-    size
-        Height and width in pixels, from 1, to which all frames are resized.
-    colour
-        Three channels, red, green and blue, instead of one of grey.
-    splits
-        A file of an official split; its other files are found beside it. UCF101: ``trainlist01.txt`` or
-        ``testlist01.txt``, with lines ``Class/video.avi``, optionally with a number. HMDB51: any
-        ``brush_hair_test_split1.txt``, with lines ``video.avi`` and 1 (train), 2 (test) or 0 (unused). Names of videos
-        are compared without regard to capitals.
-
-    Returns
-    -------
-    Samples
-        Brightness in 0 to 255, uint8. Other files are in ``skipped`` with the reason: they are too short, not in the
-        split, or as of `load_image_folder`. With names as in UCF101 (``v_Archery_g01_c02.avi``), clips of one class and
-        number after ``g`` form a group: they are from one film.
-
-    Raises
-    ------
-    InputError
-        As of `load_image_folder`; if the files of the split have another form or name missing videos; or if PyAV is
-        missing.
-
-    References
-    ----------
-    Soomro, Zamir and Shah, "UCF101: a dataset of 101 human actions classes from videos in the wild", arXiv 1212.0402;
-    Kuehne et al., "HMDB: a large video database for human motion recognition", ICCV 2011.
-
-    Examples
-    --------
-    >>> load_video_folder("videos", frames=0)
-    Traceback (most recent call last):
-    rlm.errors.InputError: expected frames to be an integer of at least 1, found 0
-    """
-    _check_positive(frames=frames, every=every, size=size)
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "expected the package av (PyAV), which decodes videos, found none: pip install 'rlm[video]'"
-        ) from error
-    folder = Path(folder)
-    files, classes, skipped = _list_files(folder, VIDEOS, "videos")
-    if splits is not None:
-        files = _apply_split(files, folder, Path(splits), skipped)
-    found = [_UCF101_GROUP.search(path.name) for path in files["path"]]
-    files["group"] = [match and f"{name}/{match[1]}" for match, name in zip(found, files["class"], strict=True)]
-    read = partial(_read_clip, frames=frames, every=every, size=size, colour=colour)
-    return _load(folder, files, classes, skipped, read, "Videos")
-
-
-def _check_positive(**options: int) -> None:
+def check_positive(**options: int) -> None:
     for name, value in options.items():
         if not isinstance(value, Integral) or value < 1:
             raise InputError(f"expected {name} to be an integer of at least 1, found {value}")
 
 
-def _list_files(
-    folder: Path, suffixes: Sequence[str], kind: str
-) -> tuple[pd.DataFrame, tuple[str, ...], list[tuple[str, str]]]:
-    """List files with their class and perhaps part; the classes; and all other files."""
+def list_files(folder: Path, suffixes: Sequence[str], kind: str) -> Listing:
+    """List the files of the classes, and all other files."""
     tops = _subfolders(folder)
     parts = _find_parts(folder, tops)
     places = [(place, part) for top, part in parts.items() for place in _subfolders(top)]
@@ -190,7 +121,8 @@ def _list_files(
             f"expected {kind} ({', '.join(suffixes)}) in the {len(classes)} sub-folders of {folder}, found none; "
             "put them there, or give another folder"
         )
-    return pd.DataFrame(rows, columns=["path", "name", "class", "part"], dtype=object), classes, skipped
+    files = pd.DataFrame(rows, columns=["path", "name", "class", "part"], dtype=object)
+    return Listing(folder, kind, files, classes, skipped)
 
 
 def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
@@ -199,8 +131,8 @@ def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
     others = [top.name for top in tops if top not in named]
     if others and any(_subfolders(top) for top in named):  # otherwise classes, of which one is called train, or test
         raise InputError(
-            f"expected folders of classes or of parts in {folder}, found {_some(others, ', ')} beside "
-            f"{_some([top.name for top in named], ', ')}; take these away, or rename them"
+            f"expected folders of classes or of parts in {folder}, found {list_some(others)} beside "
+            f"{list_some([top.name for top in named])}; take these away, or rename them"
         )
     if others:
         return {}
@@ -226,8 +158,8 @@ def _check_nesting(places: Sequence[Path]) -> None:
     names = shared if len(shared) > 1 else sorted(filter(_part_of, inner))
     if names:
         raise InputError(
-            f"expected the files of a class in its folder, found folders {_some(names, ', ')} in "
-            f"{_some([place.name for place in places], ', ')}; name the upper folders train, valid and test if they "
+            f"expected the files of a class in its folder, found folders {list_some(names)} in "
+            f"{list_some([place.name for place in places])}; name the upper folders train, valid and test if they "
             "are parts of a split, give one of them, or move the files up"
         )
 
@@ -283,20 +215,15 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _load(
-    folder: Path,
-    files: pd.DataFrame,
-    classes: tuple[str, ...],
-    skipped: list[tuple[str, str]],
-    read: Read,
-    kind: str,
-) -> Samples:
-    _check_classes(files, classes, skipped)  # before the hour that decoding may take
+def decode_files(listing: Listing, read: Read) -> Samples:
+    """Decode the listed files in parallel."""
+    folder, kind, files, classes, skipped = listing
+    _check_classes(files, classes, skipped)  # before decoding, which may take an hour
     inputs, kept = None, []
-    pool = ThreadPoolExecutor(joblib.effective_n_jobs(-1))  # both decoders let other threads run
+    pool = ThreadPoolExecutor(joblib.effective_n_jobs(-1))  # both decoders release the lock of the interpreter
     try:
         results = pool.map(partial(_attempt, read), files["path"])
-        for row, result in enumerate(tqdm(results, desc=kind.lower(), total=len(files), disable=None)):
+        for row, result in enumerate(tqdm(results, desc=kind, total=len(files), disable=None)):
             name = files["name"].iloc[row]
             if isinstance(result, str):
                 skipped.append((name, result))
@@ -324,7 +251,7 @@ def _load(
         groups=None if groups.isna().all() else pd.factorize(groups.fillna(files["name"]))[0].astype(np.int64),
         about={
             "name": folder.resolve().name,
-            "title": f"{kind} of {folder.resolve().name}, {len(classes)} classes",
+            "title": f"{kind.capitalize()} of {folder.resolve().name}, {len(classes)} classes",
             "licence": "not said",
         },
         skipped=pd.DataFrame(skipped, columns=["path", "reason"]),
@@ -358,11 +285,11 @@ def _check_classes(files: pd.DataFrame, classes: tuple[str, ...], skipped: list[
     if poor:
         example = f" ({len(skipped):,} files were skipped, such as {': '.join(skipped[-1])})" if skipped else ""
         raise InputError(
-            f"expected {needed}, found {_some(poor, ', ')}; remove the folder or add samples of the class{example}"
+            f"expected {needed}, found {list_some(poor)}; remove the folder or add samples of the class{example}"
         )
 
 
-def _some(texts: Sequence[str], separator: str, length: int = 5) -> str:
+def list_some(texts: Sequence[str], separator: str = ", ", length: int = 5) -> str:
     more = [f"{len(texts) - length:,} more"] if len(texts) > length else []
     return separator.join([*map(printable, texts[:length]), *more])
 
@@ -377,98 +304,3 @@ def _read_image(path: Path, size: int | None, colour: bool) -> UInt8[np.ndarray,
     if size is not None:
         upright = upright.resize((size, size), Image.Resampling.BILINEAR)  # antialiased, unlike that of tensors
     return np.atleast_3d(np.asarray(upright)).transpose(2, 0, 1)
-
-
-def _read_clip(
-    path: Path, frames: int, every: int, size: int, colour: bool
-) -> UInt8[np.ndarray, "channel frame size size"] | str:
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    span = (frames - 1) * every + 1
-    pixels = "gbrp" if colour else "gray"  # rgb24 would have colour in half the resolution
-    # A playlist in disguise must not open addresses. (With `options` PyAV before 18 crashes on MPEG program streams.)
-    opened = partial(
-        av.open, str(path.absolute()), container_options={"protocol_whitelist": "file"}, metadata_errors="ignore"
-    )
-    with opened() as container:
-        stream = container.streams.best("video")
-        if stream is None:
-            return "has no video"
-        # Packets are nearly always frames, and counting them takes no decoding; headers often lie.
-        count = sum(packet.size > 0 for packet in container.demux(stream))
-    for _ in range(2):  # the second time, if frames turned out to be fewer than packets, with their true number
-        start, clip, resize = max(0, count - span) // 2, [], VideoReformatter().reformat
-        with opened() as container:
-            stream = container.streams.best("video")
-            stream.codec_context.thread_count = 1  # the videos are spread over threads already
-            count = 0
-            for frame in container.decode(stream):
-                if count >= start and (count - start) % every == 0:
-                    clip.append(resize(frame, size, size, pixels).to_ndarray())
-                count += 1
-                if len(clip) == frames:
-                    return np.stack(clip).reshape(frames, size, size, -1).transpose(3, 0, 1, 2)
-        if count < span:
-            break
-    return f"too short: {count} frames, {span} are needed"
-
-
-def _apply_split(files: pd.DataFrame, folder: Path, splits: Path, skipped: list[tuple[str, str]]) -> pd.DataFrame:
-    """Return the files that the split trains or tests on, with their parts."""
-    if files["part"].notna().any():
-        raise InputError(
-            f"expected one official split, found folders of train and test in {folder} beside {splits}; drop one"
-        )
-    split = _read_split(splits)
-    # In copies of UCF101 the capitals of HandstandPushups are not those of its split.
-    parts = {name.casefold(): part for name, part in split.items()}
-    keys = [f"{name}/{path.name}".casefold() for name, path in zip(files["class"], files["path"], strict=True)]
-    wanted = [name for name, part in split.items() if part != "unused"]
-    present = set(keys)
-    missing = [name for name in wanted if name.casefold() not in present]
-    if missing:
-        raise InputError(
-            f"expected {len(wanted):,} videos of the split under {folder}, {len(missing):,} are missing: "
-            f"{_some(missing, '; ')}; download them, or take the lines out"
-        )
-    files["part"] = [parts.get(key, "absent") for key in keys]
-    reasons = {"absent": "not in the split", "unused": "unused by the split"}
-    left_out = files["part"].isin(list(reasons))
-    skipped += [(name, reasons[part]) for name, part in files.loc[left_out, ["name", "part"]].to_numpy()]
-    return files[~left_out].copy()
-
-
-def _read_split(path: Path) -> dict[str, str]:
-    """Read ``Class/video`` to train, test or unused."""
-    if match := _UCF101.fullmatch(path.name):
-        line_form, example = re.compile(r"([^/]+/[^/]+\.\w+)(\s+\d+)?"), "Class/video.avi 1"
-        sources = {path.with_name(f"{part}list{match[2]}.txt"): ("", part) for part in ("train", "test")}
-    elif match := _HMDB51.fullmatch(path.name):
-        line_form, example = re.compile(r"([^/]+\.\w+)\s+([012])"), "video.avi 1"
-        siblings = sorted({path, *path.parent.glob(f"*_test_split{match[2]}.txt")})
-        sources = {source: (_HMDB51.fullmatch(source.name)[1] + "/", None) for source in siblings}
-    else:
-        raise InputError(
-            "expected a split by the name trainlist01.txt or testlist01.txt, as of UCF101, or CLASS_test_split1.txt, "
-            f"as of HMDB51, found {path.name}; give one of these files"
-        )
-    split: dict[str, str] = {}
-    for source, (prefix, part) in sources.items():
-        try:
-            lines = source.read_text("utf-8-sig").split("\n")
-        except (OSError, UnicodeError) as error:
-            raise InputError(f"expected a file of the split at {source}, found: {error}; put it there") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            match = line_form.fullmatch(line.strip())
-            if not match:
-                raise InputError(f"{source}:{number}: expected {example!r}, found {shorten(line)}; correct the line")
-            name, its_part = prefix + match[1], part or _HMDB51_PARTS[match[2]]
-            if split.setdefault(name, its_part) != its_part:
-                raise InputError(
-                    f"{source}:{number}: expected each video in one part, found {shorten(name)} in {split[name]} and "
-                    f"{its_part}; take one of the lines out"
-                )
-    return split

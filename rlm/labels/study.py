@@ -18,9 +18,8 @@ from rlm.errors import InputError
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
 from rlm.labels.config import LabelsConfig
-from rlm.labels.digits import load_digits, make_moving_digits
 from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, layers_of, transfer
-from rlm.labels.samples import Parts, Samples, check_samples, divide
+from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
 from rlm.labels.training import learn, memorise
 from rlm.runtime.results import Table, join
 from rlm.store.identity import Identity, identify

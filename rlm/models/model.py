@@ -33,6 +33,8 @@ from rlm.zoo.output import WithOutput
 
 FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
+_DAMAGES = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError, MemoryError)
+_DAMAGES += (OverflowError,)
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,9 @@ class Model:
     Examples
     --------
     >>> import rlm
-    >>> data = rlm.load("chatterbot-english")
-    >>> slices = rlm.slice_corpus(rlm.index_corpus(data))
-    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), dim=8)
+    >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 32, 8), (0,))
-    >>> model = Model.of(block, slices, config)
+    >>> model = Model.of(block, slices, rlm.StudyConfig(encoder="mean", dim=8))
     >>> model.encode(["How are you?", "how are you"]).shape, model.knows("qwxz")
     ((2, 8), False)
     """
@@ -92,7 +92,9 @@ class Model:
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
-        mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows([row])  # `to` moves the encoder
+        mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows(
+            [row]
+        )  # `to` would move the encoder of the block
         return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
@@ -121,7 +123,7 @@ class Model:
         others = sorted({type(text).__name__ for text in texts if not isinstance(text, str)})
         if others or is_one:
             raise InputError(f"expected a list of texts, found {', '.join(others) or 'one text'}; give a list of str")
-        phrases, row = index_phrases(list(texts), self.config.max_tokens)
+        phrases, row = index_phrases(texts, self.config.max_tokens)
         new = [word for word in phrases.words if word not in self.words]
         block, numbers = self.block, self.words
         if new and self._reads_letters:
@@ -132,24 +134,12 @@ class Model:
         width = max(1, phrases.tokens.shape[1])
         tokens = torch.from_numpy(np.pad(token_of[phrases.tokens], [(0, 0), (0, width - phrases.tokens.shape[1])]))
         reach = [int((phrases.lengths > position).sum()) for position in range(1, width)]
-        # The last row, which is the empty phrase, is that of a text without words: number -1.
+        # The last row is the empty phrase; texts without words have the number -1.
         vectors = embed_phrases(block, tokens[None], (len(tokens), *reach))[0]
         return unify(vectors, tokens).numpy()[row]
 
     def knows(self, text: str) -> bool:
-        """
-        Check whether a text has a word, or for DSSM a letter trigram, that training has seen.
-
-        Parameters
-        ----------
-        text
-            Any text.
-
-        Returns
-        -------
-        bool
-            False if the model cannot distinguish the text from others.
-        """
+        """Return True if a text has a word, or for DSSM a letter trigram, that training has seen."""
         words = tokenise(text)
         if not self._reads_letters:
             return not self.words.keys().isdisjoint(words)
@@ -229,7 +219,7 @@ def load_model(folder: str | Path) -> Model:
     folder = Path(folder)
     if not folder.exists():
         with contextlib.suppress(OSError):
-            recover(folder.resolve())  # where the replacement of a model was killed halfway
+            recover(folder.resolve())  # a replacement of the model may have been killed halfway
     description = _describe(folder)
     if description["version"] > VERSION:
         raise InputError(
@@ -241,22 +231,19 @@ def load_model(folder: str | Path) -> Model:
         _check_hashes(description, contents)
         config = StudyConfig.model_validate(description["config"])
         words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
-        # Copied, to lie in memory as other tensors do: the last bits of a matrix product may depend on it.
+        # Copied for the usual alignment in memory, on which the last bits of a matrix product may depend.
         state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
         _check_words(words, size, most=sum(tensor.numel() for tensor in state.values()))
         if type(seed := description["seed"]) is not int or seed < 0:
             raise InputError(f"expected a seed of at least 0, found {seed!r}")
-        with torch.random.fork_rng(devices=[]):  # its weights are replaced, so their draws move no stream
+        with torch.random.fork_rng(devices=[]):  # these random weights are replaced, so they must not advance a stream
             encoder = new_encoder(
                 config.encoder, _by_token(words, size), config.word_dim, config.dim, LOSSES[config.loss].output
             )
         _check_tensors(state, encoder)
         encoder.load_state_dict(state, assign=True)
         block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})
-    except (
-        *(SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError),
-        *(MemoryError, OverflowError),
-    ) as error:
+    except _DAMAGES as error:
         raise InputError(f"{folder}: expected a whole model, found: {_say(error)}; train it or get it again") from error
     return Model(block, words, size, config)
 
@@ -275,7 +262,7 @@ def check_place(folder: str | Path, overwrite: bool) -> Path:
         ) from error
     if folder.exists():
         if not overwrite:
-            raise InputError(f"expected a new folder, found {folder}; choose another, or say --overwrite")
+            raise InputError(f"expected a new folder, found {folder}; choose another, or use --overwrite")
         _describe(folder)
     return folder
 
@@ -305,7 +292,7 @@ def _check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:
     learned = {name for name, _ in encoder.named_parameters()}
     for name, expected in encoder.state_dict().items():
         if name not in state:
-            continue  # what is missing, or too much, `load_state_dict` names
+            continue  # `load_state_dict` reports missing and unexpected names
         found = state[name]
         if (found.dtype, found.shape) != (expected.dtype, expected.shape):
             raise InputError(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.runtime.results import Result, Table
+from rlm.runtime.results import Table
 from rlm.store.file import APPLICATION, VERSION, damaged, explained, open_store
 
 CORE = """

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from rlm.errors import InputError
-from rlm.labels.folders import load_image_folder, load_video_folder
+from rlm.labels.folders import load_image_folder
 from rlm.labels.samples import divide
+from rlm.labels.videos import load_video_folder
 
 SPORTS = ("Archery", "Biking", "Diving")
 NAMES = ("g01_c01", "g01_c02", "g02_c01")

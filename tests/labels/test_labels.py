@@ -18,10 +18,9 @@ from rlm.controls import shuffle
 from rlm.engine.trainer import Trainer
 from rlm.errors import InputError
 from rlm.labels.batches import CrossEntropy, RandomLabels, attach, tabulate
-from rlm.labels.digits import FRAMES, MOTIONS, SIZE
 from rlm.labels.effects import epochs_to_reach, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, layers_of, transfer
-from rlm.labels.samples import Samples, check_samples, divide
+from rlm.labels.samples import FRAMES, MOTIONS, SIZE, Samples, check_samples, divide
 from rlm.labels.training import learn, memorise
 from rlm.labels.words import explain_shuffles
 from rlm.seeding import stream

@@ -44,7 +44,9 @@ def test_the_corpus_is_sent_once_to_a_worker(client):
         list(study)
     (workers,) = holders.values()  # one key, however many tasks
     assert len(workers) == WORKERS
-    assert not any("TripletStudy" in key for keys in client.run(arrivals).values() for key in keys)  # and never sent again
+    assert not any(
+        "TripletStudy" in key for keys in client.run(arrivals).values() for key in keys
+    )  # and never sent again
 
 
 def test_a_study_spreads_over_workers_and_outlives_one(client, tmp_path):
