@@ -92,9 +92,7 @@ class Model:
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
-        mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows(
-            [row]
-        )  # `to` would move the encoder of the block
+        mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows([row])  # `to` moves the encoder
         return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:

@@ -146,7 +146,7 @@ class TestSaveAndLoad:
 
     def test_a_new_folder_is_wanted(self, models, saved, tmp_path):
         with pytest.raises(
-            InputError, match=r"expected a new folder, found .*model; choose another, or say --overwrite"
+            InputError, match=r"expected a new folder, found .*model; choose another, or use --overwrite"
         ):
             models["mean"].save(saved)
         with pytest.raises(InputError, match=r"expected a new folder in one that exists, found no .*none"):
@@ -182,7 +182,7 @@ class TestSaveAndLoad:
         saved.rename(tmp_path / ".old.model")
         np.testing.assert_array_equal(load_model(saved).encode(TEXTS), models["mean"].encode(TEXTS))
         saved.rename(tmp_path / ".old.model")
-        with pytest.raises(InputError, match=r"found .*model; choose another, or say --overwrite"):
+        with pytest.raises(InputError, match=r"found .*model; choose another, or use --overwrite"):
             models["lstm"].save(saved)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

@@ -66,7 +66,7 @@ class TestTrain:
         monkeypatch.setattr(rlm.cli.models, "train_arms", lambda *args, **settings: pytest.fail("trains first"))
         code, printed, errors = rlm_command("train", "--dataset", pairs, "--save", trained, *TRAIN)
         assert (code, printed) == (2, "")
-        assert "choose another, or say --overwrite" in errors
+        assert "choose another, or use --overwrite" in errors
 
     def test_overwrites_when_told(self, rlm_command, pairs, tmp_path):
         for seed in (3, 4):
