@@ -16,12 +16,11 @@ Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 ROLES: tuple[Role, ...] = ("anchor", "positive", "negative", "relevance", "text", "label")
 PAIR_ROLES, LABEL_ROLES = ("anchor", "positive", "negative", "relevance"), ("text", "label")
 _ADVICE = {
-    "file": "Expected columns anchor, positive and, if there are negatives, negative, or else text and label; say what "
-    "the file calls them, such as anchor='fact' (--columns anchor=fact)",
+    "file": "Expected columns anchor, positive and, if there are negatives, negative, or else text and label; name "
+    "other columns with anchor='fact' (--columns anchor=fact)",
     "data": "Rename its columns to anchor, positive and, if there are negatives, negative, or else to text and label",
 }
-# Words that tell relevant pairs from others, without not, non, un, in, ir and dis before them. No class that both texts
-# of a pair share is called so.
+# Words for relevance, without the prefixes not, non, un, in, ir and dis; they do not name classes.
 _VERDICTS = [
     *("true", "false", "yes", "no", "y", "n", "t", "f", "ok", "wrong", "correct", "good", "bad", "+", "-", "да", "нет"),
     *("same", "other", "different", "similar", "relevant", "related", "equivalent", "match", "nomatch", "dup"),
@@ -29,7 +28,7 @@ _VERDICTS = [
     *("supports", "supported", "refutes", "refuted", "unknown", "maybe"),
 ]
 FEWEST_CLASSES = 4  # with fewer, labels beside pairs are answers more often than classes
-# What columns are called that have a role.
+# Usual names of columns with a role.
 _SIMILAR = {
     "anchor": r"anchors?[ ._-]?\d*",
     "positive": r"pos(itive)?s?[ ._-]?\d*",
@@ -55,7 +54,7 @@ def choose_columns(
     roles = LABEL_ROLES if has_labels else PAIR_ROLES
     foreign = [role for role in columns if role not in roles]
     if foreign:
-        raise InputError(f"expected columns for {', '.join(roles)}, found {foreign[0]} beside them; leave it out")
+        raise InputError(f"expected columns for {', '.join(roles)}, found {foreign[0]} as well; drop it")
     usable = dict.fromkeys([*roles, "label"])  # pairs may have a label by its own name
     chosen = {role: columns.get(role, role) for role in usable if role in {*columns, *names, *roles[:2]}}
     if len(set(chosen.values())) < len(chosen):
@@ -73,11 +72,11 @@ def choose_columns(
             )
     if {"negative", "relevance"} <= chosen.keys():
         raise InputError("expected either negatives or relevance, found both columns; rename one of them")
-    _refuse_strays(names, columns, chosen)
+    _reject_strays(names, columns, chosen)
     return chosen
 
 
-def _refuse_strays(names: Sequence[object], columns: Mapping[Role, str], chosen: Mapping[Role, str]) -> None:
+def _reject_strays(names: Sequence[object], columns: Mapping[Role, str], chosen: Mapping[Role, str]) -> None:
     """Raise for columns with the name of a role, or nearly so, that would not be used."""
     settled = {*chosen, *columns}
     if {"anchor", "positive"} <= columns.keys():
@@ -93,12 +92,12 @@ def _refuse_strays(names: Sequence[object], columns: Mapping[Role, str], chosen:
                 continue
             advice = "drop or rename it"
             if name != role and role in PAIR_ROLES:
-                advice += f", or, if it is meant as {role}, say {role}={str(name)!r} (--columns {role}={name})"
+                advice += f", or, if it is meant as {role}, use {role}={str(name)!r} (--columns {role}={name})"
             used = ", ".join(chosen.values())
             raise InputError(f"expected only columns that can be used beside {used}, found {str(name)!r}; {advice}")
 
 
-def refuse_similar(names: Sequence[str], known: Set[str], place: str) -> None:
+def reject_similar(names: Sequence[str], known: Set[str], place: str) -> None:
     """Raise for a name that resembles a field of a record with lists of texts and would not be used."""
     for name in names:
         for role in ("positive", "negative"):
@@ -126,7 +125,7 @@ def check_labels(pairs: pd.DataFrame) -> None:
         raise InputError(
             f"expected names of classes as label beside anchor and positive, found {shorten(labels.iloc[0])} in "
             f"{name_row(pairs, int(labels.index[0]))}; is relevance meant, 1 for relevant and 0 for irrelevant pairs? "
-            "Then say relevance='label' (--columns relevance=label) or rename the column; if not, drop the column, or "
+            "Then use relevance='label' (--columns relevance=label) or rename the column; if not, drop the column, or "
             "give texts and their classes as columns text and label"
         )
     texts = pd.concat([pairs[role].astype(object).reset_index(drop=True) for role in ("anchor", "positive")])

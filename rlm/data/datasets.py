@@ -64,7 +64,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         encoding = options.pop("encoding", None) if irrelevant is not None else None
         given = Reading(**options).model_dump(exclude_defaults=True)
         if given:
-            raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; leave them out")
+            raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; drop them")
         pairs = load_pqa() if name == "pqa" else load_chatterbot(chatterbots[name])
         return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant, encoding)
     if Path(name).exists() or "/" in str(name) or Path(name).suffix:

@@ -167,7 +167,7 @@ def add_irrelevant(pairs: pd.DataFrame, path: str | Path, encoding: str | None =
     """Append the pairs of a file of ``premise|question`` lines, with relevance 0, for manual negatives."""
     path = Path(path)
     if "negative" in pairs:
-        raise InputError("expected pairs beside a file of irrelevant ones, found triplets; leave irrelevant out")
+        raise InputError("expected pairs with a file of irrelevant ones, found triplets; drop the option irrelevant")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a file of premise|question lines, found nothing; check the path")
     try:
@@ -195,8 +195,8 @@ def _file(path: Path, reading: Reading) -> pd.DataFrame:
     kind = _FORMATS.get(suffix)
     if suffix in _ARCHIVES:
         raise InputError(
-            f"expected a file as it is, or compressed as {', '.join(COMPRESSIONS)}; compression {suffix[1:]} is not "
-            "supported; uncompress the file"
+            f"expected a file, perhaps compressed as {', '.join(COMPRESSIONS)}; compression {suffix[1:]} is "
+            "not supported; uncompress the file"
         )
     if suffix in _OTHERS:
         raise InputError(f"expected CSV, TSV, JSON lines or Parquet, found {suffix}; convert the file")
@@ -209,7 +209,7 @@ def _file(path: Path, reading: Reading) -> pd.DataFrame:
     if reading.layout != "columns":
         parse = {"blocks": blocks, "groups": groups}[reading.layout]
         if reading.columns:
-            raise InputError(f"expected no columns for layout {reading.layout}, found some; leave one of them out")
+            raise InputError(f"expected no columns for layout {reading.layout}, found some; drop one of the options")
     elif kind == "parquet":
         return _parquet(path, choose)
     else:
@@ -303,7 +303,7 @@ def _hub(source: str, reading: Reading) -> tuple[pd.DataFrame, str]:
             f"'rlm[hub]'; {hint}"
         ) from error
     if reading.layout != "columns":
-        raise InputError(f"expected layout columns for a Hugging Face dataset, found {reading.layout}; leave it out")
+        raise InputError(f"expected layout columns for a Hugging Face dataset, found {reading.layout}; drop it")
     saved = any(Path(source, name).exists() for name in ("state.json", "dataset_dict.json"))
     try:
         if saved:

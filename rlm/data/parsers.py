@@ -60,7 +60,7 @@ def delimited(
         return InputError(
             f"expected cells separated by {delimiter!r}, found a row at line {line} that cannot be read ({error}); "
             "correct its quotation marks, doubling those inside a quoted cell, or name delimiter and quotechar; if "
-            "quotation marks enclose no cells, say quotechar='' (--quotechar '')"
+            "quotation marks enclose no cells, set quotechar='' (--quotechar '')"
         )
 
     csv.field_size_limit(max(csv.field_size_limit(), MOST_CHARACTERS))  # Python's own limit is 131,072
@@ -77,7 +77,7 @@ def delimited(
     places = [header.index(name) for name in chosen.values()]
     hint = ", quoting cells that contain the delimiter" if quotechar else ""
     if is_unquoted:
-        hint = ", or, if quotation marks enclose cells, say quotechar='\"' (--quotechar '\"')"
+        hint = ", or, if quotation marks enclose cells, set quotechar='\"' (--quotechar '\"')"
 
     def rows() -> Rows:
         nonlocal size, end

@@ -33,7 +33,7 @@ _SIMPLE_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 @cache
 def _harder_words() -> tuple[frozenset[str], re.Pattern[str]]:
     """Return the characters that need a more general pattern than `_SIMPLE_WORD`, and that pattern, 20 times slower."""
-    # Python's \w leaves out the combining marks, which spell vowels in Hindi, Tamil or Thai, and the joiners inside
+    # Python's \w excludes combining marks, which spell vowels in Hindi, Tamil or Thai, and the joiners inside
     # Persian words.
     everything = list(map(chr, range(sys.maxunicode + 1)))
     marks = "".join(c for c in everything if unicodedata.category(c).startswith("M"))
@@ -115,7 +115,7 @@ def index_phrases(texts: Sequence[str] | pd.Index, max_tokens: int) -> tuple[Phr
     longer: set[int] = set()
     for i, text in enumerate(texts):
         words = tokenise(text)
-        read = words[:max_tokens]  # what no encoder reads tells no phrases apart
+        read = words[:max_tokens]  # phrases differ only in words that an encoder reads
         key = array("i", [word_number.setdefault(word, len(word_number) + 2) for word in read]).tobytes()
         if not key:
             continue

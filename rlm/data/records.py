@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from rlm.data.columns import ROLES, refuse_similar
+from rlm.data.columns import ROLES, reject_similar
 from rlm.data.parsers import Choose, Rows
 from rlm.data.textfiles import MOST_CHARACTERS, shorten
 from rlm.errors import InputError
@@ -79,7 +79,7 @@ class _Json:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands there twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
@@ -255,7 +255,7 @@ def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Sha
     if is_grouped:
         raise InputError(f"expected a list of texts or an object with one as set, found {', '.join(record)} in {place}")
     if is_record_table([*record], choose):
-        refuse_similar([*record], {"query", "pos", "neg"}, place)
+        reject_similar([*record], {"query", "pos", "neg"}, place)
         return _Shape(("query",), [*choose(["anchor", "positive", "relevance"])], _expand_query)
     try:
         chosen = choose(list(record))
@@ -272,7 +272,7 @@ def _list_shape(record: Sequence[object], choose: Choose, is_grouped: bool, plac
     if len(record) not in (2, 3):
         raise InputError(
             f"expected lists of two texts (pairs) or three (triplets), found {len(record)} in {place}; if the texts of "
-            "a list mean the same, say layout='groups' (--layout groups)"
+            "a list mean the same, set layout='groups' (--layout groups)"
         )
     roles = [*choose(["anchor", "positive", "negative"][: len(record)])]
     return _Shape(("list", *roles), roles, lambda _, cells: [cells])

@@ -38,12 +38,12 @@ _NO_TEXT = {
     b"\x04\x22\x4d\x18": "LZ4; let its name end in .lz4",
     b"\xfd7zXZ\0": "xz; let its name end in .xz",
     b"PK\x03\x04": "a ZIP archive, such as .xlsx; convert it",
-    b"PAR1\x15": "Parquet; let its name end in .parquet, and leave the layout out",
+    b"PAR1\x15": "Parquet; let its name end in .parquet, and drop the layout",
     b"SQLite format 3\0": "an SQLite database; export its table as CSV",
     b"\x89HDF\r\n": "HDF5; convert it",
     b"%PDF-": "PDF; convert it",
 }
-_OBEYED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no text, line and paragraph separators
+_OBEYED = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # show letters in another order
 _BROKEN = re.compile("[\ud800-\udfff]")
 T = TypeVar("T")
@@ -148,7 +148,7 @@ def most_bytes(path: Path) -> int:
 
 
 def open_bytes(path: Path) -> io.RawIOBase:
-    """Open a file; its suffix tells the compression."""
+    """Open a file, compressed as its suffix indicates."""
     return _Bytes(path)
 
 
@@ -209,10 +209,10 @@ def _look_at(start: bytes, encoding: str | None) -> tuple[str | None, str | None
         raise InputError(f"expected an encoding that Python knows, such as cp1251; found {encoding!r}") from error
     if mark:
         if mark.split("-")[:2] != family:
-            raise InputError(f"expected {encoding}, found the byte order mark of {mark}; leave encoding out")
-        return mark, None  # the same, but for the mark, which is no text
+            raise InputError(f"expected {encoding}, found the byte order mark of {mark}; drop encoding")
+        return mark, None  # the same encoding, without the mark
     if family[0] != "utf" and not start.isascii() and _is_utf8(start):
-        return None, f"was read as {encoding}, as named, but is UTF-8 by all appearance; leave encoding out if it is"
+        return None, f"was read as {encoding}, as named, but seems to be UTF-8; drop encoding if it is"
     return None, None
 
 

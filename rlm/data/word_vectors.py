@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from rlm.data.phrases import PAD, UNKNOWN
-from rlm.data.textfiles import COMPRESSIONS, open_bytes
+from rlm.data.textfiles import COMPRESSIONS, open_bytes, shorten
 from rlm.errors import InputError
 from rlm.runtime.atomic import sha256_of
 
@@ -174,7 +174,7 @@ def _scan_text(file: io.BufferedReader, size: int | None, wanted: Set[str]) -> F
         if len(fields) == dim and line[:1].isspace():
             fields.insert(0, b"")
         if len(fields) <= dim or not _is_number(fields[-dim]):
-            raise ValueError(f"no word with {dim} numbers in line {number:,}: {_shown(line)}")
+            raise ValueError(f"no word with {dim} numbers in line {number:,}: {shorten(line.decode(errors='replace'))}")
         if len(fields) > dim + 1 and all(map(_is_number, fields[1:])):
             collection.found.counts[TOO_LONG] += 1
             continue
@@ -215,7 +215,9 @@ def _usual_size(sample: Sequence[tuple[int, bytes]]) -> int:
         raise ValueError("no vector")
     (dim, _), *_ = sizes.most_common(1)
     if not dim:
-        raise ValueError(f"no word with numbers in line {sample[0][0]:,}: {_shown(sample[0][1])}")
+        raise ValueError(
+            f"no word with numbers in line {sample[0][0]:,}: {shorten(sample[0][1].decode(errors='replace'))}"
+        )
     return dim
 
 
@@ -225,10 +227,6 @@ def _is_number(field: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _shown(line: bytes) -> str:
-    return repr(line[:60].decode(errors="replace").strip())
 
 
 def _scan_binary(file: io.BufferedReader, size: int | None, wanted: Set[str]) -> Found:

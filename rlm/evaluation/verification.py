@@ -45,7 +45,7 @@ def verify(
     split
         ``"train"``, ``"validation"`` or ``"test"``.
     far
-        The wanted false accept rate, between 0 and 1.
+        Requested false accept rate, between 0 and 1.
     folds
         Number of folds, at least 2; fewer if there are fewer anchors.
     similarity

@@ -132,7 +132,7 @@ def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
     if others and any(_subfolders(top) for top in named):  # otherwise classes, of which one is called train, or test
         raise InputError(
             f"expected folders of classes or of parts in {folder}, found {list_some(others)} beside "
-            f"{list_some([top.name for top in named])}; take these away, or rename them"
+            f"{list_some([top.name for top in named])}; move these, or rename them"
         )
     if others:
         return {}

@@ -13,7 +13,7 @@ from rlm.seeding import stream
 
 FRACTIONS = (0.7, 0.15, 0.15)
 FRAMES, SIZE = 8, 16
-# Steps down and to the right, per frame; a digit that leaves on one side comes back on the other.
+# Steps down and to the right, per frame; a digit that crosses one edge enters at the opposite one.
 MOTIONS = {
     "down": (1, 0),
     "up": (-1, 0),
@@ -130,7 +130,7 @@ def check_samples(samples: Samples) -> None:
             "from 0, as numpy.unique(labels, return_inverse=True) does"
         )
     if len(classes) < 2:
-        raise InputError(f"expected at least two classes, found {len(classes)}; there is nothing to tell apart")
+        raise InputError(f"expected at least two classes, found {len(classes)}; add one")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise InputError(
             f"expected labels from 0 to {len(classes) - 1}, one per class, found {labels.min()} to {labels.max()}; "
@@ -141,7 +141,7 @@ def check_samples(samples: Samples) -> None:
         few = ", ".join(f"{classes[number]} ({counts[number]})" for number in np.flatnonzero(counts < 3)[:5])
         raise InputError(
             f"expected at least 3 samples of each class, to train, to validate and to test, found {few}; add samples "
-            "or leave these classes out"
+            "or drop these classes"
         )
 
 
@@ -196,7 +196,7 @@ def divide(
         if len(missing):
             raise InputError(
                 f"expected every class in the {name} part, found none of {samples.classes[missing[0]]}; add samples of "
-                "it, or leave the class out"
+                "it, or drop the class"
             )
     return parts, _keep_labels(samples, parts.train, seed, labelled)
 
@@ -217,7 +217,7 @@ def _deal(samples: Samples, seed: int, shares: Float64[np.ndarray, "3"]) -> Int6
             where = " beside the official test part" if is_official else ""
             raise InputError(
                 f"expected at least {(shares > 0).sum()} {what} of each class, one for each part, found {len(theirs)} "
-                f"of {samples.classes[label]}{where}; add some, or leave the class out"
+                f"of {samples.classes[label]}{where}; add some, or drop the class"
             )
         theirs = theirs[place[theirs] < 0]  # a group that several classes share is placed once
         # At least one group for each part that is cut off here.

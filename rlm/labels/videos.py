@@ -141,7 +141,7 @@ def _apply_split(listing: Listing, splits: Path) -> pd.DataFrame:
     if missing:
         raise InputError(
             f"expected {len(wanted):,} videos of the split under {folder}, {len(missing):,} are missing: "
-            f"{list_some(missing, '; ')}; download them, or take the lines out"
+            f"{list_some(missing, '; ')}; download them, or remove the lines"
         )
     files["part"] = [parts.get(key, "absent") for key in keys]
     reasons = {"absent": "not in the split", "unused": "unused by the split"}
@@ -180,6 +180,6 @@ def _read_split(path: Path) -> dict[str, str]:
             if split.setdefault(name, its_part) != its_part:
                 raise InputError(
                     f"{source}:{number}: expected each video in one part, found {shorten(name)} in {split[name]} and "
-                    f"{its_part}; take one of the lines out"
+                    f"{its_part}; remove one of the lines"
                 )
     return split

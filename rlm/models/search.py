@@ -106,7 +106,7 @@ def _faiss_index(vectors: Float32[Tensor, "vector dim"], method: Method) -> Any:
     except ImportError as error:
         raise InputError(
             f"expected the package faiss-cpu to search {len(vectors):,} vectors by {method}, found none; "
-            f"pip install 'rlm[search]', or say exact (--method exact), which is slower beyond {EXACT_UP_TO:,}"
+            f"pip install 'rlm[search]', or use exact (--method exact), which is slower beyond {EXACT_UP_TO:,}"
         ) from error
     count, dim = vectors.shape
     if method == "ivf":

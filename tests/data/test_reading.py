@@ -354,7 +354,7 @@ class TestErrors:
             rlm.read(path, columns={"anchr": "fact"})
         with pytest.raises(ValueError, match=r"(?s)encodin.*Extra inputs are not permitted"):
             rlm.read(path, encodin="utf-8")
-        with pytest.raises(InputError, match=r"expected columns for anchor.*found label beside them; leave it out"):
+        with pytest.raises(InputError, match=r"expected columns for anchor.*found label as well; drop it"):
             rlm.read(path, anchor="anchor", label="positive")
         with pytest.raises(ValueError, match="delimiter"):
             rlm.read(path, delimiter="\n")
@@ -519,7 +519,7 @@ class TestRecords:
                 "expected a comma or the end of the array, found 'the end of the file'",
             ),
             ('[["a", "b"]] ["c", "d"]', "expected the end of the file after the array"),
-            ('{"anchor": "a", "positive": "b", "anchor": "c"}', "a key stands there twice"),
+            ('{"anchor": "a", "positive": "b", "anchor": "c"}', "a key occurs twice"),
             ('{"anchor": {"0": "a"}, "positive": {"1": "b"}}', "expected columns of the same rows"),
             ("[]", "expected one JSON object per line, found an empty file"),
             ('{"set": "a"}', "expected a list of texts as set, found"),
@@ -554,11 +554,11 @@ class TestRoles:
     @pytest.mark.parametrize(
         ("columns", "message"),
         [
-            (["anchor", "positive", "Relevance"], "say relevance='Relevance'"),
-            (["anchor", "positive", "negative_1"], "say negative='negative_1'"),
+            (["anchor", "positive", "Relevance"], "use relevance='Relevance'"),
+            (["anchor", "positive", "negative_1"], "use negative='negative_1'"),
             (["anchor", "positive", "text"], "found 'text'; drop or rename it"),
             *(
-                (["anchor", "positive", name], f"say relevance='{name}'")
+                (["anchor", "positive", name], f"use relevance='{name}'")
                 for name in (
                     "relevant",
                     "is_relevant",
@@ -569,7 +569,7 @@ class TestRoles:
                     "target",
                 )
             ),
-            (["anchor", "positive", "hard_negative"], "say negative='hard_negative'"),
+            (["anchor", "positive", "hard_negative"], "use negative='hard_negative'"),
             (["anchor", "positive", "positive.1"], "found 'positive.1'"),
             (["text", "label", "relevance"], "found 'relevance'; drop or rename it"),
             (["text", "label", "negative"], "found 'negative'; drop or rename it"),
@@ -694,18 +694,18 @@ class TestFilesAsTheyCome:
         assert [corpus.phrases.texts[phrase] for phrase in corpus.irrelevant[0]] == ["кот спит", "дом"]
         assert rlm.load("chatterbot-dutch", **options).iloc[-1].tolist() == ["кот спит", "дом", "0"]
         (tmp_path / "irrelevant.txt").write_text("кот спит|дом\n", encoding="utf-8")
-        with pytest.warns(UserWarning, match="was read as koi8-r, as named, but is UTF-8 by all appearance"):
+        with pytest.warns(UserWarning, match="was read as koi8-r, as named, but seems to be UTF-8"):
             rlm.read(tmp_path / "own.csv", **options)
 
     def test_quoted_cells_with_line_breaks_between_tabs_name_the_remedy(self, tmp_path):
         (tmp_path / "own.tsv").write_text('id\tanchor\tpositive\n1\t"How do I bake\nbread?"\tnull\n')
-        with pytest.raises(InputError, match="say quotechar='\"' \\(--quotechar '\"'\\)"):
+        with pytest.raises(InputError, match="set quotechar='\"' \\(--quotechar '\"'\\)"):
             rlm.read(tmp_path / "own.tsv")
         assert texts_of(tmp_path / "own.tsv", quotechar='"') == [["How do I bake\nbread?", "null"]]
 
     def test_a_lone_quotation_mark_names_the_remedy(self, tmp_path):
         (tmp_path / "own.csv").write_text('anchor,positive\n"so she said,hello\n')
-        with pytest.raises(InputError, match=r"line 2 that cannot be read .*say quotechar=''"):
+        with pytest.raises(InputError, match=r"line 2 that cannot be read .*set quotechar=''"):
             rlm.read(tmp_path / "own.csv")
         assert texts_of(tmp_path / "own.csv", quotechar="") == [['"so she said', "hello"]]
 

@@ -205,7 +205,7 @@ class TestImages:
     @pytest.mark.parametrize(
         ("paths", "words"),
         [
-            (["train/cat", "test/cat", "extra/cat"], r"found extra beside test, train; take these away, or rename"),
+            (["train/cat", "test/cat", "extra/cat"], r"found extra beside test, train; move these, or rename"),
             (["train/cat", "test/cat", "bird"], "found bird beside test, train"),
             (["train/cat", "train/dog", "test/cat", "test/Dog"], "differ in more than capitals, found 'Dog' and 'dog'"),
             (["cat", "Cat"], "differ in more than capitals, found 'Cat' and 'cat'"),
@@ -506,7 +506,7 @@ class TestSplits:
         with pytest.raises(
             InputError,
             match=r"expected 16 videos of the split under .*UCF-101, 7 are missing: Rowing/v_Rowing_g01_c00\.avi; .*"
-            r"c04\.avi; 2 more; download them, or take the lines out",
+            r"c04\.avi; 2 more; download them, or remove the lines",
         ):
             load_video_folder(encoded, splits=ucf_split(train=lines) / "trainlist01.txt")
 
