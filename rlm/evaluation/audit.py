@@ -243,9 +243,8 @@ def _unknown_words(subject: _Subject) -> _Found:
 
 
 def _long_phrases(subject: _Subject) -> _Found:
-    phrases = subject.slices.phrases
+    phrases, width = subject.slices.phrases, subject.slices.tokens.shape[1]
     share = phrases.cut / len(phrases)
-    width = subject.slices.tokens.shape[1]
     return share, f"{share:.1%} of {len(phrases):,} phrases are longer than the {width} words that are read"
 
 

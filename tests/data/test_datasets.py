@@ -252,7 +252,7 @@ def test_names_take_irrelevant_pairs_and_no_other_option(tmp_path):
     frame = load("chatterbot-dutch", irrelevant=str(tmp_path / "irrelevant.txt"))
     assert frame.iloc[-1].tolist() == ["hello", "goodbye", "0"]
     assert frame.index[-1] == "irrelevant.txt:1"
-    with pytest.raises(InputError, match="expected no options for reading chatterbot-dutch, found encoding; leave"):
+    with pytest.raises(InputError, match="expected no options for reading chatterbot-dutch, found encoding; drop"):
         load("chatterbot-dutch", encoding="cp1251")
 
 
