@@ -48,7 +48,9 @@ def tabulate(results: pd.DataFrame) -> pd.DataFrame:
             is_within = difference.low > -MARGIN and difference.high < MARGIN
             pairs = by_setting["seed"].nunique()
             speed = seconds[BASELINE] / seconds[setting]
-            rows.append((dataset, arm, setting, pairs, difference.in_points(), "yes" if is_within else "no", speed))
+            rows.append(
+                (dataset, arm, setting, pairs, difference.format(100, "+"), "yes" if is_within else "no", speed)
+            )
     columns = ["dataset", "arm", "setting", "pairs", "minus flat, adam, points", "within half a point", "times as fast"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -70,31 +70,31 @@ def write_page(studies: dict[str, rlm.labels.LabelsResult]) -> None:
             rlm.labels.tabulate_speed(study.history),
         )
         words[name] = [
-            rlm.limits.explain_labels_settings(CONFIGS[name], SEEDS),
+            rlm.labels.explain_settings(CONFIGS[name], SEEDS),
             rlm.labels.explain_claim(faster[name], effects[name], speed[name]),
             rlm.labels.explain_shuffles(faster[name]),
             rlm.labels.explain_effects(effects[name]),
-            rlm.labels.explain_speed(speed[name]),
+            rlm.labels.explain_effects(speed[name]),
         ]
     # The first three of ten shuffles are those of the studies with three.
     shown = [name for name in studies if CONFIGS[name].shuffles == 10]
     fig, axes = plt.subplots(len(shown), 2, figsize=(9.5, 3.2 * len(shown)), layout="constrained")
     for row, name in zip(axes, shown, strict=True):
         memorising = studies[name].memorising
-        rlm.labels.plot_memorising(memorising[memorising["arm"] == "pretrained"], row[0])
-        rlm.labels.plot_shuffles(faster[name], row[1])
+        rlm.labels.plots.memorising(memorising[memorising["arm"] == "pretrained"], row[0])
+        rlm.labels.plots.shuffles(faster[name], row[1])
         for ax in row:
             ax.set_title(f"{name}: {ax.get_title()}", fontsize=10)
     fig.savefig(DOCS / "random_labels_memorising.png", dpi=110)
     fig, axes = plt.subplots(len(studies), 2, figsize=(9.5, 3.2 * len(studies)), layout="constrained")
     for row, name in zip(axes, studies, strict=True):
-        rlm.labels.plot_label_effects(effects[name], "points", row[0])
-        rlm.labels.plot_label_effects(speed[name], "epochs", row[1])
+        rlm.labels.plots.effects(effects[name], "points", row[0])
+        rlm.labels.plots.effects(speed[name], "epochs", row[1])
         for ax, what in zip(row, ("accuracy", "epochs"), strict=True):
             ax.set_title(f"{name}: {what} minus scratch", fontsize=10)
     fig.savefig(DOCS / "random_labels_effects.png", dpi=110)
     curves, apart = aligned()
-    rlm.labels.plot_alignment(curves).figure.savefig(DOCS / "random_labels_alignment.png", dpi=110)
+    rlm.labels.plots.alignment(curves).figure.savefig(DOCS / "random_labels_alignment.png", dpi=110)
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
         machine=machine(),
         seeds=SEEDS,

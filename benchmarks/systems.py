@@ -32,22 +32,22 @@ def train(db: Path, datasets: Sequence[str]) -> pd.DataFrame:
     tables = []
     for dataset in datasets:
         config = rlm.StudyConfig(dataset=dataset, **SETTINGS[dataset])
-        tables.append(rlm.systems.run_systems(config, ALL, SEEDS, db=db))
+        tables.append(rlm.systems.run(config, ALL, SEEDS, db=db))
     return pd.concat(tables)
 
 
 def write_page(results: pd.DataFrame) -> None:
     sns.set_theme(style="ticks")
-    summary, compared = rlm.standings.summarise_systems(results), rlm.standings.compare_systems(results)
-    rlm.plots.plot_systems(summary)[0].figure.savefig(DOCS / "systems.png", dpi=110)
+    summary, compared = rlm.systems.summarise(results), rlm.systems.compare(results)
+    rlm.plots.systems(summary)[0].figure.savefig(DOCS / "systems.png", dpi=110)
     columns = ["dataset", "encoder", "loss", "pairs", "points", "p", "holm_p", "decision"]
     names = {"points": "pretrained minus scratch, points", "holm_p": "Holm-corrected p"}
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
         machine=machine(),
         seeds=SEEDS,
         settings={name: ", ".join(f"{key} {value}" for key, value in mine.items()) for name, mine in SETTINGS.items()},
-        words=rlm.standings.explain_systems(results),
-        table=rlm.standings.tabulate_systems(summary).to_markdown(index=False, disable_numparse=True),
+        words=rlm.systems.explain(results),
+        table=rlm.systems.tabulate(summary).to_markdown(index=False, disable_numparse=True),
         compared=compared[columns].rename(columns=names).to_markdown(index=False, floatfmt=".2g"),
     )
     write_whole(DOCS / "systems.md", page + "\n")

@@ -1,81 +1,233 @@
-"""What the controls of a study say, in words that follow from its numbers."""
+"""What the numbers of a study mean, in words: controls, pre-training, limits, and the parts of the spread."""
 
 import pandas as pd
 
-from rlm.sentences import CONTROLS
+from rlm.config import StudyConfig
+from rlm.sentences import CONTROLS, count
+from rlm.stats.estimates import FEWEST_PAIRS, mean_with_interval
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
-from rlm.verdict import BASELINE, compare_all, is_watched, pair, paired_arms
+from rlm.stats.tables import arrange_by_seed, pair
+from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, Spread
+from rlm.verdict import BASELINE, compare_all, is_watched, paired_arms
+
+__all__ = ["controls", "limits", "pretraining", "spread"]
 
 TREATED = "pretrained"
+COLLAPSED = 0.01  # of the first spread
+MEMORISED = 0.95  # of the seen triplets
+PARTS = {
+    "seed": "the seed: the same data, another initialisation and order",
+    "split": "the split: which anchors are held out",
+    "test set": "the finite test set: with other groups of the same kind in it, the same encoder would do better or "
+    "worse by as much",
+}
 
 
-def explain_controls(
-    results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, watched: bool | None = None
-) -> str:
+def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, watched: bool | None = None) -> str:
     """
-    Say whether what pre-training did takes what it memorised, or only the scale of its weights.
+    Explain whether an effect of pre-training needs what was memorised, or only the scale of the weights.
 
     Parameters
     ----------
     results
         As `rlm.run_study` returns them, with the arms scratch, pretrained, rescaled and shuffled.
-    metric
-        As in `rlm.compare`.
-    watched
+    metric, watched
         As in `rlm.compare`.
 
     Returns
     -------
     str
-        A paragraph: the differences with their intervals, and a conclusion. What pre-training did is explained only
-        where it helps by the verdict of `rlm.compare_all` on all arms; the two comparisons with the controls are
-        corrected for being two.
+        A paragraph: the differences with their intervals, and a conclusion. A gain is explained only where pre-training
+        helps by the verdict of `rlm.compare_all` on all arms. The two comparisons with the controls are corrected for
+        their number.
 
     Raises
     ------
     InputError
         If an arm is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> arms = ("scratch", "pretrained", "rescaled", "shuffled")
+    >>> runs = [(arm, seed, 0.6) for arm in arms for seed in range(3)]
+    >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
+    'With so few seeds nothing follows.'
     """
     watched, metric = is_watched(results, watched), find_metric(metric)
     others = [arm for arm in paired_arms(results) if arm not in (TREATED, *CONTROLS)]
     verdicts = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS, *others], watched=watched)
-    effect = verdicts[TREATED]
-    counted = count_failed(results, metric)
-    pairs = {control: pair(counted, TREATED, control, metric.name) for control in CONTROLS}
-    rest = judge(
-        {control: (both[TREATED] - both[control]).to_numpy() for control, both in pairs.items()},
-        metric.reach,
-        watched=watched,
-    )
-
-    def spell(arm: str) -> str:
-        return metric.spell_difference(verdicts[arm].judged)
-
-    said = [f"Pre-training changes the {metric.label} by {spell(TREATED)}."]
+    by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
+    pairs = {control: pair(by_seed, TREATED, control) for control in CONTROLS}
+    differences = {control: (both[TREATED] - both[control]).to_numpy() for control, both in pairs.items()}
+    added = judge(differences, metric.reach, watched=watched)
+    spelt = {arm: metric.spell_difference(verdict.judged) for arm, verdict in verdicts.items()}
+    said = [f"Pre-training changes the {metric.label} by {spelt[TREATED]}."]
     for control, what in CONTROLS.items():
         said.append(
-            f"The control {control}, {what}, changes it by {spell(control)}; relative to that control, {TREATED} adds "
-            f"{metric.spell_difference(rest[control].difference)}."
+            f"The control {control}, {what}, changes it by {spelt[control]}; relative to that control, {TREATED} adds "
+            f"{metric.spell_difference(added[control].difference)}."
         )
-    beaten = [control for control in CONTROLS if rest[control].decide(metric.better) == "helps"]
-    others = [control for control in CONTROLS if control not in beaten]
-    if effect.decision == "too few seeds":
+    beaten = [control for control in CONTROLS if added[control].decide(metric.better) == "helps"]
+    unbeaten = [control for control in CONTROLS if control not in beaten]
+    decision = verdicts[TREATED].decision
+    if decision == "too few seeds":
         conclusion = "With so few seeds nothing follows."
-    elif effect.decision == "no evidence either way":
+    elif decision == "no evidence either way":
         conclusion = "Pre-training is not shown to help here, so there is no gain to explain."
-    elif effect.decision == "hurts":
+    elif decision == "hurts":
         conclusion = f"{TREATED.capitalize()} hurts, compared with {BASELINE}; there is no gain to explain."
-    elif not others:
+    elif not unbeaten:
         conclusion = "It does better than both controls: what it learnt counts, beyond the scale of the weights."
     elif beaten:
         conclusion = (
-            f"It does better than {beaten[0]} and is not shown to do better than {others[0]}: the scale of the weights "
-            "may explain part of the gain."
+            f"It does better than {beaten[0]} and is not shown to do better than {unbeaten[0]}: the scale of the "
+            "weights may explain part of the gain."
         )
     else:
         conclusion = (
             "It is not shown to do better than either control: the scale of the weights may explain the gain, and the "
-            "intervals say how much what it learnt could add."
+            "intervals show how much what it learnt could add."
         )
     return " ".join([*said, conclusion])
+
+
+def pretraining(history: pd.DataFrame) -> str:
+    """
+    Explain whether pre-training memorised, collapsed or neither.
+
+    Parameters
+    ----------
+    history
+        As `rlm.pretrain` returns it, with at least one epoch.
+
+    Returns
+    -------
+    str
+        One sentence: accuracy on seen and unseen random triplets, with the interval of their difference over seeds, and
+        the change of the spread. Fewer than 10 seeds without a sign of memorising are inconclusive.
+
+    Notes
+    -----
+    Accuracy on unseen random triplets can exceed one half without any memory, because phrases that are positives more
+    often than negatives can be told apart. Only the excess on seen triplets is memorised.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> columns = ["seed", "epoch", "seen_accuracy", "unseen_accuracy", "spread"]
+    >>> history = pd.DataFrame([(0, 0, 0.5, 0.5, 1.0), (0, 1, 0.75, 0.75, 2.0)], columns=columns)
+    >>> rlm.explain.pretraining(history).split(":")[0]
+    '1 seed cannot tell whether pre-training memorised'
+    """
+    last = history[history["epoch"] == history["epoch"].max()]
+    first = history[history["epoch"] == history["epoch"].min()]
+    gap = mean_with_interval((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
+    seeds, who = count(len(last), "seed"), "Pre-training"
+    finding = "Pre-training shows no sign of memorising"
+    if len(last) < FEWEST_PAIRS:
+        finding = f"{seeds} cannot tell whether pre-training memorised"
+        who = "This seed" if len(last) == 1 else f"These {seeds}"
+    if gap.low > 0:
+        finding = f"{who} memorised"
+        finding += " in part" if last["seen_accuracy"].mean() < MEMORISED else ""
+    if last["spread"].mean() < COLLAPSED * first["spread"].mean():
+        finding = f"{who} collapsed"
+    return (
+        f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
+        f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.format(100, '+')} points, "
+        f"{seeds}); the spread went from {first['spread'].mean():.2f} to {last['spread'].mean():.2f}."
+    )
+
+
+def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = None, overlap: float | None = None) -> str:
+    """
+    Explain what limits the verdict of a study.
+
+    Parameters
+    ----------
+    config
+        Config of the study.
+    results
+        As `rlm.run_study` returns them.
+    encoder
+        Name of a custom encoder; that of the config by default.
+    overlap
+        Share of the test triplets that the overlap of character trigrams gets right, see
+        `rlm.evaluation.overlap_scores`. It is mentioned where it exceeds the accuracy of the encoder from scratch.
+
+    Returns
+    -------
+    str
+        Sentences: the encoder, its epochs of pre-training and of fine-tuning, how many runs `max_epochs` cut short, and
+        the baseline. A run is cut short if it used all epochs and early stopping would have continued.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> columns = ["arm", "seed", "epochs", "best_epoch", "validation_accuracy", "test_accuracy"]
+    >>> results = pd.DataFrame([("scratch", 0, 6, 5, 0.75, 0.75)], columns=columns)
+    >>> rlm.explain.limits(rlm.StudyConfig(max_epochs=6), results).split(". ")[0]
+    'The encoder is lstm, trained for at most 6 epochs of fine-tuning'
+    """
+    is_pretrained = set(results["arm"]) - {BASELINE}
+    before = f"{count(config.pretrain_epochs, 'epoch')} of pre-training and " if is_pretrained else ""
+    said = [
+        f"The encoder is {encoder or config.encoder}, trained for {before}at most "
+        f"{count(config.max_epochs, 'epoch')} of fine-tuning."
+    ]
+    trained = results[results["validation_accuracy"].notna()]
+    is_cut = (trained["epochs"] >= config.max_epochs) & (trained["epochs"] - trained["best_epoch"] < config.patience)
+    if config.max_epochs and is_cut.any():
+        verb = "was" if is_cut.sum() == 1 else "were"
+        number = "Every run was" if is_cut.all() else f"{is_cut.sum():,} of {count(len(trained), 'run')} {verb}"
+        said.append(f"{number} cut short by max_epochs, before early stopping; more epochs could change the verdict.")
+    scratch = count_failed(results).loc[results["arm"] == BASELINE, "test_accuracy"].mean()
+    if overlap is not None and scratch < overlap:
+        said.append(
+            f"The overlap of character trigrams, which learns nothing, is right about {overlap:.1%} of the test "
+            f"triplets; this encoder from scratch is right about {scratch:.1%}."
+        )
+    return " ".join(said)
+
+
+def spread(found: Spread) -> str:
+    """
+    Explain which part of the spread is the largest, if one is certainly above one half.
+
+    Parameters
+    ----------
+    found
+        As `rlm.stats.decompose_spread` returns it.
+
+    Returns
+    -------
+    str
+        The standard deviations with their intervals, and a conclusion.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> part, share = rlm.stats.Estimate(1e-4, 1e-4, 4e-4), rlm.stats.Estimate(1 / 3, 0.2, 0.6)
+    >>> shares = dict.fromkeys(["seed", "split", "test set"], share)
+    >>> rlm.explain.spread(rlm.stats.Spread(part, part, part, shares, 10)).split(". ")[-1]
+    'No part is certainly larger than the others together.'
+    """
+    parts = ", ".join(
+        f"{row.Index} {100 * row.sd:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
+        for row in found.table().itertuples()
+    )
+    largest = max(found.shares, key=lambda name: found.shares[name].value)
+    said = f"Standard deviations in points: {parts}."
+    if found.splits < FEWEST_SPLITS_TO_RANK:
+        return (
+            f"{said} {found.splits} splits cannot tell which part is the largest; it takes {FEWEST_SPLITS_TO_RANK}, "
+            "and with fewer the intervals are too narrow."
+        )
+    if found.shares[largest].low > 0.5:
+        return f"{said} Most of what looks like instability is {PARTS[largest]}."
+    return f"{said} No part is certainly larger than the others together."

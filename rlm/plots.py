@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from rlm.stats.metrics import count_failed, find_metric
+from rlm.stats.metrics import Metric, count_failed, find_metric
+
+__all__ = ["best_so_far", "effects", "learning_curves", "pretraining", "roc", "seeds", "systems"]
 
 ARM_LABELS = {
     "scratch": "scratch\n(random init)",
@@ -24,31 +27,60 @@ CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}
 
 
 def colours_of(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
+    """Choose a colour for each name: an arm has the same one in all figures, other names take what is left."""
+    names = list(dict.fromkeys(names))
+    of_arms = dict(zip(ARM_LABELS, PALETTE, strict=False))
+    left = cycle([colour for colour in PALETTE if colour not in [of_arms.get(name) for name in names]])
+    return {name: of_arms.get(name) or next(left) for name in names}
+
+
+def new_axes(width: float | int, height: float | int) -> Axes:
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def errors(table: pd.DataFrame, value: str = "value", low: str = "low", high: str = "high") -> list[pd.Series]:
+    """Return the distances from the values to the bounds of their intervals, as matplotlib takes them."""
+    return [table[value] - table[low], table[high] - table[value]]
+
+
+def plain_ticks(axis: Axis, numticks: int | None = None) -> None:
+    """Label a logarithmic axis with plain numbers at 1, 2, 5, 10, ..."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=numticks))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
     """
-    Choose colours: every arm has its own in all figures, other names take what is left.
+    Compute each seed's best value up to each epoch, kept after it stopped, so that curves can be averaged.
 
     Parameters
     ----------
-    names
-        Of arms, or of anything else that is told apart by colour.
+    history
+        One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
+    metric
+        The column to follow; higher is better.
 
     Returns
     -------
-    dict
-        A colour by name.
+    pandas.DataFrame
+        One row per arm, seed and epoch up to the last of any seed, with the column ``best_<metric>``. A seed that
+        diverged counts from there on as in the verdict.
     """
-    names = list(dict.fromkeys(names))
-    of_arms = dict(zip(ARM_LABELS, PALETTE, strict=False))
-    left = [colour for colour in PALETTE if colour not in [of_arms.get(name) for name in names]]
-    others = dict(zip((name for name in names if name not in of_arms), cycle(left), strict=False))
-    return {name: of_arms.get(name) or others[name] for name in names}
+    runs = history.set_index(["arm", "seed", "epoch"])[metric]
+    by_epoch, is_failed = (
+        of.unstack("epoch", sort=False, fill_value=filler).sort_index(axis=1)
+        for of, filler in ((runs, None), (runs.isna(), False))
+    )
+    best = by_epoch.cummax(axis=1).ffill(axis=1).mask(is_failed.cummax(axis=1), find_metric(metric).failed)
+    return best.stack().rename(f"best_{metric}").reset_index()
 
 
-def plot_seeds(
-    results: pd.DataFrame, summary: pd.DataFrame, metric: str = "test_accuracy", ax: Axes | None = None
+def seeds(
+    results: pd.DataFrame, summary: pd.DataFrame, metric: str | Metric = "test_accuracy", ax: Axes | None = None
 ) -> Axes:
     """
-    Accuracy of every seed under every arm: distribution, paired lines, mean with interval.
+    Draw every seed under every arm: distribution, paired lines, mean with interval.
 
     Parameters
     ----------
@@ -59,21 +91,28 @@ def plot_seeds(
     metric
         The column to draw.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
         With one position per arm, in the order of `summary`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> results = pd.DataFrame({"arm": "scratch", "seed": range(3), "test_accuracy": [0.6, 0.7, 0.8]})
+    >>> rlm.plots.seeds(results, rlm.summarise(results)).get_title()
+    'test accuracy of 3 seeds, a line each'
     """
-    ax = ax or plt.subplots(figsize=(2.2 + 2.2 * len(summary), 4.5), layout="constrained")[1]
+    ax = ax or new_axes(2.2 + 2.2 * len(summary), 4.5)
     arms, known = list(summary.index), find_metric(metric)
+    metric = known.name
     colours, is_failed = colours_of(arms), results[metric].isna()
     results = count_failed(results, known)
-    sns.boxplot(
-        results, x="arm", y=metric, hue="arm", order=arms, palette=colours, width=0.5, fliersize=0,
-        boxprops={"alpha": 0.3}, legend=False, ax=ax,
-    )  # fmt: skip
+    style = {"palette": colours, "width": 0.5, "fliersize": 0, "boxprops": {"alpha": 0.3}}
+    sns.boxplot(results, x="arm", y=metric, hue="arm", order=arms, legend=False, ax=ax, **style)
     places = {arm: place for place, arm in enumerate(arms)}
     for _, runs in results[results["arm"].isin(arms)].groupby("seed"):
         runs = runs.sort_values("arm", key=lambda arm: arm.map(places))
@@ -82,84 +121,104 @@ def plot_seeds(
         for of_these, marker in ((~is_failed, {"s": 18, "edgecolor": "white"}), (is_failed, {"s": 28, "marker": "X"})):
             values = results.loc[(results["arm"] == arm) & of_these, metric]
             ax.scatter([place] * len(values), values, color=colours[arm], linewidth=0.5, zorder=3, **marker)
-    half_widths = [summary["mean"] - summary["low"], summary["high"] - summary["mean"]]
-    ax.errorbar(
-        np.arange(len(arms)) + 0.34, summary["mean"], yerr=half_widths, fmt="D", color="black", capsize=4,
-        markersize=5, zorder=4, label="mean, 95 % interval",
-    )  # fmt: skip
+    style = {"fmt": "D", "color": "black", "capsize": 4, "markersize": 5, "zorder": 4}
+    middle = np.arange(len(arms)) + 0.34
+    ax.errorbar(middle, summary["mean"], errors(summary, "mean"), label="mean, 95 % interval", **style)
     if is_failed.any():
-        ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {known.spell(known.failed)}")
-    if known.failed == 0.5 and results[metric].min() < 0.55:  # farther away it would only press the seeds together
+        ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {known.spell_failed()}")
+    if known.failed == 0.5 and results[metric].min() < 0.55:  # farther away it would squeeze the seeds together
         ax.axhline(0.5, label="chance", **CHANCE)
     ax.set_xticks(range(len(arms)), [ARM_LABELS.get(arm, arm) for arm in arms])
-    name, seeds = metric.replace("_", " "), results["seed"].nunique()
-    ax.set(xlabel="", ylabel=name, title=f"{name} of {seeds} seeds, a line each")
+    ax.set(xlabel="", ylabel=known.label, title=f"{known.label} of {results['seed'].nunique()} seeds, a line each")
     if known.is_share:
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(loc="best", fontsize="small")
     return ax
 
 
-def plot_effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
-    Mean paired differences against something that was varied.
+    Draw mean paired differences with their intervals against a varied setting, on a logarithmic axis.
 
     Parameters
     ----------
     effects
-        Columns value, low, high, in accuracy (1.0 is 100 points); the index, numbers above 0, is what was varied.
+        Columns value, low, high, in accuracy (1.0 is 100 points); the index, numbers above 0, is the setting.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        A point with its 95 % interval for each row, on a logarithmic axis.
+        The axes.
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    ax = ax or new_axes(6, 4)
     points = 100 * effects
-    errors = [points["value"] - points["low"], points["high"] - points["value"]]
-    ax.errorbar(points.index, points["value"], yerr=errors, fmt="D-", color=PALETTE[0], capsize=4, linewidth=1)
+    ax.errorbar(points.index, points["value"], errors(points), fmt="D-", color=PALETTE[0], capsize=4, linewidth=1)
     ax.axhline(0, **CHANCE)
-    ax.set_xscale("log")
+    ax.set(xscale="log", xlabel=effects.index.name, ylabel="mean difference in points")
     ax.set_xticks(list(points.index), [f"{place:g}" for place in points.index])
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set(
-        xlabel=effects.index.name,
-        ylabel="mean difference in points",
-        title="pretrained minus scratch, 95 % intervals, each alone",
-    )
+    ax.set_title("pretrained minus scratch, 95 % intervals, each alone")
     return ax
 
 
-def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", ax: Axes | None = None) -> Axes:
+def differences(effects: pd.DataFrame) -> Axes:
+    """Draw mean paired differences of several studies (columns study, value, low, high), one below the other."""
+    ax = new_axes(7, 1.1 + 0.5 * len(effects))
+    points = 100 * effects[["value", "low", "high"]]
+    rows, style = range(len(points)), {"fmt": "D", "color": PALETTE[0], "capsize": 4, "linewidth": 1.4}
+    ax.errorbar(points["value"], rows, xerr=errors(points), **style)
+    ax.axvline(0, **CHANCE)
+    ax.set_yticks(rows, effects["study"])
+    ax.set_ylim(len(points) - 0.5, -0.5)
+    ax.set(xlabel="mean difference to scratch in points, 95 % interval")
+    return ax
+
+
+def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str], ax: Axes) -> Axes:
+    """Draw paired differences (columns arm, pairs, value), with their means and bands (also low, high) so far."""
+    alpha = 0.16 / max(len(arms), 1) ** 0.5  # bands overlap
+    for arm, colour in colours_of(arms).items():
+        pairs, mean = differences[differences["arm"] == arm], sequence[sequence["arm"] == arm]
+        ax.scatter(pairs["pairs"], 100 * pairs["value"], s=14, color=colour, alpha=0.55, edgecolor="none")
+        ax.plot(mean["pairs"], 100 * mean["value"], color=colour, label=f"{arm}: mean so far")
+        ax.fill_between(mean["pairs"], 100 * mean["low"], 100 * mean["high"], color=colour, alpha=alpha, linewidth=0)
+    ax.axhline(0, **CHANCE)
+    values = 100 * differences["value"] if len(differences) else pd.Series([-1.0, 1.0])
+    spread = values.abs().quantile(0.95)  # early bands would take the whole range
+    ax.set_ylim(min(values.min(), -spread) - 0.3, max(values.max(), spread) + 0.3)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="paired seeds", ylabel="points above scratch", title="difference, band valid at any time")
+    ax.legend(loc="best", fontsize="small")
+    return ax
+
+
+def learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", ax: Axes | None = None) -> Axes:
     """
-    Learning curves of fine-tuning, one colour per arm; bands where there are several seeds.
+    Draw learning curves of fine-tuning, one colour per arm; with bands if there are several seeds.
 
     Parameters
     ----------
     history
-        Columns arm, seed, epoch and `metric`, every seed at every epoch, as `rlm.histories.best_so_far` gives them; or
-        a single seed's history.
+        Columns arm, seed, epoch and `metric`: every seed at every epoch, see `best_so_far`, or a single seed.
     metric
         The column to draw.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
         Median over seeds, with bands that hold half and nine tenths of the seeds.
     """
-    ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    ax = ax or new_axes(7, 4)
     arms = list(history["arm"].unique())
     shared = {"data": history, "x": "epoch", "y": metric, "hue": "arm", "hue_order": arms, "estimator": "median"}
-    palette = colours_of(arms)
+    shared |= {"palette": colours_of(arms), "ax": ax}
     if history["seed"].nunique() > 1:
-        sns.lineplot(
-            **shared, palette=palette, errorbar=("pi", 90), linewidth=0, err_kws={"alpha": 0.12}, legend=False, ax=ax
-        )
-    sns.lineplot(**shared, palette=palette, errorbar=("pi", 50), ax=ax)
+        sns.lineplot(**shared, errorbar=("pi", 90), linewidth=0, err_kws={"alpha": 0.12}, legend=False)
+    sns.lineplot(**shared, errorbar=("pi", 50))
     ax.set(xlabel="epoch of fine-tuning", ylabel=metric.replace("_", " "))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric.endswith("accuracy"):
@@ -168,23 +227,23 @@ def plot_learning_curves(history: pd.DataFrame, metric: str = "validation_accura
     return ax
 
 
-def plot_pretraining(history: pd.DataFrame, margin: float | None, hue: str = "encoder") -> Sequence[Axes]:
+def pretraining(history: pd.DataFrame, margin: float | None, hue: str = "encoder") -> Sequence[Axes]:
     """
-    What tells memorising from collapsing: loss against the margin, accuracy against chance, spread against zero.
+    Draw loss against the margin, accuracy against chance and spread against zero: memorising, or collapsing.
 
     Parameters
     ----------
     history
-        As `rlm.pretrain` returns it, with a column named by `hue`; several histories may stand in one table.
+        As `rlm.pretrain` returns it, with a column named by `hue`; one table may hold several histories.
     margin
-        Of the triplet loss: where a collapsed encoder ends; None for a loss without.
+        Margin of the triplet loss, which is the loss of a collapsed encoder; None for a loss without.
     hue
-        Column that tells the histories apart.
+        Column that distinguishes the histories.
 
     Returns
     -------
     sequence of matplotlib.axes.Axes
-        Three panels, of mean values over seeds with the range over seeds as a band.
+        Three, with means over seeds and the range over seeds as a band.
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
     kinds = list(history[hue].unique())
@@ -192,22 +251,18 @@ def plot_pretraining(history: pd.DataFrame, margin: float | None, hue: str = "en
     sns.lineplot(history, y="loss", ax=axes[0], **shared)
     if margin is not None:
         axes[0].axhline(margin, label=f"margin = {margin:g}: collapsed", **CHANCE)
-    axes[0].set(title="loss", yscale="log")
     accuracies = history.melt(["seed", "epoch", hue], ["seen_accuracy", "unseen_accuracy"], "triplets", "accuracy")
     accuracies["triplets"] = accuracies["triplets"].str.replace("_accuracy", " random triplets")
     sns.lineplot(accuracies, y="accuracy", style="triplets", ax=axes[1], **shared)
     axes[1].axhline(0.5, label="chance: nothing memorised", **CHANCE)
-    axes[1].set(title="triplet accuracy")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     sns.lineplot(history, y="spread", ax=axes[2], **shared)
-    axes[2].set(title="mean squared distance of two phrases", yscale="log")
     for ax in (axes[0], axes[2]):
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_yscale("log")
+        plain_ticks(ax.yaxis)
     handles = {}
-    for ax in axes:
-        ax.set(xlabel="epoch of pre-training", ylabel="")
+    for ax, title in zip(axes, ("loss", "triplet accuracy", "mean squared distance of two phrases"), strict=True):
+        ax.set(title=title, xlabel="epoch of pre-training", ylabel="")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         ax.get_legend().remove()
@@ -216,88 +271,80 @@ def plot_pretraining(history: pd.DataFrame, margin: float | None, hue: str = "en
     return list(axes)
 
 
-def plot_roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
-    ROC curves, one colour per arm.
+    Draw ROC curves, one colour per arm.
 
     Parameters
     ----------
     curves
         Columns arm, seed, false_positive_rate, true_positive_rate, see `rlm.evaluation.roc`; a curve per arm and seed.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
         A square panel.
     """
-    ax = ax or plt.subplots(figsize=(4.5, 4.5), layout="constrained")[1]
+    ax = ax or new_axes(4.5, 4.5)
     arms = list(curves["arm"].unique())
-    sns.lineplot(
-        curves, x="false_positive_rate", y="true_positive_rate", hue="arm", hue_order=arms,
-        palette=colours_of(arms), estimator=None, units="seed", sort=False, ax=ax,
-    )  # fmt: skip
+    shared = {"hue": "arm", "hue_order": arms, "palette": colours_of(arms), "estimator": None, "units": "seed"}
+    sns.lineplot(curves, x="false_positive_rate", y="true_positive_rate", sort=False, ax=ax, **shared)
     ax.axline((0, 0), slope=1, label="chance", **CHANCE)
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
     ax.legend(title="", loc="lower right")
     return ax
 
 
-def plot_systems(summary: pd.DataFrame) -> Sequence[Axes]:
+def systems(summary: pd.DataFrame) -> Sequence[Axes]:
     """
-    Every system under every arm beside the untrained baseline: accuracy, ROC AUC, top-1 and time.
+    Draw every system under every arm beside the untrained baseline: accuracy, ROC AUC, top-1 and time.
 
     Parameters
     ----------
     summary
-        As of `rlm.standings.summarise_systems`.
+        As `rlm.systems.summarise` returns it.
 
     Returns
     -------
     sequence of matplotlib.axes.Axes
-        A row of four for each dataset; systems from above in the order of the summary, means with intervals, arms apart
-        in colour and marker, and the baseline as a line.
+        Four for each dataset, with the systems in the order of the summary.
     """
-    is_untrained = summary["arm"] == "untrained"
     named = summary.assign(system=summary["encoder"] + " + " + summary["loss"])
-    by_dataset = {name: rows["system"].unique() for name, rows in named[~is_untrained].groupby("dataset", sort=False)}
-    arms = list(named.loc[~is_untrained, "arm"].unique())
-    titles = {"test_accuracy": "test triplet accuracy", "roc_auc": "ROC AUC", "top_1": "top-1 accuracy"}
-    titles |= {"seconds": "seconds per seed"}
-    heights = [len(systems) + 1 for systems in by_dataset.values()]
-    figure, axes = plt.subplots(
-        len(heights), 4, figsize=(12, 1.3 + 0.36 * sum(heights)), height_ratios=heights, squeeze=False,
-        sharey="row", layout="constrained",
-    )  # fmt: skip
+    trained = named[named["arm"] != "untrained"]
+    by_dataset = trained.groupby("dataset", sort=False)["system"].unique()
+    arms = list(trained["arm"].unique())
+    metrics = ["test_accuracy", "roc_auc", "top_1", "seconds"]
+    titles = ["test triplet accuracy", "ROC AUC", "top-1 accuracy", "seconds per seed"]
+    heights = [len(systems) + 1 for systems in by_dataset]
+    shape = {"figsize": (12, 1.3 + 0.36 * sum(heights)), "height_ratios": heights, "sharey": "row"}
+    figure, axes = plt.subplots(len(heights), 4, squeeze=False, layout="constrained", **shape)
     for (name, systems), row in zip(by_dataset.items(), axes, strict=True):
-        place = {system: number for number, system in enumerate(systems)}
-        for ax, metric in zip(row, titles, strict=True):
+        place = dict(zip(systems, range(len(systems)), strict=True))
+        for ax, metric in zip(row, metrics, strict=True):
             mine = named[(named["dataset"] == name) & (named["metric"] == metric)]
             for number, arm in enumerate(arms):
                 of_arm = mine[mine["arm"] == arm]
+                shift = 0.26 * (number - (len(arms) - 1) / 2)
                 ax.errorbar(
-                    of_arm["mean"], of_arm["system"].map(place) + 0.26 * (number - (len(arms) - 1) / 2),
-                    xerr=[of_arm["mean"] - of_arm["low"], of_arm["high"] - of_arm["mean"]],
+                    of_arm["mean"], of_arm["system"].map(place) + shift, xerr=errors(of_arm, "mean"), label=arm,
                     fmt="osD^v"[number], markersize=4.5, color=colours_of(arms)[arm], capsize=2, linewidth=1.2,
-                    label=arm,
                 )  # fmt: skip
             if metric != "seconds":
-                ax.axvline(mine.loc[mine["arm"] == "untrained", "mean"].iloc[0], color="0.35", linestyle="--",
-                           linewidth=1.2, label="trigram overlap, untrained")  # fmt: skip
+                untrained = mine.loc[mine["arm"] == "untrained", "mean"].iloc[0]
+                ax.axvline(untrained, color="0.35", linestyle="--", linewidth=1.2, label="trigram overlap, untrained")
+            if metric in ("test_accuracy", "top_1"):
+                ax.xaxis.set_major_formatter(PercentFormatter(1))
             ax.grid(axis="x", color="0.9")
             ax.set_axisbelow(True)
         row[0].set_yticks(range(len(systems)), systems)
         row[0].set_ylim(len(systems) - 0.5, -0.5)
         row[0].set_ylabel(name, fontweight="bold")
-        row[0].xaxis.set_major_formatter(PercentFormatter(1))
-        row[2].xaxis.set_major_formatter(PercentFormatter(1))
         row[3].set_xscale("log")
-        row[3].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-        row[3].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        row[3].xaxis.set_minor_formatter(NullFormatter())
-    for ax, title in zip(axes[0], titles.values(), strict=True):
+        plain_ticks(row[3].xaxis, numticks=8)
+    for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    entries = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=len(entries[0]), frameon=False)
     return list(axes.flat)

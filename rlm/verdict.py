@@ -1,105 +1,86 @@
-"""The verdict of a study: a tidy table of results in, estimates with intervals and what they support in words out."""
+"""The verdict of a study: a tidy table of results in, estimates with intervals and their meaning in words out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from rlm import sentences
 from rlm.errors import InputError
-from rlm.sentences import (
-    FIXED_ONLY,
-    describe_basis,
-    describe_controls,
-    describe_difference,
-    describe_failures,
-    describe_left_out,
-    describe_power,
-    describe_spread,
-    describe_wins,
-    explain_no_interval,
-    headline,
-    is_fixed,
-)
-from rlm.stats.estimates import (
-    CONFIDENCE,
-    Estimate,
-    count_differing,
-    mean_with_interval,
-    pairs_needed,
-    proportion,
-    ratio_of_variances,
-)
-from rlm.stats.judging import Decision, judge
-from rlm.stats.metrics import CHANCE, Metric, check_table, count_failed, find_metric
+from rlm.stats.estimates import pairs_needed
+from rlm.stats.judging import judge
+from rlm.stats.metrics import Metric, check_table, count_failed, find_metric, share_failed
+from rlm.stats.paired import PairedEstimates, describe_pairs, find_basis
+from rlm.stats.tables import DESCRIBED, arrange_by_seed, describe, pair
 
 BASELINE = "scratch"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(PairedEstimates):
     """
-    What paired runs of two arms support.
+    Comparison of two arms by their paired runs: numbers, and the sentences derived from them.
 
     Attributes
     ----------
+    arm, baseline
+        The two arms. In the pairs of numbers below, the baseline comes first.
+    metric
+        The metric that is compared.
     decision
-        ``"helps"`` or ``"hurts"`` only where the interval excludes 0; of a watched study, that of the confidence
-        sequence.
-    headline, details
-        The decision as a sentence, and the paragraph behind it, in plain words.
+        ``"helps"`` or ``"hurts"`` only where the deciding interval excludes 0.
     pairs
         Number of seeds that both arms have.
-    difference
-        Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points); for a number of seeds
-        that was fixed beforehand. Among several arms its interval is as wide as Holm's correction asks.
-    difference_p
-        Below 0.05 exactly where that interval excludes 0: the largest p value of Student's t, the studentised bootstrap
-        and the sign-flip permutation test; Holm-corrected among several arms.
-    anytime
-        The same difference with an interval that holds however often one looked, see `rlm.stats.confidence_sequence`.
-    anytime_p
-        As `difference_p`, for anybody who looked.
-    improvement
-        Probability that a seed does better with the arm than with the baseline; ties are left out.
-    variance_ratio
-        Variance over seeds in the arm by that in the baseline.
-    variance_p
-        Of equal variances: Student's t test of the paired differences of squared deviations.
-    failed
-        By arm, the share of seeds that diverged or whose test accuracy is within noise of chance; empty where the
-        results do not say how large their test splits are.
+    difference, difference_p
+        Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points), for a number of seeds that
+        was fixed in advance. Its interval and its p value, the largest of Student's t, the studentised bootstrap and
+        the sign-flip permutation test, agree; both are Holm-corrected among several arms.
+    anytime, anytime_p
+        The same for a study that somebody watched, see `rlm.stats.confidence_sequence`.
+    judged, judged_p
+        Those of the two that decide.
+    means, sds
+        Means and standard deviations over the paired seeds.
     sd
         Standard deviation of the paired differences, missing for one pair.
+    better, worse
+        Number of seeds that do better or worse with the arm; the others tie.
+    improvement
+        Probability that a seed does better with the arm than with the baseline, without ties.
+    variance_ratio, variance_p
+        Variance in the arm divided by that in the baseline; p value of equal variances by Student's t test of the
+        paired differences of squared deviations.
+    failed
+        By arm, the share of seeds that diverged or whose test accuracy is within noise of chance; empty if the results
+        do not contain the size of their test splits.
+    dropped
+        Number of seeds that only one of the two arms has.
     watched
-        Whether the confidence sequence decides.
+        True if the confidence sequence decides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import rlm
+    >>> gains = np.linspace(0.01, 0.03, 12)
+    >>> runs = [("scratch", seed, 0.6) for seed in range(12)]
+    >>> runs += [("pretrained", seed, 0.6 + gain) for seed, gain in enumerate(gains)]
+    >>> verdict = rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))
+    >>> verdict.headline
+    'The arm pretrained helps, compared with scratch.'
+    >>> verdict.difference.format(100, "+")
+    '+2.0 [+1.6, +2.4]'
     """
 
-    decision: Decision
-    headline: str
-    details: str
-    pairs: int
-    difference: Estimate
-    difference_p: float
-    anytime: Estimate
-    anytime_p: float
-    improvement: Estimate
-    variance_ratio: Estimate
-    variance_p: float
-    failed: dict[str, Estimate]
-    sd: float
-    watched: bool
+    @property
+    def headline(self) -> str:
+        """The decision as a sentence."""
+        return sentences.headline(self)
 
     @property
-    def judged(self) -> Estimate:
-        """The mean difference with the interval that decides: `anytime` of a watched study, else `difference`."""
-        return self.anytime if self.watched else self.difference
-
-    @property
-    def judged_p(self) -> float:
-        """The p value of `judged`."""
-        return self.anytime_p if self.watched else self.difference_p
+    def details(self) -> str:
+        """The paragraph behind the decision."""
+        return sentences.details(self)
 
     @property
     def text(self) -> str:
@@ -107,14 +88,7 @@ class Verdict:
         return f"{self.headline} {self.details}"
 
     def table(self) -> pd.DataFrame:
-        """
-        The estimates.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per estimate: value, low, high (95 % interval) and p where there is a test.
-        """
+        """Return one row per estimate: value, low, high (95 % interval), and p where there is a test."""
         rows = {
             "mean difference": (*self.difference, self.difference_p),
             "mean difference, if watched": (*self.anytime, self.anytime_p),
@@ -126,7 +100,7 @@ class Verdict:
 
     def pairs_needed(self, difference: float | int = 0.01) -> int:
         """
-        How many seeds, in all, would find a difference of this size four times out of five.
+        Estimate how many seeds detect a difference of this size with 80 % power.
 
         Parameters
         ----------
@@ -136,7 +110,7 @@ class Verdict:
         Returns
         -------
         int
-            By the spread of the differences found here; at least 10.
+            Total number of seeds, by the spread of the differences here; at least 10.
 
         Raises
         ------
@@ -152,21 +126,7 @@ class Verdict:
 
 
 def is_watched(results: pd.DataFrame, watched: bool | None) -> bool:
-    """
-    Whether somebody looked at results before all seeds were in.
-
-    Parameters
-    ----------
-    results
-        As `rlm.run_study` and `rlm.read_study` give them, which note it in ``attrs["watched"]``.
-    watched
-        What the caller says of it; None to read the note. Without a note: no.
-
-    Returns
-    -------
-    bool
-        The answer.
-    """
+    """Return `watched`, or if None what ``results.attrs["watched"]`` notes; False without a note."""
     return bool(results.attrs.get("watched", False)) if watched is None else watched
 
 
@@ -177,8 +137,8 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
     Parameters
     ----------
     results
-        One row per arm and seed: columns arm, seed and `metric`. A failed seed, which has no value, counts as what the
-        metric says; chance, of accuracies.
+        One row per arm and seed: columns arm, seed and `metric`. A failed seed, which has no value, counts as the
+        metric defines; as chance for accuracies.
     metric
         The column to describe.
 
@@ -191,20 +151,23 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
     Raises
     ------
     InputError
-        If a column is missing, or a value is outside of the metric's range.
+        If a column is missing, or a value is outside the metric's range.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> results = pd.DataFrame({"arm": "scratch", "seed": range(3), "test_accuracy": [0.5, 0.625, 0.75]})
+    >>> rlm.summarise(results)[["seeds", "mean", "sd"]].loc["scratch"].tolist()
+    [3.0, 0.625, 0.125]
     """
     try:
         known = find_metric(metric)
     except InputError:
         known = Metric(metric)  # without a comparison the direction makes no difference
     counted = count_failed(results, known)
-    rows = {}
-    for arm, values in counted[known.name].groupby(counted["arm"], sort=False):
-        mean, low, high = mean_with_interval(values.to_numpy(), known.low, known.high)
-        quartiles = values.quantile([0.25, 0.5, 0.75])
-        rows[arm] = [len(values), mean, low, high, values.std(), values.min(), *quartiles, values.max()]
-    columns = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
+    rows = {arm: describe(values, known) for arm, values in counted.groupby("arm", sort=False)[known.name]}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=DESCRIBED).rename_axis("arm")
 
 
 def compare(
@@ -221,35 +184,43 @@ def compare(
     Parameters
     ----------
     results
-        One row per arm and seed: columns arm, seed and `metric`; where ``test_triplets``, ``test_anchors``,
-        ``test_components`` and ``split`` stand beside them, the verdict says what it rests on.
+        One row per arm and seed: columns arm, seed and `metric`. With the columns ``test_triplets``, ``test_anchors``,
+        ``test_components`` and ``split``, the verdict includes the size of the test split.
     arm, baseline
-        Arms of `results`; seeds that only one of them has are left out, and counted.
+        Arms of `results`; seeds that only one of them has are dropped and counted.
     metric
-        Name of a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), or a `Metric`, which
-        says range and direction. A failed seed, which has no value, counts as what the metric says.
+        Name of a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), or a `Metric`. A failed
+        seed, which has no value, counts as the metric defines.
     watched
-        Whether somebody looked at results before all seeds were in, and might have stopped there. The verdict is then
-        that of the confidence sequence, in the order of the seeds. By default what ``results.attrs["watched"]`` says,
-        which `rlm.run_study` and `rlm.read_study` set.
+        True if somebody saw results before all seeds were finished, and might have stopped there. The confidence
+        sequence then decides, in the order of the seeds. By default ``results.attrs["watched"]``, which
+        `rlm.run_study` and `rlm.read_study` set.
 
     Returns
     -------
     Verdict
-        Decision, words and estimates.
+        Decision, sentences and estimates.
 
     Raises
     ------
     InputError
-        If a column or an arm is missing, a value is no number or outside of the metric's range, an arm has a seed
-        twice, or the arms have no seed in common.
+        If a column or an arm is missing, a value is no number or outside the metric's range, an arm has a seed twice,
+        or the arms have no seed in common.
 
     Notes
     -----
-    How often each of these is wrong was measured, see docs/calibration.md. Mean difference: see
+    The error rates of these intervals were measured, see docs/calibration.md. Mean difference: see
     `rlm.stats.estimates.MeanTest`. Probability of improvement: Bouthillier et al., "Accounting for variance in machine
-    learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of variances with Fieller's
+    learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of variances: Fieller's
     interval.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> runs = [("scratch", 0, 0.6), ("scratch", 1, 0.65), ("pretrained", 0, 0.7), ("pretrained", 1, 0.75)]
+    >>> rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).decision
+    'too few seeds'
     """
     return compare_all(results, baseline, metric, arms=[arm], watched=watched)[arm]
 
@@ -281,145 +252,44 @@ def compare_all(
     ------
     InputError
         As `compare`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> runs = [(arm, seed, 0.6) for arm in ("scratch", "pretrained", "shuffled") for seed in range(12)]
+    >>> verdicts = rlm.compare_all(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))
+    >>> {arm: verdict.decision for arm, verdict in verdicts.items()}
+    {'pretrained': 'no evidence either way', 'shuffled': 'no evidence either way'}
     """
     check_table(results)
     watched, metric = is_watched(results, watched), find_metric(metric)
-    counted = count_failed(results, metric)
-    if arms is None:
-        arms = [arm for arm in counted["arm"].unique() if arm != baseline]
-    arms = list(dict.fromkeys(arms))
-    paired = {arm: pair(counted, arm, baseline, metric.name) for arm in arms}
-    differences = {arm: (pairs[arm] - pairs[baseline]).to_numpy() for arm, pairs in paired.items()}
-    fixed, anytime = (judge(differences, metric.reach, watched=how) for how in (False, True))
-    failed = _failed(results, metric)
-    verdicts = {}
-    for arm, found in differences.items():
-        treated, control = paired[arm][arm].to_numpy(), paired[arm][baseline].to_numpy()
-        judged = anytime[arm] if watched else fixed[arm]
-        decision = judged.decide(metric.better)
-        gains = found if metric.better == "higher" else -found
-        improvement = proportion(int((gains > 0).sum()), int((gains != 0).sum()))
-        variance_ratio, variance_p = ratio_of_variances(treated, control)
-        theirs = {name: failed[name] for name in (baseline, arm) if name in failed}
-        left_out = counted.loc[counted["arm"].isin([arm, baseline]), "seed"].nunique() - len(found)
-        corrected = f"corrected for {len(arms)} arms, " if len(arms) > 1 else ""
-        test = f"confidence sequence, {corrected}" if watched else corrected
-        is_simple = len(arms) == 1 and not watched
-        sd = float(found.std(ddof=1)) if len(found) > 1 else np.nan
-        sentences = [
-            describe_difference(treated, control, judged, metric, arm, baseline, test),
-            explain_no_interval(found, judged, count_differing(found)),
-            describe_power(decision, judged, sd, metric) if is_simple else "",
-            describe_controls(decision, arm, counted["arm"].unique()),
-            describe_wins(found, improvement, metric, arm),
-            describe_spread(treated, control, variance_ratio, variance_p, metric, arm, baseline),
-            describe_failures(theirs, metric),
-            FIXED_ONLY if watched else "",
-            describe_left_out(left_out, arm, baseline),
-            describe_basis(results),
-        ]
-        verdicts[arm] = Verdict(
-            decision=decision,
-            headline=headline(decision, arm, baseline, judged, " on this split" if is_fixed(results) else "", theirs),
-            details=" ".join(sentence for sentence in sentences if sentence),
-            pairs=len(found),
-            difference=fixed[arm].difference,
-            difference_p=fixed[arm].p,
-            anytime=anytime[arm].difference,
-            anytime_p=anytime[arm].p,
-            improvement=improvement,
-            variance_ratio=variance_ratio,
-            variance_p=variance_p,
-            failed=theirs,
-            sd=sd,
+    by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
+    arms = list(dict.fromkeys([arm for arm in by_seed if arm != baseline] if arms is None else arms))
+    paired = {arm: pair(by_seed, arm, baseline) for arm in arms}
+    differences = {arm: (both[arm] - both[baseline]).to_numpy() for arm, both in paired.items()}
+    fixed, sequence = (judge(differences, metric.reach, watched=how) for how in (False, True))
+    failed, basis = share_failed(results, metric), find_basis(results)
+    return {
+        arm: Verdict(
+            arm=arm,
+            baseline=baseline,
+            metric=metric,
+            **describe_pairs(both[arm].to_numpy(), both[baseline].to_numpy(), metric),
+            fixed=fixed[arm],
+            sequence=sequence[arm],
+            failed={name: failed[name] for name in (baseline, arm) if name in failed},
+            dropped=len(by_seed[[arm, baseline]].dropna(how="all")) - len(both),
+            arms=frozenset(by_seed),
+            compared=len(arms),
+            basis=basis,
             watched=watched,
         )
-    return verdicts
+        for arm, both in paired.items()
+    }
 
 
 def paired_arms(results: pd.DataFrame) -> list[str]:
-    """
-    Arms that can be compared with scratch already, though a study is not finished.
-
-    Parameters
-    ----------
-    results
-        Columns arm and seed.
-
-    Returns
-    -------
-    list of str
-        All but scratch that have a seed in common with it.
-    """
+    """List the arms, other than scratch, that have a seed in common with it, even if the study is unfinished."""
     seeds = results.groupby("arm", sort=False)["seed"].agg(set)
     return [arm for arm, theirs in seeds.items() if arm != BASELINE and theirs & seeds.get(BASELINE, set())]
-
-
-def noise_of_chance(groups: pd.Series) -> pd.Series:
-    """
-    The accuracy that guessing does not exceed 95 times out of 100.
-
-    Parameters
-    ----------
-    groups
-        Unrelated groups of each run's test split.
-
-    Returns
-    -------
-    pandas.Series
-        Values above 0.5, at most 1.
-    """
-    return (CHANCE + stats.norm.ppf(CONFIDENCE) * 0.5 / np.sqrt(groups)).clip(upper=1.0)
-
-
-def _failed(results: pd.DataFrame, metric: Metric) -> dict[str, Estimate]:
-    """Give the share of failed seeds by arm, where the results say how large their test splits are."""
-    if "test_components" not in results:
-        return {}
-    is_failed = results[metric.name].isna()
-    if metric.name == "test_accuracy":
-        is_failed |= results[metric.name] <= noise_of_chance(results["test_components"])
-    counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
-    return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}
-
-
-def pair(counted: pd.DataFrame, arm: str, baseline: str, metric: str) -> pd.DataFrame:
-    """
-    Put the values of two arms side by side, by seed.
-
-    Parameters
-    ----------
-    counted
-        As of `rlm.stats.metrics.count_failed`.
-    arm, baseline, metric
-        As in `compare`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per seed that both have, in ascending order; a column by arm.
-
-    Raises
-    ------
-    InputError
-        As `compare`.
-    """
-    arms = list(counted["arm"].unique())
-    if arm == baseline:
-        raise InputError(
-            f"expected two different arms, found {arm!r} twice; the results have: {', '.join(map(str, arms))}"
-        )
-    for name in (arm, baseline):
-        if name not in arms:
-            raise InputError(f"arm {name!r} not found; the results have: {', '.join(map(str, arms))}")
-    twice = counted.duplicated(["arm", "seed"])
-    if twice.any():
-        first = counted[twice].iloc[0]
-        raise InputError(
-            f"expected one row per arm and seed, found seed {first['seed']} of arm {first['arm']!r} more than once; "
-            "compare the results of one study at a time"
-        )
-    paired = counted.pivot(index="seed", columns="arm", values=metric)[[arm, baseline]].dropna().sort_index()
-    if paired.empty:
-        raise InputError(f"expected seeds that both {arm!r} and {baseline!r} have, found none; run the same seeds")
-    return paired

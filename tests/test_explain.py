@@ -1,10 +1,11 @@
-"""What the controls say follows from the numbers."""
+"""Explanations follow from the numbers: of controls, and of what limits a verdict."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rlm.explain import explain_controls
+from rlm import explain
+from rlm.config import StudyConfig
 from rlm.verdict import compare_all
 
 
@@ -31,13 +32,13 @@ def study(pairs=20, **gains):
     ],
 )
 def test_the_conclusion_is_that_of_the_planted_gains(gains, conclusion):
-    text = explain_controls(study(**gains))
+    text = explain.controls(study(**gains))
     assert conclusion in text
 
 
 def test_controls_that_hurt_explain_no_gain():
     """Beating weights that were destroyed is no gain where pre-training itself does nothing."""
-    text = explain_controls(study(rescaled=-0.03, shuffled=-0.04))
+    text = explain.controls(study(rescaled=-0.03, shuffled=-0.04))
     assert "is not shown to help here, so there is no gain to explain" in text
     assert "what it learnt counts" not in text
 
@@ -47,22 +48,68 @@ def test_controls_that_hurt_explain_no_gain():
 def test_never_contradicts_the_verdict_beside_it(gain, watched):
     results = study(pretrained=gain, rescaled=-0.03, shuffled=-0.03)
     results.attrs["watched"] = watched
-    verdict, text = compare_all(results)["pretrained"], explain_controls(results)
+    verdict, text = compare_all(results)["pretrained"], explain.controls(results)
     explains = "what it learnt counts" in text
     assert explains == (verdict.decision == "helps")
     difference = verdict.anytime if watched else verdict.difference
-    assert f"Pre-training changes the test accuracy by {difference.in_points()} points" in text
+    assert f"Pre-training changes the test accuracy by {difference.format(100, '+')} points" in text
 
 
 def test_corrects_over_the_arms_of_the_headline():
     results = study(pretrained=0.03, rescaled=0.03)
     more = results[results["arm"] == "shuffled"].assign(arm="pretrained_once")
     results = pd.concat([results, more], ignore_index=True)
-    assert compare_all(results)["pretrained"].difference.in_points() in explain_controls(results)
+    assert compare_all(results)["pretrained"].difference.format(100, "+") in explain.controls(results)
 
 
 def test_a_watched_study_is_explained_by_the_sequence():
     results = study(pairs=12, pretrained=0.004, rescaled=0.0, shuffled=0.0)
-    assert explain_controls(results) != explain_controls(results, watched=True)
+    assert explain.controls(results) != explain.controls(results, watched=True)
     results.attrs["watched"] = True
-    assert explain_controls(results) == explain_controls(results, watched=True)
+    assert explain.controls(results) == explain.controls(results, watched=True)
+
+
+def results_of(*runs, arm="scratch"):
+    """Runs of epochs, best epoch and test accuracy."""
+    table = pd.DataFrame(runs, columns=["epochs", "best_epoch", "test_accuracy"])
+    return table.assign(arm=arm, seed=range(len(table)), validation_accuracy=table["test_accuracy"])
+
+
+CONFIG = StudyConfig(pretrain_epochs=3, max_epochs=6, patience=3)
+FULL, STOPPED, STOPPED_AT_THE_END, LOST = (6, 5, 0.6), (4, 1, 0.6), (6, 3, 0.6), (6, 0, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ([FULL] * 3, "Every run was cut short by max_epochs"),
+        ([FULL, FULL, STOPPED], "2 of 3 runs were cut short by max_epochs"),
+        ([FULL, STOPPED, STOPPED_AT_THE_END], "1 of 3 runs was cut short by max_epochs"),
+        ([FULL, LOST], "Every run was cut short"),
+        ([STOPPED, STOPPED_AT_THE_END], None),
+        ([LOST], None),
+    ],
+)
+def test_runs_that_early_stopping_would_have_let_go_on_are_counted(runs, said):
+    text = explain.limits(CONFIG, results_of(*runs))
+    assert text.startswith("The encoder is lstm, trained for at most 6 epochs of fine-tuning.")
+    assert ("cut short" in text) == (said is not None)
+    assert said is None or said in text
+
+
+def test_encoder_epochs_and_baseline_are_named():
+    results = pd.concat([results_of(STOPPED), results_of(STOPPED, arm="pretrained")])
+    config = CONFIG.model_copy(update={"pretrain_epochs": 1})
+    text = explain.limits(config, results, "Transformer", overlap=0.704)
+    assert text == (
+        "The encoder is Transformer, trained for 1 epoch of pre-training and at most 6 epochs of fine-tuning. The "
+        "overlap of character trigrams, which learns nothing, is right about 70.4% of the test triplets; this encoder "
+        "from scratch is right about 60.0%."
+    )
+    assert "trigrams" not in explain.limits(config, results, overlap=0.5)
+    assert "trigrams" not in explain.limits(config, results[results["arm"] == "pretrained"], overlap=0.7)
+
+
+def test_without_fine_tuning_nothing_is_cut_short():
+    config = CONFIG.model_copy(update={"max_epochs": 0})
+    assert "cut short" not in explain.limits(config, results_of((0, 0, 0.5)))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from rlm.plots import plot_learning_curves, plot_pretraining, plot_roc, plot_seeds
+from rlm import plots
 from rlm.verdict import summarise
 
 ARMS = ["pretrained", "scratch", "pretrained_once"]
@@ -57,9 +57,9 @@ def curves_of(seeds=1):
 
 
 DRAWN_ON_AXES = {
-    "seeds": lambda seeds, ax: plot_seeds(results_of(seeds), summarise(results_of(seeds)), ax=ax),
-    "learning curves": lambda seeds, ax: plot_learning_curves(history_of(seeds), ax=ax),
-    "roc": lambda seeds, ax: plot_roc(curves_of(seeds), ax=ax),
+    "seeds": lambda seeds, ax: plots.seeds(results_of(seeds), summarise(results_of(seeds)), ax=ax),
+    "learning curves": lambda seeds, ax: plots.learning_curves(history_of(seeds), ax=ax),
+    "roc": lambda seeds, ax: plots.roc(curves_of(seeds), ax=ax),
 }
 on_axes = pytest.mark.parametrize("draw", DRAWN_ON_AXES.values(), ids=DRAWN_ON_AXES)
 
@@ -105,10 +105,10 @@ class TestAnyFigure:
 
     def test_leaves_its_tables_as_they_were(self):
         calls = [
-            (plot_seeds, results_of(4), summarise(results_of(4))),
-            (plot_learning_curves, history_of(4)),
-            (plot_pretraining, pretraining_of(4), 0.5),
-            (plot_roc, curves_of()),
+            (plots.seeds, results_of(4), summarise(results_of(4))),
+            (plots.learning_curves, history_of(4)),
+            (plots.pretraining, pretraining_of(4), 0.5),
+            (plots.roc, curves_of()),
         ]
         for plot, *given in calls:
             before = [one.copy() if isinstance(one, pd.DataFrame) else one for one in given]
@@ -119,16 +119,16 @@ class TestAnyFigure:
 
 
 def test_an_arm_has_one_colour_in_every_figure():
-    seeds = plot_seeds(results_of(4), summarise(results_of(4)))
+    seeds = plots.seeds(results_of(4), summarise(results_of(4)))
     of_seeds = {}
     labels = [tick.get_text().replace(" ", "_").split("\n")[0] for tick in seeds.get_xticklabels()]
     for cloud in seeds.collections:
         if len(cloud.get_offsets()) == 4:
             of_seeds[labels[int(cloud.get_offsets()[0][0])]] = tuple(cloud.get_facecolor()[0][:3])
-    curves = plot_learning_curves(history_of(3))
+    curves = plots.learning_curves(history_of(3))
     of_curves = dict(zip((text.get_text() for text in curves.get_legend().get_texts()),
                          (line.get_color() for line in curves.get_legend().get_lines()), strict=True))  # fmt: skip
-    roc = plot_roc(curves_of())
+    roc = plots.roc(curves_of())
     of_roc = {line.get_label(): line.get_color() for line in roc.get_legend().get_lines()}
     for colours in (of_curves, of_roc):
         for arm in {"scratch", "pretrained"} & set(colours):
@@ -139,7 +139,7 @@ def test_an_arm_has_one_colour_in_every_figure():
 class TestSeeds:
     def test_one_line_per_seed_joins_its_arms(self):
         results = results_of(6)
-        ax = plot_seeds(results, summarise(results))
+        ax = plots.seeds(results, summarise(results))
         wide = results.pivot(index="seed", columns="arm", values="test_accuracy")[ARMS]
         expected = [tuple(enumerate(values)) for values in wide.to_numpy()]
         assert sorted(points for points in points_of(ax.lines) if points in expected) == sorted(expected)
@@ -149,7 +149,7 @@ class TestSeeds:
     def test_arms_stand_in_the_order_of_the_summary(self):
         results = results_of(4)
         summary = summarise(results).loc[["scratch", "pretrained_once", "pretrained"]]
-        ax = plot_seeds(results.sample(frac=1, random_state=0), summary)
+        ax = plots.seeds(results.sample(frac=1, random_state=0), summary)
         labels = [tick.get_text().replace(" ", "_").split("\n")[0] for tick in ax.get_xticklabels()]
         assert labels == list(summary.index)
         dots = [cloud.get_offsets() for cloud in ax.collections if len(cloud.get_offsets()) == 4]
@@ -162,7 +162,7 @@ class TestSeeds:
         results = results_of(6)
         summary = summarise(results)
         summary[["mean", "low", "high"]] = [[0.6, 0.5, 0.65], [0.7, 0.6, 0.9], [0.4, 0.3, 0.5]]  # drawn, not computed
-        ax = plot_seeds(results, summary)
+        ax = plots.seeds(results, summary)
         (bars,) = [container for container in ax.containers if isinstance(container, ErrorbarContainer)]
         points, _, (segments,) = bars
         place, height = points.get_xydata().T
@@ -172,7 +172,7 @@ class TestSeeds:
 
     def test_marks_chance_where_it_is_near(self):
         results = results_of(6)
-        ax = plot_seeds(results, summarise(results))
+        ax = plots.seeds(results, summarise(results))
         (chance,) = [line for line in ax.lines if line.get_label() == "chance"]
         assert set(chance.get_ydata()) == {0.5}
         assert legend_of(ax) == ["chance", "mean, 95 % interval"] or legend_of(ax) == ["mean, 95 % interval", "chance"]
@@ -180,14 +180,14 @@ class TestSeeds:
     def test_a_failed_seed_is_drawn_where_it_counts(self):
         results = results_of(6)
         results.loc[(results["arm"] == "scratch") & (results["seed"] == 2), "test_accuracy"] = np.nan
-        ax = plot_seeds(results, summarise(results))
+        ax = plots.seeds(results, summarise(results))
         place = list(summarise(results).index).index("scratch")
         assert any((place, 0.5) in map(tuple, cloud.get_offsets()) for cloud in ax.collections)
         assert "failed: counts as 50.0%" in legend_of(ax)
 
     @pytest.mark.parametrize("limits", [(0.47, 0.66), (0.1, 0.9), (0.62, 0.631)])
     def test_ticks_say_where_they_are(self, limits):
-        ax = plot_seeds(results_of(6), summarise(results_of(6)))
+        ax = plots.seeds(results_of(6), summarise(results_of(6)))
         ax.set_ylim(*limits)
         ax.figure.canvas.draw()
         for tick, label in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
@@ -195,7 +195,7 @@ class TestSeeds:
 
     def test_a_seed_that_one_arm_lacks_is_drawn_all_the_same(self):
         results = results_of(3).iloc[1:]
-        ax = plot_seeds(results, summarise(results))
+        ax = plots.seeds(results, summarise(results))
         assert len([p for p in points_of(ax.lines) if [x for x, _ in p] == [0, 1, 2]]) == 2
         rest = tuple(zip([1, 2], results.loc[results["seed"] == 0, "test_accuracy"], strict=True))
         assert rest in points_of(ax.lines)
@@ -204,7 +204,7 @@ class TestSeeds:
 class TestLearningCurves:
     def test_draws_the_median_with_bands_of_half_and_nine_tenths_of_the_seeds(self):
         history = history_of(9)
-        ax = plot_learning_curves(history)
+        ax = plots.learning_curves(history)
         by_epoch = history.groupby(["arm", "epoch"])["validation_accuracy"]
         bands = [band_edges(band) for band in ax.collections]
         assert len(bands) == 4
@@ -217,18 +217,18 @@ class TestLearningCurves:
 
     def test_one_seed_is_drawn_as_it_is(self):
         history = history_of(1)
-        lines = points_of(plot_learning_curves(history).lines)
+        lines = points_of(plots.learning_curves(history).lines)
         for _, run in history.groupby("arm"):
             assert tuple(zip(run["epoch"], run["validation_accuracy"], strict=True)) in lines
 
     def test_legend_names_the_arms_in_their_order(self):
-        assert legend_of(plot_learning_curves(history_of(3))) == ARMS[:2]
+        assert legend_of(plots.learning_curves(history_of(3))) == ARMS[:2]
 
 
 class TestPretraining:
     def test_draws_means_over_seeds_with_their_range(self):
         history = pretraining_of(5)
-        axes = plot_pretraining(history, margin=0.7)
+        axes = plots.pretraining(history, margin=0.7)
         panels = [["loss"], ["seen_accuracy", "unseen_accuracy"], ["spread"]]
         for ax, columns in zip(axes, panels, strict=True):
             lines, bands = points_of(ax.lines), [band_edges(band) for band in ax.collections]
@@ -241,13 +241,13 @@ class TestPretraining:
                 )
 
     def test_marks_where_a_collapsed_encoder_ends(self):
-        axes = plot_pretraining(pretraining_of(2), margin=0.7)
+        axes = plots.pretraining(pretraining_of(2), margin=0.7)
         for ax, level in zip(axes[:2], (0.7, 0.5), strict=True):
             assert any(len(line) == 2 and {y for _, y in line} == {level} for line in points_of(ax.lines))
 
     @pytest.mark.parametrize("seeds", [1, 3])
     def test_titles_and_legend_say_what_is_what(self, seeds):
-        axes = plot_pretraining(pretraining_of(seeds), margin=0.7)
+        axes = plots.pretraining(pretraining_of(seeds), margin=0.7)
         figure = axes[0].figure
         figure.canvas.draw()
         assert all(ax.get_xlabel() and ax.get_title() for ax in axes)
@@ -258,7 +258,7 @@ class TestPretraining:
 
     def test_histories_are_told_apart_by_any_column(self):
         history = pretraining_of(2).rename(columns={"encoder": "redraw"}).replace({"lstm": "epoch", "mean": "once"})
-        labels = [text.get_text() for text in plot_pretraining(history, 0.5, hue="redraw")[0].figure.legends[0].texts]
+        labels = [text.get_text() for text in plots.pretraining(history, 0.5, hue="redraw")[0].figure.legends[0].texts]
         assert {"epoch", "once"} <= set(labels)
         assert "redraw" not in labels
 
@@ -266,7 +266,7 @@ class TestPretraining:
 class TestRoc:
     def test_draws_every_curve_and_chance(self):
         curves = curves_of(seeds=2)
-        ax = plot_roc(curves)
+        ax = plots.roc(curves)
         assert legend_of(ax) == ["scratch", "pretrained", "chance"]
         for _, curve in curves.groupby(["arm", "seed"]):
             points = tuple(zip(curve["false_positive_rate"], curve["true_positive_rate"], strict=True))
@@ -282,4 +282,4 @@ class TestRoc:
                 "true_positive_rate": [0.0, 0.8, 0.8, 1],
             }
         )
-        assert points_of(plot_roc(steps).lines)[0] == ((0, 0), (0, 0.8), (0.5, 0.8), (1, 1))
+        assert points_of(plots.roc(steps).lines)[0] == ((0, 0), (0, 0.8), (0.5, 0.8), (1, 1))

@@ -25,7 +25,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(config):
-    return rlm.systems.run_systems(config, SYSTEMS, 2, n_jobs=1, progress=False)
+    return rlm.systems.run(config, SYSTEMS, 2, n_jobs=1, progress=False)
 
 
 def slow_trigrams(text):
@@ -82,14 +82,14 @@ class TestRun:
 
     def test_goes_on_from_its_store(self, config, trained, tmp_path):
         for systems in (SYSTEMS[:1], SYSTEMS):
-            found = rlm.systems.run_systems(config, systems, 2, db=tmp_path / "s.db", n_jobs=1, progress=False)
+            found = rlm.systems.run(config, systems, 2, db=tmp_path / "s.db", n_jobs=1, progress=False)
         pd.testing.assert_frame_equal(found.drop(columns="seconds"), trained.drop(columns="seconds"))
         assert list(rlm.list_studies(tmp_path / "s.db")["loss"]) == ["triplet", "in_batch"]
 
     def test_an_unknown_choice_is_named(self, config):
         for systems in ("fast", ["lstm"], [("lstm", "triplet")] * 2):
             with pytest.raises(InputError, match=r"quick or all, or different pairs such as .*, found .*(fast|lstm)"):
-                rlm.systems.run_systems(config, systems)
+                rlm.systems.run(config, systems)
 
 
 def made(effects, seeds=20, noise=0.01):
@@ -110,8 +110,8 @@ class TestStandings:
     def test_planted_effects_are_told_apart(self):
         """An effect that one test in 20 would show by chance is no finding among many."""
         effects = [0.05, -0.05, *([0.0] * 8), 0.0026]
-        compared = rlm.standings.compare_systems(made(effects)).set_index("encoder")
-        alone = rlm.standings.compare_systems(made([0.0026])).set_index("encoder")
+        compared = rlm.systems.compare(made(effects)).set_index("encoder")
+        alone = rlm.systems.compare(made([0.0026])).set_index("encoder")
         assert compared.loc["e0", "decision"] == alone.loc["e0", "decision"] == "helps"
         assert compared.loc["e1", "decision"] == "hurts"
         assert set(compared.loc["e2":"e9", "decision"]) == {"no evidence either way"}
@@ -122,42 +122,40 @@ class TestStandings:
     def test_nothing_is_judged_where_the_correction_leaves_nothing_to_find(self):
         """Of ten signs all alike, p is 2 in 1,024: enough among 16 systems, not among 32."""
         for systems, decision in ((16, "helps"), (32, "too few seeds")):
-            compared = rlm.standings.compare_systems(made([0.05] + [0.0] * (systems - 1), seeds=10))
+            compared = rlm.systems.compare(made([0.05] + [0.0] * (systems - 1), seeds=10))
             assert compared.loc[0, "p"] == pytest.approx(2 / 1024, rel=0.05)
             assert compared.loc[0, "decision"] == decision
 
     def test_datasets_are_judged_apart(self):
         results = pd.concat([made([0.05] * 2), made([0.0, 0.0026]).assign(dataset="other")])
-        both, alone = (
-            rlm.standings.compare_systems(table) for table in (results, results[results["dataset"] == "other"])
-        )
+        both, alone = (rlm.systems.compare(table) for table in (results, results[results["dataset"] == "other"]))
         pd.testing.assert_frame_equal(both[2:].reset_index(drop=True), alone)
 
     def test_words_follow_the_decisions(self):
-        text = rlm.standings.explain_systems(made([0.05, 0.0]))
+        text = rlm.systems.explain(made([0.05, 0.0]))
         assert "Gains from random-triplet pre-training: e0 + triplet +5.0" in text
         assert "No evidence either way: e1 + triplet +0.0" in text
         assert "right about 65.0% of the test triplets" in text
-        text = rlm.standings.explain_systems(made([0.0]))
+        text = rlm.systems.explain(made([0.0]))
         assert "No system is shown to gain" in text
-        assert "Too few seeds for a verdict" in rlm.standings.explain_systems(made([0.05], seeds=4))
+        assert "Too few seeds for a verdict" in rlm.systems.explain(made([0.05], seeds=4))
 
     def test_spreads_are_compared(self):
         rng = np.random.default_rng(0)
         results = made([0.0, 0.0])
         is_second = results["encoder"] == "e1"
-        assert "no evidence that the spreads differ" in rlm.standings.explain_systems(results)
+        assert "no evidence that the spreads differ" in rlm.systems.explain(results)
         results.loc[is_second, "test_accuracy"] += 0.2 * rng.normal(size=is_second.sum())
-        assert "to e1 + triplet" in rlm.standings.explain_systems(results)
-        assert "; the spreads differ" in rlm.standings.explain_systems(results)
+        assert "to e1 + triplet" in rlm.systems.explain(results)
+        assert "; the spreads differ" in rlm.systems.explain(results)
 
     def test_summary_ranks_the_systems_and_counts_what_diverged_as_guessing(self):
         results = made([0.0, 0.0])
-        summary = rlm.standings.summarise_systems(results)
+        summary = rlm.systems.summarise(results)
         assert list(summary["encoder"].unique()) == ["overlap", "e1", "e0"]
         is_lost = (results["encoder"] == "e1") & (results["seed"] < 10)
         results.loc[is_lost, ["test_accuracy", "roc_auc", "top_1"]] = np.nan
-        summary = rlm.standings.summarise_systems(results).set_index(["encoder", "arm", "metric"])
+        summary = rlm.systems.summarise(results).set_index(["encoder", "arm", "metric"])
         kept = results[(results["encoder"] == "e1") & (results["arm"] == "scratch")]
         mean = (kept["test_accuracy"].sum() + 10 * 0.5) / 20
         assert summary.loc[("e1", "scratch", "test_accuracy"), "mean"] == pytest.approx(mean)
@@ -166,7 +164,7 @@ class TestStandings:
         assert row["low"] < mean < row["high"]
 
     def test_the_table_spells_the_summary(self):
-        table = rlm.standings.tabulate_systems(rlm.standings.summarise_systems(made([0.0]))).set_index("arm")
+        table = rlm.systems.tabulate(rlm.systems.summarise(made([0.0]))).set_index("arm")
         assert table.loc["untrained", "test accuracy, %"] == "65.0"
         assert table.loc["scratch", "top-1, %"] == "25.0"  # all seeds alike: no interval
         assert table.loc["scratch", "seconds per seed"] == "1.5"
@@ -174,12 +172,12 @@ class TestStandings:
     def test_results_without_systems_are_refused(self):
         results = made([0.0])
         with pytest.raises(InputError, match=r"found none; see rlm\.systems\.run"):
-            rlm.standings.compare_systems(results[results["arm"] == "untrained"])
+            rlm.systems.compare(results[results["arm"] == "untrained"])
 
 
 def test_the_figure_shows_the_summary():
-    summary = rlm.standings.summarise_systems(made([0.0, 0.03]))
-    accuracy, _, _, seconds = rlm.plots.plot_systems(summary)
+    summary = rlm.systems.summarise(made([0.0, 0.03]))
+    accuracy, _, _, seconds = rlm.plots.systems(summary)
     for number, arm in enumerate(["scratch", "pretrained"]):
         expected = summary[(summary["metric"] == "test_accuracy") & (summary["arm"] == arm)]
         points = accuracy.containers[number].lines[0].get_xdata()

@@ -2,6 +2,10 @@
 
 import re
 
+import matplotlib
+
+matplotlib.use("Agg")
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +15,7 @@ from scipy import stats
 import rlm
 from rlm.errors import InputError
 from rlm.stats.anytime import confidence_sequence
-from rlm.stats.estimates import Estimate, MeanTest, sign_flip_p, spell_p
+from rlm.stats.estimates import Estimate, MeanTest, SignFlips, spell_p
 from rlm.stats.judging import pairs_to_judge
 
 ARMS = ["pretrained", "pretrained_once", "rescaled", "shuffled", "margin_1", "margin_2"]
@@ -112,7 +116,7 @@ def test_the_p_value_of_sign_flips_does_not_depend_on_the_order():
     rng = np.random.default_rng(0)
     for n in (16, 20, 30):
         differences = rng.normal(0.004, 0.01, n)
-        found = {round(sign_flip_p(rng.permutation(differences)), 12) for _ in range(8)}
+        found = {round(SignFlips(rng.permutation(differences)).p, 12) for _ in range(8)}
         assert len(found) == 1
 
 
@@ -121,7 +125,7 @@ def test_sign_flips_are_complete_up_to_twenty(n):
     differences = np.round(np.random.default_rng(n).normal(0.004, 0.01, n), 3)
     signs = np.array(np.meshgrid(*[[-1, 1]] * n)).reshape(n, -1)
     sums = np.abs(differences @ signs)
-    assert sign_flip_p(differences) == pytest.approx((sums >= abs(differences.sum()) - 1e-12).mean())
+    assert SignFlips(differences).p == pytest.approx((sums >= abs(differences.sum()) - 1e-12).mean())
 
 
 @pytest.mark.parametrize("level", [0.3, 0.05, 0.0125])
@@ -226,6 +230,26 @@ class TestMetrics:
         lost = results.assign(**{name: results[name].mask((results["seed"] < 8) & (results["arm"] == "pretrained"))})
         assert rlm.compare(lost, metric=name).difference.value < 0
         assert rlm.summarise(lost, name).loc["pretrained", "min"] == 0
+
+    def test_a_failed_seed_counts_as_the_column_that_the_metric_names(self):
+        metric = rlm.stats.Metric("test_accuracy", 0, 1, failed="chance")
+        results = self.gains("test_accuracy", 0.6, 0.01).assign(chance=0.1)
+        is_lost = (results["seed"] < 8) & (results["arm"] == "pretrained")
+        lost = results.assign(test_accuracy=results["test_accuracy"].mask(is_lost))
+        counted = rlm.stats.count_failed(lost, metric)
+        assert counted.loc[is_lost, "test_accuracy"].eq(0.1).all()
+        pd.testing.assert_frame_equal(rlm.summarise(lost, metric), rlm.summarise(counted, metric))
+        assert rlm.compare(lost, metric=metric).text == rlm.compare(counted, metric=metric).text
+        assert "failed: counts as chance" in [
+            text.get_text()
+            for text in rlm.plots.seeds(lost, rlm.summarise(lost, metric), metric).get_legend().get_texts()
+        ]
+        for table, said in (
+            (lost.drop(columns="chance"), "column 'chance' not found"),
+            (lost.assign(chance=2.0), "expected chance from 0 to 1, found 2"),
+        ):
+            with pytest.raises(InputError, match=said):
+                rlm.summarise(table, metric)
 
     def test_chance_of_other_accuracies_is_not_guessed(self):
         results = self.gains("ten_classes_accuracy", 0.6, 0.01)
@@ -365,7 +389,7 @@ class TestWords:
         ],
     )
     def test_digits_follow_the_width(self, estimate, spelt):
-        assert estimate.in_points() == spelt
+        assert estimate.format(100, "+") == spelt
 
     def test_failures_are_in_the_headline(self):
         rng = np.random.default_rng(0)

@@ -11,12 +11,19 @@ from rlm.cli.output import check_out, gather, print_files
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
-from rlm.labels.effects import MEMORISED, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels.folders import load_image_folder
+from rlm.labels.report import (
+    MEMORISED,
+    accuracy_metric,
+    explain_effects,
+    explain_shuffles,
+    summarise_shuffles,
+    tabulate_effects,
+    tabulate_speed,
+)
 from rlm.labels.samples import Parts, Samples
 from rlm.labels.study import iter_labels, load_samples
 from rlm.labels.videos import load_video_folder
-from rlm.labels.words import explain_effects, explain_shuffles, explain_speed
 from rlm.sentences import OWN_SPLITS
 from rlm.verdict import BASELINE, summarise
 
@@ -99,14 +106,14 @@ def labels(
         print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
         print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
         if effects["difference"].notna().any():
-            print(f"\n{explain_effects(effects)}\n\n{explain_speed(speed)}")
+            print(f"\n{explain_effects(effects)}\n\n{explain_effects(speed)}")
         if samples.official is None or "validation" not in samples.official:
             print(f"\n{OWN_SPLITS}")
         else:
             print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
-            table = summarise(mine).to_string(float_format="{:.3f}".format, na_rep="")
+            table = summarise(mine, accuracy_metric(mine)).to_string(float_format="{:.3f}".format, na_rep="")
             print(f"{labelled or 'all'} labelled samples\n{table}")
     print_files(finished, out, db)
 

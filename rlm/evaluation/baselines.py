@@ -18,6 +18,7 @@ from rlm.errors import InputError
 from rlm.evaluation.retrieval import ranks_by, scores_of, search_of
 from rlm.seeding import stream
 from rlm.slicer import Slices
+from rlm.stats.estimates import Estimate
 
 LOOKED_AT = 20_000
 OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
@@ -79,8 +80,7 @@ def with_interval(
 
 
 def percent(estimate: tuple[float, float, float]) -> str:
-    accuracy, low, high = estimate
-    return f"{accuracy:.1%} [{low:.1%}, {high:.1%}]"
+    return Estimate(*estimate).format(100, digits=1, unit="%")
 
 
 def _by_overlap(slices: Slices, test: Triplets) -> Float[np.ndarray, " triplet"]:

@@ -1,5 +1,6 @@
 """The paper's own experiment: memorise random labels of images, then fine-tune."""
 
+from . import plots as plots
 from .alignment import (
     align as align,
     first_layer as first_layer,
@@ -8,13 +9,7 @@ from .alignment import (
     misalignment_by_chance as misalignment_by_chance,
 )
 from .batches import RandomLabels as RandomLabels, tabulate as tabulate
-from .config import LabelsConfig as LabelsConfig
-from .effects import (
-    epochs_to_reach as epochs_to_reach,
-    summarise_shuffles as summarise_shuffles,
-    tabulate_effects as tabulate_effects,
-    tabulate_speed as tabulate_speed,
-)
+from .config import LabelsConfig as LabelsConfig, explain_settings as explain_settings
 from .encoders import (
     Classifier as Classifier,
     CNN3DEncoder as CNN3DEncoder,
@@ -23,11 +18,14 @@ from .encoders import (
     transfer as transfer,
 )
 from .folders import load_image_folder as load_image_folder
-from .plots import (
-    plot_alignment as plot_alignment,
-    plot_label_effects as plot_label_effects,
-    plot_memorising as plot_memorising,
-    plot_shuffles as plot_shuffles,
+from .report import (
+    explain_claim as explain_claim,
+    explain_effects as explain_effects,
+    explain_shuffles as explain_shuffles,
+    spell_intervals as spell_intervals,
+    summarise_shuffles as summarise_shuffles,
+    tabulate_effects as tabulate_effects,
+    tabulate_speed as tabulate_speed,
 )
 from .samples import (
     Parts as Parts,
@@ -46,10 +44,3 @@ from .study import (
 )
 from .training import learn as learn, memorise as memorise
 from .videos import load_video_folder as load_video_folder
-from .words import (
-    explain_claim as explain_claim,
-    explain_effects as explain_effects,
-    explain_shuffles as explain_shuffles,
-    explain_speed as explain_speed,
-    spell_intervals as spell_intervals,
-)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rlm.config import Arm
 from rlm.errors import InputError
 from rlm.labels.samples import FRACTIONS
+from rlm.sentences import count
 
 EPOCHS_TO_MEMORISE = 60
 Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
@@ -92,3 +93,36 @@ class LabelsConfig(BaseModel):
         if self.random_classes is not None and self.group_size is not None:
             raise InputError("expected random_classes or group_size, found both; leave one out")
         return self
+
+
+def explain_settings(config: LabelsConfig, seeds: int) -> str:
+    """
+    Describe the settings with which random labels were memorised.
+
+    Parameters
+    ----------
+    config
+        Config of the study.
+    seeds
+        Number of its seeds.
+
+    Returns
+    -------
+    str
+        A line: shuffles, epochs of memorising and of fine-tuning, learning rate and seeds.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.labels.explain_settings(rlm.labels.LabelsConfig(), 10).split("; ")[-1]
+    '10 seeds.'
+    """
+    epochs = count(config.shuffle_epochs, "epoch")
+    until = f", {epochs} each"
+    if config.until:
+        until = f", each until {config.until:.0%} are memorised and for at most {epochs}"
+    return (
+        f"{count(config.shuffles, 'shuffle')} of the random labels{until}; "
+        f"at most {count(config.max_epochs, 'epoch')} of fine-tuning; "
+        f"learning rate {config.learning_rate:g}; {count(seeds, 'seed')}."
+    )

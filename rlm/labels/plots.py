@@ -1,36 +1,34 @@
 """Figures of a study of random labels: tables in, axes out."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlm.plots import CHANCE, PALETTE, colours_of
+from rlm.plots import CHANCE, PALETTE, colours_of, errors, new_axes
+from rlm.stats.tables import DIFFERENCE
+
+__all__ = ["alignment", "effects", "memorising", "shuffles"]
 
 
-def plot_memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
-    Accuracy on the random labels since they were dealt, one line per shuffle, the mean over seeds.
+    Draw the accuracy on the random labels since they were drawn, one line per shuffle, the mean over seeds.
 
     Parameters
     ----------
     memorising
-        Of one arm, see `LabelsResult`.
+        History of memorising of one arm, see `LabelsResult`.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        A seed that has memorised its labels keeps its last accuracy in the means that follow.
-
-    References
-    ----------
-    As figure 1 of arXiv 1811.01640.
+        As figure 1 of arXiv 1811.01640; a seed that has memorised its labels keeps its last accuracy in later means.
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    ax = ax or new_axes(6, 4)
     by_epoch = memorising.set_index(["shuffle", "seed", "shuffle_epoch"])["accuracy"].unstack("shuffle_epoch")
     means = by_epoch.ffill(axis=1).groupby("shuffle").mean()
     colours = sns.color_palette("viridis", len(means))
@@ -47,25 +45,25 @@ def plot_memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_shuffles(shuffles: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def shuffles(shuffles: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
-    Epochs that memorising takes, shuffle by shuffle.
+    Draw the epochs that memorising takes, shuffle by shuffle.
 
     Parameters
     ----------
     shuffles
         From `summarise_shuffles`.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Means with 95 % intervals; the dotted line is the first shuffle.
+        Means with 95 % intervals; the dotted line marks the first shuffle.
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
-    errors = [shuffles["epochs"] - shuffles["low"], shuffles["high"] - shuffles["epochs"]]
-    ax.errorbar(shuffles.index, shuffles["epochs"], yerr=errors, fmt="D-", color=PALETTE[0], capsize=4, linewidth=1)
+    ax = ax or new_axes(6, 4)
+    style = {"fmt": "D-", "color": PALETTE[0], "capsize": 4, "linewidth": 1}
+    ax.errorbar(shuffles.index, shuffles["epochs"], errors(shuffles, "epochs"), **style)
     ax.axhline(shuffles["epochs"].iloc[0], **CHANCE)
     ax.set(xlabel="shuffle", ylabel="epochs until memorised", title="how long memorising takes, 95 % intervals")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -73,9 +71,9 @@ def plot_shuffles(shuffles: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_label_effects(table: pd.DataFrame, unit: str = "points", ax: Axes | None = None) -> Axes:
+def effects(table: pd.DataFrame, unit: str = "points", ax: Axes | None = None) -> Axes:
     """
-    Differences to the baseline for each arm and number of labelled samples.
+    Draw the differences to scratch for each arm and number of labelled samples.
 
     Parameters
     ----------
@@ -84,24 +82,22 @@ def plot_label_effects(table: pd.DataFrame, unit: str = "points", ax: Axes | Non
     unit
         ``"points"`` of accuracy, or ``"epochs"``.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        A mean with its 95 % interval for each.
+        Means with 95 % intervals.
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    ax = ax or new_axes(6, 4)
     found = table.dropna(subset=["difference"])
     scale = 100 if unit == "points" else 1
     sizes, arms = (list(dict.fromkeys(found.index.get_level_values(name))) for name in ("labelled", "arm"))
     for number, arm in enumerate(arms):
-        mine = found.xs(arm, level="arm").loc[sizes]
-        columns = ("difference", "difference_low", "difference_high")
-        value, low, high = (scale * mine[name].astype(float) for name in columns)
+        mine = scale * found.xs(arm, level="arm").loc[sizes, DIFFERENCE]
         places = np.arange(len(sizes)) + 0.14 * (number - (len(arms) - 1) / 2)
-        ax.errorbar(places, value, yerr=[value - low, high - value], fmt="D", color=colours_of(arms)[arm], capsize=3,
-                    markersize=5, label=arm.replace("_", " "))  # fmt: skip
+        style = {"fmt": "D", "color": colours_of(arms)[arm], "capsize": 3, "markersize": 5}
+        ax.errorbar(places, mine["difference"], errors(mine, *DIFFERENCE), label=arm.replace("_", " "), **style)
     ax.axhline(0, **CHANCE)
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     ax.set_xlim(-0.5, len(sizes) - 0.5)
@@ -111,23 +107,23 @@ def plot_label_effects(table: pd.DataFrame, unit: str = "points", ax: Axes | Non
     return ax
 
 
-def plot_alignment(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+def alignment(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """
-    Spread of first-layer weights along the directions in which the inputs vary.
+    Draw the spread of first-layer weights along the directions in which the inputs vary.
 
     Parameters
     ----------
     curves
-        From `rlm.labels.align`, by name.
+        Curves from `rlm.labels.align`, by name.
     ax
-        Where to draw; a new figure by default.
+        Axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Flat where weights know nothing of the data. Directions in which the data hardly vary are left out.
+        Flat for weights that do not depend on the data. Directions in which the data hardly vary are dropped.
     """
-    ax = ax or plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    ax = ax or new_axes(6, 4)
     colours = colours_of(curves)
     for name, curve in curves.items():
         shown = curve[curve["data_sd"] > 1e-3 * curve["data_sd"].max()]

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 
 from latex2mathml.converter import convert
 
+from rlm.sentences import escape_markdown as escape_markdown
+
 
 def _names(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
@@ -47,7 +49,6 @@ _SELECTOR = re.compile(r"[\w\s#.,:>*()-]+")
 _LINK = re.compile(r"#\S*|https?://\S+|[\w.%-]+\.html(?:#\S*)?", re.ASCII)
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[\w+/=\s]*", re.ASCII)
 _NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # of no use in HTML
-_MARKS = re.compile(r"[!#$&()*+:<=>@\[\\\]^_`{|}~]|^[-\d]")  # with what a line may begin that is a list or a rule
 
 
 def clean_html(html: str) -> str:
@@ -97,27 +98,6 @@ def formula_html(latex: str, is_block: bool = False) -> str:
         return source
     cleaned = _clean(mathml.replace(_NAMESPACE, "", 1), MATHML, MATHML_ATTRIBUTES, has_styles=False)
     return source if cleaned.refused else cleaned.html
-
-
-def escape_markdown(text: str) -> str:
-    """
-    Write a text so that Markdown shows it as it is.
-
-    Parameters
-    ----------
-    text
-        Of anybody's data.
-
-    Returns
-    -------
-    str
-        One line of Markdown, without emphasis, links, pictures, HTML or formulas.
-
-    Notes
-    -----
-    Marks become character references: a backslash before a bracket would begin a formula.
-    """
-    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(text.split()))
 
 
 class _Cleaner(HTMLParser):

@@ -12,19 +12,17 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from rlm import explain, plots
 from rlm.config import REDRAW, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
 from rlm.errors import InputError
-from rlm.explain import CONTROLS, TREATED, explain_controls
-from rlm.histories import best_so_far, explain_pretraining
-from rlm.limits import explain_limits
-from rlm.live_plots import plot_differences, plot_sequence
-from rlm.plots import plot_learning_curves, plot_pretraining, plot_seeds
+from rlm.explain import TREATED
 from rlm.runtime.results import join
+from rlm.sentences import CONTROLS
 from rlm.stats.anytime import confidence_sequence
-from rlm.stats.judging import judge
-from rlm.stats.metrics import count_failed, find_metric
+from rlm.stats.metrics import count_failed
+from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.store.read import list_studies
 from rlm.store.schema import reading
 from rlm.study import StoredStudy, read_study
@@ -65,7 +63,7 @@ class View(NamedTuple):
     headline
         The verdict in one sentence.
     limits
-        What limits it, see `rlm.limits.explain_limits`.
+        What limits it, see `rlm.explain.limits`.
     words
         All that follows from the numbers: heading and paragraph.
     seeds, curves, pretraining
@@ -160,10 +158,10 @@ def view(db: Path | sqlite3.Connection, study: int) -> View:
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
     if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
-        words.append(("Memorisation, or just scale?", explain_controls(results, watched=stored.is_watched)))
+        words.append(("Memorisation, or just scale?", explain.controls(results, watched=stored.is_watched)))
     own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
     words += [
-        (f"Pre-training of {arm}", explain_pretraining(mine))
+        (f"Pre-training of {arm}", explain.pretraining(mine))
         for arm in own
         if len(mine := pretraining[pretraining["arm"] == arm]) and mine["epoch"].max() > 0
     ]
@@ -176,7 +174,7 @@ def view(db: Path | sqlite3.Connection, study: int) -> View:
     return View(
         study,
         headline,
-        explain_limits(config, results, stored.encoder),
+        explain.limits(config, results, stored.encoder),
         words,
         _paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
         _paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
@@ -223,11 +221,11 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
             means = accuracy[[BASELINE, arm]].dropna().mean()  # of the pairs, whose difference stands beside them
             judged = found.judged
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
-            rows.append(row | {"points": judged.in_points(), "verdict": found.decision} | judged._asdict())
+            rows.append(row | {"points": judged.format(100, "+"), "verdict": found.decision} | judged._asdict())
     if not rows:
         raise InputError(f"expected studies with pairs of {BASELINE} and another arm, found none; let them run longer")
     effects = pd.DataFrame(rows)
-    figure = plot_differences(effects).figure
+    figure = plots.differences(effects).figure
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
     return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(figure, alt))
 
@@ -298,8 +296,7 @@ def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
 
 def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:
     """One row per seed, one column per arm; a run that diverged counts as in the verdict, one to come is missing."""
-    counted = count_failed(results, find_metric("test_accuracy"))
-    return counted.pivot(index="seed", columns="arm", values="test_accuracy").sort_index()
+    return arrange_by_seed(count_failed(results), "test_accuracy")
 
 
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
@@ -308,7 +305,7 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
     figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 4 * bool(others), 4), squeeze=False,
                                 width_ratios=[width, 4] if others else [1], layout="constrained")  # fmt: skip
-    plot_seeds(results, summary, ax=axes[0, 0])
+    plots.seeds(results, summary, ax=axes[0, 0])
     if others:
         differences = {arm: (accuracy[arm] - accuracy[BASELINE]).dropna().reset_index(drop=True) for arm in others}
         differences = {arm: found for arm, found in differences.items() if len(found)}
@@ -316,25 +313,25 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
             pd.DataFrame({"arm": arm, "pairs": found.index + 1, "value": found}) for arm, found in differences.items()
         ]
         # The bands end where the verdict's intervals are, which are wider for several arms.
-        judged = judge({arm: found.to_numpy() for arm, found in differences.items()}, watched=True)
+        judged = judge_columns(accuracy[[BASELINE, *others]], BASELINE, watched=True)
         sequences = [
             confidence_sequence(found.to_numpy()).table_at(judged[arm].level).assign(arm=arm)
             for arm, found in differences.items()
         ]
         empty = pd.DataFrame(columns=["arm", "pairs", "value", "low", "high"])
-        plot_sequence(pd.concat([*pairs]) if pairs else empty, pd.concat(sequences) if sequences else empty, others,
-                      axes[0, 1])  # fmt: skip
+        found = [pd.concat(tables) if tables else empty for tables in (pairs, sequences)]
+        plots.sequence(*found, others, axes[0, 1])
     return figure
 
 
 def _curves_figure(history: pd.DataFrame) -> Figure:
-    return plot_learning_curves(best_so_far(history), "best_validation_accuracy").figure
+    return plots.learning_curves(plots.best_so_far(history), "best_validation_accuracy").figure
 
 
 def _pretraining_figure(pretraining: pd.DataFrame, config: StudyConfig) -> Figure:
     objective = make_objective(config.loss, config.margin, config.mining)
     mine = pretraining[~pretraining["arm"].isin(set(CONTROLS))]
-    return plot_pretraining(mine if len(mine) else pretraining, objective.margin, hue="arm")[0].figure
+    return plots.pretraining(mine if len(mine) else pretraining, objective.margin, hue="arm")[0].figure
 
 
 def _paint(figure: Figure, alt: str) -> Picture:

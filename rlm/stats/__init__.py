@@ -1,4 +1,4 @@
-"""Statistics: estimates, intervals, and tests. No tensors, no axes, no sentences."""
+"""Statistics: estimates, intervals and tests. No tensors, no axes, no sentences."""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
-"""Statistics: estimates, intervals, and tests. No tensors, no axes, no sentences."""
+"""Statistics: estimates, intervals and tests. No tensors, no axes, no sentences."""
 
-from .anytime import confidence_sequence as confidence_sequence
+from .anytime import ConfidenceSequence as ConfidenceSequence, confidence_sequence as confidence_sequence
 from .estimates import Estimate as Estimate
-from .metrics import Metric as Metric
+from .metrics import Metric as Metric, count_failed as count_failed
 from .variance import Spread as Spread, decompose_spread as decompose_spread

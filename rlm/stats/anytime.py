@@ -1,4 +1,4 @@
-"""A confidence sequence: intervals for a mean that hold together, however often one looks and whenever one stops."""
+"""Confidence sequences: intervals for a mean that hold simultaneously, at every look and for any stopping rule."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,30 @@ from numpy.typing import ArrayLike
 from rlm.errors import InputError
 from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, LEVEL, Estimate, count_differing
 
-PRIOR_SHARE = 0.25  # tunes the sequence to be narrowest at some tens of pairs
-SMALLEST = 1e-4  # share of the largest possible difference below which deviations do not tune it
+PRIOR_SHARE = 0.25  # makes the sequence narrowest at a few dozen pairs
+SMALLEST = 1e-4  # share of the largest possible difference below which deviations do not set the prior
 BISECTIONS = 50
 
 
 @dataclass(frozen=True)
-class Sequence:
+class ConfidenceSequence:
     """
-    What could be said of a mean paired difference after each pair.
+    Mean paired difference after each pair, with intervals that hold simultaneously.
 
     Attributes
     ----------
     differences
-        Of the pairs, in their order.
+        Paired differences in their order.
     reach
-        The largest difference that is possible.
+        Largest possible difference.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rlm
+    >>> gains = np.random.default_rng(0).normal(0.02, 0.01, size=12)
+    >>> list(rlm.stats.confidence_sequence(gains).table["pairs"])
+    [10, 11, 12]
     """
 
     differences: np.ndarray
@@ -32,11 +40,11 @@ class Sequence:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per pair from the 10th on: pairs, value, low, high (95 %); before that one row without bounds."""
+        """One row per pair from the 10th on: pairs, value, low, high (95 %); one row without bounds before that."""
         return self.table_at(LEVEL)
 
     def table_at(self, level: float) -> pd.DataFrame:
-        """As `table`, with bounds at another level."""
+        """Return `table` with bounds at another level."""
         pairs = len(self.differences)
         if pairs < FEWEST_PAIRS:
             value = [self.differences.mean()]
@@ -47,58 +55,50 @@ class Sequence:
 
     @property
     def p(self) -> float:
-        """
-        The level from which on the last interval excludes 0; valid whenever one stops.
-
-        1 before the 10th pair, and where all but three differences are the same.
-        """
+        """P value, valid for any stopping rule; 1 before the 10th pair, and if all but three differences are equal."""
         if not self._can_tell:
             return 1.0
         return float(min(1.0, np.exp(-self._log_evidence(0.0)[-1])))
 
     @property
     def last(self) -> Estimate:
-        """The latest mean and its interval of 95 %; without bounds where `p` cannot tell."""
+        """Latest mean with its 95 % interval; without bounds where `p` cannot be computed."""
         return self.interval(LEVEL)
 
     def interval(self, level: float, lowest: float | int = -np.inf, highest: float | int = np.inf) -> Estimate:
-        """Give the latest mean and its interval at a level, no wider than what a mean can be; bounds may be missing."""
+        """Return the latest mean and its interval at a level, clipped to possible means; bounds may be missing."""
         mean = float(self.differences.mean())
         if not self._can_tell:
             return Estimate(mean, np.nan, np.nan)
         low, high = (float(bound[-1]) for bound in self._bounds(level))
-        if self.p >= level:  # by rounding a bound could lie beyond 0 by a hair
-            low, high = min(low, 0.0), max(high, 0.0)
-        return Estimate(mean, max(low, float(lowest)), min(high, float(highest)))
+        return Estimate(mean, low, high).bounded(lowest, highest, keep_zero=self.p >= level)
 
     @property
     def _can_tell(self) -> bool:
-        """Whether there are enough pairs, and enough of them differ."""
         return len(self.differences) >= FEWEST_PAIRS and count_differing(self.differences) >= FEWEST_DIFFERING
 
     @property
     def _far(self) -> float:
-        """A bound on the mean, also where the metric has none."""
+        """A finite bound on the mean, even if the metric has none."""
         return self.reach if np.isfinite(self.reach) else 1e3 * max(float(np.abs(self.differences).max()), 1e-300)
 
     @property
     def _means(self) -> np.ndarray:
-        """The mean at every look."""
         return (self.differences.cumsum() / np.arange(1, len(self.differences) + 1))[FEWEST_PAIRS - 1 :]
 
     def _log_evidence(self, m: np.ndarray | float) -> np.ndarray:
-        """Give the logarithm of the supermartingale against the mean m, at every look."""
+        """Compute the logarithm of the supermartingale against the mean m, at every look."""
         pairs = np.arange(FEWEST_PAIRS, len(self.differences) + 1)
         mean, square = self._means, np.square(self.differences).cumsum()[FEWEST_PAIRS - 1 :]
         spread = square - 2 * m * pairs * mean + pairs * np.square(m)
         start = square[0] - 2 * m * pairs[0] * mean[0] + pairs[0] * np.square(m)
-        # Where the first pairs tie they say nothing of the scale.
+        # Ties among the first pairs carry no information on the scale.
         prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * self._far) ** 2)
-        spread = np.maximum(spread, start)  # rounding aside it never falls
+        spread = np.maximum(spread, start)  # monotone except for rounding
         return np.square(pairs * (mean - m)) / (2 * (prior + spread)) - np.log1p(spread / prior) / 2
 
     def _bounds(self, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Search for the means on either side that are just not excluded, at every look."""
+        """Bisect for the farthest means on either side that are not excluded, at every look."""
 
         def bound(far: float) -> np.ndarray:
             inside, outside = self._means.copy(), np.full_like(self._means, far)
@@ -112,21 +112,21 @@ class Sequence:
         return bound(-self._far), bound(self._far)
 
 
-def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Sequence:
+def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> ConfidenceSequence:
     """
-    Intervals for a mean difference; with 95 % probability all of them hold it.
+    Compute intervals for a mean difference that hold simultaneously with 95 % probability.
 
     Parameters
     ----------
     differences
-        Numbers from -reach to reach, in an order that does not depend on them, such as that of the seeds.
+        Numbers from -reach to reach, in an order that does not depend on their values, such as that of the seeds.
     reach
-        The largest difference that is possible: 1 for accuracies.
+        Largest possible difference: 1 for accuracies.
 
     Returns
     -------
-    Sequence
-        Its intervals go no farther than reach.
+    ConfidenceSequence
+        Intervals clipped to [-reach, reach].
 
     Raises
     ------
@@ -135,12 +135,13 @@ def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Seque
 
     Notes
     -----
-    Given their distances from the mean m, differences that lie symmetrically around it are distances with random
-    signs. So exp(k S - k² V / 2), with S the sum of the deviations and V that of their squares, is a supermartingale
-    for every k, and so is its mean over normal k of variance 1 / r, which is sqrt(r / (r + V)) exp(S² / (2 (r + V))).
-    With 95 % probability it never reaches 20; an interval holds the m at which it has not. r is a share of V after
-    the 10th pair, which the signs do not change. Differences of arms that do not differ are symmetric, whatever the
-    shape of the accuracies; for other shapes it holds by the central limit theorem, and as measured.
+    Given their distances from the mean m, differences that are symmetric around m are distances with random signs. So
+    exp(k S - k² V / 2), with S the sum of the deviations and V the sum of their squares, is a supermartingale for every
+    k. So is its mean over normal k with variance 1 / r, which is sqrt(r / (r + V)) exp(S² / (2 (r + V))). With 95 %
+    probability it never reaches 20; an interval holds all m for which it has not. r is a share of V after the 10th
+    pair, which the signs do not change. Differences of equal arms are symmetric for any distribution of the
+    accuracies; for other distributions the intervals rely on the central limit theorem, and their coverage was
+    measured.
 
     References
     ----------
@@ -165,22 +166,10 @@ def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Seque
             f"expected a list of at least one difference from {-reach:g} to {reach:g}, none missing, found "
             f"{np.array2string(values, threshold=6)}; give a failed seed a value first, or pass a larger reach"
         )
-    return Sequence(values, float(reach))
+    return ConfidenceSequence(values, float(reach))
 
 
 def smallest_p(pairs: int) -> float:
-    """
-    The smallest p value that a sequence can reach.
-
-    Parameters
-    ----------
-    pairs
-        After so many, at least 10.
-
-    Returns
-    -------
-    float
-        Of differences that are all on one side and as large as each other.
-    """
+    """Return the smallest p value a sequence of at least 10 pairs can reach: equal differences of one sign."""
     prior = PRIOR_SHARE * FEWEST_PAIRS
     return float(np.exp(np.log1p(pairs / prior) / 2 - pairs**2 / (2 * (prior + pairs))))

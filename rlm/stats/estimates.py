@@ -1,4 +1,4 @@
-"""Estimates: numbers with intervals, tests and the pairs that it takes. `benchmarks/calibration.py` measures them."""
+"""Estimates with intervals, tests, and the number of pairs they need; `benchmarks/calibration.py` measures them."""
 
 import warnings
 from collections.abc import Hashable, Mapping
@@ -11,18 +11,36 @@ LEVEL = 0.05
 CONFIDENCE = 1 - LEVEL
 POWER = 0.8
 RESAMPLES = 4_999
-# With fewer values resampling repeats too few different samples, and two-humped accuracies defeat every test.
+# With fewer values there are too few different resamples, and bimodal accuracies defeat every test.
 FEWEST_PAIRS = 10
-FEWEST_DIFFERING = 4  # resamples of fewer are too often all the same
+FEWEST_DIFFERING = 4  # resamples of fewer are too often constant
 EXACT_PAIRS = 20  # half a million sign patterns take milliseconds
-MOST_DIGITS = 6
-SAME = 1e-5  # values are the same that differ by less than this share of the largest: float32 rounds by less
+MAX_DIGITS = 6
+SAME = 1e-5  # share of the largest value up to which values count as equal: float32 rounds by less
 TIE = 1e-9
 Name = TypeVar("Name", bound=Hashable)
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval; the bounds are missing where the data cannot tell."""
+    """
+    A number with its 95 % interval; the bounds are missing where the data determine none.
+
+    Attributes
+    ----------
+    value
+        The estimate.
+    low, high
+        Bounds of the interval; NaN if there is none.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> gain = rlm.stats.Estimate(0.0042, 0.0002, 0.0073)
+    >>> gain.excludes(0)
+    True
+    >>> gain.format(100, "+")
+    '+0.42 [+0.02, +0.73]'
+    """
 
     value: float
     low: float
@@ -30,19 +48,28 @@ class Estimate(NamedTuple):
 
     @property
     def width(self) -> float:
-        """From the lower bound to the upper one."""
+        """Distance from the lower bound to the upper one."""
         return self.high - self.low
 
     def excludes(self, value: float | int) -> bool:
-        """Whether the interval lies entirely to one side of `value`."""
+        """Return True if the interval lies entirely to one side of a value."""
         return self.low > value or self.high < value
+
+    def bounded(self, lowest: float | int, highest: float | int, keep_zero: bool = False) -> "Estimate":
+        """Clip the interval to possible means; an unbounded interval becomes missing."""
+        low, high = self.low, self.high
+        if not np.isfinite([low, high]).all():
+            return Estimate(self.value, np.nan, np.nan)
+        if keep_zero:  # by rounding a bound could lie beyond 0 although the test keeps 0
+            low, high = min(low, 0.0), max(high, 0.0)
+        return Estimate(self.value, max(low, float(lowest)), min(high, float(highest)))
 
     def digits(self, apart_from: float = 0.0, least: int = 1) -> int:
         """Count the decimals that show an eighth of the width, and on which side of a number a bound is."""
         digits = least
         if not np.isfinite(self.low):
             return digits
-        while digits < MOST_DIGITS and (
+        while digits < MAX_DIGITS and (
             10.0**-digits > 0.126 * self.width > 0
             or (
                 (self.excludes(apart_from) or digits == least)
@@ -52,65 +79,69 @@ class Estimate(NamedTuple):
             digits += 1
         return digits
 
-    def format(self, scale: float | int = 1, sign: str = "", digits: int | None = None) -> str:
-        """Spell the number and its interval; the decimals follow the width."""
+    def format(
+        self,
+        scale: float | int = 1,
+        sign: str = "",
+        digits: int | None = None,
+        unit: str = "",
+        missing: str = " [no interval]",
+    ) -> str:
+        """
+        Format the estimate and its interval, with as many decimals as the width justifies.
+
+        Parameters
+        ----------
+        scale
+            Factor of all numbers: 100 for percent or points.
+        sign
+            ``"+"`` to write the sign of positive numbers as well.
+        digits
+            Number of decimals instead.
+        unit
+            Text after every number.
+        missing
+            Text in place of a missing interval.
+
+        Returns
+        -------
+        str
+            Such as ``"+1.2 [-0.3, +2.7]"``; ``"unknown"`` if the value is missing.
+        """
         scaled = Estimate(*(scale * number for number in self))
         if not np.isfinite(scaled.value):
             return "unknown"
         places = scaled.digits() if digits is None else digits
-
-        def spell(number: float) -> str:
-            return f"{number:{sign}z.{places}f}"
-
-        bounds = "no interval"
-        if np.isfinite(scaled.low):
-            high = f", {spell(scaled.high)}" if np.isfinite(scaled.high) else " or more"
-            bounds = f"{spell(scaled.low)}{high}"
-        return f"{spell(scaled.value)} [{bounds}]"
-
-    def in_points(self) -> str:
-        """Spell a difference of accuracies in percentage points."""
-        return self.format(100, "+")
+        value, low, high = (f"{number:{sign}z.{places}f}{unit}" for number in scaled)
+        if not np.isfinite(scaled.low):
+            return f"{value}{missing}"
+        return f"{value} [{low}, {high}]" if np.isfinite(scaled.high) else f"{value} [{low} or more]"
 
     def __str__(self) -> str:
-        """Spell the number and its interval, with two decimals."""
+        """Format the estimate with two decimals."""
         return self.format(digits=2)
 
 
 def spell_p(p: float) -> str:
-    """Spell a p value so that it is on the same side of 0.05 as the number is."""
+    """Format a p value so that it is on the same side of 0.05 as the number."""
     if np.isnan(p):
         return "unknown"
     if p < 1e-4:
         return "< 0.0001"
     digits = 2
-    while digits < MOST_DIGITS and (float(f"{p:.{digits}g}") < LEVEL) != (p < LEVEL):
+    while digits < MAX_DIGITS and (float(f"{p:.{digits}g}") < LEVEL) != (p < LEVEL):
         digits += 1
     return f"= {p:.{digits}g}"
 
 
 class MeanTest:
     """
-    Whether the mean of independent values is 0, and an interval that agrees with the answer at every level.
+    Test of a zero mean of independent values, with an interval that agrees with it at every level.
 
-    Three tests are made, and the least certain one counts: Student's t, the studentised bootstrap and, where the values
-    are paired differences, all sign flips. The interval at a level excludes 0 exactly where `p` is below the level.
-
-    Parameters
-    ----------
-    values
-        At least one number.
-    are_differences
-        Whether the values are paired differences, which flip their signs where the arms do not differ.
-
-    Notes
-    -----
-    Student's t covers too little where two arms differ in skewness, the studentised bootstrap where values have two
-    humps or heavy tails; where one fails the other does not. Below 10 values it is t alone.
-
-    References
-    ----------
-    Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 12.5; arXiv 2511.19794 for sign flips.
+    The largest p value of three tests counts: Student's t, the studentised bootstrap and, for paired differences, all
+    sign flips. Student's t covers too little where two arms differ in skewness, the studentised bootstrap where values
+    are bimodal or heavy-tailed; where one fails the other does not. Below 10 values only t is used. See Efron and
+    Tibshirani, "An introduction to the bootstrap", 1993, section 12.5, and arXiv 2511.19794 for sign flips.
     """
 
     def __init__(self, values: np.ndarray, are_differences: bool = False) -> None:
@@ -118,14 +149,14 @@ class MeanTest:
         self.error = float(stats.sem(values)) if self.n > 1 and np.ptp(values) > 0 else 0.0
         self.differing = count_differing(values)
         self._scores: np.ndarray | None = None
-        self._flips: _Flips | None = None
+        self._flips: SignFlips | None = None
         if self.can_tell and self.n >= FEWEST_PAIRS:
             self._scores = _studentised(values, self.mean)
-            self._flips = _Flips(values) if are_differences else None
+            self._flips = SignFlips(values) if are_differences else None
 
     @property
     def can_tell(self) -> bool:
-        """Whether enough values differ for an interval."""
+        """True if enough values differ for an interval."""
         return self.error > 0 and (self.n < FEWEST_PAIRS or self.differing >= FEWEST_DIFFERING)
 
     @property
@@ -135,7 +166,7 @@ class MeanTest:
 
     @property
     def p(self) -> float:
-        """The level from which on the interval excludes 0; 1 if nothing can be told."""
+        """Smallest level at which the interval excludes 0; 1 without an interval."""
         if not self.can_tell:
             return 1.0
         far = abs(self.t)
@@ -147,19 +178,15 @@ class MeanTest:
         return min(1.0, max(found))
 
     def interval(self, level: float = LEVEL, lowest: float | int = -np.inf, highest: float | int = np.inf) -> Estimate:
-        """Give the mean and its interval at a level, no wider than what a mean can be; bounds may be missing."""
+        """Return the mean and its interval at a level, clipped to possible means; bounds may be missing."""
         if not self.can_tell:
             return Estimate(self.mean, np.nan, np.nan)
-        below, above = (self._reach(sign, level) for sign in (1, -1))
-        if not np.isfinite([below, above]).all():
-            return Estimate(self.mean, np.nan, np.nan)
-        low, high = self.mean - below * self.error, self.mean + above * self.error
-        if self._flips is not None and self.p >= level:  # by rounding a bound could lie beyond 0 by a hair
-            low, high = min(low, 0.0), max(high, 0.0)
-        return Estimate(self.mean, max(low, float(lowest)), min(high, float(highest)))
+        below, above = (self._reach(sign, level) * self.error for sign in (1, -1))
+        found = Estimate(self.mean, self.mean - below, self.mean + above)
+        return found.bounded(lowest, highest, keep_zero=self._flips is not None and self.p >= level)
 
     def _reach(self, sign: int, level: float) -> float:
-        """How many standard errors the interval goes on one side: no test reaches `level` farther out."""
+        """Return the standard errors from the mean to the bound that the widest test gives."""
         found = [float(stats.t.ppf(1 - level / 2, self.n - 1))]
         if self._scores is not None:
             found.append(_exceeded_by(sign * self._scores, level / 2))
@@ -169,8 +196,8 @@ class MeanTest:
 
 
 def _exceeded_by(scores: np.ndarray, share: float) -> float:
-    """Find the least value that no more than this share of the scores exceed or equal, were it any larger."""
-    place = int(np.ceil(share * len(scores) * (1 - 1e-12)))  # of the largest scores, the first that is too many
+    """Return the smallest score s such that at most this share of the scores are larger than s."""
+    place = int(np.ceil(share * len(scores) * (1 - 1e-12)))  # counted from the largest score
     return float(np.partition(scores, len(scores) - place)[len(scores) - place]) if place else np.inf
 
 
@@ -180,7 +207,7 @@ def _studentised(values: np.ndarray, mean: float) -> np.ndarray:
     def statistic(sample: np.ndarray, axis: int) -> np.ndarray:
         return (sample.mean(axis=axis) - mean) / stats.sem(sample, axis=axis)
 
-    # A resample of one value repeated has no error; it is as far out as can be.
+    # A resample of one repeated value has no standard error; its t is infinite.
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings(action="ignore"):
         scores = stats.bootstrap(
             (values,), statistic, method="percentile", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
@@ -188,8 +215,8 @@ def _studentised(values: np.ndarray, mean: float) -> np.ndarray:
     return scores[~np.isnan(scores)]
 
 
-class _Flips:
-    """All flips of the signs of up to 20 differences, else random ones and the observed one."""
+class SignFlips:
+    """Sign-flip permutation test: all flips of up to 20 differences, else random flips and the observed one."""
 
     def __init__(self, differences: np.ndarray) -> None:
         self.n, self.square = len(differences), float(np.square(differences).sum())
@@ -201,18 +228,18 @@ class _Flips:
 
     @property
     def p(self) -> float:
-        """Share of flips whose sum is as far from 0 as the observed one."""
+        """Share of flips whose sum is at least as far from 0 as the observed one."""
         return float(np.mean(self.sums >= self.found - self.tie))
 
     def reach(self, level: float) -> float:
-        """Give |t| of the flip beyond which fewer than this share are; |t| grows with the sum."""
+        """Return the |t| that less than this share of the flips exceed; |t| grows with the sum."""
         total = _exceeded_by(self.sums, level) + self.tie
         spread = self.square - total**2 / self.n
         return total / self.n / float(np.sqrt(spread / (self.n * (self.n - 1)))) if spread > 0 else np.inf
 
 
 def _flipped_sums(differences: np.ndarray) -> np.ndarray:
-    """Sum the differences under flips of their signs, up to the sign of the sum; their order makes no difference."""
+    """Sum the sorted differences under flips of their signs, up to the sign of the sum."""
     sizes = np.sort(np.abs(differences))
     if len(sizes) <= EXACT_PAIRS:
         sums = sizes[-1:]
@@ -224,67 +251,18 @@ def _flipped_sums(differences: np.ndarray) -> np.ndarray:
 
 
 def count_differing(values: np.ndarray) -> int:
-    """Count the values that differ from the most frequent one, rounding aside."""
+    """Count the values that differ from the most frequent one by more than rounding."""
     unit = max(float(np.abs(values).max()), 1e-300) * SAME
     return len(values) - int(np.unique(np.round(values / unit), return_counts=True)[1].max())
 
 
 def mean_with_interval(values: np.ndarray, lowest: float | int = -np.inf, highest: float | int = np.inf) -> Estimate:
-    """
-    Mean of independent values, with the wider of Student's t bound and the studentised bootstrap's on each side.
-
-    Parameters
-    ----------
-    values
-        At least one number. One alone has no interval, and neither has a sample of which all but three are the same.
-    lowest, highest
-        What a mean can be; the interval goes no farther.
-
-    Returns
-    -------
-    Estimate
-        In the unit of the values, see `MeanTest`.
-    """
+    """Estimate the mean of independent values, see `MeanTest`; the interval is clipped to possible means."""
     return MeanTest(values).interval(lowest=lowest, highest=highest)
 
 
-def sign_flip_p(differences: np.ndarray) -> float:
-    """
-    Sign-flip permutation test of a zero mean, two-sided.
-
-    Exact for differences of arms that do not differ; complete up to 20 differences, else 4,999 random flips.
-
-    Parameters
-    ----------
-    differences
-        Of pairs.
-
-    Returns
-    -------
-    float
-        1 for a single difference.
-
-    References
-    ----------
-    arXiv 2511.19794, of paired runs with many seeds.
-    """
-    return _Flips(differences).p
-
-
 def proportion(count: int, of: int) -> Estimate:
-    """
-    A share with its Clopper-Pearson interval, which never covers less than it says.
-
-    Parameters
-    ----------
-    count, of
-        How many of how many.
-
-    Returns
-    -------
-    Estimate
-        In [0, 1]; one half, and anything, of none.
-    """
+    """Estimate a share with its Clopper-Pearson interval; 0.5 [0, 1] of nothing."""
     if not of:
         return Estimate(0.5, 0.0, 1.0)
     interval = stats.binomtest(count, of).proportion_ci(CONFIDENCE, method="exact")
@@ -293,27 +271,13 @@ def proportion(count: int, of: int) -> Estimate:
 
 def ratio_of_variances(treated: np.ndarray, control: np.ndarray) -> tuple[Estimate, float]:
     """
-    Variance of one sample by that of another, paired, with Fieller's interval for a ratio of means.
+    Estimate the ratio of two paired samples' variances, and the p value of a ratio of 1.
 
-    A variance is a mean of squared deviations, so a ratio r is kept where the deviations' paired differences
-    (treated² - r control²) have a mean that Student's t cannot tell from 0.
-
-    Parameters
-    ----------
-    treated, control
-        Paired values.
-
-    Returns
-    -------
-    Estimate
-        0 or more; the upper bound is infinite where the data allow the control not to vary. All missing with fewer
-        than three pairs or where all but three values of a sample are the same.
-    float
-        P value of a ratio of 1, by the test that the interval inverts: below 0.05 where the interval excludes 1.
-
-    References
-    ----------
-    Fieller, "Some problems in interval estimation", Journal of the Royal Statistical Society B 16, 1954.
+    A variance is a mean of squared deviations, so the interval is Fieller's for a ratio of means: it keeps each ratio r
+    for which the differences treated² - r control² have a mean that Student's t cannot distinguish from 0. The upper
+    bound is infinite where the data allow the control not to vary. All is missing with fewer than three pairs, or where
+    all but three values of a sample are equal. Fieller, "Some problems in interval estimation", Journal of the Royal
+    Statistical Society B 16, 1954.
     """
     n = len(treated)
     if n < 3 or min(count_differing(sample) for sample in (treated, control)) < min(n - 1, FEWEST_DIFFERING):
@@ -329,8 +293,8 @@ def ratio_of_variances(treated: np.ndarray, control: np.ndarray) -> tuple[Estima
     root = float(np.sqrt(max(b**2 - a * c, 0.0)))
     if a > 0:
         return Estimate(value, max((b - root) / a, 0.0), (b + root) / a), p
-    # The control's variance may be 0: what is kept lies outside of the bounds. Where that is on both sides of them, the
-    # interval has the gap between.
+    # The control's variance may be 0: the kept ratios lie outside the bounds. Where they lie on both sides, the
+    # interval includes the gap between them.
     other, low = sorted(((b + root) / a, (b - root) / a)) if a < 0 and root > 0 else (0.0, 0.0)
     found = Estimate(value, low if other <= 0 < low <= value else 0.0, np.inf)
     return found, p if found.excludes(1.0) else max(p, LEVEL)
@@ -338,70 +302,30 @@ def ratio_of_variances(treated: np.ndarray, control: np.ndarray) -> tuple[Estima
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, tuple[float, float]]:
     """
-    Correct p values for being several, and say by which level each was judged.
+    Correct p values for their number: by name, the corrected p value and the level of the interval that agrees with it.
 
-    Parameters
-    ----------
-    p_values
-        By name.
-
-    Returns
-    -------
-    dict
-        By name, the p value that may be compared with 5 %, none smaller than before, and the level of the interval that
-        agrees with it: 5 % by the number of p values not smaller, up to the first that is not below its level.
-
-    References
-    ----------
-    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
+    The level is 5 % divided by the number of p values not smaller, up to the first that is not below its level. Holm,
+    "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
     """
     adjusted, largest, level = {}, 0.0, LEVEL
     for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        if largest < LEVEL:  # all before were found: a larger level is left
-            level = (LEVEL) / (len(p_values) - rank)
+        if largest < LEVEL:  # all smaller ones are significant, so the next may use a larger level
+            level = LEVEL / (len(p_values) - rank)
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = largest, level
     return adjusted
 
 
 def detectable_difference(estimate: Estimate, pairs: int) -> float:
-    """
-    The mean difference that such a study finds four times out of five, about.
-
-    Parameters
-    ----------
-    estimate
-        With its interval, which decides what is found.
-    pairs
-        How many it rests on.
-
-    Returns
-    -------
-    float
-        In the unit of the estimate; missing without an interval.
-    """
+    """Approximate the mean difference that a study with this interval detects with 80 % power."""
     t = float(stats.t.ppf((1 + CONFIDENCE) / 2, pairs - 1))
     return estimate.width / 2 * (1 + float(stats.t.ppf(POWER, pairs - 1)) / t)
 
 
 def pairs_needed(difference: float, sd: float) -> int:
     """
-    How many pairs find a mean difference four times out of five.
+    Count the pairs that detect a mean difference with 80 % power, at least 10.
 
-    Parameters
-    ----------
-    difference
-        The true mean, not 0.
-    sd
-        Standard deviation of the pairs' differences.
-
-    Returns
-    -------
-    int
-        At least 10, what a verdict takes.
-
-    References
-    ----------
     Guenther, "Sample size formulas for normal theory t tests", The American Statistician 35, 1981.
     """
     confidence, power = stats.norm.ppf([(1 + CONFIDENCE) / 2, POWER])

@@ -14,20 +14,11 @@ Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
 
 class Judged(NamedTuple):
     """
-    What paired differences support.
+    Result of the tests of one arm.
 
-    Attributes
-    ----------
-    difference
-        The mean, with the interval that decides: for one arm of 95 %, for several as wide as Holm's correction asks.
-    p
-        Corrected p value: below 0.05 exactly where the interval excludes 0.
-    pairs
-        How many it rests on.
-    enough
-        The fewest pairs with which anything could be found.
-    level
-        Of the interval: one minus its confidence.
+    The interval of `difference` has 1 - `level` confidence, 95 % for one arm and Holm-corrected for several. The
+    corrected `p` is below 0.05 exactly where the interval excludes 0. No decision is possible with fewer than `enough`
+    pairs.
     """
 
     difference: Estimate
@@ -37,19 +28,7 @@ class Judged(NamedTuple):
     level: float
 
     def decide(self, better: Literal["higher", "lower"] = "higher") -> Decision:
-        """
-        Decide: for or against the arm only where the interval excludes 0.
-
-        Parameters
-        ----------
-        better
-            Which direction of the metric is better.
-
-        Returns
-        -------
-        str
-            The decision of a `Verdict`.
-        """
+        """Decide for or against the arm, only where the interval excludes 0."""
         if self.pairs < self.enough:
             return "too few seeds"
         if not self.difference.excludes(0.0):
@@ -61,26 +40,10 @@ def judge(
     differences: Mapping[Name, np.ndarray], reach: float | int = 1, *, watched: bool = False
 ) -> dict[Name, Judged]:
     """
-    Judge the paired differences of several arms to one baseline, with Holm's correction.
+    Judge paired differences to one baseline by arm, with Holm's correction.
 
-    Parameters
-    ----------
-    differences
-        By arm, of pairs, in the order of the seeds.
-    reach
-        The largest difference that is possible.
-    watched
-        Whether somebody looked before all seeds were in: then the confidence sequence judges.
-
-    Returns
-    -------
-    dict
-        By arm.
-
-    Notes
-    -----
-    An arm is judged by the interval of the level that Holm's procedure compares its p value with, and both come from
-    the same tests: `rlm.stats.estimates.MeanTest`, or the confidence sequence at its last look. So they agree.
+    The p value and the interval come from the same tests: `MeanTest`, or the confidence sequence at its last look if
+    the study was watched. The interval has the level that Holm's procedure compares the p value with, so both agree.
     """
     if not differences:
         return {}
@@ -100,25 +63,10 @@ def judge(
 
 def pairs_to_judge(arms: int, *, watched: bool = False) -> int:
     """
-    With how few pairs one of several arms can be found to differ.
+    Count the pairs, at least 10, from which on one of several arms can differ significantly.
 
-    Parameters
-    ----------
-    arms
-        That are compared with one baseline.
-    watched
-        Whether the confidence sequence judges.
-
-    Returns
-    -------
-    int
-        From there on the smallest possible p value survives the correction: that of a sign-flip test, of 2 sign
-        patterns in 2^pairs, or that of the sequence. At least 10.
-
-    Raises
-    ------
-    InputError
-        If there are no arms.
+    From there on the smallest possible p value is significant after the correction: 2 sign patterns of 2^pairs in the
+    sign-flip test, or that of the confidence sequence.
     """
     if arms < 1:
         raise InputError(f"expected at least one arm to compare, found {arms}; pass arms beside the baseline")

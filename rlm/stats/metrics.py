@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from rlm.errors import InputError
-from rlm.stats.estimates import Estimate
+from rlm.stats.estimates import CONFIDENCE, Estimate, proportion
 
 CHANCE = 0.5
 LARGEST = 1e100  # larger numbers overflow when they are squared
@@ -18,23 +19,24 @@ Direction = Literal["higher", "lower"]
 @dataclass(frozen=True)
 class Metric:
     """
-    What has to be known of a column of numbers before two arms are compared by it.
+    Range and direction of a column of results, and the value that a failed seed counts as.
 
     Attributes
     ----------
     name
         The column.
     low, high
-        The range of its values. A metric from 0 to 1 is a share: it is printed in percent, a difference in points.
+        Range of its values. A metric from 0 to 1 is a share: it is printed in percent, a difference in points.
     better
-        Which direction is better.
+        ``"higher"`` or ``"lower"``.
     failed
-        What a failed seed (a missing value) counts as; None if it has no such value, and missing values are an error.
+        Value that a failed seed (a missing value) counts as, or the name of a column that holds it for each run. None
+        if there is no such value; missing values are then an error.
 
     Raises
     ------
     InputError
-        If the range is empty, the direction is none of the two, or `failed` is outside the range.
+        If the range is empty, the direction is unknown, or `failed` is outside the range.
 
     Examples
     --------
@@ -47,45 +49,51 @@ class Metric:
     low: float | int = -np.inf
     high: float | int = np.inf
     better: str = "higher"
-    failed: float | int | None = None
+    failed: float | int | str | None = None
 
     def __post_init__(self) -> None:
-        """Check what was given."""
+        """Check the range, the direction and the value of a failed seed."""
         if self.better not in get_args(Direction):
             raise InputError(f'expected better="higher" or better="lower" for {self.name}, found {self.better!r}')
         if not self.low < self.high:
             raise InputError(f"expected low below high for {self.name}, found {self.low} and {self.high}")
-        if self.failed is not None and not (self.low <= self.failed <= self.high and abs(self.failed) <= LARGEST):
+        if isinstance(self.failed, str | None):
+            return
+        if not (self.low <= self.failed <= self.high and abs(self.failed) <= LARGEST):
             raise InputError(
-                f"expected failed from {self.low:g} to {self.high:g} for {self.name}, found {self.failed}; name what "
-                "a failed seed counts as, or None"
+                f"expected failed from {self.low:g} to {self.high:g} for {self.name}, found {self.failed}; pass "
+                "the value that a failed seed counts as, the name of a column, or None"
             )
 
     @property
     def is_share(self) -> bool:
-        """Whether values are shares, printed in percent and points."""
+        """True if values are shares, printed in percent and points."""
         return (self.low, self.high) == (0, 1)
 
     @property
     def label(self) -> str:
-        """The name in words."""
+        """The name with spaces."""
         return self.name.replace("_", " ")
 
     @property
     def reach(self) -> float:
-        """The largest difference of two values."""
+        """Largest possible difference of two values."""
         return float(self.high - self.low)
 
     def spell(self, value: float | int, digits: int = 1) -> str:
-        """Spell a value: a share in percent with these decimals, else with as many significant digits and two."""
+        """Format a value: a share in percent with `digits` decimals, others with `digits` + 2 significant digits."""
         return f"{100 * value:.{digits}f}%" if self.is_share else f"{value:.{digits + 2}g}"
 
+    def spell_failed(self) -> str:
+        """Format the value that a failed seed counts as."""
+        return self.failed.replace("_", " ") if isinstance(self.failed, str) else self.spell(self.failed)
+
     def spell_difference(self, difference: Estimate) -> str:
-        """Spell a difference with its interval and unit."""
-        return f"{difference.in_points()} points" if self.is_share else difference.format(sign="+")
+        """Format a difference with its interval and unit."""
+        return f"{difference.format(100, '+')} points" if self.is_share else difference.format(sign="+")
 
 
-# Chance is one half where there are two choices; of other accuracies it is not known.
+# Chance is one half for a choice between two; for other accuracies it is unknown.
 KNOWN = {
     r"(test|validation|triplet|seen|unseen)_accuracy|roc_auc": Metric("", 0, 1, "higher", CHANCE),
     r"top_\d+(_accuracy)?|mrr|mean_reciprocal_rank": Metric("", 0, 1, "higher", 0.0),
@@ -97,24 +105,7 @@ KNOWN = {
 
 
 def find_metric(metric: str | Metric) -> Metric:
-    """
-    Look up a metric by its name.
-
-    Parameters
-    ----------
-    metric
-        A name, or a metric, which is returned as it is.
-
-    Returns
-    -------
-    Metric
-        With its range, direction and the value of a failed seed.
-
-    Raises
-    ------
-    InputError
-        If the name is not known: the direction of a metric cannot be guessed.
-    """
+    """Return the known metric of a name; raise InputError for others, whose direction cannot be guessed."""
     if isinstance(metric, Metric):
         return metric
     for pattern, known in KNOWN.items():
@@ -122,20 +113,20 @@ def find_metric(metric: str | Metric) -> Metric:
             return replace(known, name=metric)
     raise InputError(
         f"expected a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), found {metric!r}; "
-        f'pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower"), which says how to read it'
+        f'pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
     )
 
 
-def count_failed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+def count_failed(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> pd.DataFrame:
     """
-    Check a table of results, and give every failed seed the value that it counts as.
+    Check a table of results, and give each failed seed the value that it counts as.
 
     Parameters
     ----------
     results
-        One row per arm and seed: columns arm, seed and the metric.
+        One row per arm and seed: columns arm, seed and the metric, and the column that `Metric.failed` names.
     metric
-        To check.
+        Name of a known metric, or a `Metric`.
 
     Returns
     -------
@@ -145,8 +136,17 @@ def count_failed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a column is missing, or an arm, a seed or a value cannot be used.
+        If a column is missing, or an arm, a seed or a value is invalid.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> results = pd.DataFrame({"arm": "scratch", "seed": [0, 1], "test_accuracy": [0.75, None]})
+    >>> rlm.stats.count_failed(results)["test_accuracy"].tolist()
+    [0.75, 0.5]
     """
+    metric = find_metric(metric)
     check_table(results)
     _check_columns(results, metric.name)
     column = results[metric.name]
@@ -173,12 +173,47 @@ def count_failed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
                 f"expected {metric.name} of every run, found {_where(results, values, is_failed)}; a failed seed has "
                 "no value by this metric: remove the seed from all arms, or give one, rlm.stats.Metric(..., failed=...)"
             )
-        values[is_failed] = metric.failed
+        values[is_failed] = _value_of_failed(results, metric)[is_failed]
     return results.assign(**{metric.name: values})
 
 
+def _value_of_failed(results: pd.DataFrame, metric: Metric) -> np.ndarray:
+    """Return the value that each run would count as if it had failed."""
+    if not isinstance(metric.failed, str):
+        return np.full(len(results), metric.failed, dtype=np.float64)
+    if metric.failed not in results:
+        raise InputError(
+            f"column {metric.failed!r} not found, which holds the value of a failed seed; the results have: "
+            f"{', '.join(map(str, results.columns))}. Add it, or pass a number as failed"
+        )
+    values = results[metric.failed].to_numpy(np.float64, na_value=np.nan)
+    is_outside = ~((values >= metric.low) & (values <= metric.high) & (np.abs(values) <= LARGEST))
+    if is_outside.any():
+        raise InputError(
+            f"expected {metric.failed} from {metric.low:g} to {metric.high:g}, found "
+            f"{_where(results, values, is_outside)}; correct the column"
+        )
+    return values
+
+
+def noise_of_chance(clusters: pd.Series) -> pd.Series:
+    """Return the accuracy that guessing exceeds in 5 % of test splits with so many clusters."""
+    return (CHANCE + stats.norm.ppf(CONFIDENCE) * 0.5 / np.sqrt(clusters)).clip(upper=1.0)
+
+
+def share_failed(results: pd.DataFrame, metric: Metric) -> dict[str, Estimate]:
+    """Return the share of failed seeds by arm, if the results contain the size of their test splits."""
+    if "test_components" not in results:
+        return {}
+    is_failed = results[metric.name].isna()
+    if metric.name == "test_accuracy":
+        is_failed |= results[metric.name] <= noise_of_chance(results["test_components"])
+    counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
+    return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}
+
+
 def check_table(results: object) -> None:
-    """Require a table, not what holds one."""
+    """Raise InputError unless this is a DataFrame."""
     if not isinstance(results, pd.DataFrame):
         raise InputError(
             f"expected a table of results, found {type(results).__name__}; pass the DataFrame of rlm.run_study, or "
@@ -187,7 +222,7 @@ def check_table(results: object) -> None:
 
 
 def _check_columns(results: pd.DataFrame, name: str) -> None:
-    """Require arms and seeds that can be told apart, and the column of the metric, once."""
+    """Raise InputError unless the columns arm, seed and the metric exist once, with a valid arm and seed per row."""
     missing = [column for column in ("arm", "seed", name) if column not in results]
     if missing:
         raise InputError(
@@ -199,15 +234,14 @@ def _check_columns(results: pd.DataFrame, name: str) -> None:
             raise InputError(f"expected one column {column!r}, found several; rename or drop the others")
     for column in ("arm", "seed"):
         if results[column].isna().any():
-            raise InputError(f"expected {'an' if column == 'arm' else 'a'} {column} in every row, found a row without; "
-                             "complete or remove it")  # fmt: skip
+            raise InputError(f"expected a value of {column} in every row, found a row without; complete or remove it")
     kinds = {"text" if isinstance(seed, str) else "numbers" for seed in results["seed"]}
     if len(kinds) > 1:
         raise InputError("expected seeds that are all numbers or all texts, found both; convert the column seed")
 
 
 def _where(results: pd.DataFrame, values: np.ndarray, chosen: np.ndarray) -> str:
-    """Name the first of the chosen values with its run, and count the others."""
+    """Describe the first of the chosen values with its run, and count the others."""
     first = int(np.flatnonzero(chosen)[0])
     value = "no value" if np.isnan(values[first]) else f"{values[first]:g}"
     others = f" and {chosen.sum() - 1} more" if chosen.sum() > 1 else ""

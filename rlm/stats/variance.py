@@ -1,4 +1,4 @@
-"""Where the spread of accuracies comes from: the seed, the split, or the finite test set."""
+"""Decompose the spread of accuracies into parts: the seed, the split, and the finite test set."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,11 @@ from scipy import stats
 
 from rlm.errors import InputError
 from rlm.stats.estimates import CONFIDENCE, RESAMPLES, Estimate
-from rlm.stats.metrics import CHANCE
+from rlm.stats.metrics import find_metric
 
 FEWEST_SPLITS = 3
-FEWEST_SPLITS_TO_RANK = 10  # with fewer the intervals hold the truth far too seldom
-
-
-PARTS = {
-    "seed": "the seed: the same data, another initialisation and order",
-    "split": "the split: which anchors are held out",
-    "test set": "the finite test set: with other groups of the same kind in it, the same encoder would do better or "
-    "worse by as much",
-}
+FEWEST_SPLITS_TO_RANK = 10  # with fewer the intervals cover the truth far too seldom
+PARTS = ("seed", "split", "test set")
 
 
 class Spread(NamedTuple):
@@ -29,15 +22,23 @@ class Spread(NamedTuple):
     Attributes
     ----------
     seed
-        Over seeds, that is initial weights and order, of one split.
+        Over seeds, which means initial weights and order, of one split.
     split
-        Over splits, by which anchors are held out, beyond the test set.
+        Over splits, which means the held-out anchors, beyond the test set.
     test_set
-        Over test sets of the same size, by which unrelated groups happen to be in them.
+        Over test sets of the same size, drawn from unrelated groups.
     shares
-        The share of each part in their sum, by its name.
+        Share of each part in their sum, by its name.
     splits
         Number of splits.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> half, none = rlm.stats.Estimate(0.5, 0.4, 0.6), rlm.stats.Estimate(0.0, 0.0, 0.0)
+    >>> shares = {"seed": half, "split": none, "test set": half}
+    >>> rlm.stats.Spread(half, none, half, shares, 10).table()["share"].tolist()
+    [0.5, 0.0, 0.5]
     """
 
     seed: Estimate
@@ -47,66 +48,52 @@ class Spread(NamedTuple):
     splits: int
 
     def table(self) -> pd.DataFrame:
-        """
-        The parts.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per part: its standard deviation (sd, low, high: 95 % interval) and its share of the variance.
-        """
+        """Return one row per part: standard deviation with its 95 % interval (sd, low, high), share of the variance."""
         rows = {
             name: (*np.sqrt(part), self.shares[name].value)
             for name, part in zip(PARTS, (self.seed, self.split, self.test_set), strict=True)
         }
         return pd.DataFrame.from_dict(rows, orient="index", columns=["sd", "low", "high", "share"]).rename_axis("part")
 
-    @property
-    def text(self) -> str:
-        """Give the parts, and name one as the largest only where its share is certainly above one half."""
-        parts = ", ".join(
-            f"{row.Index} {100 * row.sd:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-            for row in self.table().itertuples()
-        )
-        largest = max(self.shares, key=lambda name: self.shares[name].value)
-        said = f"Standard deviations in points: {parts}."
-        if self.splits < FEWEST_SPLITS_TO_RANK:
-            return (
-                f"{said} {self.splits} splits cannot tell which part is the largest; it takes {FEWEST_SPLITS_TO_RANK}, "
-                "and with fewer the intervals are too narrow."
-            )
-        if self.shares[largest].low > 0.5:
-            return f"{said} Most of what looks like instability is {PARTS[largest]}."
-        return f"{said} No part is certainly larger than the others together."
-
 
 def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
     """
-    Split the spread of single runs into seed, split and test set.
+    Decompose the spread of single runs into the parts of seed, split and test set.
 
     Parameters
     ----------
     groups
-        Of one arm, run with the same number of seeds on several splits: the columns of `rlm.study.BlockResult.groups`
-        and split_seed.
+        Runs of one arm with the same number of seeds on several splits, one row per run and cluster of the test set:
+        columns split_seed, seed, component, triplets and test_accuracy.
     seed
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     Spread
-        With intervals by a bootstrap over splits.
+        Variances with intervals by a bootstrap over splits.
 
     Raises
     ------
     InputError
-        If there are fewer than three splits, or a split with fewer than two seeds, or not all with the same number.
+        If there are fewer than three splits or two seeds, or the numbers of seeds differ between splits.
 
     Notes
     -----
-    A one-way random-effects analysis: the variance between the means of splits holds a share of that between seeds,
-    and that of the finite test set, which is a bootstrap over the unrelated groups of each test split. Triplets of one
-    group are not independent, so groups are resampled, not triplets.
+    A one-way random-effects analysis: the variance between the means of splits contains a share of the variance between
+    seeds, and that of the finite test set, which is a bootstrap over the clusters of each test split. Triplets of one
+    cluster are not independent, so clusters are resampled, not triplets.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> import rlm
+    >>> index = pd.MultiIndex.from_product([range(4), range(3), range(20)], names=["split_seed", "seed", "component"])
+    >>> groups = pd.DataFrame({"triplets": 5, "test_accuracy": 0.6}, index=index).reset_index()
+    >>> groups["test_accuracy"] += 0.01 * groups["seed"]
+    >>> round(rlm.stats.decompose_spread(groups).shares["seed"].value, 6)
+    1.0
     """
     seeds = groups.groupby("split_seed")["seed"].nunique()
     if len(seeds) < FEWEST_SPLITS or seeds.min() < 2 or seeds.nunique() > 1:
@@ -115,7 +102,7 @@ def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
             f"{', '.join(map(str, seeds)) or 'none'} seeds; run the study once for each of several values of split_seed"
         )
     rng = np.random.default_rng(seed)
-    groups = groups.fillna({"test_accuracy": CHANCE})
+    groups = groups.fillna({"test_accuracy": find_metric("test_accuracy").failed})
     parts = []
     for _, split in groups.groupby("split_seed"):
         triplets = split.pivot(index="seed", columns="component", values="triplets").to_numpy(float)

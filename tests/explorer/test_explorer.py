@@ -213,14 +213,14 @@ class TestView:
 
     def test_what_limits_the_verdict_stands_under_the_headline(self, store):
         found = view(store, 1)
-        assert found.limits == rlm.limits.explain_limits(read_study(store, 1).config, found.results)
+        assert found.limits == rlm.explain.limits(read_study(store, 1).config, found.results)
         tabs = StudyTabs()
         tabs.show(found)
         assert said(tabs.widgets[0]).index(found.headline) < said(tabs.widgets[0]).index(found.limits)
 
     def test_words_about_pretraining_are_whole_sentences(self, store):
         mine = read_study(store, 1).finished.pretraining
-        expected = rlm.histories.explain_pretraining(mine[mine["arm"] == "pretrained"])
+        expected = rlm.explain.pretraining(mine[mine["arm"] == "pretrained"])
         assert ("Pre-training of pretrained", expected) in view(store, 1).words
 
     def test_figures_are_closed(self, store):
@@ -258,8 +258,8 @@ class TestView:
             live, "read_study", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
         )
         drawn = []
-        plot = live.plot_sequence
-        monkeypatch.setattr(live, "plot_sequence", lambda found, *rest: drawn.append(found) or plot(found, *rest))
+        plot = live.plots.sequence
+        monkeypatch.setattr(live.plots, "sequence", lambda found, *rest: drawn.append(found) or plot(found, *rest))
         view(store, 1)
         verdict = rlm.compare(results, watched=True)
         assert len(drawn[0]) == verdict.pairs == 9

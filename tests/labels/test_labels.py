@@ -18,11 +18,16 @@ from rlm.controls import shuffle
 from rlm.engine.trainer import Trainer
 from rlm.errors import InputError
 from rlm.labels.batches import CrossEntropy, RandomLabels, attach, tabulate
-from rlm.labels.effects import epochs_to_reach, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, layers_of, transfer
+from rlm.labels.report import (
+    epochs_to_reach,
+    explain_shuffles,
+    summarise_shuffles,
+    tabulate_effects,
+    tabulate_speed,
+)
 from rlm.labels.samples import FRAMES, MOTIONS, SIZE, Samples, check_samples, divide
 from rlm.labels.training import learn, memorise
-from rlm.labels.words import explain_shuffles
 from rlm.seeding import stream
 
 SHAPES = {"mlp": (1, 6, 5), "cnn": (2, 7, 6), "cnn3d": (1, 5, 6, 7)}
@@ -588,6 +593,14 @@ class TestWords:
         )
         assert list(table.index.get_level_values("labelled").unique()) == [12, "all"]
 
+    def test_a_missing_accuracy_counts_as_the_column_chance(self, study):
+        results = study.results.assign(chance=1 / 3)
+        is_lost = (results["arm"] == "pretrained") & (results["seed"] == 1)
+        lost, counted = (
+            results.assign(test_accuracy=results["test_accuracy"].mask(is_lost, value)) for value in (np.nan, 1 / 3)
+        )
+        pd.testing.assert_frame_equal(tabulate_effects(lost), tabulate_effects(counted))
+
     def test_tables_to_be_read_say_what_was_measured(self, study):
         effects, speed = tabulate_effects(study.results), tabulate_speed(study.history)
         for table, value, unit, scale in ((effects, "accuracy", "points", 100), (speed, "epochs", "epochs", 1)):
@@ -662,6 +675,25 @@ def test_the_claim_is_judged_by_shuffles_and_controls():
     slower = shuffles.assign(decision=[np.nan, none, "slower"])
     assert "was reversed for 1 of the 2 memorisations" in rlm.labels.explain_claim(slower, effects, speed)
     assert "never shuffled" in rlm.labels.explain_claim(shuffles.iloc[:1], effects, speed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"shuffles": 3, "shuffle_epochs": 60, "until": 0.9, "max_epochs": 25, "learning_rate": 0.003},
+            "3 shuffles of the random labels, each until 90% are memorised and for at most 60 epochs; at most 25 "
+            "epochs of fine-tuning; learning rate 0.003; 10 seeds.",
+        ),
+        (
+            {"shuffles": 1, "shuffle_epochs": 1, "max_epochs": 1},
+            "1 shuffle of the random labels, 1 epoch each; at most 1 epoch of fine-tuning; "
+            "learning rate 0.001; 10 seeds.",
+        ),
+    ],
+)
+def test_settings_of_random_labels_stand_beside_their_results(settings, said):
+    assert rlm.labels.explain_settings(rlm.labels.LabelsConfig(**settings), 10) == said
 
 
 class TestCommand:

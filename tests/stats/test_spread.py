@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rlm import explain
 from rlm.errors import InputError
 from rlm.stats.variance import decompose_spread
 
@@ -33,7 +34,7 @@ def test_finds_the_planted_parts(seed, split, group, largest):
     test_set = group * np.sqrt(np.mean(weights**2) / np.mean(weights) ** 2 / 50)
     np.testing.assert_allclose(sds[[0, 2]], [seed, test_set], rtol=0.15)
     assert sds[1] == pytest.approx(split, abs=0.012)
-    assert f"is {largest}" in found.text
+    assert f"is {largest}" in explain.spread(found)
     for part in found[:3]:
         assert part.low <= part.value <= part.high
 
@@ -62,9 +63,9 @@ def test_needs_as_many_seeds_of_every_split():
 def test_a_largest_part_is_named_only_where_it_is_certain():
     rng = np.random.default_rng(0)
     few = decompose_spread(planted(rng, 0.03, 0.0, 0.05, splits=3, seeds=10))
-    assert "3 splits cannot tell which part is the largest" in few.text
+    assert "3 splits cannot tell which part is the largest" in explain.spread(few)
     equal = decompose_spread(planted(rng, 0.03, 0.03, 0.2, splits=12, seeds=10))
-    assert "No part is certainly larger" in equal.text
+    assert "No part is certainly larger" in explain.spread(equal)
 
 
 def test_a_failed_seed_counts_as_chance():

@@ -1,0 +1,348 @@
+"""Results of a study of random labels: tables of its runs in, estimates with intervals and sentences out."""
+
+from collections.abc import Callable, Hashable
+
+import pandas as pd
+
+from rlm.errors import InputError
+from rlm.sentences import CONTROLS, count
+from rlm.stats.estimates import FEWEST_PAIRS, Estimate, spell_p
+from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.stats.tables import DIFFERENCE, arrange_by_seed, compare_columns
+from rlm.verdict import BASELINE, is_watched
+
+MEMORISED = 0.9
+FASTER = {"helps": "faster", "hurts": "slower"}
+SHORT = {"no evidence either way": "no evidence"}
+
+
+def accuracy_metric(results: pd.DataFrame) -> Metric:
+    """Return the metric test_accuracy; a failed seed counts as its column chance, where there is one."""
+    if "chance" in results:
+        return Metric("test_accuracy", 0, 1, failed="chance")
+    return find_metric("test_accuracy")
+
+
+def epochs_to_reach(
+    history: pd.DataFrame, accuracy: float, metric: str = "validation_accuracy", epoch: str = "epoch"
+) -> pd.DataFrame:
+    """Count the epochs (all of them, if it never got there) that each run takes to reach an accuracy, and whether."""
+    missing = [name for name in (epoch, metric) if name not in history]
+    if missing:
+        raise InputError(
+            f"expected the columns {epoch} and {metric}, found no {missing[0]}; pass a history as run_labels returns it"
+        )
+    runs = [name for name in ("labelled", "arm", "seed", "shuffle") if name in history]
+    first = history[epoch].where(history[metric] >= accuracy)
+    found = history.assign(first=first).groupby(runs, sort=False).agg(first=("first", "min"), last=(epoch, "max"))
+    found = found.assign(epochs=found["first"].fillna(found["last"]), reached=found["first"].notna())
+    return found[["epochs", "reached"]].reset_index()
+
+
+def summarise_shuffles(
+    memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool | None = None
+) -> pd.DataFrame:
+    """
+    Describe the epochs that memorising takes, shuffle by shuffle, and compare them with the first shuffle.
+
+    Parameters
+    ----------
+    memorising
+        History of memorising of one arm, see `LabelsResult`.
+    accuracy
+        Accuracy on the random labels that counts as memorised.
+    watched
+        As in `rlm.compare`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per shuffle, counted from 1: seeds, reached (share of seeds that memorised), epochs with its interval
+        (low, high), difference to the first shuffle with its interval (difference_low, difference_high), p and decision
+        ("faster", "slower", ...), all corrected for the number of shuffles, see `rlm.compare_all`. A seed that never
+        memorised counts with all its epochs, so that the mean is too small. As figure 1 of arXiv 1811.01640.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> runs = [(0, shuffle, epoch, 0.5 * epoch) for shuffle in (0, 1) for epoch in (0, 1, 2)]
+    >>> memorising = pd.DataFrame(runs, columns=["seed", "shuffle", "shuffle_epoch", "accuracy"])
+    >>> rlm.labels.summarise_shuffles(memorising)["epochs"].tolist()
+    [2.0, 2.0]
+    """
+    found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch").sort_values("shuffle", kind="stable")
+    most = float(found["epochs"].max())
+    table = _compare_epochs(found, "shuffle", 0, most, is_watched(memorising, watched))
+    table.loc[0, DIFFERENCE] = 0.0
+    return table.set_index(table.index + 1).rename_axis("shuffle")
+
+
+def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> pd.DataFrame:
+    """
+    Tabulate the test accuracy of every arm, and its difference to scratch, for each number of labelled samples.
+
+    Parameters
+    ----------
+    results
+        See `LabelsResult`. A failed seed counts as its column ``chance``, where there is one.
+    watched
+        As in `rlm.compare`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per number of labelled samples ("all", where 0) and arm: seeds, accuracy, low, high, difference,
+        difference_low, difference_high, p (Holm-corrected over the arms), decision. The difference is missing for
+        scratch, and for an arm that has no seed in common with it yet.
+
+    Raises
+    ------
+    InputError
+        If there is no scratch.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> runs = [(0, arm, seed, 0.5) for arm in ("scratch", "pretrained") for seed in range(3)]
+    >>> results = pd.DataFrame(runs, columns=["labelled", "arm", "seed", "test_accuracy"])
+    >>> rlm.labels.tabulate_effects(results).loc[("all", "pretrained"), "decision"]
+    'too few seeds'
+    """
+    metric, watched = accuracy_metric(results), is_watched(results, watched)
+
+    def tabulate(mine: pd.DataFrame) -> pd.DataFrame:
+        by_seed = arrange_by_seed(count_failed(mine, metric), metric.name)
+        table = compare_columns(by_seed, BASELINE, metric, watched=watched)
+        return table.drop(columns="sd").rename(columns={"mean": "accuracy"})
+
+    return _for_each_size(results, tabulate)
+
+
+def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool | None = None) -> pd.DataFrame:
+    """
+    Tabulate the epochs of fine-tuning that every arm takes to a validation accuracy, and their difference to scratch.
+
+    Parameters
+    ----------
+    history
+        See `LabelsResult`.
+    share
+        The accuracy to reach, as a share of the mean of scratch's best validation accuracies.
+    watched
+        As in `rlm.compare`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per number of labelled samples ("all", where 0) and arm: seeds, accuracy (to reach), reached (share of
+        seeds), epochs, low, high, difference, difference_low, difference_high, p, decision ("faster", "slower", ...). A
+        run that never reached it counts with the largest number of epochs of any run.
+
+    Raises
+    ------
+    InputError
+        If there is no scratch.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> runs = [(0, "scratch", 0, epoch, accuracy) for epoch, accuracy in enumerate([0.1, 0.7, 0.8])]
+    >>> history = pd.DataFrame(runs, columns=["labelled", "arm", "seed", "epoch", "validation_accuracy"])
+    >>> rlm.labels.tabulate_speed(history)["epochs"].tolist()
+    [2.0]
+    """
+    watched = is_watched(history, watched)
+
+    def tabulate(mine: pd.DataFrame) -> pd.DataFrame:
+        best = mine.groupby(["arm", "seed"], sort=False)["validation_accuracy"].max()
+        target, most = share * best.loc[BASELINE].mean(), float(mine["epoch"].max())
+        found = epochs_to_reach(mine, target)
+        found["epochs"] = found["epochs"].where(found["reached"], most)
+        table = _compare_epochs(found, "arm", BASELINE, most, watched)
+        table.insert(1, "accuracy", target)
+        return table
+
+    return _for_each_size(history, tabulate)
+
+
+def _compare_epochs(found: pd.DataFrame, column: str, baseline: Hashable, most: float, watched: bool) -> pd.DataFrame:
+    """Describe the epochs by the values of a column, and compare them with one of these values."""
+    epochs = found.pivot(index="seed", columns=column, values="epochs")[list(found[column].unique())]
+    table = compare_columns(epochs, baseline, Metric("epochs", 0, max(most, 1.0), "lower"), watched=watched)
+    table["decision"] = table["decision"].replace(FASTER)
+    table.insert(1, "reached", found.groupby(column)["reached"].mean())
+    return table.drop(columns="sd").rename(columns={"mean": "epochs"})
+
+
+def _for_each_size(table: pd.DataFrame, tabulate: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Tabulate the rows of each number of labelled samples; raise InputError without scratch."""
+    parts = {}
+    for labelled, mine in table.groupby("labelled", sort=False):
+        if BASELINE not in set(mine["arm"]):
+            raise InputError(
+                f"expected the arm {BASELINE}, to compare others with, found "
+                f"{', '.join(mine['arm'].unique()) or 'none'}; run it, or let the study run longer"
+            )
+        parts[labelled or "all"] = tabulate(mine)
+    return pd.concat(parts, names=["labelled", "arm"])
+
+
+def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """
+    Format a table for readers, with every estimate and its interval in one column.
+
+    Parameters
+    ----------
+    table
+        From `summarise_shuffles`, `tabulate_effects` or `tabulate_speed`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Texts, with the same rows: accuracies and their differences in percent and points, epochs as they are.
+    """
+    is_speed = "epochs" in table
+    value, scale = ("epochs", 1) if is_speed else ("accuracy", 100)
+    found = table.drop(columns=["low", "high", *DIFFERENCE[1:]]).astype(object)
+    found[value] = _format(table[[value, "low", "high"]], scale)
+    found["difference"] = _format(table[DIFFERENCE], scale, "+")
+    found["p"] = [spell_p(p).removeprefix("= ") for p in table["p"].astype(float)]
+    found["decision"] = found["decision"].replace(SHORT)
+    for share in {"reached", "accuracy"} & {*found} - {value}:
+        found[share] = [f"{part:.0%}" for part in table[share]]
+    found.loc[table["p"].isna(), ["difference", "p", "decision"]] = ""  # the baseline, compared with itself
+    names = {"accuracy": "to reach", "difference": "difference, epochs"}
+    if not is_speed:
+        names = {"accuracy": "accuracy, %", "difference": "difference, points"}
+    return found.rename(columns=names)
+
+
+def _format(estimates: pd.DataFrame, scale: int = 1, sign: str = "") -> list[str]:
+    return [Estimate(*row).format(scale, sign) for row in estimates.to_numpy(float).tolist()]
+
+
+def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
+    """
+    Explain whether memorising became faster.
+
+    Parameters
+    ----------
+    shuffles
+        From `summarise_shuffles`.
+    accuracy
+        The same as there.
+
+    Returns
+    -------
+    str
+        Sentences on the first shuffle, and on the second and the last one compared with it.
+    """
+    first, last = shuffles.iloc[0], shuffles.index[-1]
+    seeds = count(int(first["seeds"]), "seed")
+    if first["reached"] == 0:
+        within = count(float(first["epochs"]), "epoch")
+        return (
+            f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({seeds}); "
+            "raise shuffle_epochs, or reach for less."
+        )
+    epochs, differences = _format(shuffles[["epochs", "low", "high"]]), _format(shuffles[DIFFERENCE], sign="+")
+    text = (
+        f"Memorising {accuracy:.0%} of the random labels took {epochs[0]} epochs the first time ({seeds})."
+        f"{_reached(first)}"
+    )
+    for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
+        row, difference = shuffles.loc[shuffle], differences[shuffle - 1]
+        said = {
+            "slower": "is slower than the first",
+            "faster": "is faster than the first",
+            "too few seeds": f"cannot be judged by {count(int(row['seeds']), 'seed')}",
+        }.get(row["decision"], "is not shown to differ from the first")
+        text += f" Shuffle {shuffle} {said}: {difference} epochs (p {spell_p(row['p'])}).{_reached(row)}"
+    return text
+
+
+def _reached(row: pd.Series) -> str:
+    """Describe the share of seeds that reached the accuracy, unless all did."""
+    if row["reached"] == 1:
+        return ""
+    if row["reached"] == 0:
+        return " No seed reached it, so this is only how long they were trained."
+    return f" Only {row['reached']:.0%} of the seeds reached it; the others count with all their epochs."
+
+
+def explain_effects(table: pd.DataFrame) -> str:
+    """
+    Explain the effect of every arm on test accuracy, or on the epochs of fine-tuning.
+
+    Parameters
+    ----------
+    table
+        From `tabulate_effects` or `tabulate_speed`.
+
+    Returns
+    -------
+    str
+        A sentence on each number of labelled samples.
+    """
+    is_speed, parts = "epochs" in table, []
+    for labelled, rows in table.dropna(subset=["difference"]).groupby("labelled", sort=False):
+        decisions = rows["decision"].replace(SHORT)
+        spelt = _format(rows[DIFFERENCE], 1 if is_speed else 100, "+")
+        arms = zip(rows.index.get_level_values("arm"), spelt, decisions, strict=True)
+        listed = ", ".join(f"{arm} {difference} ({decision})" for arm, difference, decision in arms)
+        parts.append(f"with {labelled} labelled samples {listed}")
+    what = "Epochs of fine-tuning, minus scratch" if is_speed else "Test accuracy, minus scratch, in points"
+    return f"{what}: {'; '.join(parts)}."
+
+
+def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str = "pretrained") -> str:
+    """
+    Explain which parts of the paper's claim were reproduced, and whether a control does as well.
+
+    Parameters
+    ----------
+    shuffles, effects, speed
+        From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of one study.
+    arm
+        The arm that memorised.
+
+    Returns
+    -------
+    str
+        Three sentences: on memorising, on accuracy and on speed.
+
+    References
+    ----------
+    Pondenkandath et al., arXiv 1811.01640, figure 1 and section 4; Maennel et al., arXiv 2006.10455, section 3.
+    """
+    if (shuffles["seeds"] < FEWEST_PAIRS).any():
+        return f"With fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."
+    decisions = shuffles["decision"].iloc[1:].tolist()
+    later = len(decisions)
+    faster, slower = decisions.count("faster"), decisions.count("slower")
+    if faster and slower:
+        shown = f"was shown for {faster} of the {later} memorisations after the first and reversed for {slower}"
+    elif faster or slower:
+        verb, number = ("shown", faster) if faster else ("reversed", slower)
+        shown = f"was {verb} for {number} of the {later} memorisations after the first"
+    else:
+        shown = f"was not shown for any of the {later} memorisations after the first"
+    sentences = [
+        f"That memorising becomes faster, the paper's figure 1, {shown}."
+        if later
+        else "Labels were never shuffled, so nothing follows about the paper's figure 1."
+    ]
+    for table, better, worse, what in ((effects, "helps", "hurts", "accuracy"), (speed, "faster", "slower", "speed")):
+        decisions = table["decision"].dropna().unstack("arm")
+        good, bad = ((decisions[arm] == word) for word in (better, worse))
+        controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
+        cases = count(len(decisions), "case")
+        text = f"In {what}, {arm} is shown to gain in {good.sum()} of {cases} and to lose in {bad.sum()}"
+        if good.any() and controls.shape[1]:
+            as_well = (controls == better).any(axis=1).sum()
+            text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
+        sentences.append(f"{text}.")
+    return " ".join(sentences)
