@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench calibrate systems labels pictures lab app lint clean
+.PHONY: help setup report test browser bench calibrate systems labels pictures lab app check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,14 @@ $(READY): pyproject.toml constraints.txt
 report: $(READY) ## Run the notebooks and write reports/index.html
 	$(ONE_THREAD) $(BIN)/rlm report --out reports
 
-test: $(READY) browser ## Run all tests
+check: $(READY) ## Check style, types, imports, docstrings and sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest --quiet tests/test_project.py
+
+test: check browser ## Run all checks and tests
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 browser: ## Install Chromium for the tests in a browser, where that is possible
@@ -65,10 +72,6 @@ app: $(READY) ## Serve the explorer as an app, on localhost, behind a token
 
 lab: $(READY) ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
-
-lint: $(READY) ## Check style and formatting
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 
 clean: ## Remove .venv and reports
 	rm -rf $(VENV) reports

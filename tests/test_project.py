@@ -3,17 +3,22 @@
 import inspect
 import re
 import tomllib
+from dataclasses import is_dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from numpydoc.validate import validate
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from pydantic import BaseModel
 
 import rlm
+from benchmarks.size import measure, tabulate
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch"}
@@ -68,13 +73,45 @@ def public():
             yield f"{name}.{inner}", getattr(member, inner)
 
 
-def test_public_names_are_documented_with_parameters():
-    for name, member in public():
-        assert inspect.getdoc(member), name
-        if inspect.isfunction(member):
-            for parameter in inspect.signature(member).parameters:
-                assert re.search(rf"^\s*(\w+, )*{parameter}(, \w+)*$", member.__doc__, re.MULTILINE), (name, parameter)
-            assert "Returns" in member.__doc__ or "Yields" in member.__doc__, name
+# What numpydoc checks: sections, summaries, parameters and returns, and that there is an example.
+CHECKS = {
+    *("GL03", "GL06", "GL07", "GL08", "SS01", "SS02", "SS03", "SS05", "SS06"),
+    *("PR01", "PR02", "PR03", "PR04", "PR06", "PR10", "RT01", "RT03", "YD01", "EX01"),
+}
+FIELDS = {"PR01", "PR02"}  # the fields of a config or a tuple are no parameters of a function
+
+
+def problems_of(name, member):
+    found = validate(f"rlm.{name}")["errors"]
+    has_fields = inspect.isclass(member) and (issubclass(member, (tuple, BaseModel)) or is_dataclass(member))
+    return [f"rlm.{name}: {code} {text}" for code, text in found if code in CHECKS - (FIELDS if has_fields else set())]
+
+
+def test_public_names_are_documented_with_an_example():
+    documented = [(name, member) for name, member in public() if callable(member)]
+    assert len(documented) > 90
+    assert not [problem for name, member in documented for problem in problems_of(name, member)]
+
+
+def test_the_face_is_small():
+    assert sum(not inspect.ismodule(getattr(rlm, name)) for name in rlm.__all__) <= 27
+
+
+def test_sizes():
+    found = tabulate(measure())
+    assert (found["found"] <= found["limit"]).all(), found.to_string()
+    quoted = (ROOT / "docs" / "architecture.md").read_text()
+    assert found.to_string() in quoted
+
+
+def test_the_diagram_shows_the_layers():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = [set(layer.split(" | ")) for layer in settings["contracts"][0]["layers"]]
+    diagram = re.search(r"```mermaid\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL)[1]
+    shown = dict(re.findall(r'^ +(L\d+)\["([^"]+)"\]$', diagram, re.MULTILINE))
+    assert [set(names.split(", ")) for names in shown.values()] == layers
+    arrows = re.findall(r"^ +(L\d+) --> (L\d+)$", diagram, re.MULTILINE)
+    assert arrows == list(pairwise(shown))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
