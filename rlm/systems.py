@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rlm.config import StudyConfig
-from rlm.encoder import ENCODERS
+from rlm.config import Loss, StudyConfig
 from rlm.errors import InputError
 from rlm.evaluation.baselines import OVERLAP, overlap_scores
 from rlm.runtime.results import join
 from rlm.study import iter_study, load_corpus, slice_for
-from rlm.zoo.objective import LOSSES, Loss
+from rlm.zoo.encoders import ENCODERS
+from rlm.zoo.losses import LOSSES
 
 METRICS = ("test_accuracy", "roc_auc", "top_1", "seconds")
 UNTRAINED = "untrained"
