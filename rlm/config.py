@@ -10,7 +10,6 @@ from rlm.errors import InputError
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
-Kind = Literal["random", "similar", "manual"]
 Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
 EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
 Loss = Literal[
@@ -24,7 +23,7 @@ Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once", "rescaled": "epoch", "shuffled": "epoch"}
@@ -215,9 +214,7 @@ class StudyConfig(Recipe, _Encoding):
         None, ge=1, le=MOST_TRIPLETS, description="Per epoch; by default as in fine-tuning."
     )
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
-    patience: int = Field(
-        20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best validation accuracy."
-    )
+    patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
     device: Device = Field("auto", description="Where to train; auto takes a GPU if there is one. Draws are the same.")
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
     negative_kinds: Mapped[float] | None = Field(

@@ -53,9 +53,8 @@ class RealTriplets:
     ) -> None:
         if size is not None and size < 1:
             raise InputError(f"expected at least one triplet per epoch, found {size}")
-        self.seed = seed
+        self.seed, self.lengths = seed, None
         self.size = len(triplets) if size is None else min(size, len(triplets))
-        self.lengths = None
         if batching == "grouped":
             triplets, self.lengths = _sort_by_pair(triplets)
         self.triplets = torch.from_numpy(triplets).to(device)
@@ -66,16 +65,14 @@ class RealTriplets:
     def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
         """Yield the triplets of an epoch, none twice, up to `chunk` at a time."""
         order = torch.from_numpy(self._order(epoch)).to(self.triplets.device)
-        for rows in order.split(chunk):
-            yield self.triplets[rows]
+        yield from (self.triplets[rows] for rows in order.split(chunk))
 
     def _order(self, epoch: int) -> Int[np.ndarray, " triplet"]:
         generator = stream(self.seed, "order", epoch)
         if self.lengths is None:
             return generator.choice(len(self.triplets), self.size, replace=False)
         pairs = generator.permutation(len(self.lengths))[: self.size]
-        ends = self.lengths[pairs].cumsum()
-        pairs = pairs[: np.searchsorted(ends, self.size) + 1]  # as many as fill the epoch
+        pairs = pairs[: np.searchsorted(self.lengths[pairs].cumsum(), self.size) + 1]  # as many as fill the epoch
         starts, lengths = (self.lengths.cumsum() - self.lengths)[pairs], self.lengths[pairs]
         within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         return (np.repeat(starts, lengths) + within)[: self.size]

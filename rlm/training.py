@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def pretrain(
     block: Block,
     slices: Slices | Sequence[Slices],
-    recipe: Recipe = Recipe(),  # noqa: B008, it is immutable
+    recipe: Recipe = Recipe(),  # noqa: B008
     *,
     epochs: int = 10,
     random_triplets: int | None = None,
@@ -43,8 +43,7 @@ def pretrain(
     The history tells memorising from collapsing. An encoder that maps all phrases to one point has a loss of
     exactly the margin, an accuracy of one half and no spread. A falling loss alone shows nothing, because
     shrinking all distances lowers it, too. Memorising shows as an accuracy on the triplets of training that exceeds
-    the accuracy on unseen random triplets. The latter can exceed one half as well, because phrases that are positives
-    more often than negatives are distinguished by these frequencies.
+    the accuracy on unseen ones. The latter can exceed one half, too, because some phrases are mostly positives.
 
     Parameters
     ----------
@@ -53,8 +52,7 @@ def pretrain(
     slices
         One for all seeds, or one per seed.
     recipe
-        Settings of the training. ``batching="grouped"`` lets consecutive triplets, as many as a pair has negatives,
-        share their random anchor and positive.
+        Settings. ``batching="grouped"``: as many triplets as a pair has negatives share a random anchor and positive.
     epochs
         0 returns the block unchanged.
     random_triplets
@@ -108,7 +106,7 @@ def pretrain(
 def finetune(
     block: Block,
     slices: Slices | Sequence[Slices],
-    recipe: Recipe = Recipe(),  # noqa: B008, it is immutable
+    recipe: Recipe = Recipe(),  # noqa: B008
     *,
     max_epochs: int = 50,
     patience: int = 20,
@@ -119,18 +117,12 @@ def finetune(
 
     Parameters
     ----------
-    block
-        Where to start from; not changed.
-    slices
-        One for all seeds, or one per seed.
-    recipe
-        Settings of the training.
+    block, slices, recipe, progress
+        As in `pretrain`.
     max_epochs
         Maximum number of epochs.
     patience
         A seed stops after this many epochs without a new best validation triplet accuracy.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -150,8 +142,7 @@ def finetune(
     >>> import rlm
     >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size), seeds=[0, 1])
-    >>> recipe = rlm.Recipe(epoch_triplets=1000, learning_rate=0.01)
-    >>> best, history = rlm.finetune(block, slices, recipe, max_epochs=3, progress=False)
+    >>> best, history = rlm.finetune(block, slices, rlm.Recipe(learning_rate=0.01), max_epochs=1, progress=False)
     >>> bool(history["validation_accuracy"].max() > 0.5)
     True
     """
@@ -189,8 +180,7 @@ def train_to_best(
     """Train until each seed's validation accuracy stops rising; return what `finetune` returns."""
     block = trainer.block
     best = {name: weight.clone() for name, weight in block.weights.items()}
-    best_accuracy = np.full(len(block.seeds), -np.inf)
-    best_epoch = np.zeros(len(block.seeds), int)
+    best_accuracy, best_epoch = np.full(len(block.seeds), -np.inf), np.zeros(len(block.seeds), int)
     is_running = np.ones(len(block.seeds), bool)
     rows = np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
     history = []
@@ -198,7 +188,6 @@ def train_to_best(
         mean_loss = trainer.train(data.batches(epoch)) if epoch else np.full(len(rows), np.nan)
         accuracy = data.accuracy(trainer.block)
         history.append(per_seed(trainer.block, epoch, loss=mean_loss, validation_accuracy=accuracy)[is_running[rows]])
-
         is_better = is_running[rows] & (accuracy > best_accuracy[rows])
         improved = rows[is_better]
         best_accuracy[improved], best_epoch[improved] = accuracy[is_better], epoch
@@ -206,8 +195,8 @@ def train_to_best(
             best[name][improved] = weight[is_better]
         diverged = rows[is_running[rows] & ~np.isfinite(mean_loss)] if epoch else rows[:0]
         if len(diverged):
-            names = [block.seeds[row] for row in diverged]
-            log.warning("seed(s) %s diverged: the loss is not finite; lower learning_rate", names)
+            seeds = [block.seeds[row] for row in diverged]
+            log.warning("seed(s) %s diverged: the loss is not finite; lower learning_rate", seeds)
         is_running &= epoch - best_epoch < patience
         is_running[diverged] = False
         if not is_running.any():
@@ -226,13 +215,12 @@ def per_seed(block: Block, epoch: int, **columns: np.ndarray | Sequence[float]) 
 
 
 class _TripletData:
-    """Real triplets, and the accuracy on those of the validation split."""
-
     def __init__(self, sources: Sequence[RealTriplets], slices: Sequence[Slices], batch_size: int) -> None:
         self.sources, self.slices, self.batch_size = sources, slices, batch_size
         self.table = PhraseTable(slices, sources[0].triplets.device)
-        validation = [torch.from_numpy(one.validation).to(self.table.device) for one in slices]
-        self.validation = one_batch(validation, self.table)
+        self.validation = one_batch(
+            [torch.from_numpy(one.validation).to(self.table.device) for one in slices], self.table
+        )
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         return epoch_batches(self.sources, self.table, epoch, self.batch_size)
@@ -253,8 +241,8 @@ def _make_trainer(
     table: PhraseTable,
     epochs: int,
 ) -> Trainer:
-    settings = recipe.learning_rate, objective, relevance, recipe.optimizer, recipe.precision
-    trainer = Trainer(block, *settings, synchronous=len(set(map(len, sources))) == 1)
+    settings = objective, relevance, recipe.optimizer, recipe.precision
+    trainer = Trainer(block, recipe.learning_rate, *settings, synchronous=len(set(map(len, sources))) == 1)
     planned = epochs * sum(map(len, sources))
     compiles = is_worth_compiling(planned, table.tokens[0].shape[1]) if recipe.compile is None else recipe.compile
     level, how = (logging.INFO, "compiled") if compiles else (logging.DEBUG, "eager")
@@ -276,10 +264,9 @@ def _diagnose(
     """Measure pre-training after an epoch; epoch 0 is judged by the triplets of epoch 1."""
     epoch_drawn = max(epoch, 1)
     # Spread over the epoch, because the last triplets are remembered best.
-    shown = [
-        torch.arange(0, len(source), -(-len(source) // DIAGNOSED_TRIPLETS), device=block.device) for source in sources
+    paired = [
+        (one, torch.arange(0, len(one), -(-len(one) // DIAGNOSED_TRIPLETS), device=block.device)) for one in sources
     ]
-    paired = list(zip(sources, shown, strict=True))
     triplets = [source.draw(epoch_drawn, index) for source, index in paired]
     seen = one_batch(triplets, table)
     unseen = one_batch([source.draw(epoch_drawn, len(source) + index) for source, index in paired], table)
