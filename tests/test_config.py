@@ -32,7 +32,7 @@ def test_json_is_flat_and_read_back():
     written = json.loads(config.model_dump_json())
     assert list(written) == list(StudyConfig.model_fields)
     assert StudyConfig.model_validate(written) == config
-    assert list(written)[0] == "dataset"
+    assert next(iter(written)) == "dataset"
     assert set(Recipe.model_fields) < set(written)
 
 
