@@ -29,17 +29,10 @@ class Block:
     """
     S seeds of one encoder.
 
-    Attributes
-    ----------
-    encoder
-        A plain module for one model, which gives the structure, the buffers and which parameters are frozen.
-    seeds
-        The S seeds.
-    weights
-        Parameters by name, with a leading seed dimension. Frozen parameters that all seeds share, as those of a
-        pre-trained backbone, stay in `encoder`, once.
-    is_looped
-        True if ``torch.func.vmap`` cannot stack `encoder`, which then runs seed by seed.
+    `encoder` is a plain module for one model, which gives the structure, the buffers and which parameters are frozen.
+    `weights` are parameters by name, with a leading seed dimension. Frozen parameters that all seeds share, as those of
+    a pre-trained backbone, stay in `encoder`, once. `is_looped` is True if ``torch.func.vmap`` cannot stack `encoder`,
+    which then runs seed by seed.
     """
 
     encoder: nn.Module
@@ -141,7 +134,7 @@ def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
         layer = type(module).__name__
         drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
         if isinstance(drops, float) and drops > 0:
-            raise InputError(f"expected an encoder without dropout, found it in {layer}; leave it out or set it to 0")
+            raise InputError(f"expected an encoder without dropout, found it in {layer}; remove it or set it to 0")
         if isinstance(module, _BatchNorm):
             raise InputError(f"expected an encoder without batch normalisation, found {layer}; take nn.LayerNorm")
     if not any(weight.requires_grad for weight in encoder.parameters()):

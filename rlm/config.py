@@ -211,7 +211,7 @@ class StudyConfig(Recipe, _Encoding):
     )
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
     random_triplets: int | None = Field(
-        None, ge=1, le=MOST_TRIPLETS, description="Per epoch; by default as in fine-tuning."
+        None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
     )
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
@@ -223,7 +223,7 @@ class StudyConfig(Recipe, _Encoding):
         "negatives, as similar=0.5,random=0.5; all manual where data have a column relevance, else all random.",
     )
     fractions: tuple[float, float, float] = Field(
-        FRACTIONS, description="Shares of training, validation and test pairs."
+        FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
     )
     train_fraction: float = Field(
         1.0,
@@ -271,7 +271,7 @@ class Plan(_Settings):
         None,
         gt=0,
         le=2,
-        description="Stop when the confidence sequence of the difference is narrower; 0.02 is 2 points.",
+        description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
     )
 
 

@@ -22,6 +22,7 @@ from rlm.data.corpus import Corpus, index_corpus
 from rlm.data.datasets import load
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import check_request, collect, iter_experiment
+from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
 from rlm.slicer import Slices, slice_corpus
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
@@ -150,7 +151,7 @@ class TripletStudy:
         return resolve_device(self.config.device)
 
     @cached_property
-    def resolve_config(self) -> StudyConfig:
+    def resolved(self) -> StudyConfig:
         """The config by which all workers train."""
         return resolve_config(self.config)
 
@@ -174,7 +175,7 @@ class TripletStudy:
         return REDRAW.get(arm)
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.settled, self.corpus, arms, seeds, self.make_encoder)
+        return run_block(self.resolved, self.corpus, arms, seeds, self.make_encoder)
 
 
 def run_study(

@@ -448,7 +448,7 @@ class TestYourOwnEncoder:
             init_block(nn.Identity, (0,))
 
     def test_dropout_is_refused(self, slices):
-        with pytest.raises(InputError, match="encoder without dropout, found it in Dropout; leave it out"):
+        with pytest.raises(InputError, match="encoder without dropout, found it in Dropout; remove it"):
             init_block(lambda: self.Encoder(slices.vocabulary_size, dropout=0.5), (0,))
 
 

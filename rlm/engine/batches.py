@@ -28,16 +28,8 @@ class Step:
     """
     The data of one training step for S seeds.
 
-    Attributes
-    ----------
-    inputs
-        Arguments of `Block.embed`.
-    targets
-        What the loss compares embeddings by: triplets of rows, or labels.
-    mask
-        False for padding.
-    sizes
-        Targets of each seed without padding, known without asking the device.
+    `inputs` are arguments of `Block.embed`; `targets` are triplets of rows of the embeddings, or labels. `mask` is
+    False for padding. `sizes` counts each seed's targets without padding, known without asking the device.
     """
 
     inputs: tuple[Any, ...]
@@ -53,14 +45,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Batch(Step):
-    """
-    Triplets of S seeds, with each phrase of a seed once.
-
-    Attributes
-    ----------
-    phrases
-        Indices of each seed's phrases, rising; any number for empty phrases, which come last.
-    """
+    """Triplets of S seeds, with each phrase of a seed once; `phrases` are rising indices, then any for padding."""
 
     phrases: Int32[Tensor, "seed phrase"]
 

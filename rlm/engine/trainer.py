@@ -35,26 +35,11 @@ class Criterion(Protocol):
 
 class Trainer:
     """
-    A block whose weights are being trained.
+    Trains a copy of a block's weights; `relevance` is required if the objective needs it.
 
-    Parameters
-    ----------
-    block
-        Where to start from; not changed.
-    learning_rate
-        Of Adam.
-    objective
-        What to minimise.
-    relevance
-        Required by an objective that needs it.
-    optimizer
-        ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
-        then sees a batch's own numbering of words, with 0 for padding as always.
-    precision
-        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32; also
-        where that is slower, see `rlm.runtime.device.resolve_precision`.
-    synchronous
-        True if every seed has targets in every batch.
+    With the optimizer ``"rowwise_adam"`` the encoder sees a batch's own numbering of words, with 0 for padding. The
+    precision ``"bf16"`` computes matrix products of a step in bfloat16, also where that is slower, see
+    `rlm.runtime.device.resolve_precision`. `synchronous` is True if every seed has targets in every batch.
     """
 
     def __init__(

@@ -100,7 +100,7 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
     Parameters
     ----------
     samples
-        Of a dataset.
+        Samples of a dataset.
     parts
         Training, validation and test samples of each seed, see `rlm.labels.divide`.
     device

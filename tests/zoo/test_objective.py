@@ -7,7 +7,7 @@ import pydantic
 import pytest
 import torch
 from conftest import finetune, pretrain, topic_pairs
-from test_mining import dssm_by_hand, in_batch_by_hand, mined_by_hand
+from test_losses import dssm_by_hand, in_batch_by_hand, mined_by_hand
 from torch.nn import functional as F
 from torch_twin import TorchTwin
 
