@@ -246,7 +246,7 @@ class TestMemorise:
         assert set(asked) == {("order", 1), ("order", 2)}
         rows = [one.train for one in parts]
         of_both = [
-            next(attach(table, SEEDS, rows, rows, order).batches(1, 10**6)).labels[0].tolist()
+            next(attach(table, SEEDS, rows, rows, order).batches(1, 10**6)).targets[0].tolist()
             for order in ("order", "random_order")
         ]
         assert sorted(of_both[0]) == sorted(of_both[1])
