@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rlm
-from rlm.arms import precision_of
 from rlm.block import init_block
 from rlm.engine.batches import STEPS_AT_ONCE, PhraseTable, epoch_batches
+from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
+from rlm.runtime.device import resolve_precision
 from rlm.sampler import RealTriplets
 from rlm.slicer import Slices
-from rlm.zoo.mining import KnownRelevance
-from rlm.zoo.objective import make_objective
+from rlm.zoo.losses import make_objective
 
 WORD_DIM, DIM, BATCH, MARGIN, RATE = 32, 64, 150, 0.5, 1e-3
 EPOCH = 20_000
@@ -181,8 +181,8 @@ def ours(
     sources = [RealTriplets(slices.train, seed, EPOCH, batching, device) for seed in range(seeds)]
     table = PhraseTable([slices] * seeds, device)
     objective = make_objective(margin=MARGIN)
-    known, precision = KnownRelevance(device=device), precision_of(precision, torch.device(device))
-    trainer = Trainer(block, RATE, objective, known, optimizer, precision, in_unison=True)
+    relevance, precision = RelevanceMask(device=device), resolve_precision(precision, torch.device(device))
+    trainer = Trainer(block, RATE, objective, relevance, optimizer, precision, synchronous=True)
     if compile:
         trainer.compile(epoch_batches(sources, table, 1, BATCH))
     steps = 1 if device == "cpu" else STEPS_AT_ONCE  # between waits for a GPU

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from benchmarks.peers import measure, new_processes, total
-from rlm.arms import precision_of
+from rlm.runtime.device import resolve_precision
 
 
 def settings(encoder: str, dataset: str, seeds: int) -> dict[str, tuple[str, dict]]:
@@ -36,7 +36,7 @@ def main() -> None:
         print("no GPU that PyTorch can use: nothing was measured on one")
         return
     device = torch.cuda.get_device_name()
-    precision = precision_of("bf16", torch.device("cuda"))
+    precision = resolve_precision("bf16", torch.device("cuda"))
     rows = []
     for dataset, encoder, seeds in product(options.datasets, options.encoders, options.seeds):
         field = settings(encoder, dataset, seeds)

@@ -18,10 +18,10 @@ import rlm
 from benchmarks.contestants import BATCH, slices_of
 from rlm.block import init_block
 from rlm.engine.batches import PhraseTable, epoch_batches
+from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.zoo.mining import KnownRelevance
-from rlm.zoo.objective import make_objective
+from rlm.zoo.losses import make_objective
 
 
 def peak_megabytes() -> float:
@@ -53,7 +53,7 @@ def words(size: int, optimizer: str) -> dict[str, float]:
     table.lengths = torch.tensor([4] * 20_000 + [0], dtype=torch.int32)
     before = peak_megabytes()
     block = init_block(lambda: rlm.zoo.MeanEncoder(size), [0])
-    trainer = Trainer(block, 1e-3, make_objective(), KnownRelevance(), optimizer, "fp32", True)
+    trainer = Trainer(block, 1e-3, make_objective(), RelevanceMask(), optimizer, synchronous=True)
     start = time.perf_counter()
     trainer.train(epoch_batches([RealTriplets(triplets, 0)], table, 1, BATCH))
     return {"seconds": time.perf_counter() - start, "megabytes": peak_megabytes() - before}

@@ -45,7 +45,7 @@ def settings(encoder: str, dataset: str) -> dict[str, tuple[str, dict]]:
 def measure(function: str, arguments: dict, seconds: float) -> float:
     """Triplets per second of this process, whose contestant goes on where it stopped last time."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("error", "training goes on without compilation")
+    warnings.filterwarnings("error", "training continues without compilation")
     if not RUNNING:
         RUNNING.append(getattr(contestants, function)(**arguments))
         for _ in range(20):

@@ -16,7 +16,7 @@ import seaborn as sns
 import torch
 from matplotlib.ticker import LogLocator
 
-from rlm.arms import precision_of
+from rlm.runtime.device import resolve_precision
 
 
 def machine() -> str:
@@ -32,7 +32,7 @@ def machine() -> str:
 
 def peers_section(rows: pd.DataFrame) -> str:
     parts = []
-    kept = precision_of("bf16", torch.device("cpu"))
+    kept = resolve_precision("bf16", torch.device("cpu"))
     rows = rows.replace({"contestant": {} if kept == "bf16" else {"bf16": "bf16 (here fp32)"}}, regex=True)
     for (dataset, encoder), group in rows.groupby(["dataset", "encoder"], sort=False):
         wide = group.pivot(index="round", columns="contestant", values="triplets_per_second")[group.contestant.unique()]
@@ -155,13 +155,14 @@ hand loop takes turns with them on the same GPU.{kept}
 def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
     rates = rows.drop_duplicates(["dataset", "encoder", "round"])
     ratio = {kind: (rates[f"gflops {kind} bf16"] / rates[f"gflops {kind} fp32"]).median() for kind in ("large", "step")}
+    has_bf16 = resolve_precision("bf16", torch.device("cpu")) == "bf16"
     kept = """: a study that asks for bf16 multiplies in fp32 there, as on
   any CPU without AMX, and says so. What AMX would make of it was not measured"""
     gpu = "" if has_gpu else "\n- Nothing here was run on a GPU; `make bench` measures it where there is one."
     return f"""## What limits
 
 - In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at
-  {ratio["step"]:.1f} times with those of a step{"" if precision_of("bf16", torch.device("cpu")) == "bf16" else kept}.
+  {ratio["step"]:.1f} times with those of a step{"" if has_bf16 else kept}.
 - Of a compiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, one core; 11.6 ms where it was profiled) 46 %
   are matrix products, which run at the rate of large ones: 816 words of a seed's batch are multiplied, of which 731 are
   there, the others fill up static shapes. 34 % are passes over gates and states, which for 8 seeds do not fit the
@@ -170,7 +171,7 @@ def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
   vectors and of their moments: memory, not arithmetic. Building the batch takes 14 %, finding its different words 10 %,
   Adam of the other weights 1 %, calling all that the rest.
 - Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
-  takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.engine.compiling.is_worth_compiling` asks for.
+  takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.engine.compile.is_worth_compiling` asks for.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
   hand loop does.{gpu}"""
 

@@ -18,7 +18,7 @@ from . import (
     zoo as zoo,
 )
 from .block import init_block as init_block
-from .config import StudyConfig as StudyConfig
+from .config import Recipe as Recipe, StudyConfig as StudyConfig
 from .data.corpus import index_corpus as index_corpus
 from .data.datasets import load as load
 from .data.files import read as read

@@ -1,8 +1,9 @@
-"""The arms of a study: from initial weights to trained ones."""
+"""The arms of a study, from initial to trained weights; and the controls, which destroy what pre-training learned."""
 
-import logging
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -11,28 +12,19 @@ from torch import nn
 
 from rlm.block import Block, init_block
 from rlm.config import REDRAW, Arm, StudyConfig
-from rlm.controls import rescale, shuffle
-from rlm.encoder import encoder_maker
+from rlm.data.phrases import Phrases
+from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
+from rlm.runtime.device import resolve_device
+from rlm.seeding import stream
 from rlm.slicer import Slices
-from rlm.training import Precision, finetune, pretrain
-
-log = logging.getLogger(__name__)
+from rlm.training import finetune, pretrain
+from rlm.zoo.encoders import new_encoder
+from rlm.zoo.losses import LOSSES
 
 
 class Trained(NamedTuple):
-    """
-    What training a block of seeds under one arm gave.
-
-    Attributes
-    ----------
-    block
-        Each seed at its best epoch.
-    history
-        Of fine-tuning, see `rlm.finetune`.
-    pretraining
-        Of pre-training, see `rlm.pretrain`; empty for scratch.
-    """
+    """A block of seeds trained under one arm, each at its best epoch, and the histories of both trainings."""
 
     block: Block
     history: pd.DataFrame
@@ -48,123 +40,69 @@ def train_arms(
     progress: bool = False,
 ) -> Iterator[Trained]:
     """
-    Initialise, pre-train where the arms do, and fine-tune each.
+    Initialise seeds, pre-train them unless the arm is scratch, and fine-tune each arm.
 
-    Parameters
-    ----------
-    config
-        What to train and how.
-    slices
-        One per seed.
-    arms
-        Arms that share one pre-training, or none, see `rlm.config.REDRAW`.
-    seeds
-        Trained together; a seed's draws do not depend on which others are.
-    make_encoder
-        As in `rlm.run_study`.
-    progress
-        Show progress bars.
-
-    Yields
-    ------
-    Trained
-        Of each arm, on the device of the config.
+    The arms must share one pre-training, see `rlm.config.REDRAW`, and so do the initial weights: a seed's draws depend
+    neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` is that of `run_study`.
     """
-    names = ["loss", "margin", "mining", "learning_rate", "batch_size", "epoch_triplets", "batching", "optimizer"]
-    shared = {name: getattr(config, name) for name in [*names, "precision", "compile"]} | {"progress": progress}
     if make_encoder is None:
         make = encoder_maker(config, slices[0].phrases)
     else:
         make = partial(make_encoder, slices[0].vocabulary_size)
-    initial = init_block(make, seeds).to(device_of(config.device))
+    initial = init_block(make, seeds).to(resolve_device(config.device))
     pretrained, pretraining = initial, pd.DataFrame()
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
-        pretrained, pretraining = pretrain(
-            initial,
-            slices,
-            epochs=config.pretrain_epochs,
-            random_triplets=config.random_triplets,
-            redraw=redraw,
-            **shared,
-        )
+        settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
+        pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
     controls = {"rescaled": partial(rescale, initial), "shuffled": shuffle}
     for arm in arms:
-        begin = controls[arm](pretrained) if arm in controls else pretrained
-        block, history = finetune(begin, slices, max_epochs=config.max_epochs, patience=config.patience, **shared)
-        yield Trained(block, history, pretraining)
+        start = controls[arm](pretrained) if arm in controls else pretrained
+        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
+        yield Trained(*finetune(start, slices, config, **settings), pretraining)
 
 
-def device_of(device: str) -> torch.device:
+def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
+    """Return a function that makes the encoder of a study, with the output step of its loss and newly drawn weights."""
+    output = LOSSES[config.loss].output
+    make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
+    if config.word_vectors is None:
+        return make
+    vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
+    if vectors.shape[1] != config.word_dim:
+        raise InputError(
+            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
+            f"{config.word_dim}; set it to that"
+        )
+    return partial(make, vectors, config.fixed_vectors)
+
+
+def rescale(initial: Block, pretrained: Block) -> Block:
     """
-    Where to train.
+    Give initial weights the mean and standard deviation of the pre-trained ones, tensor by tensor.
 
-    Parameters
-    ----------
-    device
-        ``"auto"`` takes a GPU where there is one; ``"cpu"`` or ``"cuda"``.
-
-    Returns
-    -------
-    torch.device
-        A device that there is.
-
-    Raises
-    ------
-    InputError
-        If a GPU is wanted and there is none.
+    This keeps what pre-training gains by the scale of the weights alone; see Maennel et al., "What do neural networks
+    learn when trained with random labels?", NeurIPS 2020, arXiv 2006.10455, section 3. A tensor that pre-training did
+    not change, or whose initial values are all equal, is the pre-trained one.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("expected a GPU for device 'cuda', found none that PyTorch can use; choose 'auto' or 'cpu'")
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    weights = {}
+    for name, after in pretrained.weights.items():
+        before = initial.weights[name].flatten(1).double()
+        spread = before.std(dim=1, correction=0, keepdim=True)
+        wanted = after.flatten(1).double()
+        standard = (before - before.mean(dim=1, keepdim=True)) / spread.clamp(min=torch.finfo(torch.float64).tiny)
+        moved = standard * wanted.std(dim=1, correction=0, keepdim=True) + wanted.mean(dim=1, keepdim=True)
+        is_kept = (spread == 0) | (before == wanted).all(dim=1, keepdim=True)
+        weights[name] = torch.where(is_kept, wanted, moved).view_as(after).to(after.dtype)
+    return dataclasses.replace(pretrained, weights=weights)
 
 
-def settled(config: StudyConfig) -> StudyConfig:
-    """
-    The config by which to train, once for all processes and machines that do.
-
-    Parameters
-    ----------
-    config
-        As it was asked for.
-
-    Returns
-    -------
-    StudyConfig
-        With the precision that pays on this machine, see `precision_of`.
-    """
-    return config.model_copy(update={"precision": precision_of(config.precision, device_of(config.device))})
-
-
-@cache
-def precision_of(precision: Precision, device: torch.device) -> Precision:
-    """
-    In which type to multiply matrices.
-
-    Parameters
-    ----------
-    precision
-        ``"bf16"`` takes it where there is hardware for it: AMX, or a GPU since Ampere. Without, products of float32
-        were 1.8 times as fast on a CPU that has AVX-512's instructions for bfloat16 (``docs/performance.md``).
-    device
-        That trains.
-
-    Returns
-    -------
-    str
-        ``"bf16"`` or ``"fp32"``; where it is not what was asked for, the log says so.
-    """
-    if precision == "fp32":
-        return precision
-    if device.type == "cuda":
-        has_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_hardware = torch.cpu.get_capabilities().get("amx_bf16", False)
-    if has_hardware:
-        return precision
-    log.warning(
-        "precision bf16: no faster here, with neither AMX nor a GPU since Ampere; matrices are multiplied in fp32"
-    )
-    return "fp32"
+def shuffle(pretrained: Block) -> Block:
+    """Put pre-trained weights in random order inside each tensor, by the stream ``shuffle`` of each seed."""
+    weights = {name: weight.clone() for name, weight in pretrained.weights.items()}
+    for row, seed in enumerate(pretrained.seeds):
+        generator = stream(seed, "shuffle")
+        for weight in weights.values():
+            order = torch.from_numpy(generator.permutation(weight[row].numel())).to(weight.device)
+            weight[row] = weight[row].flatten()[order].view_as(weight[row])
+    return dataclasses.replace(pretrained, weights=weights)

@@ -29,17 +29,10 @@ class Block:
     """
     S seeds of one encoder.
 
-    Attributes
-    ----------
-    encoder
-        A plain module for one model; only its structure, its buffers and which parameters are frozen are used.
-    seeds
-        The S seeds.
-    weights
-        By parameter name, with a leading seed dimension. Frozen parameters that all seeds have in common, as those of
-        a pre-trained backbone, are left in `encoder`, once.
-    is_looped
-        Whether `encoder` cannot be stacked by ``torch.func.vmap``, and runs seed by seed.
+    `encoder` is a plain module for one model, which gives the structure, the buffers and which parameters are frozen.
+    `weights` are parameters by name, with a leading seed dimension. Frozen parameters that all seeds share, as those of
+    a pre-trained backbone, stay in `encoder`, once. `is_looped` is True if ``torch.func.vmap`` cannot stack `encoder`,
+    which then runs seed by seed.
     """
 
     encoder: nn.Module
@@ -49,40 +42,16 @@ class Block:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(iter(self.weights.values())).device
 
     def to(self, device: torch.device | str) -> "Block":
-        """
-        The same block on another device.
-
-        Parameters
-        ----------
-        device
-            As in ``torch.Tensor.to``.
-
-        Returns
-        -------
-        Block
-            Shares the encoder; its buffers move with it.
-        """
+        """Return the block on another device; the encoder, whose buffers move, is shared."""
         weights = {name: weight.to(device) for name, weight in self.weights.items()}
         return dataclasses.replace(self, encoder=self.encoder.to(device), weights=weights)
 
     def rows(self, rows: Sequence[int] | Int[np.ndarray, " row"]) -> "Block":
-        """
-        Some of the seeds.
-
-        Parameters
-        ----------
-        rows
-            Their places in `seeds`.
-
-        Returns
-        -------
-        Block
-            Copies of their weights.
-        """
+        """Return a block of the seeds at these places, with copies of their weights."""
         weights = {name: weight[rows] for name, weight in self.weights.items()}
         return dataclasses.replace(self, seeds=tuple(self.seeds[row] for row in rows), weights=weights)
 
@@ -90,17 +59,9 @@ class Block:
         self, inputs: Shaped[Tensor, "seed input *shape"], batch_sizes: Sequence[int] | None = None
     ) -> Float[Tensor, "seed input dim"]:
         """
-        Embed phrases or images, each seed its own.
+        Embed the inputs of each seed; the embeddings are differentiable with respect to `weights`.
 
-        Parameters
-        ----------
-        inputs, batch_sizes
-            Tokens of phrases and their batch sizes, see `Batch`; or images, which have none.
-
-        Returns
-        -------
-        torch.Tensor
-            Embeddings, differentiable with respect to `weights`.
+        Phrases are given by tokens and batch sizes, see `Batch`; other inputs, such as images, have no batch sizes.
         """
         one_model = partial(_embed_one, self.encoder, () if batch_sizes is None else (batch_sizes,))
         if not self.is_looped:
@@ -117,30 +78,37 @@ def init_block(
     make_encoder: Callable[[], nn.Module], seeds: Sequence[int], example: Shaped[Tensor, "2 *shape"] | None = None
 ) -> Block:
     """
-    Newly initialised encoders, one per seed.
+    Initialise a block of encoders, one per seed.
 
     Parameters
     ----------
     make_encoder
         Makes one encoder with weights drawn from PyTorch's default generator, as modules do. That generator is
-        seeded here from the stream ``init`` of each seed and put back afterwards.
+        seeded from the stream ``init`` of each seed, and restored afterwards.
     seeds
         At least one.
     example
-        Two inputs to try an encoder out with; the tokens of two phrases by default.
+        Two inputs to test an encoder with; the tokens of two phrases by default.
 
     Returns
     -------
     Block
-        The same weights for a seed, whatever block it is in. An encoder that cannot be stacked runs seed by seed, which
-        the log says.
+        The same weights for a seed in every block. An encoder that ``torch.func.vmap`` cannot stack runs seed by seed,
+        with a message in the log.
 
     Raises
     ------
     InputError
-        If there is no seed; if the encoder has dropout, which would need a random stream of its own per seed, or batch
-        normalisation, which would tell the inputs of a batch of each other; or if it has no weights, or makes anything
-        but one vector per input.
+        If there is no seed; if the encoder has dropout, which would need a random stream per seed, or batch
+        normalisation, which mixes the inputs of a batch; or if it has no weights, or does not make one vector per
+        input.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(vocabulary_size=10, dim=3), seeds=[0, 1])
+    >>> block.embed(torch.tensor([[[5, 2]], [[5, 2]]]), batch_sizes=[1, 1]).shape
+    torch.Size([2, 1, 3])
     """
     if not seeds:
         raise InputError("expected at least one seed, found none")
@@ -151,7 +119,7 @@ def init_block(
             encoders.append(make_encoder())
         shared = _in_common(encoders[0], make_encoder)
     inputs = (torch.full((2, 2), UNKNOWN, dtype=torch.int32), (2, 2)) if example is None else (example,)
-    _refuse_what_cannot_be_trained(encoders[0], inputs)
+    _check_trainable(encoders[0], inputs)
     own = [{n: p.detach() for n, p in one.named_parameters() if n not in shared} for one in encoders]
     weights = {name: torch.stack([mine[name] for mine in own]) for name in own[0]}
     block = Block(encoders[0], tuple(seeds), weights)
@@ -161,12 +129,12 @@ def init_block(
     return dataclasses.replace(block, is_looped=bool(reason))
 
 
-def _refuse_what_cannot_be_trained(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
     for module in encoder.modules():
         layer = type(module).__name__
         drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
         if isinstance(drops, float) and drops > 0:
-            raise InputError(f"expected an encoder without dropout, found it in {layer}; leave it out or set it to 0")
+            raise InputError(f"expected an encoder without dropout, found it in {layer}; remove it or set it to 0")
         if isinstance(module, _BatchNorm):
             raise InputError(f"expected an encoder without batch normalisation, found {layer}; take nn.LayerNorm")
     if not any(weight.requires_grad for weight in encoder.parameters()):
@@ -174,7 +142,7 @@ def _refuse_what_cannot_be_trained(encoder: nn.Module, inputs: tuple[Any, ...]) 
     try:
         with torch.no_grad():
             made = encoder(*inputs)
-    except Exception:  # an encoder is anybody's code: let it fail where it is used
+    except Exception:  # an encoder is arbitrary code: let it fail where it is used
         return
     shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
     if not isinstance(shape, list) or len(shape) != 2 or shape[0] != 2:
@@ -190,21 +158,19 @@ def _tell(encoder: str, reason: str) -> None:
 
 
 def _in_common(encoder: nn.Module, make_encoder: Callable[[], nn.Module]) -> set[str]:
-    """Frozen parameters that do not depend on the seed: one more encoder, of no seed's stream, has the same."""
+    """Return the frozen parameters that do not depend on the seed: one more encoder, of no seed, has the same."""
     frozen = {name: weight for name, weight in encoder.named_parameters() if not weight.requires_grad}
     other = dict(make_encoder().named_parameters()) if frozen else {}
     return {name for name, weight in frozen.items() if torch.equal(weight, other[name])}
 
 
 def _why_not_stacked(block: Block, inputs: tuple[Any, ...]) -> str | None:
-    """What ``torch.func`` says against an encoder that runs by itself, forwards and backwards."""
+    """Return why ``torch.func`` cannot stack an encoder, forwards and backwards, or None."""
     try:
         _try_out(block, *inputs)
-    except Exception as error:  # an encoder is anybody's code
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    else:
-        return None
-    return reason  # what fails seed by seed as well fails there, where it is used, with its own words
+    except Exception as error:  # an encoder is arbitrary code; if it fails seed by seed as well, it raises there
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
 
 
 def _try_out(block: Block, inputs: Tensor, *batch_sizes: Sequence[int]) -> None:
@@ -218,21 +184,7 @@ def _try_out(block: Block, inputs: Tensor, *batch_sizes: Sequence[int]) -> None:
 def of_triplets(
     embeddings: Float[Tensor, "seed phrase dim"], triplets: Int[Tensor, "seed triplet 3"]
 ) -> tuple[PerTriplet, PerTriplet, PerTriplet]:
-    """
-    Embeddings of anchors, positives and negatives.
-
-    Parameters
-    ----------
-    embeddings
-        Of a batch's phrases.
-    triplets
-        Rows of `embeddings`.
-
-    Returns
-    -------
-    tuple of torch.Tensor
-        Anchors, positives, negatives.
-    """
+    """Look up the embeddings of anchors, positives and negatives, which are rows of `embeddings`."""
     seeds, phrases, _ = embeddings.shape
     first = torch.arange(0, seeds * phrases, phrases, device=triplets.device)[:, None, None]
     # Looked up like word vectors: the gradient of F.embedding is several times faster than that of indexing.

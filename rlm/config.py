@@ -1,127 +1,134 @@
-"""The config of a study: every number that decides its results; beside it, how many seeds it takes."""
+"""Settings: the config of a study, the recipe of a training run, and the names of all options."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from rlm.data.files import READ_AS_IT_IS, Mapped, Reading
-from rlm.data.negatives import check_kinds
-from rlm.engine.optimizer import Optimizer
 from rlm.errors import InputError
-from rlm.sampler import Batching, Redraw
-from rlm.slicer import FRACTIONS
-from rlm.training import Precision
-from rlm.zoo.mining import Mining
-from rlm.zoo.objective import Loss, make_objective
 
+Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
+Layout = Literal["columns", "blocks", "groups"]
 Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
-DEFAULT_SEEDS = 30
-MOST_SEEDS = 1_000_000
-REDRAW: dict[Arm, Redraw] = {
-    "pretrained": "epoch",
-    "pretrained_once": "once",
-    "rescaled": "epoch",
-    "shuffled": "epoch",
-}
+EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
+Loss = Literal[
+    "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
+]
+Mining = Literal["all", "semi_hard", "hard"]
+Batching = Literal["flat", "grouped"]
+Redraw = Literal["epoch", "once"]
+Optimizer = Literal["adam", "rowwise_adam"]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+KINDS = ("random", "similar", "manual")
+FRACTIONS = (0.70, 0.21, 0.09)
+MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
+REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once", "rescaled": "epoch", "shuffled": "epoch"}
+DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
+Value = TypeVar("Value")
 
 
-class Plan(BaseModel):
-    """How long a study goes on, which its config leaves open."""
+def _parse_mapping(given: object) -> object:
+    """Parse ``name=value,name=value`` of a command line; return anything else unchanged."""
+    if not isinstance(given, str):
+        return given
+    parts = [part.partition("=") for part in given.split(",")]
+    if not all(name and equals and value for name, equals, value in parts):
+        raise InputError(f"expected name=value,name=value; found {given!r}")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+Mapped = Annotated[dict[str, Value], BeforeValidator(_parse_mapping), Parameter(accepts_keys=False)]
+
+
+def check_kinds(kinds: Mapping[str, float | int]) -> None:
+    """Raise InputError unless `kinds` are shares of known kinds of negatives with the sum 1."""
+    if not set(kinds) <= set(KINDS) or min(kinds.values(), default=-1) < 0 or abs(sum(kinds.values()) - 1) > 1e-5:
+        raise InputError(f"expected shares of {', '.join(KINDS)} negatives with the sum 1, found {dict(kinds)}")
+
+
+def check_loss(loss: str, margin: float | int | None = None, mining: str | None = None) -> None:
+    """Raise InputError if there is no such loss, or it has no such setting."""
+    if loss not in get_args(Loss):
+        raise InputError(f"expected a loss of {', '.join(get_args(Loss))}, found {loss!r}; choose one of them")
+    if margin is not None and loss not in MARGINS:
+        raise InputError(f"expected no margin for the loss {loss}, which has none, found {margin}; omit it")
+    if mining is not None and loss != "facenet":
+        raise InputError(f"expected no mining for the loss {loss}, found {mining!r}; omit it, or use facenet")
+
+
+class _Settings(BaseModel):
+    """Immutable settings; an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seeds: int = Field(DEFAULT_SEEDS, ge=1, le=MOST_SEEDS, description="Number of paired seeds.")
-    until: float | None = Field(
-        None,
-        gt=0,
-        le=2,
-        description="Stop when the interval of the difference, by the confidence sequence, is narrower than this; 0.02 "
-        "is two points.",
+
+class ReadOptions(_Settings):
+    """
+    How to read your own data; `rlm.read` takes the same options.
+
+    Examples
+    --------
+    >>> ReadOptions(columns={"anchor": "fact"}, delimiter=";").delimiter
+    ';'
+    """
+
+    columns: Mapped[str] = Field({}, description="Names of the file's columns, as anchor=fact,positive=question.")
+    layout: Layout = Field(
+        "columns",
+        description="columns: a table. blocks: lines T: premise and Q: question. groups: lines that mean the same, "
+        "groups separated by empty lines.",
     )
+    encoding: str | None = Field(None, description="Encoding of text, such as cp1251; detected by default.")
+    delimiter: str | None = Field(None, pattern=r"^[^\r\n]$", description="Separator of cells; detected by default.")
+    quotechar: str | None = Field(
+        None, max_length=1, description='Encloses cells; " by default, and nothing where tabs separate the cells.'
+    )
+    irrelevant: str | None = Field(None, description="File of irrelevant premise|question lines, for manual negatives.")
+    subset: str | None = Field(None, description="Configuration of a Hugging Face dataset.")
+    part: str = Field("train", description="Split of a Hugging Face dataset.")
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, columns: dict[str, str]) -> dict[str, str]:
+        unknown = [role for role in columns if role not in ROLES]
+        if unknown:
+            raise InputError(f"expected columns for {', '.join(ROLES)}; found {unknown[0]!r}")
+        return columns
 
 
-class StudyConfig(BaseModel):
-    """Everything that decides the numbers of a study, except its seeds. Unknown fields are refused."""
+READ_AS_IT_IS = ReadOptions()
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(
-        "chatterbot-english",
-        min_length=1,
-        examples=["chatterbot-english", "chatterbot-russian", "pqa"],
-        description="chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.",
-    )
-    reading: Annotated[Reading, Parameter(name="*")] = Field(READ_AS_IT_IS, description="How to read data of your own.")
-    arms: tuple[Arm, ...] = Field(
-        ("scratch", "pretrained"),
-        min_length=1,
-        description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (new "
-        "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
-        "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
-    )
-    encoder: Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"] = Field(
-        "lstm",
-        description="Encoder of a phrase: lstm (reads backwards), bilstm, lstm(lstm) (two layers), lstm(cnn) "
-        "(convolutions under LSTMs), dssm (letter trigrams) or mean (of word vectors).",
-    )
-    unseen_words: Literal["unknown", "kept"] | None = Field(
-        None,
-        description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
-        "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
-    )
-    word_vectors: str | None = Field(
-        None,
-        min_length=1,
-        description="File of word vectors to start from, instead of random ones: word2vec text or .bin, GloVe text, "
-        "fastText .vec or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
-    )
-    fixed_vectors: bool = Field(False, description="Leave the vectors of word_vectors as they are.")
-    word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
-    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
-    max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
+class Recipe(_Settings):
+    """
+    The settings that `rlm.pretrain` and `rlm.finetune` share; a `StudyConfig` has them, too.
+
+    Examples
+    --------
+    >>> Recipe(loss="facenet", mining="hard").batch_size
+    150
+    """
+
     loss: Loss = Field(
         "triplet",
         description="What to minimise: triplet (hinge on squared distances), cosine_triplet (on cosines), facenet "
-        "(with negatives mined from the batch), lossless (logarithms), dssm (softmax over sampled negatives), "
-        "in_batch (softmax over all candidates of the batch), contrastive (pairs, told apart by a margin), "
-        "cosine_regression (pairs, against 1 and 0).",
+        "(with negatives mined from the batch), lossless (logarithms), dssm (softmax over sampled negatives), in_batch "
+        "(softmax over the whole batch), contrastive (pairs and a margin), cosine_regression (pairs, against 1 and 0).",
     )
     margin: float | None = Field(
-        None,
-        ge=1e-6,
-        le=100,
-        description="Margin of the loss; by default 0.5 for triplet and cosine_triplet, 0.2 for facenet, 1 for "
-        "contrastive.",
+        None, ge=1e-6, le=100, description="By default 0.5 for triplet and cosine_triplet, 0.2 for facenet, else 1."
     )
     mining: Mining | None = Field(
         None,
-        description="Negatives of facenet: all, semi_hard (the nearest that is farther away than the positive; the "
-        "default) or hard (the nearest).",
+        description="Negatives of facenet: all, hard (nearest), or by default semi_hard (nearest beyond positive).",
     )
     learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
     batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
-    pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
-    random_triplets: int | None = Field(
-        None,
-        ge=1,
-        le=100_000_000,
-        description="Random triplets per epoch; as many as fine-tuning sees by default.",
-    )
-    max_epochs: int = Field(50, ge=0, le=10_000, description="Most epochs of fine-tuning.")
-    patience: int = Field(
-        20,
-        ge=1,
-        le=10_000,
-        description="A seed stops after so many epochs without a new best validation accuracy.",
-    )
-    epoch_triplets: int = Field(
-        20_000,
-        ge=1,
-        le=100_000_000,
-        description="An epoch of fine-tuning ends after at most so many triplets, a new random choice each time, so "
-        "that early stopping looks often enough on large data.",
-    )
+    epoch_triplets: int | None = Field(None, ge=1, le=MOST_TRIPLETS, description="Triplets per epoch; all by default.")
     batching: Batching = Field(
         "flat",
         description="flat: triplets in random order. grouped: the triplets of a pair follow each other, so that a "
@@ -137,13 +144,78 @@ class StudyConfig(BaseModel):
         description="fp32, or bf16: matrix products of training steps in bfloat16, where there is hardware for it "
         "(AMX, GPUs since Ampere); elsewhere in float32.",
     )
-    compile: bool | None = Field(
+    compile: bool | None = Field(None, description="Compile training steps; by default where a long run pays it off.")
+
+    @model_validator(mode="after")
+    def _check_recipe(self) -> "Recipe":
+        check_loss(self.loss, self.margin, self.mining)
+        return self
+
+
+class _Encoding(_Settings):
+    """The fields of `StudyConfig` that come before those of `Recipe`: data, arms and encoder."""
+
+    dataset: str = Field(
+        "chatterbot-english",
+        min_length=1,
+        examples=["chatterbot-english", "chatterbot-russian", "pqa"],
+        description="chatterbot-LANGUAGE, pqa, or your own data: a path, or the id of a Hugging Face dataset.",
+    )
+    reading: Annotated[ReadOptions, Parameter(name="*")] = Field(READ_AS_IT_IS, description="How to read your data.")
+    arms: tuple[Arm, ...] = Field(
+        ("scratch", "pretrained"),
+        min_length=1,
+        description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (new "
+        "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
+        "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
+    )
+    encoder: EncoderName = Field(
+        "lstm",
+        description="Encoder of a phrase: lstm (reads backwards), bilstm, lstm(lstm) (two layers), lstm(cnn) "
+        "(convolutions under LSTMs), dssm (letter trigrams) or mean (of word vectors).",
+    )
+    unseen_words: Literal["unknown", "kept"] | None = Field(
         None,
-        description="Compile training steps; by default where a run is long enough to win back what that takes.",
+        description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
+        "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to train; auto takes a GPU where there is one. The random draws are the same."
+    word_vectors: str | None = Field(
+        None,
+        min_length=1,
+        description="File of word vectors to start from, instead of random ones: word2vec text or .bin, GloVe text, "
+        "fastText .vec or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
     )
+    fixed_vectors: bool = Field(False, description="Keep the vectors of word_vectors fixed.")
+    word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
+    dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
+    max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
+
+
+class StudyConfig(Recipe, _Encoding):
+    """
+    All settings that determine the numbers of a study, except its seeds.
+
+    Examples
+    --------
+    >>> config = StudyConfig(encoder="mean", pretrain_epochs=2)
+    >>> StudyConfig.model_validate_json(config.model_dump_json()) == config
+    True
+    """
+
+    epoch_triplets: int = Field(
+        20_000,
+        ge=1,
+        le=MOST_TRIPLETS,
+        description="An epoch of fine-tuning ends after at most this many triplets, a new random choice each time, so "
+        "that early stopping looks often enough on large data.",
+    )
+    pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
+    random_triplets: int | None = Field(
+        None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
+    )
+    max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
+    patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
+    device: Device = Field("auto", description="Where to train; auto takes a GPU if there is one. Draws are the same.")
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
     negative_kinds: Mapped[float] | None = Field(
         None,
@@ -157,7 +229,7 @@ class StudyConfig(BaseModel):
         1.0,
         gt=0,
         le=1,
-        description="How much of the training pairs to use, pre-training included; the test stays the same.",
+        description="Share of the training pairs to use, also in pre-training; the test stays the same.",
     )
     split: Literal["fixed", "per_seed"] = Field(
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
@@ -166,13 +238,13 @@ class StudyConfig(BaseModel):
 
     @field_validator("negative_kinds")
     @classmethod
-    def _check_kinds(cls, kinds: dict[str, float] | None) -> dict[str, float] | None:
+    def _check_negative_kinds(cls, kinds: dict[str, float] | None) -> dict[str, float] | None:
         if kinds is not None:
             check_kinds(kinds)
         return kinds
 
     @model_validator(mode="after")
-    def _check(self) -> "StudyConfig":
+    def _check_study(self) -> "StudyConfig":
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         if len(set(self.arms)) < len(self.arms):
@@ -180,13 +252,38 @@ class StudyConfig(BaseModel):
         if self.fixed_vectors and not self.word_vectors:
             raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
         if self.encoder == "dssm" and self.word_vectors:
-            raise InputError("expected no word_vectors for the encoder dssm, which reads letters; leave it out")
-        make_objective(self.loss, self.margin, self.mining)  # refuses settings that the loss does not have
+            raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         return self
 
     @property
     def keeps_unseen_words(self) -> bool:
-        """Whether words that training does not see stay what they are, see `unseen_words`."""
+        """True if words that training does not see keep their tokens, see `unseen_words`."""
         if self.unseen_words:
             return self.unseen_words == "kept"
         return self.encoder == "dssm" or self.word_vectors is not None
+
+
+class Plan(_Settings):
+    """How many seeds a study takes, which its config leaves open."""
+
+    seeds: int = Field(DEFAULT_SEEDS, ge=1, le=MOST_SEEDS, description="Number of paired seeds.")
+    until: float | None = Field(
+        None,
+        gt=0,
+        le=2,
+        description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
+    )
+
+
+class Preset(NamedTuple):
+    """A study that a user may want to start from."""
+
+    config: StudyConfig
+    plan: Plan
+
+
+PRESETS = {
+    "quick look": Preset(StudyConfig(pretrain_epochs=2, max_epochs=6, patience=2, batching="grouped"), Plan(seeds=20)),
+    "the paper's redraw": Preset(StudyConfig(arms=("scratch", "pretrained")), Plan()),
+    "one fixed set": Preset(StudyConfig(arms=("scratch", "pretrained_once")), Plan()),
+}

@@ -1,40 +1,62 @@
-"""Encoders: plain modules of one model, from the tokens of phrases to their embeddings; all of them by name."""
+"""Encoders: plain modules for one model, from the tokens of phrases to embeddings. `rlm.zoo` has the others."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlm.config import StudyConfig
-from rlm.data.phrases import PAD, Phrases
-from rlm.data.word_vectors import read_vectors
-from rlm.engine.embedding_bag import SumOfRows
-from rlm.engine.packed import pack
+from rlm.data.phrases import PAD
+from rlm.engine.lstm import PackedLSTM, pack
 from rlm.errors import InputError
-from rlm.zoo.encoders import (
-    BiLSTMEncoder,
-    ConvolutionalLSTMEncoder,
-    Embeddings,
-    LSTMEncoder,
-    StackedLSTMEncoder,
-    Tokens,
-)
-from rlm.zoo.objective import LOSSES
-from rlm.zoo.output import Output, WithOutput
 
-HIDDEN = 300
+Tokens = Int[Tensor, "phrase token"]
+Embeddings = Float[Tensor, "phrase dim"]
+Output = Literal["unit", "sigmoid"]
+STEPS: dict[Output, Callable[[Tensor], Tensor]] = {"unit": lambda x: F.normalize(x, dim=-1), "sigmoid": torch.sigmoid}
+TOLERANCE = 1e-3
 
 
-def _totals(packed: Float[Tensor, "packed dim"], batch_sizes: Sequence[int]) -> Float[Tensor, "phrase dim"]:
-    """The sum of each row's vectors."""
-    total = packed.new_zeros(0, packed.shape[1])
-    for step in reversed(packed.split(list(batch_sizes))):
-        total = F.pad(total, (0, 0, 0, len(step) - len(total))) + step  # zeros for the rows that begin at this step
-    return total
+class LSTMEncoder(nn.Module):
+    """
+    The last hidden state of an LSTM that reads the words backwards: ``lstm``.
+
+    Its ``forward(tokens, batch_sizes)``, which every encoder has, returns one embedding per phrase. Tokens are
+    ``[phrase, token]``, longest phrase first, 0 after the end. `batch_sizes` gives for each position how many phrases
+    may still have a token there; it falls, as in ``torch.nn.utils.rnn.PackedSequence``.
+
+    Parameters
+    ----------
+    vocabulary_size
+        Rows of the word-vector table, see `Slices.vocabulary_size`.
+    word_dim
+        Size of a word vector.
+    dim
+        Size of the embedding.
+
+    References
+    ----------
+    Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; equations and initial
+    values as in ``torch.nn.LSTM``. ``net_arch`` lstm of Koziev's nn_relevancy_tripleloss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = LSTMEncoder(vocabulary_size=10, word_dim=4, dim=3)
+    >>> encoder(torch.tensor([[5, 2, 7], [3, 0, 0]]), batch_sizes=[2, 1, 1]).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.cell = PackedLSTM(word_dim, dim)
+
+    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
+        packed = pack(tokens, batch_sizes)
+        return self.cell(self.words(packed), packed != PAD, batch_sizes)
 
 
 class MeanEncoder(nn.Module):
@@ -49,6 +71,12 @@ class MeanEncoder(nn.Module):
         Size of a word vector.
     dim
         Size of the embedding.
+
+    Examples
+    --------
+    >>> import torch
+    >>> MeanEncoder(vocabulary_size=10, dim=3)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
+    torch.Size([2, 3])
     """
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
@@ -57,195 +85,58 @@ class MeanEncoder(nn.Module):
         self.output = nn.Linear(word_dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        """
-        Embed phrases; see `LSTMEncoder.forward`.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, zeros after the end, the longest phrase first.
-        batch_sizes
-            For each step, how many rows may still have a token there.
-
-        Returns
-        -------
-        torch.Tensor
-            One embedding per phrase.
-        """
         packed = pack(tokens, batch_sizes)
         # Not left to `padding_idx`: under vmap it holds for the first model only.
         vectors = self.words(packed) * (packed != PAD)[:, None]
+        total = vectors.new_zeros(0, vectors.shape[1])
+        for step in reversed(vectors.split(list(batch_sizes))):
+            total = F.pad(total, (0, 0, 0, len(step) - len(total))) + step  # zeros for the rows that begin at this step
         lengths = (tokens != PAD).sum(dim=1, keepdim=True).clamp(min=1)
-        return self.output(_totals(vectors, batch_sizes) / lengths)
+        return self.output(total / lengths)
 
 
-class DSSMEncoder(nn.Module):
+class OutputStep(nn.Module):
     """
-    How often each letter trigram stands in a phrase, through three layers of tanh: ``dssm``.
+    An encoder with a last step, so that its embeddings are in the range that a loss requires.
+
+    The squared distance of unit vectors is 2 - 2 cos, so that distances and cosines rank alike and all evaluation
+    stays the same.
 
     Parameters
     ----------
-    trigrams
-        Of each token, see `letter_trigrams`.
-    dim
-        Size of the embedding.
-
-    References
-    ----------
-    Huang et al., "Learning deep structured semantic models for web search using clickthrough data", CIKM 2013: word
-    hashing in section 3.2, layers and initial weights in sections 3.1 and 3.4.
-    """
-
-    def __init__(self, trigrams: Int64[Tensor, "token trigram"], dim: int = 128) -> None:
-        super().__init__()
-        self.register_buffer("trigrams", trigrams)
-        # One row per trigram: a sum of rows is the product with their counts, at the cost of those that are there.
-        self.hashed = nn.Parameter(torch.empty(int(trigrams.max()), HIDDEN))
-        self.bias = nn.Parameter(torch.zeros(HIDDEN))
-        self.hidden = nn.Linear(HIDDEN, HIDDEN)
-        self.output = nn.Linear(HIDDEN, dim)
-        for weight in (self.hashed, self.hidden.weight, self.output.weight):
-            nn.init.xavier_uniform_(weight)
-        for bias in (self.hidden.bias, self.output.bias):
-            nn.init.zeros_(bias)
-
-    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        """
-        Embed phrases; see `LSTMEncoder.forward`.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, zeros after the end, the longest phrase first.
-        batch_sizes
-            For each step, how many rows may still have a token there.
-
-        Returns
-        -------
-        torch.Tensor
-            One embedding per phrase.
-        """
-        rows = self.trigrams[tokens.long()].flatten(1)
-        if torch.compiler.is_compiling():  # how many trigrams there are would be another shape in every batch
-            total = F.embedding(rows, F.pad(self.hashed, (0, 0, 1, 0))).sum(dim=1)
-        else:
-            total = SumOfRows.apply(self.hashed[None], rows[None])[0][0]
-        hashed = torch.tanh(total + self.bias)
-        return torch.tanh(self.output(torch.tanh(self.hidden(hashed))))
-
-
-def letter_trigrams(words: Sequence[str]) -> Int64[Tensor, "token trigram"]:
-    """
-    The letter trigrams of words with their ends marked, as ``#ca``, ``cat`` and ``at#`` of "cat".
-
-    Parameters
-    ----------
-    words
-        Word ``i`` has token ``i + 2``, see `Phrases`.
-
-    Returns
-    -------
-    torch.Tensor
-        For each token the numbers of its trigrams, from 1, filled up with zeros; padding and the unknown word have
-        none.
+    encoder
+        Any encoder.
+    output
+        ``"unit"``: divide by the length. ``"sigmoid"``: map each value to (0, 1).
 
     Examples
     --------
-    >>> letter_trigrams(["cat", "at"]).tolist()
-    [[0, 0, 0], [0, 0, 0], [1, 2, 3], [4, 3, 0]]
+    >>> import torch
+    >>> encoder = OutputStep(MeanEncoder(vocabulary_size=10), "unit")
+    >>> encoder(torch.tensor([[5, 2]]), batch_sizes=[1, 1]).norm().round(decimals=4).item()
+    1.0
     """
-    number: dict[str, int] = {}
-    rows: list[list[int]] = [[], []]
-    for word in words:
-        marked = f"#{word}#"
-        trigrams = [marked[start : start + 3] for start in range(len(word))]
-        rows.append([number.setdefault(trigram, len(number) + 1) for trigram in trigrams])
-    longest = max(map(len, rows))
-    return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+    def __init__(self, encoder: nn.Module, output: Output) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.output = output
+
+    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
+        return STEPS[self.output](self.encoder(tokens, batch_sizes))
 
 
-ENCODERS: dict[str, type[nn.Module]] = {
-    "lstm": LSTMEncoder,
-    "bilstm": BiLSTMEncoder,
-    "lstm(lstm)": StackedLSTMEncoder,
-    "lstm(cnn)": ConvolutionalLSTMEncoder,
-    "dssm": DSSMEncoder,
-    "mean": MeanEncoder,
-}
-
-
-def new_encoder(
-    name: str,
-    words: Sequence[str],
-    word_dim: int = 32,
-    dim: int = 64,
-    output: Output | None = None,
-    vectors: Float[Tensor, "token word_dim"] | None = None,
-    fixed: bool = False,
-) -> nn.Module:
-    """
-    An encoder by name, with newly drawn weights.
-
-    Parameters
-    ----------
-    name
-        In `ENCODERS`.
-    words
-        Of the corpus, see `Phrases`.
-    word_dim
-        Size of a word vector; DSSM has none.
-    dim
-        Size of the embedding.
-    output
-        A last step, see `rlm.zoo.output`; none where the encoder ends with it by itself.
-    vectors
-        Word vectors to start from, see `rlm.data.word_vectors.read_vectors`; random ones by default.
-    fixed
-        Leave these as they are.
-
-    Returns
-    -------
-    torch.nn.Module
-        One model.
-    """
-    if name == "dssm":
-        encoder: nn.Module = DSSMEncoder(letter_trigrams(words), dim)
+def check_output(embeddings: Embeddings, output: Output, loss: str) -> None:
+    """Raise InputError unless embeddings are in the range of an output step, which the loss requires."""
+    if output == "unit":
+        what, values, low = "lengths", torch.linalg.vector_norm(embeddings, dim=1), 1
+        expected, remedy = "of length 1", "torch.nn.functional.normalize(embeddings, dim=-1)"
     else:
-        encoder = ENCODERS[name](len(words) + 2, word_dim, dim)
-        if vectors is not None:
-            encoder.words = nn.Embedding.from_pretrained(vectors, freeze=fixed)
-    return encoder if output in (None, getattr(encoder, "ends_with", None)) else WithOutput(encoder, output)
-
-
-def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
-    """
-    What makes the encoder of a study, by its config.
-
-    Parameters
-    ----------
-    config
-        Names the encoder, its word vectors, and the loss, whose output step it gets.
-    phrases
-        Of the corpus.
-
-    Returns
-    -------
-    callable
-        Makes one encoder, with newly drawn weights.
-
-    Raises
-    ------
-    InputError
-        If the word vectors cannot be read, or have another size.
-    """
-    output = LOSSES[config.loss].output
-    make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
-    if config.word_vectors is None:
-        return make
-    vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
-    if vectors.shape[1] != config.word_dim:
+        what, values, low = "values", embeddings, 0
+        expected, remedy = "with values in [0, 1]", "torch.sigmoid(embeddings)"
+    least, most = values.min().item(), values.max().item()
+    if least < low - TOLERANCE or most > 1 + TOLERANCE:
         raise InputError(
-            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
-            f"{config.word_dim}; set it to that"
+            f"expected embeddings {expected} for the loss {loss}, found {what} from {least:.3g} to {most:.3g}; end the "
+            f"encoder's forward with {remedy}"
         )
-    return partial(make, vectors, config.fixed_vectors)

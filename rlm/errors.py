@@ -5,5 +5,14 @@ class InputError(ValueError):
     """
     Data or settings that cannot be used.
 
-    Its text says what was expected, what was found and what to do. Everything else that is raised is a bug of ours.
+    The message gives what was expected, what was found and what to do. Any other exception is a bug of this package.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> try:
+    ...     rlm.init_block(lambda: None, seeds=[])
+    ... except rlm.InputError as error:
+    ...     print(error)
+    expected at least one seed, found none
     """

@@ -1,4 +1,4 @@
-"""Losses of single triplets and pairs; `rlm.zoo.objective` makes them what a block of seeds is trained on."""
+"""The losses of single triplets; `rlm.zoo.losses` has those of whole batches, and all of them by name."""
 
 import torch
 from jaxtyping import Float
@@ -8,19 +8,7 @@ from torch import Tensor
 def squared_distance(
     first: Float[Tensor, "*batch dim"], second: Float[Tensor, "*batch dim"]
 ) -> Float[Tensor, "*batch"]:
-    """
-    Squared Euclidean distance along the last dimension.
-
-    Parameters
-    ----------
-    first, second
-        Embeddings.
-
-    Returns
-    -------
-    torch.Tensor
-        Distances, 0 or more.
-    """
+    """Return the squared Euclidean distance along the last dimension."""
     return (first - second).square().sum(dim=-1)
 
 
@@ -31,26 +19,33 @@ def triplet_loss(
     margin: float | int = 0.5,
 ) -> Float[Tensor, "*batch"]:
     """
-    max(0, d(anchor, positive) - d(anchor, negative) + margin), d the squared Euclidean distance.
+    Compute max(0, d(anchor, positive) - d(anchor, negative) + margin), d the squared Euclidean distance.
 
     An encoder that maps every phrase to one point has a loss of exactly the margin.
 
     Parameters
     ----------
     anchor, positive, negative
-        Embeddings.
+        Embeddings ``[*batch, dim]``.
     margin
-        By how much the negative has to be farther away; in squared distance.
+        How much farther away the negative has to be, in squared distance; above 0.
 
     Returns
     -------
     torch.Tensor
-        One loss per triplet.
+        One loss per triplet ``[*batch]``, 0 or more.
 
     References
     ----------
     Schroff, Kalenichenko and Philbin, "FaceNet", CVPR 2015, section 3.1, equation 3; here without their
     normalisation of the embeddings. ``triplet_loss`` of Koziev's nn_relevancy_tripleloss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> anchor, positive, negative = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+    >>> triplet_loss(anchor, positive, negative, margin=0.5), triplet_loss(anchor, negative, positive, margin=0.5)
+    (tensor(0.), tensor(3.5000))
     """
     return (squared_distance(anchor, positive) - squared_distance(anchor, negative) + margin).clamp(min=0)
 
@@ -62,24 +57,9 @@ def cosine_triplet_loss(
     margin: float | int = 0.5,
 ) -> Float[Tensor, "*batch"]:
     """
-    max(0, s(anchor, negative) - s(anchor, positive) + margin), s the dot product: the cosine of unit vectors.
+    Compute max(0, s(anchor, negative) - s(anchor, positive) + margin), s the dot product: the cosine of unit vectors.
 
-    Parameters
-    ----------
-    anchor, positive, negative
-        Embeddings of length 1; of others the formula is Koziev's all the same, but no cosine.
-    margin
-        By how much the positive has to be more similar, of at most 2.
-
-    Returns
-    -------
-    torch.Tensor
-        One loss per triplet.
-
-    References
-    ----------
-    ``triplet_loss2`` of Koziev's nn_relevancy_tripleloss ("triplet_loss with a cos metric"), which leaves the
-    lengths as they come.
+    ``triplet_loss2`` of Koziev's nn_relevancy_tripleloss ("triplet_loss with a cos metric"), which does not normalise.
     """
     return ((anchor * negative).sum(dim=-1) - (anchor * positive).sum(dim=-1) + margin).clamp(min=0)
 
@@ -91,27 +71,11 @@ def lossless_triplet_loss(
     epsilon: float = 1e-8,
 ) -> Float[Tensor, "*batch"]:
     """
-    -ln(1 - d(anchor, positive) / N + eps) - ln(1 - (N - d(anchor, negative)) / N + eps).
+    Compute -ln(1 - d(anchor, positive) / N + eps) - ln(1 - (N - d(anchor, negative)) / N + eps), values in [0, 1].
 
-    N is the number of dimensions, the largest squared distance d in the unit cube. Unlike the hinge it never stops
-    pulling and pushing.
-
-    Parameters
-    ----------
-    anchor, positive, negative
-        Embeddings with values in [0, 1].
-    epsilon
-        Keeps the logarithms finite.
-
-    Returns
-    -------
-    torch.Tensor
-        One loss per triplet.
-
-    References
-    ----------
-    Arsenault, "Lossless triplet loss", 2018, with his recommended beta = N; ``lossless_triplet_loss`` of Koziev's
-    nn_relevancy_tripleloss.
+    N is the number of dimensions, the largest squared distance d in the unit cube. Unlike the hinge, it never stops
+    pulling and pushing. Arsenault, "Lossless triplet loss", 2018, with his recommended beta = N;
+    ``lossless_triplet_loss`` of Koziev's nn_relevancy_tripleloss.
     """
     dim = anchor.shape[-1]
     # In this order, because 1 + 1e-8 is 1 in single precision.
@@ -127,26 +91,10 @@ def contrastive_loss(
     margin: float | int = 1.0,
 ) -> Float[Tensor, "*batch"]:
     """
-    Mean of d(anchor, positive)^2 / 2 and max(0, margin - d(anchor, negative))^2 / 2, d the Euclidean distance.
+    Compute the mean of d(anchor, positive)^2 / 2 and max(0, margin - d(anchor, negative))^2 / 2, d Euclidean.
 
-    A triplet counts as two pairs to be classified, one relevant and one not.
-
-    Parameters
-    ----------
-    anchor, positive, negative
-        Embeddings.
-    margin
-        Irrelevant pairs farther apart than this are left alone.
-
-    Returns
-    -------
-    torch.Tensor
-        One loss per triplet.
-
-    References
-    ----------
-    Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping", CVPR 2006, section 2.1,
-    equation 4.
+    A triplet counts as two pairs to be classified. Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an
+    invariant mapping", CVPR 2006, section 2.1, equation 4.
     """
     distance = torch.linalg.vector_norm(anchor - negative, dim=-1)  # has a gradient of 0 at 0, where a root has none
     return (squared_distance(anchor, positive) + (margin - distance).clamp(min=0).square()) / 4
@@ -158,22 +106,8 @@ def cosine_regression_loss(
     target: Float[Tensor, "*batch"] | float | int,
 ) -> Float[Tensor, "*batch"]:
     """
-    Squared error of the cosine of a pair against how similar it is said to be.
+    Compute the squared error of the cosine of a pair of unit vectors against its graded similarity in [-1, 1].
 
-    Parameters
-    ----------
-    first, second
-        Embeddings of length 1.
-    target
-        Graded similarity in [-1, 1].
-
-    Returns
-    -------
-    torch.Tensor
-        One loss per pair.
-
-    References
-    ----------
     Reimers and Gurevych, "Sentence-BERT", EMNLP 2019, section 3, regression objective function.
     """
     return ((first * second).sum(dim=-1) - target).square()
@@ -184,17 +118,5 @@ def triplet_regression_loss(
     positive: Float[Tensor, "*batch dim"],
     negative: Float[Tensor, "*batch dim"],
 ) -> Float[Tensor, "*batch"]:
-    """
-    `cosine_regression_loss` of a triplet's two pairs, the relevant one with target 1 and the other with 0.
-
-    Parameters
-    ----------
-    anchor, positive, negative
-        Embeddings of length 1.
-
-    Returns
-    -------
-    torch.Tensor
-        The mean of both, one per triplet.
-    """
+    """Compute the mean `cosine_regression_loss` of a triplet's two pairs, with targets 1 and 0."""
     return (cosine_regression_loss(anchor, positive, 1) + cosine_regression_loss(anchor, negative, 0)) / 2

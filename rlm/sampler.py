@@ -1,20 +1,18 @@
-"""Samplers: the order in which a seed sees triplets, real ones or random ones, made on the device that trains."""
+"""Samplers: the order in which a seed sees triplets, real or random ones, made on the device that trains."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int, Int32, Int64
 from torch import Tensor
 
-from rlm.data.negatives import Triplets
+from rlm.config import Batching, Redraw
+from rlm.data.corpus import Triplets
 from rlm.errors import InputError
 from rlm.seeding import stream
 from rlm.slicer import Components
 
-Redraw = Literal["epoch", "once"]
-Batching = Literal["flat", "grouped"]
 TripletRows = Int32[Tensor, "triplet 3"]
 SHUFFLE_ROUNDS = 16
 
@@ -26,18 +24,23 @@ class RealTriplets:
     Parameters
     ----------
     triplets
-        Phrase indices, at least one triplet.
+        Phrase indices ``[triplet, 3]``, at least one triplet.
     seed
         Owner of the stream ``order``.
     size
-        An epoch ends after this many triplets, a new random choice each time; all of them by default, and never
-        more.
+        An epoch ends after this many triplets, at least 1, a new random choice each time; by default after all.
     batching
-        ``"flat"``: every triplet has its own place in the order. ``"grouped"``: the triplets of one pair of
-        anchor and positive, in either role, follow each other, so that a batch has fewer different phrases and
-        costs less.
+        ``"flat"``: every triplet has its own place in the order. ``"grouped"``: the triplets of one pair of anchor and
+        positive, in either role, follow each other, so that a batch has fewer different phrases and costs less.
     device
         Where the triplets are made.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> real = RealTriplets(np.array([[0, 1, 2], [0, 1, 3], [4, 5, 2]], np.int32), seed=0)
+    >>> [chunk.tolist() for chunk in real.epoch(1, chunk=2)]
+    [[[0, 1, 2], [0, 1, 3]], [[4, 5, 2]]]
     """
 
     def __init__(
@@ -50,69 +53,38 @@ class RealTriplets:
     ) -> None:
         if size is not None and size < 1:
             raise InputError(f"expected at least one triplet per epoch, found {size}")
-        self.seed = seed
+        self.seed, self.lengths = seed, None
         self.size = len(triplets) if size is None else min(size, len(triplets))
         if batching == "grouped":
-            triplets, self.lengths = _by_pair(triplets)
-            self.starts = self.lengths.cumsum() - self.lengths
-        else:
-            self.lengths = None
+            triplets, self.lengths = _sort_by_pair(triplets)
         self.triplets = torch.from_numpy(triplets).to(device)
 
     def __len__(self) -> int:
         return self.size
 
     def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
-        """
-        The triplets of an epoch, none twice.
-
-        Parameters
-        ----------
-        epoch
-            Number of the epoch.
-        chunk
-            Triplets per item; the last item may have fewer.
-
-        Yields
-        ------
-        torch.Tensor
-            Up to `chunk` triplets.
-        """
+        """Yield the triplets of an epoch, none twice, up to `chunk` at a time."""
         order = torch.from_numpy(self._order(epoch)).to(self.triplets.device)
-        for rows in order.split(chunk):
-            yield self.triplets[rows]
+        yield from (self.triplets[rows] for rows in order.split(chunk))
 
     def _order(self, epoch: int) -> Int[np.ndarray, " triplet"]:
         generator = stream(self.seed, "order", epoch)
         if self.lengths is None:
             return generator.choice(len(self.triplets), self.size, replace=False)
-        groups = generator.permutation(len(self.lengths))[: self.size]
-        ends = self.lengths[groups].cumsum()
-        groups = groups[: np.searchsorted(ends, self.size) + 1]  # as many as fill the epoch
-        starts, lengths = self.starts[groups], self.lengths[groups]
+        pairs = generator.permutation(len(self.lengths))[: self.size]
+        pairs = pairs[: np.searchsorted(self.lengths[pairs].cumsum(), self.size) + 1]  # as many as fill the epoch
+        starts, lengths = (self.lengths.cumsum() - self.lengths)[pairs], self.lengths[pairs]
         within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         return (np.repeat(starts, lengths) + within)[: self.size]
 
 
 def triplets_per_pair(triplets: Triplets) -> int:
-    """
-    How many negatives a pair of anchor and positive has.
-
-    Parameters
-    ----------
-    triplets
-        At least one.
-
-    Returns
-    -------
-    int
-        The mean over different pairs, rounded.
-    """
-    return round(_by_pair(triplets)[1].mean())
+    """Return how many negatives a pair of anchor and positive has: the rounded mean over different pairs."""
+    return round(_sort_by_pair(triplets)[1].mean())
 
 
-def _by_pair(triplets: Triplets) -> tuple[Triplets, Int64[np.ndarray, " pair"]]:
-    """The triplets in order of their pairs, whichever of a pair is the anchor, and how many each pair has."""
+def _sort_by_pair(triplets: Triplets) -> tuple[Triplets, Int64[np.ndarray, " pair"]]:
+    """Sort triplets by their pair, whichever of the two is the anchor; return them and how many each pair has."""
     pairs = np.sort(triplets[:, :2], axis=1)
     order = np.lexsort(pairs.T)
     pairs = pairs[order]
@@ -124,25 +96,33 @@ class RandomTriplets:
     """
     Random triplets: anchor, positive and negative drawn independently from their component lists.
 
-    Any triplet is computed from (seed, epoch, index) when it is asked for, so that a set of any size needs no
-    storage. The component lists keep their repeats: a phrase is drawn as often as training uses it.
+    Each triplet is a function of (seed, epoch, index), so that a set of any size needs no storage. The lists have
+    repeats: a phrase is drawn as often as training uses it.
 
     Parameters
     ----------
     components
-        The lists to draw from.
+        The lists to draw from, see `Slices.components`.
     seed
         Owner of the stream ``random_triplets``.
     size
-        Triplets per epoch.
+        Triplets per epoch, at least 1.
     redraw
-        ``"epoch"``: new triplets every epoch, as arXiv 1811.01640 reshuffles its labels (section 3).
-        ``"once"``: the same triplets for ever, in a new order every epoch: one fixed set to memorise.
+        ``"epoch"``: new triplets every epoch, as arXiv 1811.01640 reshuffles its labels (section 3). ``"once"``: one
+        fixed set to memorise, in a new order every epoch.
     per_pair
-        So many triplets in a row share one random anchor and one random positive; see `RealTriplets` on grouped
-        batches.
+        This many consecutive triplets share their random anchor and positive, as in grouped batches.
     device
         Where the triplets are made.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from rlm.slicer import Components
+    >>> anchors, positives, negatives = np.arange(30, dtype=np.int32).reshape(3, 10)
+    >>> random = RandomTriplets(Components(anchors, positives, negatives), seed=0, size=4)
+    >>> random.draw(1, torch.tensor([0, 1])).tolist()
+    [[5, 15, 21], [1, 15, 24]]
     """
 
     def __init__(
@@ -161,31 +141,13 @@ class RandomTriplets:
         if per_pair < 1:
             raise InputError(f"expected at least one triplet per pair, found {per_pair}")
         self.components = [torch.from_numpy(part).to(device) for part in components]
-        self.per_pair = per_pair
-        self.device = device
-        self.seed = seed
-        self.size = size
-        self.redraw = redraw
+        self.seed, self.size, self.redraw, self.per_pair, self.device = seed, size, redraw, per_pair, device
 
     def __len__(self) -> int:
         return self.size
 
     def draw(self, epoch: int, index: Int64[Tensor, " triplet"]) -> TripletRows:
-        """
-        The random triplets with the given numbers.
-
-        Parameters
-        ----------
-        epoch
-            Number of the epoch; makes no difference under ``redraw="once"``.
-        index
-            Numbers from 0, in any order.
-
-        Returns
-        -------
-        torch.Tensor
-            One triplet per number, the same whenever it is asked for and on every device.
-        """
+        """Return the random triplets with the given numbers, from 0: the same in every call and on every device."""
         key = stream(self.seed, "random_triplets", 0 if self.redraw == "once" else epoch)
         key = int(key.integers(2**64, dtype=np.uint64).astype(np.int64))
         pair = index // self.per_pair
@@ -196,27 +158,13 @@ class RandomTriplets:
         return torch.stack(columns, dim=1)
 
     def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
-        """
-        All random triplets of an epoch; see `RealTriplets.epoch`.
-
-        Parameters
-        ----------
-        epoch
-            Number of the epoch.
-        chunk
-            Triplets per item; the last item may have fewer.
-
-        Yields
-        ------
-        torch.Tensor
-            Up to `chunk` triplets.
-        """
+        """Yield all random triplets of an epoch, up to `chunk` at a time."""
         for start in range(0, self.size, chunk):
             index = torch.arange(start, min(start + chunk, self.size), device=self.device)
             yield self.draw(epoch, index if self.redraw == "epoch" else self._shuffled(epoch, index))
 
     def _shuffled(self, epoch: int, index: Int64[Tensor, " triplet"]) -> Int64[Tensor, " triplet"]:
-        pairs = max(self.size // self.per_pair, 1)  # a last one that has fewer triplets stays last
+        pairs = max(self.size // self.per_pair, 1)  # a last pair with fewer triplets stays last
         pair = index // self.per_pair
         shuffled = _swap_or_not(pair.clamp(max=pairs - 1), pairs, stream(self.seed, "random_order", epoch))
         return torch.where(pair < pairs, shuffled * self.per_pair + index % self.per_pair, index)
@@ -224,11 +172,11 @@ class RandomTriplets:
 
 def _swap_or_not(index: Int64[Tensor, " draw"], size: int, generator: np.random.Generator) -> Int64[Tensor, " draw"]:
     """
-    Where a random permutation of ``range(size)`` takes these numbers, without storing it.
+    Apply a random permutation of ``range(size)`` to these numbers, without storing it.
 
     Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012, figure 1: every round
-    matches each number with another one, and swaps the two or not. That is decided by multiply-shift hashing
-    (Dietzfelbinger et al., Journal of Algorithms 25, 1997, section 2.3): no secret is kept here.
+    matches each number with another one, and swaps the two or not. Multiply-shift hashing decides (Dietzfelbinger et
+    al., Journal of Algorithms 25, 1997, section 2.3), because the order need not be secret.
     """
     for _ in range(SHUFFLE_ROUNDS):
         partner = int(generator.integers(size)) - index
@@ -241,20 +189,12 @@ def _swap_or_not(index: Int64[Tensor, " draw"], size: int, generator: np.random.
 
 def _splitmix(key: int, counter: Int64[Tensor, " draw"]) -> Int64[Tensor, " draw"]:
     """
-    The upper 63 bits of the outputs number `counter` of the SplitMix64 generator that starts at `key`.
+    Return the upper 63 bits of outputs number `counter` of the SplitMix64 generator that starts at `key`.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17. Its numbers
-    are unsigned, PyTorch's signed: products and sums wrap around to the same bits, shifts are masked.
+    are unsigned, PyTorch's signed: factors are complements, shifts are masked, products wrap around to the same bits.
     """
-    z = (counter + 1) * _signed(0x9E3779B97F4A7C15) + key
-    z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
-    return _shift(z ^ _shift(z, 31), 1)
-
-
-def _shift(bits: Int64[Tensor, " draw"], by: int) -> Int64[Tensor, " draw"]:
-    return (bits >> by) & (2 ** (64 - by) - 1)
-
-
-def _signed(bits: int) -> int:
-    return bits - 2**64
+    z = (counter + 1) * (0x9E3779B97F4A7C15 - 2**64) + key
+    z = (z ^ (z >> 30 & 2**34 - 1)) * (0xBF58476D1CE4E5B9 - 2**64)
+    z = (z ^ (z >> 27 & 2**37 - 1)) * (0x94D049BB133111EB - 2**64)
+    return (z ^ (z >> 31 & 2**33 - 1)) >> 1 & 2**63 - 1

@@ -1,4 +1,4 @@
-"""Named random streams: one seed owns many, and using one never moves another."""
+"""Named random streams: each seed has many, and draws from one never affect another."""
 
 import zlib
 
@@ -7,48 +7,17 @@ import numpy as np
 from rlm.errors import InputError
 
 STREAMS = (
-    "split",
-    "negatives",
-    "init",
-    "order",
-    "random_triplets",
-    "random_order",
-    "audit",
-    "shuffle",
-    "train_fraction",
-    "random_labels",
-    "head",
-    "motion",
+    *("split", "negatives", "init", "order", "random_triplets", "random_order", "audit", "shuffle", "train_fraction"),
+    *("random_labels", "head", "motion"),
 )
 
 
 def stream(seed: int, name: str, *keys: int) -> np.random.Generator:
     """
-    The generator of one named stream of a seed.
+    Return the generator of a named stream of a seed; `keys`, such as an epoch, select an independent part of it.
 
-    Parameters
-    ----------
-    seed
-        Non-negative integer.
-    name
-        One of ``STREAMS``.
-    keys
-        Further non-negative integers (an epoch, say) that choose an independent part of the stream.
-
-    Returns
-    -------
-    numpy.random.Generator
-        The same one for the same arguments, on every machine.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown or the seed negative.
-
-    Notes
-    -----
-    Derived with ``numpy.random.SeedSequence``, whose spawn keys give independent streams. The name enters as
-    a checksum, so that a new name moves no existing stream.
+    The name enters as a checksum, so that a new name changes no existing stream. Spawn keys of
+    ``numpy.random.SeedSequence`` give independent streams, the same on every machine.
     """
     if seed < 0:
         raise InputError(f"expected a seed of at least 0, found {seed}")

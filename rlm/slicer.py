@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32
 
+from rlm.config import FRACTIONS
 from rlm.data.corpus import Corpus, Relevance, is_contradicted, unordered_keys
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
@@ -16,7 +17,6 @@ from rlm.errors import InputError
 from rlm.seeding import stream
 
 SPLITS = ("train", "validation", "test")
-FRACTIONS = (0.70, 0.21, 0.09)
 
 
 class Components(NamedTuple):

@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import device_of, settled, train_arms
-from rlm.config import DEFAULT_SEEDS, REDRAW, StudyConfig
+from rlm.arms import train_arms
+from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, StudyConfig
 from rlm.data.corpus import Corpus, index_corpus
 from rlm.data.datasets import load
-from rlm.data.files import READ_AS_IT_IS
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import check_request, collect, iter_experiment
+from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
 from rlm.slicer import Slices, slice_corpus
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
@@ -148,12 +148,12 @@ class TripletStudy:
 
     @cached_property
     def device(self) -> torch.device:
-        return device_of(self.config.device)
+        return resolve_device(self.config.device)
 
     @cached_property
-    def settled(self) -> StudyConfig:
+    def resolved(self) -> StudyConfig:
         """The config by which all workers train."""
-        return settled(self.config)
+        return resolve_config(self.config)
 
     @property
     def largest_block(self) -> int:
@@ -175,7 +175,7 @@ class TripletStudy:
         return REDRAW.get(arm)
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.settled, self.corpus, arms, seeds, self.make_encoder)
+        return run_block(self.resolved, self.corpus, arms, seeds, self.make_encoder)
 
 
 def run_study(

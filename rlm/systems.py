@@ -11,8 +11,7 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from rlm import verdict
-from rlm.config import StudyConfig
-from rlm.encoder import ENCODERS
+from rlm.config import Loss, StudyConfig
 from rlm.errors import InputError
 from rlm.evaluation.baselines import OVERLAP, overlap_scores
 from rlm.runtime.results import join
@@ -23,7 +22,8 @@ from rlm.stats.metrics import count_failed, find_metric
 from rlm.stats.tables import describe
 from rlm.study import iter_study, load_corpus, slice_for
 from rlm.verdict import BASELINE
-from rlm.zoo.objective import LOSSES, Loss
+from rlm.zoo.encoders import ENCODERS
+from rlm.zoo.losses import LOSSES
 
 __all__ = ["compare", "explain", "run", "summarise", "tabulate"]
 

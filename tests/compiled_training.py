@@ -7,8 +7,8 @@ import torch
 from conftest import topic_pairs
 
 import rlm
-from rlm.encoder import encoder_maker
-from rlm.engine import compiling
+from rlm.arms import encoder_maker
+from rlm.engine import compile as compiling
 
 if __name__ == "__main__":  # not when doctests are looked for
     compiling.SAMPLED_BATCHES = 2  # so that some batches are larger than the sample
@@ -28,6 +28,9 @@ if __name__ == "__main__":  # not when doctests are looked for
         make = encoder_maker(config, slices.phrases)
         # In double precision: Adam magnifies the rounding of gradients that are nearly zero.
         block = rlm.init_block(lambda make=make: make().double(), (0, 1))
-        settings |= {"max_epochs": 4, "batch_size": 18, "learning_rate": 1e-2, "progress": False}
-        losses = [rlm.finetune(block, slices, compile=compile, **settings)[1].loss for compile in (True, False)]
+        settings |= {"batch_size": 18, "learning_rate": 1e-2}
+        losses = [
+            rlm.finetune(block, slices, rlm.Recipe(compile=compile, **settings), max_epochs=4, progress=False)[1].loss
+            for compile in (True, False)
+        ]
         print(kind, np.nanmax(np.abs(losses[0] - losses[1])))

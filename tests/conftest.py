@@ -42,6 +42,27 @@ def topic_pairs(rng: np.random.Generator, topics: int, pairs: int, words: int = 
     return pd.DataFrame(rows, columns=["anchor", "positive"])
 
 
+def pretrain(block, slices, **settings):
+    """Pre-train; settings that a `Recipe` has make one."""
+    import rlm
+
+    return rlm.pretrain(block, slices, *_make_recipe(settings), **settings)
+
+
+def finetune(block, slices, **settings):
+    """Fine-tune; settings that a `Recipe` has make one."""
+    import rlm
+
+    return rlm.finetune(block, slices, *_make_recipe(settings), **settings)
+
+
+def _make_recipe(settings):
+    import rlm
+
+    given = {name: settings.pop(name) for name in rlm.Recipe.model_fields if name in settings}
+    return [rlm.Recipe.model_construct(**given)]  # not validated: some tests take a learning rate of 0, or of 1e30
+
+
 @pytest.fixture(scope="session")
 def corpus():
     from rlm.data.corpus import index_corpus

@@ -6,20 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import topic_pairs
+from conftest import finetune, pretrain, topic_pairs
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 from torch import nn
 from torch_twin import TorchTwin
 
 from rlm.block import init_block
 from rlm.data.corpus import index_corpus
-from rlm.encoder import ENCODERS
-from rlm.engine.batches import PhraseTable, epoch_batches, one_batch
+from rlm.engine.accuracy import embed, triplet_accuracy
+from rlm.engine.batches import PhraseTable, epoch_batches, one_batch, split_batch
 from rlm.errors import InputError
-from rlm.evaluation.triplets import embed, evaluate, roc, split_batch, triplet_accuracy
+from rlm.evaluation.triplets import evaluate, roc
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.slicer import SPLITS, slice_corpus
-from rlm.training import finetune, pretrain
+from rlm.zoo.encoders import ENCODERS
 
 both = pytest.mark.parametrize("kind", ["lstm", "mean"])
 
@@ -78,13 +78,13 @@ class TestBatches:
         for seed, (one, steps) in enumerate(zip(unequal_slices, expected, strict=True)):
             for step, batch in enumerate(batches):
                 triplets = steps[step] if step < len(steps) else np.empty((0, 3), np.int32)
-                rows = batch.triplets[seed, batch.is_real[seed]]
+                rows = batch.triplets[seed, batch.mask[seed]]
                 width = batch.tokens.shape[2]
                 np.testing.assert_array_equal(batch.tokens[seed][rows], one.tokens[triplets][..., :width])
                 assert (one.tokens[triplets][..., width:] == 0).all()
                 assert len(rows.unique()) == len(np.unique(triplets))
                 torch.testing.assert_close(batch.weights[seed].sum().item(), float(len(triplets) > 0))
-                assert (batch.weights[seed, ~batch.is_real[seed]] == 0).all()
+                assert (batch.weights[seed, ~batch.mask[seed]] == 0).all()
 
     def test_batch_sizes_count_the_phrases_that_reach_a_position(self, unequal_slices):
         sources = [RealTriplets(one.train, seed) for seed, one in enumerate(unequal_slices)]
@@ -142,11 +142,11 @@ class TestEvaluation:
         batch = one_batch([torch.from_numpy(one.test) for one in unequal_slices], PhraseTable(unequal_slices))
         embeddings = torch.from_numpy(rng.integers(3, size=(3, batch.batch_sizes[0], 2))).double()
         ties, expected = 0, []
-        for points, one, places, is_real in zip(
-            embeddings.tolist(), unequal_slices, batch.triplets.tolist(), batch.is_real.tolist(), strict=True
+        for points, one, places, mask in zip(
+            embeddings.tolist(), unequal_slices, batch.triplets.tolist(), batch.mask.tolist(), strict=True
         ):
             score = 0.0
-            for (a, p, n), real in zip(places, is_real, strict=True):
+            for (a, p, n), real in zip(places, mask, strict=True):
                 near, far = (sum((x - y) ** 2 for x, y in zip(points[a], points[b], strict=True)) for b in (p, n))
                 score += real * (near < far) + real * (near == far) / 2
                 ties += real and near == far
@@ -448,7 +448,7 @@ class TestYourOwnEncoder:
             init_block(nn.Identity, (0,))
 
     def test_dropout_is_refused(self, slices):
-        with pytest.raises(InputError, match="encoder without dropout, found it in Dropout; leave it out"):
+        with pytest.raises(InputError, match="encoder without dropout, found it in Dropout; remove it"):
             init_block(lambda: self.Encoder(slices.vocabulary_size, dropout=0.5), (0,))
 
 

@@ -24,10 +24,9 @@ from cyclopts import App, CycloptsError, Parameter
 from rlm.cli.labels import labels
 from rlm.cli.models import evaluate, query, train
 from rlm.cli.output import check_out, check_out_folder, ending_like_ctrl_c, gather, print_files
-from rlm.config import Arm, Plan, StudyConfig
+from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
-from rlm.data.files import READ_AS_IT_IS, Reading
 from rlm.errors import InputError
 from rlm.experiment import judge_so_far
 from rlm.runtime.atomic import whole
@@ -198,7 +197,7 @@ def audit(
 def report(
     *,
     dataset: str = StudyConfig().dataset,
-    reading: Annotated[Reading, Parameter(name="*")] = READ_AS_IT_IS,
+    reading: Annotated[ReadOptions, Parameter(name="*")] = READ_AS_IT_IS,
     seeds: int = 12,
     out: Path = Path("reports"),
     notebooks: Path | None = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 
-from rlm.arms import settled, train_arms
+from rlm.arms import train_arms
 from rlm.config import Arm, StudyConfig
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
@@ -20,6 +20,7 @@ from rlm.evaluation.triplets import evaluate as evaluate_triplets
 from rlm.models.model import Model, check_place, load_model
 from rlm.models.questions import evaluate_questions, read_questions
 from rlm.models.search import Index, Method
+from rlm.runtime.device import resolve_config
 from rlm.study import load_corpus, slice_for
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def train(
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
     slices = slice_for(config, corpus, [seed])
-    (trained,) = train_arms(settled(config), slices, [arm], [seed], progress=True)
+    (trained,) = train_arms(resolve_config(config), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
     Model.of(trained.block, slices[0], config).save(save, overwrite)

@@ -7,4 +7,4 @@ from .datasets import (
     load_pqa as load_pqa,
     make_triplets as make_triplets,
 )
-from .files import Reading as Reading, read as read
+from .files import ReadOptions as ReadOptions, read as read

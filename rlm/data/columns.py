@@ -8,12 +8,11 @@ from typing import Literal
 
 import pandas as pd
 
+from rlm.config import ROLES, Role
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import printable, shorten
 from rlm.errors import InputError
 
-Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
-ROLES: tuple[Role, ...] = ("anchor", "positive", "negative", "relevance", "text", "label")
 PAIR_ROLES, LABEL_ROLES = ("anchor", "positive", "negative", "relevance"), ("text", "label")
 _ADVICE = {
     "file": "Expected columns anchor, positive and, if there are negatives, negative, or else text and label; name "

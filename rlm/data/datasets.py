@@ -13,8 +13,9 @@ import pooch
 import yaml
 from chatterbot_corpus import corpus as chatterbot
 
+from rlm.config import ReadOptions
 from rlm.data.corpus import COLUMNS, index_corpus
-from rlm.data.files import Reading, add_irrelevant, read
+from rlm.data.files import add_irrelevant, read
 from rlm.data.negatives import draw_negatives
 from rlm.errors import InputError
 
@@ -62,7 +63,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     if name in chatterbots or name == "pqa":
         irrelevant = options.pop("irrelevant", None)
         encoding = options.pop("encoding", None) if irrelevant is not None else None
-        given = Reading(**options).model_dump(exclude_defaults=True)
+        given = ReadOptions(**options).model_dump(exclude_defaults=True)
         if given:
             raise InputError(f"expected no options for reading {name}, found {', '.join(given)}; drop them")
         pairs = load_pqa() if name == "pqa" else load_chatterbot(chatterbots[name])

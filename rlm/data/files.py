@@ -5,23 +5,21 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from cyclopts import Parameter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from rlm.data.columns import ROLES, Role, check_labels, choose_columns, make_pairs
+from rlm.config import ROLES, ReadOptions, Role
+from rlm.data.columns import check_labels, choose_columns, make_pairs
 from rlm.data.parsers import ROWS_AT_ONCE, Choose, blocks, delimited, groups, irrelevant_pairs, to_frame
 from rlm.data.records import is_record_table, json_rows, record_rows
 from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, most_bytes, open_bytes, shorten
 from rlm.errors import InputError
 
-Layout = Literal["columns", "blocks", "groups"]
 RECORDS_AT_ONCE = 1_000  # records have lists of texts
 _OTHERS = (".xlsx", ".xls", ".ods", ".pkl", ".feather", ".arrow", ".orc", ".avro", ".npz", ".npy", ".pt", ".h5")
 _OTHERS += (".sqlite", ".db", ".xml", ".yml", ".yaml", ".html", ".pdf", ".docx", ".tar")
@@ -31,56 +29,6 @@ _FORMATS = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
-
-
-def _parse_mapping(given: object) -> object:
-    """Parse ``name=value,name=value`` from a command line; return anything else unchanged."""
-    if not isinstance(given, str):
-        return given
-    parts = [part.partition("=") for part in given.split(",")]
-    if not all(name and equals and value for name, equals, value in parts):
-        raise InputError(f"expected name=value,name=value; found {given!r}")
-    return {name.strip(): value.strip() for name, _, value in parts}
-
-
-Value = TypeVar("Value")
-Mapped = Annotated[dict[str, Value], BeforeValidator(_parse_mapping), Parameter(accepts_keys=False)]
-
-
-class Reading(BaseModel):
-    """How to read data of your own; `read` takes the same options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    columns: Mapped[str] = Field(
-        {}, description="What the file calls its columns, as anchor=fact,positive=question,negative=other."
-    )
-    layout: Layout = Field(
-        "columns",
-        description="columns: a table. blocks: lines T: premise and Q: question. groups: lines that mean the same, "
-        "groups separated by empty lines.",
-    )
-    encoding: str | None = Field(None, description="Of text, such as cp1251; found out by default.")
-    delimiter: str | None = Field(None, pattern=r"^[^\r\n]$", description="Of cells; found out by default.")
-    quotechar: str | None = Field(
-        None, max_length=1, description='Encloses cells; " by default, and nothing where tabs separate the cells.'
-    )
-    irrelevant: str | None = Field(
-        None, description="File of premise|question lines that are known to be irrelevant, for manual negatives."
-    )
-    subset: str | None = Field(None, description="Configuration of a Hugging Face dataset.")
-    part: str = Field("train", description="Split of a Hugging Face dataset.")
-
-    @field_validator("columns")
-    @classmethod
-    def _check(cls, columns: dict[str, str]) -> dict[str, str]:
-        unknown = [role for role in columns if role not in ROLES]
-        if unknown:
-            raise InputError(f"expected columns for {', '.join(ROLES)}; found {unknown[0]!r}")
-        return columns
-
-
-READ_AS_IT_IS = Reading()
 
 
 def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
@@ -131,7 +79,7 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     [{'line': 2, 'anchor': 'Snow is white', 'positive': 'What is white?'}]
     """
     roles = {role: options.pop(role) for role in ROLES if role in options}
-    reading = Reading(columns={**options.pop("columns", {}), **roles}, **options)
+    reading = ReadOptions(columns={**options.pop("columns", {}), **roles}, **options)
     path = Path(source)
     looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _suffix(path) not in _FORMATS
     if not path.exists() and not looks_like_id:
@@ -188,7 +136,7 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _file(path: Path, reading: Reading) -> pd.DataFrame:
+def _file(path: Path, reading: ReadOptions) -> pd.DataFrame:
     """Read a file."""
     choose = partial(choose_columns, columns=reading.columns)
     suffix = _suffix(path)
@@ -292,7 +240,7 @@ def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _hub(source: str, reading: Reading) -> tuple[pd.DataFrame, str]:
+def _hub(source: str, reading: ReadOptions) -> tuple[pd.DataFrame, str]:
     """Read a Hugging Face dataset; return also its fingerprint as its version."""
     hint = "if this was meant to be a file, check its path"
     try:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int, Int32
 
+from rlm.config import check_kinds
 from rlm.data.corpus import Corpus, Relevance, Triplets
 from rlm.data.similarity import most_alike, trigrams
 from rlm.errors import InputError
 
-KINDS = ("random", "similar", "manual")
 SPARE = 20  # candidates beyond those that are needed, since the most similar ones are often relevant
 PLACES_AT_ONCE = 2**22
 
@@ -79,12 +79,6 @@ def resolve_kinds(corpus: Corpus, kinds: Mapping[str, float | int] | None) -> Ma
             "and 1, or a file of premise|question lines as irrelevant"
         )
     return kinds
-
-
-def check_kinds(kinds: Mapping[str, float | int]) -> None:
-    """Require non-negative shares of the known kinds of negatives, with the sum 1."""
-    if not set(kinds) <= set(KINDS) or min(kinds.values(), default=-1) < 0 or not np.isclose(sum(kinds.values()), 1):
-        raise InputError(f"expected shares of {', '.join(KINDS)} negatives with the sum 1, found {dict(kinds)}")
 
 
 def _deal_kinds(

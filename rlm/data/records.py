@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from rlm.data.columns import ROLES, reject_similar
+from rlm.config import ROLES
+from rlm.data.columns import reject_similar
 from rlm.data.parsers import Choose, Rows
 from rlm.data.textfiles import MOST_CHARACTERS, shorten
 from rlm.errors import InputError

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,10 @@ from jaxtyping import Bool, Float32, Int, Int32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlm.block import Block
+from rlm.errors import InputError
 from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.seeding import stream
 from rlm.slicer import Slices
 
 # Not `sampler.TripletRows`: seeds may have different numbers of them.
@@ -20,114 +24,106 @@ STEPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Batch:
+class Step:
     """
-    Triplets of S seeds, with each phrase of a seed once.
+    The data of one training step for S seeds.
 
-    Attributes
-    ----------
-    phrases
-        Indices of each seed's phrases, rising; any number for empty ones, which come last.
-    tokens
-        Token ids of each seed's phrases, longest first, zeros after the end; empty phrases fill up seeds that
-        have fewer.
-    batch_sizes
-        For each position, how many phrases of any seed may have a token there, as in
-        ``torch.nn.utils.rnn.PackedSequence``; the first is the number of phrases.
-    triplets
-        Rows of `tokens`.
-    is_real
-        False where a triplet only fills up the batch.
-    sizes
-        Triplets of each seed that do not fill up, known without asking the device.
+    `inputs` are arguments of `Block.embed`; `targets` are triplets of rows of the embeddings, or labels. `mask` is
+    False for padding. `sizes` counts each seed's targets without padding, known without asking the device.
     """
 
-    phrases: Int32[Tensor, "seed phrase"]
-    tokens: Int32[Tensor, "seed phrase token"]
-    batch_sizes: tuple[int, ...]
-    triplets: Int64[Tensor, "seed triplet 3"]
-    is_real: Bool[Tensor, "seed triplet"]
+    inputs: tuple[Any, ...]
+    targets: Int64[Tensor, "seed target *slot"]
+    mask: Bool[Tensor, "seed target"]
     sizes: tuple[int, ...]
 
     @property
-    def inputs(self) -> tuple[Tensor, tuple[int, ...]]:
-        """What `Block.embed` takes."""
-        return self.tokens, self.batch_sizes
+    def weights(self) -> Float32[Tensor, "seed target"]:
+        """Weight of each target in its seed's mean loss; zero for padding."""
+        return self.mask / self.mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Batch(Step):
+    """Triplets of S seeds, with each phrase of a seed once; `phrases` are rising indices, then any for padding."""
+
+    phrases: Int32[Tensor, "seed phrase"]
 
     @property
-    def targets(self) -> Int64[Tensor, "seed triplet 3"]:
-        """What the loss compares embeddings by."""
-        return self.triplets
+    def tokens(self) -> Int32[Tensor, "seed phrase token"]:
+        """Token ids, longest phrase first, zeros after its end; empty phrases pad seeds that have fewer."""
+        return self.inputs[0]
 
     @property
-    def weights(self) -> Float32[Tensor, "seed triplet"]:
-        """Share of each triplet in the mean of its seed; all zero for a seed without triplets."""
-        return self.is_real / self.is_real.sum(dim=1, keepdim=True).clamp(min=1)
+    def batch_sizes(self) -> tuple[int, ...]:
+        """How many phrases of any seed may have a token at each position, as in ``rnn.PackedSequence``."""
+        return self.inputs[1]
+
+    @property
+    def triplets(self) -> Int64[Tensor, "seed triplet 3"]:
+        """Rows of `tokens`."""
+        return self.targets
+
+    def rows(self, rows: Int[np.ndarray, " row"]) -> "Batch":
+        """Return the triplets of the seeds at these places."""
+        sizes = tuple(self.sizes[row] for row in rows)
+        inputs = self.tokens[rows], self.batch_sizes
+        return Batch(inputs, self.targets[rows], self.mask[rows], sizes, self.phrases[rows])
 
 
 class PhraseTable:
-    """
-    The tokens of all phrases, as each seed of a block reads them, on the device that trains.
-
-    Parameters
-    ----------
-    slices
-        One per seed, of one corpus.
-    device
-        Where to keep them.
-    """
+    """The tokens of all phrases, as each seed of a block reads them, on the device that trains."""
 
     def __init__(self, slices: Sequence[Slices], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.lengths = torch.from_numpy(slices[0].phrases.lengths).to(device)
         self.filler = len(slices[0].phrases)  # the empty phrase, which sorts behind all others
         tables = {id(one): torch.from_numpy(one.tokens).to(device) for one in slices}
-        # Seeds that share a split share its table; seeds with a split of their own do not know the same words.
+        # Seeds with the same split share its table; seeds with different splits do not know the same words.
         self.tokens = list(tables.values()) if len(tables) == 1 else [tables[id(one)] for one in slices]
 
     def __call__(self, phrases: Int[Tensor, "seed phrase"], width: int) -> Int32[Tensor, "seed phrase token"]:
-        """
-        Look up phrases.
-
-        Parameters
-        ----------
-        phrases
-            Phrase indices of each seed.
-        width
-            How many tokens of each.
-
-        Returns
-        -------
-        torch.Tensor
-            Their tokens.
-        """
+        """Look up the first `width` tokens of each seed's phrases."""
         if len(self.tokens) == 1:
             return self.tokens[0][phrases, :width]
         return torch.stack([tokens[rows, :width] for tokens, rows in zip(self.tokens, phrases, strict=True)])
 
 
+def one_per_seed(block: Block, slices: Slices | Sequence[Slices]) -> Sequence[Slices]:
+    """Return the slices of every seed of a block: the given ones, or one for all seeds."""
+    mine = [slices] * len(block.seeds) if isinstance(slices, Slices) else slices
+    if len(mine) != len(block.seeds):
+        raise InputError(
+            f"expected one Slices, or one per seed ({len(block.seeds)}), found {len(mine)}; "
+            "slice the corpus once per seed"
+        )
+    if any(one.phrases is not mine[0].phrases for one in mine):
+        raise InputError("expected slices of one corpus, found several corpora; slice the same one for every seed")
+    return mine
+
+
+def epoch_order(
+    seeds: Sequence[int], sizes: Sequence[int], epoch: int, name: str = "order"
+) -> Int64[np.ndarray, "seed row"]:
+    """Shuffle the rows of each seed by its stream `name`; padding stays behind them."""
+    return np.stack(
+        [
+            np.append(stream(seed, name, epoch).permutation(size), np.arange(size, max(sizes)))
+            for seed, size in zip(seeds, sizes, strict=True)
+        ]
+    )
+
+
+def step_sizes(sizes: Sequence[int], start: int, batch_size: int) -> tuple[int, ...]:
+    """Return how many of each seed's targets the batch has that begins at `start`."""
+    return tuple(min(max(size - start, 0), batch_size) for size in sizes)
+
+
 def epoch_batches(sources: Sequence[Source], table: PhraseTable, epoch: int, batch_size: int) -> Iterator[Batch]:
     """
-    The batches of one epoch, for a block of seeds.
+    Yield the batches of one epoch, for one source per seed.
 
-    The last batch of a seed is as small as its triplets leave it; a seed that has fewer batches than another
-    gets empty ones.
-
-    Parameters
-    ----------
-    sources
-        One per seed.
-    table
-        Of the same seeds.
-    epoch
-        Number of the epoch.
-    batch_size
-        Triplets per batch and seed.
-
-    Yields
-    ------
-    Batch
-        One training step.
+    The last batch of a seed has the rest of its triplets; a seed with fewer batches than another gets empty ones.
     """
     chunks = (source.epoch(epoch, batch_size * STEPS_AT_ONCE) for source in sources)
     nothing = torch.empty((0, 3), dtype=torch.int32, device=table.device)
@@ -136,64 +132,41 @@ def epoch_batches(sources: Sequence[Source], table: PhraseTable, epoch: int, bat
 
 
 def one_batch(triplets: Sequence[TripletRows], table: PhraseTable) -> Batch:
-    """
-    All given triplets as a single batch.
-
-    Parameters
-    ----------
-    triplets
-        One list per seed.
-    table
-        Of the same seeds.
-
-    Returns
-    -------
-    Batch
-        For evaluation: every phrase is in it once.
-    """
+    """Return all triplets, one list per seed, as a single batch."""
     return next(cut(triplets, table, max(map(len, triplets))))
 
 
+def split_batch(block: Block, slices: Slices | Sequence[Slices], split: str) -> Batch:
+    """Return all triplets of a split as one batch."""
+    mine = one_per_seed(block, slices)
+    triplets = [torch.from_numpy(getattr(one, split)).to(block.device) for one in mine]
+    return one_batch(triplets, PhraseTable(mine, block.device))
+
+
 def cut(triplets: Sequence[TripletRows], table: PhraseTable, batch_size: int) -> Iterator[Batch]:
-    """
-    Cut each seed's triplets into batches; building many at once is what makes them cheap.
-
-    Parameters
-    ----------
-    triplets
-        One list per seed.
-    table
-        Of the same seeds.
-    batch_size
-        Triplets per batch and seed; the last one has what is left.
-
-    Yields
-    ------
-    Batch
-        One step.
-    """
+    """Cut each seed's triplets into batches; building many at once is what makes them cheap."""
     steps = -(-max(map(len, triplets)) // batch_size)
     padded = torch.full((len(triplets), steps * batch_size, 3), table.filler, dtype=torch.int32, device=table.device)
     for row, mine in zip(padded, triplets, strict=True):
         row[: len(mine)] = mine
     indices = padded.view(len(triplets), steps, batch_size, 3)
     phrases, places = distinct(indices.flatten(2), table.filler)
-    is_real = indices[..., 0] != table.filler
-    places = places.view(indices.shape) * is_real[..., None]  # what only fills up may name any phrase
+    mask = indices[..., 0] != table.filler
+    places = places.view(indices.shape) * mask[..., None]  # padding may name any phrase
     lengths = table.lengths[phrases.long()]
     positions = torch.arange(table.tokens[0].shape[1], dtype=lengths.dtype, device=table.device)
-    # Lengths fall along a step's phrases: the first one that is too short tells how many reach a position.
+    # Lengths fall along a step's phrases, so the first one that is too short tells how many reach a position.
     reach = torch.searchsorted(-lengths, (-positions).expand(*lengths.shape[:2], -1).contiguous())
-    for step, sizes in enumerate(reach.amax(dim=0).tolist()):  # the only wait for the device in so many steps
+    counts = list(map(len, triplets))
+    for step, sizes in enumerate(reach.amax(dim=0).tolist()):  # the only wait for the device in STEPS_AT_ONCE steps
         batch_sizes = tuple(size for size in sizes if size)
         mine = phrases[:, step, : sizes[0]]
         yield Batch(
+            inputs=(table(mine, len(batch_sizes)), batch_sizes),
+            targets=places[:, step],
+            mask=mask[:, step],
+            sizes=step_sizes(counts, step * batch_size, batch_size),
             phrases=mine,
-            tokens=table(mine, len(batch_sizes)),
-            batch_sizes=batch_sizes,
-            triplets=places[:, step],
-            is_real=is_real[:, step],
-            sizes=tuple(min(max(len(rows) - step * batch_size, 0), batch_size) for rows in triplets),
         )
 
 
@@ -201,23 +174,11 @@ def distinct(
     values: Int[Tensor, "*row slot"], filler: int
 ) -> tuple[Int[Tensor, "*row slot"], Int64[Tensor, "*row slot"]]:
     """
-    As `torch.unique` of every row, without waiting for the device to say how many there are.
+    Return the different values of every row, rising, then fillers; and for every value its place among them.
 
-    Parameters
-    ----------
-    values
-        Any numbers.
-    filler
-        What stands behind the last different value of a row.
-
-    Returns
-    -------
-    torch.Tensor
-        The different values, rising, then fillers.
-    torch.Tensor
-        For every value its place among them.
+    `torch.unique` would wait for the device to report how many there are.
     """
-    if values.device.type == "cpu":  # NumPy sorts several numbers at a time, and takes a fifth as long
+    if values.device.type == "cpu":  # NumPy sorts several numbers at a time, in a fifth of the time
         order = torch.from_numpy(np.argsort(values.numpy(), axis=-1))
         ordered = values.gather(-1, order)
     else:

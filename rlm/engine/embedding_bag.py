@@ -13,8 +13,8 @@ class SumOfRows(Function):
     """
     The sum of some rows of a table, different ones for each phrase.
 
-    PyTorch's ``embedding_bag`` cannot be stacked by ``torch.func.vmap``, and looking up as many rows for every phrase
-    as the longest one has takes several times as long.
+    ``torch.func.vmap`` cannot stack PyTorch's ``embedding_bag``, and padding all phrases to the length of the longest
+    takes several times as long.
 
     ``SumOfRows.apply(table, rows)`` takes
 
@@ -29,7 +29,6 @@ class SumOfRows(Function):
     def forward(
         table: Float[Tensor, "seed row dim"], rows: Int64[Tensor, "seed phrase place"]
     ) -> tuple[Float[Tensor, "seed phrase dim"], Int64[Tensor, " used"], Int64[Tensor, " bag"]]:
-        """See the class."""
         seeds, size, _ = table.shape
         first = torch.arange(0, seeds * size, size, device=rows.device)[:, None, None]
         is_row = rows != 0
@@ -40,7 +39,6 @@ class SumOfRows(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
-        """Keep which rows were used."""
         ctx.shape = inputs[0].shape
         _, *kept = output
         ctx.mark_non_differentiable(*kept)
@@ -49,7 +47,6 @@ class SumOfRows(Function):
     @staticmethod
     @torch.no_grad()
     def backward(ctx: Any, of_sums: Tensor, *_: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        """Every row receives the gradients of the sums that it is in."""
         used, counts = ctx.saved_tensors
         phrase = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
         of_rows = F.embedding(phrase, of_sums.flatten(0, 1))
@@ -63,7 +60,6 @@ class SumOfRows(Function):
         in_dims: tuple[int | None, ...],
         *arguments: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        """The mapped dimension joins the seeds."""
         size = info.batch_size
         joined = [
             (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)

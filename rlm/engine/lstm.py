@@ -1,28 +1,70 @@
-"""The recurrence of an LSTM over packed phrases, for all seeds of a block at once, with its own backward pass."""
+"""LSTMs over packed phrases, without a step spent on padding, for all seeds of a block at once."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn import functional as F
 
 sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 Inputs = Float[Tensor, "seed packed word_dim"]
 
 
+def pack(rows: Shaped[Tensor, "phrase position *rest"], batch_sizes: Sequence[int]) -> Shaped[Tensor, "packed *rest"]:
+    """Concatenate the first position of all rows, the second, and so on, as in ``rnn.PackedSequence``."""
+    return torch.cat([rows[:count, position] for position, count in enumerate(batch_sizes)])
+
+
+def reverse(
+    rows: Shaped[Tensor, "phrase position *rest"], lengths: Int[Tensor, "phrase 1"]
+) -> Shaped[Tensor, "phrase position *rest"]:
+    """Reverse each row from its end to its beginning; padding stays behind."""
+    positions = rows.shape[1]
+    order = (lengths - 1 - torch.arange(positions, device=rows.device)) % positions
+    return torch.take_along_dim(rows, order.view(*order.shape, *[1] * (rows.dim() - 2)), dim=1)
+
+
+class PackedLSTM(nn.LSTMCell):
+    """
+    An LSTM over packed rows, from their last position to their first; returns hidden states, see `Recurrence`.
+
+    It equals ``torch.nn.LSTM``, which ``torch.func.vmap`` cannot batch.
+    """
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "packed input"],
+        is_word: Bool[Tensor, " packed"],
+        batch_sizes: Sequence[int],
+        every_step: bool = False,
+    ) -> Float[Tensor, "row dim"]:
+        weights = self.weight_ih, self.weight_hh
+        if torch.is_autocast_enabled(inputs.device.type):
+            lower = torch.get_autocast_dtype(inputs.device.type)
+            weights = tuple(weight.to(lower) for weight in weights)
+        bias = self.bias_ih + self.bias_hh
+        if torch.compiler.is_compiling():  # the compiler fuses the steps, and their backward pass, by itself
+            return compiled_recurrence(inputs, *weights, bias, is_word, tuple(batch_sizes), every_step)
+        # The recurrence takes a leading seed dimension, here of size 1.
+        arguments = (argument[None] for argument in (inputs, *weights, bias, is_word))
+        hidden, *_ = Recurrence.apply(*arguments, tuple(batch_sizes), every_step)
+        return hidden[0]
+
+
 class Recurrence(Function):
     """
     Final hidden states of an LSTM that reads packed phrases from their last word to their first.
 
-    Reading backwards, the rows of a step are those of the step before and the ones that begin, so no work is
+    Reading backwards, the rows of a step are those of the previous step and the ones that begin, so no work is
     spent on padding; all rows end together at the first word.
 
-    Autograd could differentiate the loop, but keeps more and passes over it oftener; a compiler does that better, see
-    `rlm.engine.packed`. Within a step the features come first and the rows last, ``[seed, 4 dim, row]``: each gate
-    lies in one piece of memory.
+    Autograd could differentiate the loop, but keeps more and passes over it more often; only a compiler does that
+    well, see `compiled_recurrence`. Within a step, features come first and rows last, ``[seed, 4 dim, row]``, so that
+    each gate is contiguous.
 
     ``Recurrence.apply(inputs, weight_ih, weight_hh, bias, is_word, batch_sizes, every_step)`` takes
 
@@ -31,15 +73,13 @@ class Recurrence(Function):
     - weight_ih ``[seed, 4 dim, word_dim]``, weight_hh ``[seed, 4 dim, dim]`` and bias ``[seed, 4 dim]``, gates in
       the order of ``torch.nn.LSTM``; products are computed in the type of weight_ih and weight_hh, all else in that
       of the bias;
-    - is_word ``[seed, packed]``: False where a row has ended already, which keeps its state at zero;
+    - is_word ``[seed, packed]``: False beyond the end of a row, which keeps its state at zero;
     - batch_sizes: rows of each position, falling;
-    - every_step: whether to return the hidden states of all positions instead of the first;
+    - every_step: True to return the hidden states of all positions instead of the first;
 
     and returns the hidden states ``[seed, row, dim]``, or packed as the inputs are, followed by what the backward pass
     needs. Under ``torch.func.vmap`` the mapped dimension joins the seeds.
 
-    References
-    ----------
     Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; equations as in
     ``torch.nn.LSTM``.
     """
@@ -54,11 +94,10 @@ class Recurrence(Function):
         batch_sizes: Sequence[int],
         every_step: bool,
     ) -> tuple[Tensor, ...]:
-        """See the class."""
         dim = weight_hh.shape[2]
         kept: list[Tensor] = []
         rows_before = 0
-        hidden = state = bias[:, :, None]  # of no row yet
+        hidden = state = bias[:, :, None]  # placeholders: no row has begun
         for words, open_ in reversed(
             list(zip(inputs.split(batch_sizes, 1), is_word.split(batch_sizes, 1), strict=True))
         ):
@@ -85,7 +124,6 @@ class Recurrence(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
-        """Keep the activations of all steps."""
         words, weight_ih, weight_hh, _, _, ctx.batch_sizes, ctx.every_step = inputs
         _, *kept = output
         ctx.mark_non_differentiable(*kept)
@@ -95,7 +133,6 @@ class Recurrence(Function):
     @staticmethod
     @torch.no_grad()
     def backward(ctx: Any, of_hidden: Tensor, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """Back through the steps, from the first word to the last."""
         inputs, weight_ih, weight_hh, *kept = ctx.saved_tensors
         steps = [kept[start : start + 4] for start in range(0, len(kept), 4)][::-1]
         of_hidden = of_hidden.mT.contiguous()
@@ -150,7 +187,6 @@ class Recurrence(Function):
         in_dims: tuple[Any, ...],
         *arguments: Any,  # noqa: ANN401
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """The mapped dimension joins the seeds."""
         *tensors, batch_sizes, every_step = arguments
         size = info.batch_size
         joined = [
@@ -168,3 +204,52 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.baddbmm_(left, right)
     else:
         total += torch.bmm(left, right)
+
+
+def compiled_recurrence(
+    inputs: Float[Tensor, "packed word_dim"],
+    weight_ih: Float[Tensor, "gates word_dim"],
+    weight_hh: Float[Tensor, "gates dim"],
+    bias: Float[Tensor, " gates"],
+    is_word: Bool[Tensor, " packed"],
+    batch_sizes: Sequence[int],
+    every_step: bool,
+) -> Float[Tensor, "row dim"]:
+    """
+    Compute `Recurrence` for one model with operations that compile to the fastest code.
+
+    A row has no state at its first word, so all rows read theirs together; at any other word one matrix multiplies
+    word and state.
+    """
+    # From the last position on: the rows that begin there, then those that have begun, of which the last has none.
+    before = (*batch_sizes[1:], 0)
+    parts = [size for old, rows in zip(before, batch_sizes, strict=True) for size in (old, rows - old)]
+    words, is_open = (packed.split(parts)[::-1] for packed in (inputs, is_word[:, None]))
+
+    i, _, g, o = _gates(torch.cat(words[::2]), weight_ih, bias)
+    states = torch.where(torch.cat(is_open[::2]), i.sigmoid() * _tanh(g), 0)
+    hiddens = o.sigmoid() * _tanh(states)
+    begin = parts[::-2]
+    (hidden, *hiddens), (state, *states) = hiddens.split(begin), states.split(begin)
+
+    kept = [hidden]
+    weight = torch.cat([weight_ih, weight_hh], dim=1)
+    for step, open_, new_hidden, new_state in zip(words[3::2], is_open[3::2], hiddens, states, strict=True):
+        i, f, g, o = _gates(torch.cat([step, hidden], dim=1), weight, bias)
+        state = f.sigmoid() * state + torch.where(open_, i.sigmoid() * _tanh(g), 0)
+        hidden = o.sigmoid() * _tanh(state)
+        hidden, state = torch.cat([hidden, new_hidden]), torch.cat([state, new_state])
+        kept.append(hidden)
+    return torch.cat(kept[::-1]) if every_step else hidden
+
+
+def _gates(
+    inputs: Float[Tensor, "row in"], weight: Float[Tensor, "gates in"], bias: Float[Tensor, " gates"]
+) -> tuple[Tensor, ...]:
+    """Compute gates before sigmoid or tanh: the product in the type of the weight, the sum in that of the bias."""
+    return (F.linear(inputs.to(weight.dtype), weight).to(bias.dtype) + bias).chunk(4, dim=1)
+
+
+def _tanh(values: Float[Tensor, "row dim"]) -> Float[Tensor, "row dim"]:
+    """Compute tanh by the sigmoid, which compiles to code more than twice as fast; the error is 2e-7 in float32."""
+    return 2 * (2 * values).sigmoid() - 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,39 +10,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-Optimizer = Literal["adam", "rowwise_adam"]
 BETAS = 0.9, 0.999
 EPS = 1e-8
 
 
 class BlockAdam:
     """
-    A block's weights, and the moments and step counts by which Adam changes them in place.
+    A copy of a block's weights, and the moments and step counts by which Adam changes them in place.
 
-    Parameters
-    ----------
-    weights
-        With a leading seed dimension; copied.
-    learning_rate
-        Step size.
-    tables
-        Names of the weights whose rows move only in steps that use them: a word that is absent from a step stays
-        where it is, where Adam would let it coast on its moments, and the cost of a step does not grow with the
-        vocabulary.
-    in_unison
-        Whether all seeds always step together. Then one call serves them all, otherwise each has its own.
+    Rows of `tables` move only in steps that use them: a word that is absent from a step keeps its vector, where Adam
+    would move it on by its moments, and the cost of a step does not grow with the vocabulary. If the seeds are
+    `synchronous`, because they always step together, one call serves them all, otherwise each has its own.
 
-    References
-    ----------
-    Kingma and Ba, "Adam", ICLR 2015, algorithm 1, by ``torch.optim.adam``; the tables as in
-    ``torch.optim.SparseAdam``.
+    Kingma and Ba, "Adam", ICLR 2015, algorithm 1, by ``torch.optim.adam``; the tables as in ``torch.optim.SparseAdam``.
     """
 
     def __init__(
-        self, weights: dict[str, Tensor], learning_rate: float, tables: Collection[str], in_unison: bool
+        self, weights: dict[str, Tensor], learning_rate: float, tables: Collection[str], synchronous: bool
     ) -> None:
         self.learning_rate = learning_rate
-        self.in_unison = in_unison
+        self.synchronous = synchronous
         self.tables = {name: _with_spare_row(weights[name]) for name in tables}
         self.table_moments = {
             name: (torch.zeros_like(table), torch.zeros_like(table)) for name, table in self.tables.items()
@@ -60,35 +46,26 @@ class BlockAdam:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The current weights, of which the next step changes the content."""
+        """The current weights; the next step changes their content."""
         seeds = len(self.table_steps)
         return self.dense | {name: table[:-1].unflatten(0, (seeds, -1)) for name, table in self.tables.items()}
 
     @property
     def in_place(self) -> list[Tensor]:
-        """What steps read and change where it lies."""
+        """Tensors that steps change in place."""
         moments = chain.from_iterable(self.table_moments.values())
         return [*self.dense.values(), *self.tables.values(), *moments]
 
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
-        """
-        Update all weights but the tables.
-
-        Parameters
-        ----------
-        gradients
-            By name of the weight.
-        present
-            The seeds that step; the others neither move nor count it.
-        """
-        parts: Sequence[int | slice] = [slice(None)] if self.in_unison else present
+        """Update all weights but the tables, of the seeds that are `present`; the others do not count the step."""
+        parts: Sequence[int | slice] = [slice(None)] if self.synchronous else present
         weights, gradients, means, squares, steps = (
             [tensors[name][part] for part in parts for name in self.dense]
             for tensors in (self.dense, gradients, self.means, self.squares, self.steps)
         )
         adam(
             weights,
-            [gradient.contiguous() for gradient in gradients],  # fused, it takes no heed of strides
+            [gradient.contiguous() for gradient in gradients],  # the fused kernel ignores strides
             means,
             squares,
             [],
@@ -104,21 +81,7 @@ class BlockAdam:
         )
 
     def find_rows(self, name: str, words: Int64[Tensor, "seed word"]) -> Int64[Tensor, " row"]:
-        """
-        Where the rows of words lie in a table of all seeds.
-
-        Parameters
-        ----------
-        name
-            Of the table.
-        words
-            Row numbers of each seed; the number of rows where there is none, which is the spare row.
-
-        Returns
-        -------
-        torch.Tensor
-            Rows of ``tables[name]``.
-        """
+        """Return the rows of ``tables[name]`` that hold each seed's words; an unused slot gets the spare row."""
         seeds = len(words)
         spare = len(self.tables[name]) - 1
         rows = spare // seeds
@@ -127,20 +90,11 @@ class BlockAdam:
 
     def next_row_sizes(self, present: Sequence[int]) -> Float[Tensor, " seed"]:
         """
-        Count a step of the tables.
+        Count a step of the tables; return the step size of each seed, for `step_rows`.
 
-        Parameters
-        ----------
-        present
-            See `step`.
-
-        Returns
-        -------
-        torch.Tensor
-            How far a row moves in it by a mean gradient of one deviation, for `step_rows`. It is not left to that
-            method, in the loops of which a compiler would raise powers anew for every row.
+        In the loops of that method, a compiler would compute the powers again for every row.
         """
-        self.table_steps[slice(None) if self.in_unison else list(present)] += 1
+        self.table_steps[slice(None) if self.synchronous else list(present)] += 1
         steps = self.table_steps.clamp(min=1)
         return self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
 
@@ -151,20 +105,7 @@ class BlockAdam:
         gradient: Float[Tensor, "seed word dim"],
         sizes: Float[Tensor, " seed"],
     ) -> None:
-        """
-        Update the used rows of a table, and only their moments.
-
-        Parameters
-        ----------
-        name
-            Of the table.
-        rows
-            Used rows, see `find_rows`; none twice but the spare one, which has no gradient.
-        gradient
-            Of these rows.
-        sizes
-            From `next_row_sizes`.
-        """
+        """Update the used rows of a table and their moments; only the spare row, without gradient, may repeat."""
         table, (means, squares) = self.tables[name], self.table_moments[name]
         # F.embedding moves whole rows, several times faster than indexing does.
         mean, square, weight = (F.embedding(rows, part).view_as(gradient) for part in (means, squares, table))
@@ -175,14 +116,7 @@ class BlockAdam:
             part.index_copy_(0, rows, updated.flatten(0, 1))
 
     def restart(self, rows: Int[np.ndarray, " row"]) -> None:
-        """
-        Forget all steps of some of the seeds; their weights stay.
-
-        Parameters
-        ----------
-        rows
-            Their places; all seeds, where they step in unison.
-        """
+        """Reset moments and step counts of the seeds at these places (all seeds, if they are synchronous)."""
         for tensors in (self.means, self.squares, self.steps):
             for tensor in tensors.values():
                 tensor[rows] = 0
@@ -191,14 +125,7 @@ class BlockAdam:
             moment[:-1].unflatten(0, (len(self.table_steps), -1))[rows] = 0
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
-        """
-        Go on with some of the seeds.
-
-        Parameters
-        ----------
-        rows
-            Their places.
-        """
+        """Keep only the seeds at these places."""
         seeds = len(self.table_steps)
 
         def kept(table: Tensor) -> Tensor:
@@ -208,12 +135,12 @@ class BlockAdam:
         self.table_moments = {name: (kept(mean), kept(square)) for name, (mean, square) in self.table_moments.items()}
         for tensors in (self.dense, self.means, self.squares):
             tensors.update({name: tensor[rows].contiguous() for name, tensor in tensors.items()})
-        # In unison, PyTorch counts for the first seed only.
-        counted = np.zeros_like(rows) if self.in_unison else rows
+        # Of synchronous seeds, PyTorch counts for the first only.
+        counted = np.zeros_like(rows) if self.synchronous else rows
         self.steps = {name: steps[counted] for name, steps in self.steps.items()}
         self.table_steps = self.table_steps[rows]
 
 
 def _with_spare_row(table: Float[Tensor, "seed row dim"]) -> Float[Tensor, "rows dim"]:
-    """The rows of all seeds, and behind them one that what only fills up may write to."""
+    """Return the rows of all seeds, followed by one that padding may write to."""
     return F.pad(table.flatten(0, 1), (0, 0, 0, 1))

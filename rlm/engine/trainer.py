@@ -13,80 +13,33 @@ from torch.func import grad_and_value
 from torch.nn import functional as F
 
 from rlm.block import Block
+from rlm.config import Optimizer, Precision
 from rlm.data.phrases import PAD
-from rlm.engine.batches import Batch, distinct
-from rlm.engine.compiling import fit, round_up, static_batch_sizes, try_to_compile
-from rlm.engine.optimizer import BlockAdam, Optimizer
-from rlm.zoo.mining import KnownRelevance
+from rlm.engine.batches import Batch, Step, distinct
+from rlm.engine.compile import fit, round_up, static_batch_sizes, try_to_compile
+from rlm.engine.optimizer import BlockAdam
+from rlm.engine.relevance import RelevanceMask
 
 
 @runtime_checkable
 class Criterion(Protocol):
-    """
-    What a block is trained to minimise: an `Objective`, or cross-entropy.
+    """What a block is trained to minimise: an `Objective`, cross-entropy, or the loss of a head."""
 
-    Attributes
-    ----------
-    compares
-        Whether it has to know what is relevant to what.
-    """
-
-    compares: bool
+    needs_relevance: bool
 
     def __call__(
-        self, embeddings: Tensor, targets: Tensor, shares: Tensor, relevant: Tensor | None = None
+        self, embeddings: Tensor, targets: Tensor, weights: Tensor, relevant: Tensor | None = None
     ) -> Float[Tensor, " seed"]:
-        """The loss of each seed."""
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """
-    A training step's worth of data for S seeds: a `Batch`, or a `LabelledBatch`.
-
-    Attributes
-    ----------
-    inputs
-        What `Block.embed` takes.
-    targets
-        What the loss compares embeddings by.
-    weights
-        Share of each target in the mean of its seed.
-    is_real
-        False where a target only fills up.
-    sizes
-        Targets of each seed that do not fill up.
-    """
-
-    inputs: tuple[Any, ...]
-    targets: Int64[Tensor, "seed target *slot"]
-    weights: Float[Tensor, "seed target"]
-    is_real: Bool[Tensor, "seed target"]
-    sizes: tuple[int, ...]
+        """Return the loss of each seed; `weights` are those of its targets in the mean."""
 
 
 class Trainer:
     """
-    A block whose weights are being trained.
+    Trains a copy of a block's weights; `relevance` is required if the objective needs it.
 
-    Parameters
-    ----------
-    block
-        Where to start from; not changed.
-    learning_rate
-        Of Adam.
-    objective
-        What to minimise.
-    known
-        Relevance that an objective which compares must know; others do without.
-    optimizer
-        ``"adam"``, or ``"rowwise_adam"``: word vectors move only in steps that use them, see `BlockAdam`. The encoder
-        then sees a batch's own numbering of words, with 0 for padding as always.
-    precision
-        ``"fp32"``, or ``"bf16"``: matrix products of a step in bfloat16, weights and all else in float32; also
-        where that is slower, which a study avoids, see `rlm.arms.precision_of`.
-    in_unison
-        Whether all seeds have something to learn from in every batch.
+    With the optimizer ``"rowwise_adam"`` the encoder sees a batch's own numbering of words, with 0 for padding. The
+    precision ``"bf16"`` computes matrix products of a step in bfloat16, also where that is slower, see
+    `rlm.runtime.device.resolve_precision`. `synchronous` is True if every seed has targets in every batch.
     """
 
     def __init__(
@@ -94,18 +47,19 @@ class Trainer:
         block: Block,
         learning_rate: float,
         objective: Criterion,
-        known: KnownRelevance | None,
-        optimizer: Optimizer,
-        precision: str,
-        in_unison: bool,
+        relevance: RelevanceMask | None = None,
+        optimizer: Optimizer = "adam",
+        precision: Precision = "fp32",
+        *,
+        synchronous: bool,
     ) -> None:
         self.objective = objective
-        self.known = known
+        self.relevance = relevance
         self.lower = precision == "bf16"
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
         self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
-        self.adam = BlockAdam(weights, learning_rate, self.tables, in_unison)
+        self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous)
         self.frozen = block
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()
@@ -121,11 +75,6 @@ class Trainer:
         Compile forward, backward and the tables' update into one graph, for batches like these.
 
         Larger batches, and those in which a seed has no triplets, are trained on without it.
-
-        Parameters
-        ----------
-        sample
-            Batches of the block's seeds.
         """
         counts = [1]
 
@@ -136,7 +85,7 @@ class Trainer:
                 yield batch
 
         self.batch_sizes = static_batch_sizes(counted())
-        # Where words are not counted, there may be one in every place.
+        # On a GPU words are not counted: there may be a different one in every place.
         self.most_words = round_up(max(counts)) if self.frozen.device.type == "cpu" else 1 + sum(self.batch_sizes)
         for tensor in self.adam.in_place:  # a CUDA graph may only change what it knows not to move
             torch._dynamo.mark_static_address(tensor)
@@ -144,45 +93,26 @@ class Trainer:
 
     @property
     def largest_to_shrink_to(self) -> int:
-        """With how few seeds to go on, at most, so that leaving the others out pays: compiled, half of them."""
+        """Largest number of remaining seeds for which shrinking the block pays off: compiled, half of them."""
         seeds = len(self.frozen.seeds)
         return seeds // 2 if self.batch_sizes else seeds - 1
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
-        """
-        Go on with some of the seeds, without compilation, which would have to be done again.
-
-        Parameters
-        ----------
-        rows
-            Their places in the block.
-        """
+        """Shrink the block to the seeds at these places, without compilation, which would have to be repeated."""
         self.adam.keep(rows)
         self.batch_sizes = ()
         self.frozen = self.frozen.rows(rows)
 
-    def train(self, batches: Iterable[Trainable]) -> Float[np.ndarray, " seed"]:
-        """
-        Take one step per batch.
-
-        Parameters
-        ----------
-        batches
-            Of the block's seeds.
-
-        Returns
-        -------
-        numpy.ndarray
-            Mean loss of each seed over its targets; not finite for one that has diverged.
-        """
+    def train(self, batches: Iterable[Step]) -> Float[np.ndarray, " seed"]:
+        """Take one step per batch; return each seed's mean loss over its targets, not finite if it has diverged."""
         total = torch.zeros(len(self.frozen.seeds), device=self.frozen.device)
         targets = np.zeros(len(self.frozen.seeds))
         for batch in batches:
-            total += self._step(batch) * batch.is_real.sum(dim=1)
+            total += self._step(batch) * batch.mask.sum(dim=1)
             targets += batch.sizes
         return total.cpu().numpy() / targets
 
-    def _step(self, batch: Trainable) -> Float[Tensor, " seed"]:
+    def _step(self, batch: Step) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]
         fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
         step, batch = (self.compiled, fitted) if fitted else (self._gradients, batch)
@@ -195,7 +125,7 @@ class Trainer:
                 words = F.pad(words, (0, self.most_words - words.shape[1]), value=self.vocabulary_size)
             else:
                 step = self._gradients
-        relevant = self.known(batch) if self.objective.compares else None
+        relevant = self.relevance(batch) if self.objective.needs_relevance else None
         loss, gradients = step(inputs, words, row_sizes, batch.targets, batch.weights, relevant)
         self.adam.step(gradients, present)
         return loss.detach()
@@ -206,17 +136,17 @@ class Trainer:
         words: Int64[Tensor, "seed word"] | None,
         row_sizes: Float[Tensor, " seed"] | None,
         targets: Int64[Tensor, "seed target *slot"],
-        shares: Float[Tensor, "seed target"],
+        weights: Float[Tensor, "seed target"],
         relevant: Bool[Tensor, "seed phrase phrase"] | None,
     ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
-        """Losses and gradients; tables are updated on the spot."""
+        """Compute losses and gradients, and update tables in place."""
         leaves, rows = dict(self.adam.dense), {}
-        # The used rows stand in for the tables, so that nothing has the size of the vocabulary.
+        # The used rows replace the tables, so that nothing has the size of the vocabulary.
         for name, table in self.adam.tables.items():
             rows[name] = self.adam.find_rows(name, words)
             leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
 
-        total = partial(self._total, inputs, targets, shares, relevant)
+        total = partial(self._total, inputs, targets, weights, relevant)
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
         if torch.compiler.is_compiling():
             gradients, (_, loss) = grad_and_value(total, has_aux=True)(leaves)
@@ -233,33 +163,21 @@ class Trainer:
         self,
         inputs: tuple[Any, ...],
         targets: Int64[Tensor, "seed target *slot"],
-        shares: Float[Tensor, "seed target"],
+        weights: Float[Tensor, "seed target"],
         relevant: Bool[Tensor, "seed phrase phrase"] | None,
         leaves: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Sum of all seeds' losses, and each seed's own."""
+        """Return the sum of all seeds' losses, and each seed's own."""
         block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
         with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
             embeddings = block.embed(*inputs)
         embeddings = embeddings.to(next(iter(leaves.values())).dtype)
-        loss = self.objective(embeddings, targets, shares, relevant)
+        loss = self.objective(embeddings, targets, weights, relevant)
         return loss.sum(), loss
 
 
 def word_tables(encoder: nn.Module) -> set[str]:
-    """
-    The parameters of an encoder that hold one row per word.
-
-    Parameters
-    ----------
-    encoder
-        A plain module for one model.
-
-    Returns
-    -------
-    set of str
-        Names of the weights of its largest ``torch.nn.Embedding``, and others of the same number of rows.
-    """
+    """Return the names of the weights with one row per word: those of the largest ``torch.nn.Embedding`` modules."""
     tables = {f"{name}.weight": module for name, module in encoder.named_modules() if isinstance(module, nn.Embedding)}
     rows = max((table.num_embeddings for table in tables.values()), default=0)
     return {name for name, table in tables.items() if table.num_embeddings == rows}
@@ -268,7 +186,7 @@ def word_tables(encoder: nn.Module) -> set[str]:
 def _own_vocabulary(
     tokens: Int[Tensor, "seed phrase token"], batch_sizes: tuple[int, ...], vocabulary_size: int
 ) -> tuple[Int64[Tensor, "seed word"], Int64[Tensor, "seed phrase token"]]:
-    """The different words of each seed's batch, the empty one first, and the tokens numbered by their place there."""
+    """Return the different words of each seed's batch, the empty one first, and the tokens renumbered by them."""
     packed = [tokens[:, :rows, position] for position, rows in enumerate(batch_sizes)]
     empty = tokens.new_full((len(tokens), 1), PAD)
     words, places = distinct(torch.cat([empty, *packed], dim=1), vocabulary_size)

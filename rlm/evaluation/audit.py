@@ -12,12 +12,14 @@ from jaxtyping import Float, Int32
 from sklearn.metrics import roc_auc_score
 
 from rlm.block import init_block, of_triplets
+from rlm.config import Recipe
 from rlm.data.corpus import Corpus, Triplets, is_contradicted
 from rlm.data.phrases import PAD, UNKNOWN, is_read_by_character
 from rlm.data.similarity import most_alike, trigrams
 from rlm.encoder import MeanEncoder
+from rlm.engine.accuracy import embed
+from rlm.engine.batches import split_batch
 from rlm.evaluation.baselines import BLIND, LOOKED_AT, OVERLAP, baselines_of, is_right, percent, some_of, with_interval
-from rlm.evaluation.triplets import embed, split_batch
 from rlm.loss import squared_distance
 from rlm.seeding import stream
 from rlm.slicer import SPLITS, Slices, known_words
@@ -220,7 +222,7 @@ def _train_quickly(slices: Slices, seed: int) -> tuple[Float[np.ndarray, " tripl
     some = {name: some_of(getattr(slices, name), stream(seed, "audit", 3)) for name in ("validation", "test")}
     small = dataclasses.replace(slices, **some)
     block = init_block(partial(MeanEncoder, slices.vocabulary_size), seeds)
-    block, _ = finetune(block, small, max_epochs=LEAK_EPOCHS, epoch_triplets=LOOKED_AT, progress=False)
+    block, _ = finetune(block, small, Recipe(epoch_triplets=LOOKED_AT), max_epochs=LEAK_EPOCHS, progress=False)
     batch = split_batch(block, [small] * LEAK_SEEDS, "test")
     anchor, positive, negative = of_triplets(embed(block, batch), batch.triplets)
     gap = squared_distance(anchor, negative) - squared_distance(anchor, positive)

@@ -7,10 +7,10 @@ import pandas as pd
 
 from rlm.block import Block
 from rlm.data.corpus import Corpus, relevance_clusters
+from rlm.engine.accuracy import triplet_scores
 from rlm.evaluation.retrieval import find_first
-from rlm.evaluation.triplets import embedded_split, roc_aucs, triplet_scores
+from rlm.evaluation.triplets import embedded_split, roc_aucs
 from rlm.slicer import Slices
-from rlm.training import judge_history
 
 MOST_QUERIES = 20_000  # every query meets every candidate: a large test split would take longer than training
 
@@ -45,6 +45,26 @@ def judge_block(
     sizes = {name: test[column].astype(int).to_numpy() for name, column in columns.items()}
     results = judged.drop(columns="has_diverged").join(metrics).assign(**sizes).reset_index()
     return results, pd.concat(groups, ignore_index=True)
+
+
+def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
+    """
+    Return by seed: validation_accuracy of the best epoch, best_epoch, epochs, has_diverged.
+
+    A seed diverged if a loss was not finite. It then has no accuracy, and its best epoch is 0.
+    """
+    by_seed = history.fillna({"validation_accuracy": -np.inf}).groupby("seed")
+    best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
+    is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
+    has_diverged = is_lost.groupby(history["seed"]).any().loc[list(seeds)]
+    return pd.DataFrame(
+        {
+            "validation_accuracy": best["validation_accuracy"].mask(has_diverged),
+            "best_epoch": best["epoch"].mask(has_diverged, 0),
+            "epochs": by_seed["epoch"].max().loc[list(seeds)],
+            "has_diverged": has_diverged,
+        }
+    )
 
 
 def _test_components(slices: Slices) -> tuple[np.ndarray, np.ndarray]:

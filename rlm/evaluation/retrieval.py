@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rlm.block import Block
 from rlm.data.corpus import Corpus
-from rlm.engine.batches import Batch
-from rlm.engine.embedding import unify
-from rlm.evaluation.triplets import Similarity, embedded_split, one_per_seed
+from rlm.engine.accuracy import unify
+from rlm.engine.batches import Batch, one_per_seed
+from rlm.evaluation.triplets import Similarity, embedded_split
 from rlm.slicer import Slices
 
 CUTOFFS = (1, 5, 10)

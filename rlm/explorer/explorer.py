@@ -15,12 +15,10 @@ import joblib
 import pandas as pd
 import torch
 
-from rlm.config import Plan, StudyConfig
+from rlm.config import PRESETS, READ_AS_IT_IS, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
-from rlm.data.files import READ_AS_IT_IS, Reading
 from rlm.errors import InputError
 from rlm.explorer.panel import OWN, Panel, spell_time_left
-from rlm.explorer.presets import PRESETS
 from rlm.explorer.probe import Inside, train_inside
 from rlm.explorer.tabs import paragraph
 from rlm.explorer.watched import run_watched
@@ -51,14 +49,14 @@ class Explorer:
         Store, see `rlm.run_study`; by default one that is deleted when Python ends. The panel opens with the study of
         these data that was started last.
     reading
-        How to read a file, see `rlm.data.Reading`.
+        How to read a file, see `rlm.data.ReadOptions`.
 
     Raises
     ------
     InputError
         If `db` is no store that can be used.
     pydantic.ValidationError
-        If `reading` has other fields or values than `rlm.data.Reading` has.
+        If `reading` has other fields or values than `rlm.data.ReadOptions` has.
     """
 
     def __init__(
@@ -73,7 +71,7 @@ class Explorer:
         self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
         config, plan = PRESETS["quick look"]
         named = YOUR_TABLE if self._data is not None else str(data or config.dataset)
-        config = config.model_copy(update={"dataset": named, "reading": Reading(**(reading or {}))})
+        config = config.model_copy(update={"dataset": named, "reading": ReadOptions(**(reading or {}))})
         self._progress: Progress | None = self._last_study(config, is_any=data is None and reading is None)
         if self._progress is not None:
             config, plan = self._progress.config, self._progress.plan

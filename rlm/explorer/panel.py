@@ -7,9 +7,8 @@ import ipywidgets as widgets
 import pandas as pd
 from pydantic import BaseModel
 
-from rlm.config import Plan, StudyConfig
+from rlm.config import PRESETS, Plan, StudyConfig
 from rlm.explorer.form import Knobs, name_with_tooltip, write_text
-from rlm.explorer.presets import PRESETS
 from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs, paragraph
 from rlm.store.read import Progress
 

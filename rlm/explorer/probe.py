@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rlm.arms import settled, train_arms
+from rlm.arms import train_arms
 from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.errors import InputError
 from rlm.evaluation.triplets import evaluate
 from rlm.explain import CONTROLS
 from rlm.models.model import Model
+from rlm.runtime.device import resolve_config
 from rlm.slicer import Slices
 from rlm.study import load_corpus, slice_for
 from rlm.verdict import BASELINE
@@ -125,7 +126,7 @@ def train_inside(config: StudyConfig, data: pd.DataFrame | None, seed: int) -> I
     models, accuracy = {}, {}
     for arm in (BASELINE, treated):
         yield arm
-        (trained,) = train_arms(settled(config), slices, [arm], [seed])
+        (trained,) = train_arms(resolve_config(config), slices, [arm], [seed])
         models[arm] = Model.of(trained.block, slices[0], config)
         accuracy[arm] = float(evaluate(trained.block, slices, "validation")["triplet_accuracy"].iloc[0])
     triplets, phrases = _texts(slices[0])

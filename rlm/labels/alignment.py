@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rlm.block import Block
 from rlm.errors import InputError
-from rlm.labels.encoders import layers_of
+from rlm.labels.encoders import list_layers
 from rlm.labels.samples import Samples
 
 MOST_SAMPLES, BATCH = 2_000, 64
@@ -154,7 +154,7 @@ def first_layer(block: Block) -> Float[np.ndarray, "neuron input"]:
     >>> first_layer(block).shape
     (20, 64)
     """
-    name = layers_of(block.encoder.encoder)[0]
+    name = list_layers(block.encoder.encoder)[0]
     weights = block.weights[f"encoder.{name}.weight"]
     return weights.flatten(0, 1).flatten(1).double().cpu().numpy()
 
@@ -185,7 +185,7 @@ def input_covariance(encoder: nn.Module, samples: Samples, rows: Shaped[np.ndarr
     (64, 64)
     """
     rows = rows[:: -(-len(rows) // MOST_SAMPLES)]
-    layer = encoder.get_submodule(layers_of(encoder)[0])
+    layer = encoder.get_submodule(list_layers(encoder)[0])
     chosen = samples.inputs[rows]
     mean, sd = chosen.mean(dtype=np.float64), chosen.std(dtype=np.float64)
     count, total, products = 0, 0.0, 0.0

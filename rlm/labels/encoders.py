@@ -1,4 +1,4 @@
-"""Encoders of images and clips, and the classifier that is trained on labels; plain modules, each for one model."""
+"""Encoders of images and clips, and the classifier that is trained on labels: plain modules for one model."""
 
 import dataclasses
 import math
@@ -18,9 +18,14 @@ class MLPEncoder(nn.Sequential):
     Parameters
     ----------
     shape
-        Of one input.
+        Shape of one input.
     dim
         Size of the embedding.
+
+    Examples
+    --------
+    >>> MLPEncoder((1, 8, 8), dim=16)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 16])
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
@@ -32,15 +37,23 @@ class CNNEncoder(nn.Sequential):
     """
     Two convolutions of 3 x 3 with stride 2, of dim / 8 and dim / 4 channels, and a dense layer, each with ReLU.
 
-    Strides in place of pooling as in Springenberg et al., "Striving for simplicity: the all convolutional net", ICLR
-    2015 (workshop): with a whole block of seeds pooling takes longer than all else.
+    Strides replace pooling, which takes longer than all else in a block of seeds.
 
     Parameters
     ----------
     shape
-        Of one image: channel, height, width.
+        Shape of one image: channel, height, width.
     dim
         Size of the embedding.
+
+    References
+    ----------
+    Springenberg et al., "Striving for simplicity: the all convolutional net", ICLR 2015 (workshop).
+
+    Examples
+    --------
+    >>> CNNEncoder((1, 8, 8), dim=16)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 16])
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
@@ -54,13 +67,18 @@ class CNN3DEncoder(nn.Sequential):
     Parameters
     ----------
     shape
-        Of one clip: channel, frame, height, width.
+        Shape of one clip: channel, frame, height, width.
     dim
         Size of the embedding.
 
     References
     ----------
     Tran et al., "Learning spatiotemporal features with 3D convolutional networks", ICCV 2015, on kernels of 3 x 3 x 3.
+
+    Examples
+    --------
+    >>> CNN3DEncoder((1, 4, 8, 8), dim=16)(torch.zeros(2, 1, 4, 8, 8)).shape
+    torch.Size([2, 16])
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
@@ -86,9 +104,9 @@ IMAGE_ENCODERS: dict[str, type[nn.Module]] = {"mlp": MLPEncoder, "cnn": CNNEncod
 
 class Classifier(nn.Module):
     """
-    An encoder and a linear head, which says how likely each class is.
+    An encoder and a linear head, which returns the logits of the classes.
 
-    The encoder is made first, so that it starts from the same weights whatever the number of classes.
+    Make the encoder first, so that its initial weights do not depend on the number of classes.
 
     Parameters
     ----------
@@ -97,7 +115,12 @@ class Classifier(nn.Module):
     dim
         Size of an embedding.
     classes
-        How many.
+        Number of classes.
+
+    Examples
+    --------
+    >>> Classifier(MLPEncoder((1, 8, 8), dim=16), dim=16, classes=10)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(self, encoder: nn.Module, dim: int, classes: int) -> None:
@@ -106,62 +129,49 @@ class Classifier(nn.Module):
         self.head = nn.Linear(dim, classes)
 
     def forward(self, inputs: Float[Tensor, "sample *shape"]) -> Float[Tensor, "sample class"]:
-        """
-        Score the classes.
-
-        Parameters
-        ----------
-        inputs
-            Images or clips.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits.
-        """
         return self.head(self.encoder(inputs))
 
 
-def layers_of(encoder: nn.Module) -> list[str]:
-    """
-    The layers of an encoder: its modules with weights of their own, in the order in which they were made.
-
-    Parameters
-    ----------
-    encoder
-        Any module.
-
-    Returns
-    -------
-    list of str
-        Their names, "" for the module itself.
-    """
+def list_layers(encoder: nn.Module) -> list[str]:
+    """List the names of an encoder's layers: its modules with direct weights, in order; "" is the encoder itself."""
     owned = {name: list(module.parameters(recurse=False)) for name, module in encoder.named_modules()}
     return [name for name, weights in owned.items() if weights]
 
 
 def transfer(initial: Block, pretrained: Block, layers: int | None = None) -> Block:
     """
-    Give the first layers of a classifier the weights that pre-training left.
+    Give the first layers of a classifier the weights of a pre-trained one.
 
-    Later layers specialise in the labels they were trained on (Maennel et al., arXiv 2006.10455, section 3), so that
-    fewer layers can be worth more than all.
+    Later layers specialise in the labels they were trained on, so that a transfer of fewer layers can be better.
 
     Parameters
     ----------
     initial
         Classifiers before any training.
     pretrained
-        The same seeds, pre-trained, perhaps on another number of classes.
+        The same seeds after pre-training; the number of classes may differ.
     layers
-        How many layers of the encoder, from the first on; all by default.
+        Number of layers of the encoder to transfer, from the first; all by default.
 
     Returns
     -------
     Block
-        With the head, and all layers that are not transferred, of `initial`.
+        The head, and all layers that are not transferred, are those of `initial`.
+
+    References
+    ----------
+    Maennel et al., arXiv 2006.10455, section 3.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> make = lambda: Classifier(MLPEncoder((1, 8, 8), dim=16), dim=16, classes=10)
+    >>> old, new = (rlm.init_block(make, [seed], example=torch.zeros(2, 1, 8, 8)) for seed in (0, 1))
+    >>> block = transfer(old, new, layers=1)
+    >>> [name for name, weight in block.weights.items() if (weight == new.weights[name]).all()]
+    ['encoder.1.weight', 'encoder.1.bias']
     """
-    taken = {f"encoder.{name}".rstrip(".") for name in layers_of(initial.encoder.encoder)[:layers]}
+    taken = {f"encoder.{name}".rstrip(".") for name in list_layers(initial.encoder.encoder)[:layers]}
     weights = {
         name: (pretrained.weights[name] if name.rpartition(".")[0] in taken else weight).clone()
         for name, weight in initial.weights.items()
@@ -170,20 +180,6 @@ def transfer(initial: Block, pretrained: Block, layers: int | None = None) -> Bl
 
 
 def classify(block: Block, inputs: Float[Tensor, "seed sample *shape"]) -> Float[Tensor, "seed sample class"]:
-    """
-    Score the classes under every seed, without gradients.
-
-    Parameters
-    ----------
-    block
-        Classifiers.
-    inputs
-        Of each seed.
-
-    Returns
-    -------
-    torch.Tensor
-        Logits.
-    """
+    """Return the logits of the classes under every seed, without gradients."""
     with torch.no_grad():
         return block.embed(inputs)

@@ -10,21 +10,21 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 import torch
 
-from rlm.arms import device_of
+from rlm.arms import rescale, shuffle
 from rlm.block import Block, init_block
 from rlm.config import REDRAW
-from rlm.controls import rescale, shuffle
 from rlm.errors import InputError
+from rlm.evaluation.held_out import judge_history
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
 from rlm.labels.config import LabelsConfig
-from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, layers_of, transfer
+from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
 from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
 from rlm.labels.training import learn, memorise
+from rlm.runtime.device import resolve_device
 from rlm.runtime.results import Table, join
 from rlm.store.identity import Identity, identify
 from rlm.store.read import read_stored
-from rlm.training import judge_history
 
 TASK = "labels"
 DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
@@ -136,7 +136,7 @@ class LabelStudy:
 
     @cached_property
     def device(self) -> torch.device:
-        return device_of(self.config.device)
+        return resolve_device(self.config.device)
 
     def identify(self) -> Identity:
         return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint)
@@ -255,7 +255,7 @@ def load_samples(dataset: str) -> Samples:
 def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str], seeds: Sequence[int]) -> LabelsResult:
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
-    device = device_of(config.device)
+    device = resolve_device(config.device)
     sizes = {0 if size == "all" else size: None if size == "all" else size for size in config.labelled}
     divided = {
         size: [divide(samples, seed, config.fractions, wanted) for seed in seeds] for size, wanted in sizes.items()
@@ -346,7 +346,7 @@ def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds:
         raise InputError(f"expected encoder {DEFAULT_ENCODERS[len(shape)]} or mlp for {kind}, found {name}")
     example = torch.zeros(2, *shape)
     block = init_block(lambda: Classifier(IMAGE_ENCODERS[name](shape, config.dim), config.dim, classes), seeds, example)
-    layers = layers_of(block.encoder.encoder)
+    layers = list_layers(block.encoder.encoder)
     if config.transfer != "all" and config.transfer > len(layers):
         raise InputError(
             f"expected to transfer at most {len(layers)} layers, which {name} has, found {config.transfer}"

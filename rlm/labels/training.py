@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from rlm.block import Block
+from rlm.engine.batches import Step
 from rlm.engine.trainer import Trainer
-from rlm.labels.batches import CrossEntropy, Labelled, LabelledBatch, RandomLabels, Rows, SampleTable, attach
+from rlm.labels.batches import CrossEntropy, Labelled, RandomLabels, Rows, SampleTable, attach
 from rlm.labels.samples import Parts, Samples
 from rlm.seeding import stream
-from rlm.stopping import per_seed, train_to_best
+from rlm.training import per_seed, train_to_best
 
 
 def memorise(
@@ -40,21 +41,22 @@ def memorise(
     block
         Classifiers with as many classes as `labels` have; not changed.
     table
-        Has the samples.
+        All samples, see `rlm.labels.tabulate`.
     parts
-        Of each seed; the training samples are memorised, without a look at their true labels.
+        Training, validation and test samples of each seed; the training samples are memorised, without their true
+        labels.
     labels
-        Of each seed.
+        Random labels of each seed.
     shuffles
         How often labels are dealt, at least once. 1 means that they are never shuffled.
     epochs
-        A shuffle is over after so many epochs,
+        Epochs of a shuffle, or their maximum if `until` is given.
     until
-        or, if given, as soon as this accuracy on the samples is reached, each seed for itself.
+        A shuffle ends when this accuracy on the samples is reached, for each seed separately.
     new_head
-        Draw a new head at each shuffle; the old one goes on otherwise.
+        Draw a new head at each shuffle; by default the old one is kept.
     learning_rate
-        Of Adam, which starts anew at each shuffle, so that no shuffle differs from the first by anything but weights.
+        Learning rate of Adam, which restarts at each shuffle, so that shuffles differ from the first by weights only.
     batch_size
         Samples per step and seed.
     progress
@@ -72,10 +74,25 @@ def memorise(
     References
     ----------
     Pondenkandath et al., arXiv 1811.01640, section 3 and figure 1.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> digits = rlm.labels.load_digits()
+    >>> parts, _ = rlm.labels.divide(digits, seed=0)
+    >>> table = rlm.labels.tabulate(digits, [parts])
+    >>> shape = digits.inputs.shape[1:]
+    >>> make = lambda: rlm.labels.Classifier(rlm.labels.MLPEncoder(shape, dim=8), dim=8, classes=10)
+    >>> block = rlm.init_block(make, seeds=[0], example=torch.zeros(2, *shape))
+    >>> labels = [rlm.labels.RandomLabels(0, len(parts.train), classes=10)]
+    >>> settings = {"shuffles": 1, "epochs": 2, "learning_rate": 0.01, "progress": False}
+    >>> memorised, history = rlm.labels.memorise(block, table, [parts], labels, **settings)
+    >>> bool(history["accuracy"].iloc[-1] > history["accuracy"].iloc[0])
+    True
     """
-    trainer = _trainer(block, learning_rate, in_unison=until is None and len({len(one.train) for one in parts}) == 1)
+    trainer = _trainer(block, learning_rate, synchronous=until is None and len({len(one.train) for one in parts}) == 1)
     finished = {name: weight.clone() for name, weight in block.weights.items()}
-    rows = np.arange(len(block.seeds))  # of the block, in the trainer
+    rows = np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
     shuffle, shuffle_epoch = np.zeros(len(rows), int), np.zeros(len(rows), int)
     task = _deal(table, block, parts, labels, shuffle)
     history = [_row(block, task, 0, shuffle, shuffle_epoch, np.full(len(rows), np.nan))]
@@ -131,15 +148,15 @@ def learn(
     block
         Classifiers to start from; not changed.
     table, samples
-        The samples, and their labels.
+        All samples, see `rlm.labels.tabulate`, and their labels.
     parts
-        Of each seed.
+        Training, validation and test samples of each seed.
     labelled
         The training samples of each seed whose labels are used.
     max_epochs, patience
         As in `rlm.finetune`.
     learning_rate
-        Of Adam.
+        Learning rate of Adam.
     batch_size
         Samples per step and seed.
     progress
@@ -149,36 +166,50 @@ def learn(
     -------
     Block, pandas.DataFrame
         As of `rlm.finetune`.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> digits = rlm.labels.load_digits()
+    >>> parts, _ = rlm.labels.divide(digits, seed=0)
+    >>> table = rlm.labels.tabulate(digits, [parts])
+    >>> shape = digits.inputs.shape[1:]
+    >>> make = lambda: rlm.labels.Classifier(rlm.labels.MLPEncoder(shape, dim=8), dim=8, classes=10)
+    >>> block = rlm.init_block(make, seeds=[0], example=torch.zeros(2, *shape))
+    >>> settings = {"max_epochs": 2, "learning_rate": 0.01, "progress": False}
+    >>> trained, history = rlm.labels.learn(block, table, digits, [parts], [parts.train], **settings)
+    >>> bool(history["validation_accuracy"].iloc[-1] > 0.5)
+    True
     """
     train, validation = (
         attach(table, block.seeds, rows, [samples.labels[mine] for mine in rows])
         for rows in (list(labelled), [one.validation for one in parts])
     )
-    trainer = _trainer(block, learning_rate, in_unison=len(set(train.sizes)) == 1)
-    lesson = _Lesson(train, validation, batch_size)
-    return train_to_best(trainer, lesson, max_epochs=max_epochs, patience=patience, progress=progress)
+    trainer = _trainer(block, learning_rate, synchronous=len(set(train.sizes)) == 1)
+    data = _LabelData(train, validation, batch_size)
+    return train_to_best(trainer, data, max_epochs=max_epochs, patience=patience, progress=progress)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Lesson:
-    """Labelled samples, and the accuracy on those of the validation part; see `rlm.stopping.Lesson`."""
+class _LabelData:
+    """Labelled samples, and the accuracy on those of the validation part."""
 
     train: Labelled
     validation: Labelled
     batch_size: int
 
-    def batches(self, epoch: int) -> Iterator[LabelledBatch]:
+    def batches(self, epoch: int) -> Iterator[Step]:
         return self.train.batches(epoch, self.batch_size)
 
     def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
         return self.validation.accuracy(block)
 
-    def keep(self, rows: Int[np.ndarray, " row"]) -> "_Lesson":
-        return _Lesson(self.train.keep(rows), self.validation.keep(rows), self.batch_size)
+    def keep(self, rows: Int[np.ndarray, " row"]) -> "_LabelData":
+        return _LabelData(self.train.keep(rows), self.validation.keep(rows), self.batch_size)
 
 
-def _trainer(block: Block, learning_rate: float, in_unison: bool) -> Trainer:
-    return Trainer(block, learning_rate, CrossEntropy(), None, "adam", "fp32", in_unison)
+def _trainer(block: Block, learning_rate: float, synchronous: bool) -> Trainer:
+    return Trainer(block, learning_rate, CrossEntropy(), synchronous=synchronous)
 
 
 def _deal(
@@ -206,9 +237,9 @@ def _row(
 
 
 def _renew_heads(trainer: Trainer, shuffle: Int[np.ndarray, " seed"], is_over: Bool[np.ndarray, " seed"]) -> None:
-    """New heads for the seeds whose labels were shuffled, each by the stream ``head`` of its seed and shuffle."""
+    """Draw new heads for the seeds whose labels were shuffled, by the stream ``head`` of the seed and shuffle."""
     block = trainer.block
-    head = copy.deepcopy(block.encoder.head).cpu()  # whose generator draws the same wherever training goes on
+    head = copy.deepcopy(block.encoder.head).cpu()  # whose generator draws the same on any training device
     for place in np.flatnonzero(is_over):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(block.seeds[place], "head", int(shuffle[place])).integers(2**63)))

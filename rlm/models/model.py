@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from rlm.block import Block
 from rlm.config import StudyConfig
 from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
-from rlm.encoder import DSSMEncoder, letter_trigrams, new_encoder
-from rlm.engine.embedding import embed_phrases, unify
+from rlm.encoder import OutputStep
+from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
 from rlm.runtime.atomic import check_writable, recover, write_folder
 from rlm.slicer import Slices
-from rlm.zoo.objective import LOSSES
-from rlm.zoo.output import WithOutput
+from rlm.zoo.encoders import DSSMEncoder, letter_trigrams, new_encoder
+from rlm.zoo.losses import LOSSES
 
 FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
@@ -309,7 +309,7 @@ def _type(tensor: Tensor) -> str:
 
 def _bare(encoder: nn.Module) -> nn.Module:
     """Return the encoder without the output step of its loss."""
-    return encoder.encoder if isinstance(encoder, WithOutput) else encoder
+    return encoder.encoder if isinstance(encoder, OutputStep) else encoder
 
 
 def _by_token(words: Mapping[str, int], size: int) -> list[str]:

@@ -27,7 +27,7 @@ from rlm.store.read import list_studies
 from rlm.store.schema import reading
 from rlm.study import StoredStudy, read_study
 from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
-from rlm.zoo.objective import make_objective
+from rlm.zoo.losses import make_objective
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch

@@ -1,16 +1,14 @@
 """The other encoders and losses, and the registries of both."""
 
-from .core import (
-    ENCODERS as ENCODERS,
-    DSSMEncoder as DSSMEncoder,
-    MeanEncoder as MeanEncoder,
-    new_encoder as new_encoder,
-)
 from .encoders import (
+    ENCODERS as ENCODERS,
     BiLSTMEncoder as BiLSTMEncoder,
     ConvolutionalLSTMEncoder as ConvolutionalLSTMEncoder,
+    DSSMEncoder as DSSMEncoder,
     LSTMEncoder as LSTMEncoder,
+    MeanEncoder as MeanEncoder,
+    OutputStep as OutputStep,
     StackedLSTMEncoder as StackedLSTMEncoder,
+    new_encoder as new_encoder,
 )
-from .objective import LOSSES as LOSSES, Objective as Objective, make_objective as make_objective
-from .output import WithOutput as WithOutput
+from .losses import LOSSES as LOSSES, Objective as Objective, make_objective as make_objective

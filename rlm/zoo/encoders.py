@@ -1,65 +1,22 @@
-"""Recurrent encoders: the four of Koziev's nn_relevancy_tripleloss, without a step spent on padding."""
+"""The other encoders: three of Koziev's nn_relevancy_tripleloss and DSSM; all encoders by name."""
 
 from collections.abc import Sequence
 from functools import reduce
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rlm.config import EncoderName
 from rlm.data.phrases import PAD
-from rlm.engine.packed import PackedLSTM, backwards, pack
+from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens
+from rlm.engine.embedding_bag import SumOfRows
+from rlm.engine.lstm import PackedLSTM, pack, reverse
 
-Tokens = Int[Tensor, "phrase token"]
-Embeddings = Float[Tensor, "phrase dim"]
 FILTERS = 128
 KERNELS = (1, 2, 3)
-
-
-class LSTMEncoder(nn.Module):
-    """
-    The last hidden state of an LSTM that reads the words backwards: ``lstm``.
-
-    Parameters
-    ----------
-    vocabulary_size
-        Rows of the word-vector table, see `Slices.vocabulary_size`.
-    word_dim
-        Size of a word vector.
-    dim
-        Size of the embedding.
-
-    References
-    ----------
-    Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; equations and initial
-    values as in ``torch.nn.LSTM``. ``net_arch`` lstm of Koziev's nn_relevancy_tripleloss.
-    """
-
-    def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
-        super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
-        self.cell = PackedLSTM(word_dim, dim)
-
-    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        """
-        Embed phrases.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, zeros after the end, the longest phrase first.
-        batch_sizes
-            For each step, how many rows may still have a token there; falling, as in
-            ``torch.nn.utils.rnn.PackedSequence``.
-
-        Returns
-        -------
-        torch.Tensor
-            One embedding per phrase.
-        """
-        packed = pack(tokens, batch_sizes)
-        return self.cell(self.words(packed), packed != PAD, batch_sizes)
+HIDDEN = 300
 
 
 class BiLSTMEncoder(nn.Module):
@@ -73,11 +30,17 @@ class BiLSTMEncoder(nn.Module):
     word_dim
         Size of a word vector.
     dim
-        Size of each state; the embedding has both, and so twice as many numbers.
+        Size of each state; the embedding has both, the backward state first, so that its size is twice this.
 
     References
     ----------
     ``net_arch`` bilstm of Koziev's nn_relevancy_tripleloss, as ``torch.nn.LSTM`` computes it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> BiLSTMEncoder(vocabulary_size=10, dim=4)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
+    torch.Size([2, 8])
     """
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
@@ -87,24 +50,9 @@ class BiLSTMEncoder(nn.Module):
         self.forward_cell = PackedLSTM(word_dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        """
-        Embed phrases; see `LSTMEncoder.forward`.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, zeros after the end, the longest phrase first.
-        batch_sizes
-            For each step, how many rows may still have a token there.
-
-        Returns
-        -------
-        torch.Tensor
-            One embedding per phrase, the backward state first.
-        """
         lengths = (tokens != PAD).sum(dim=1, keepdim=True)
         states = []
-        for cell, order in ((self.backward_cell, tokens), (self.forward_cell, backwards(tokens, lengths))):
+        for cell, order in ((self.backward_cell, tokens), (self.forward_cell, reverse(tokens, lengths))):
             packed = pack(order, batch_sizes)
             states.append(cell(self.words(packed), packed != PAD, batch_sizes))
         return torch.cat(states, dim=1)
@@ -126,6 +74,12 @@ class StackedLSTMEncoder(nn.Module):
     References
     ----------
     ``net_arch`` lstm(lstm) of Koziev's nn_relevancy_tripleloss, as ``torch.nn.LSTM`` of two layers computes it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> StackedLSTMEncoder(vocabulary_size=10, dim=4)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
+    torch.Size([2, 4])
     """
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
@@ -135,46 +89,37 @@ class StackedLSTMEncoder(nn.Module):
         self.second = PackedLSTM(dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        """
-        Embed phrases; see `LSTMEncoder.forward`.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, zeros after the end, the longest phrase first.
-        batch_sizes
-            For each step, how many rows may still have a token there.
-
-        Returns
-        -------
-        torch.Tensor
-            One embedding per phrase.
-        """
-        packed = pack(backwards(tokens, (tokens != PAD).sum(dim=1, keepdim=True)), batch_sizes)
+        packed = pack(reverse(tokens, (tokens != PAD).sum(dim=1, keepdim=True)), batch_sizes)
         is_word = packed != PAD
         return self.second(self.first(self.words(packed), is_word, batch_sizes, every_step=True), is_word, batch_sizes)
 
 
 class ConvolutionalLSTMEncoder(nn.Module):
     """
-    Convolutions of one, two and three words, each pooled and read forwards by an LSTM of its own: ``lstm(cnn)``.
+    Convolutions of one, two and three words, each pooled and read forwards by its own LSTM: ``lstm(cnn)``.
 
     A window begins at every word; beyond the end of a phrase it sees zeros, which is Koziev's padding on the right.
-    The maximum is taken over as many windows as the kernel is wide, over fewer at the end. Of windows that begin
-    beyond the end, of which Koziev's longest phrase decides how many there are, nothing depends.
+    The maximum is taken over as many windows as the kernel is wide, over fewer at the end. Windows that begin beyond
+    the end, whose number depends on Koziev's longest phrase, have no influence.
 
     Parameters
     ----------
     vocabulary_size
         Rows of the word-vector table, see `Slices.vocabulary_size`.
     word_dim
-        Size of a word vector; an LSTM's state has twice as many numbers.
+        Size of a word vector; an LSTM's state has twice this size.
     dim
-        Size of the embedding, of which each value is in (0, 1).
+        Size of the embedding; each value is in (0, 1).
 
     References
     ----------
     ``net_arch`` lstm(cnn) of Koziev's nn_relevancy_tripleloss.
+
+    Examples
+    --------
+    >>> import torch
+    >>> ConvolutionalLSTMEncoder(vocabulary_size=10, dim=4)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
+    torch.Size([2, 4])
     """
 
     ends_with = "sigmoid"
@@ -187,21 +132,6 @@ class ConvolutionalLSTMEncoder(nn.Module):
         self.dense = nn.Linear(len(KERNELS) * 2 * word_dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        """
-        Embed phrases; see `LSTMEncoder.forward`.
-
-        Parameters
-        ----------
-        tokens
-            Token ids, zeros after the end, the longest phrase first.
-        batch_sizes
-            For each step, how many rows may still have a token there.
-
-        Returns
-        -------
-        torch.Tensor
-            One embedding per phrase.
-        """
         vectors = self.words(tokens) * (tokens != PAD)[..., None]
         lengths = (tokens != PAD).sum(dim=1, keepdim=True)
         is_word = (pack(tokens, batch_sizes) != PAD)[:, None]
@@ -212,7 +142,7 @@ class ConvolutionalLSTMEncoder(nn.Module):
             pooled, sizes = _pool(found, batch_sizes, kernel)
             pools = (lengths + kernel - 1) // kernel
             steps = torch.arange(len(sizes), device=tokens.device)
-            # Where, in what is pooled, a row's last pool stands, then the one before it.
+            # The place, in `pooled`, of a row's last pool, then of the one before it.
             starts = torch.tensor([0, *sizes[:-1]], device=tokens.device).cumsum(0)
             rows = torch.arange(len(tokens), device=tokens.device)[:, None]
             places = (starts[(pools - 1 - steps) % len(sizes)] + rows).clamp(max=len(pooled) - 1)
@@ -223,10 +153,134 @@ class ConvolutionalLSTMEncoder(nn.Module):
 def _pool(
     packed: Float[Tensor, "packed filter"], batch_sizes: Sequence[int], width: int
 ) -> tuple[Float[Tensor, "pooled filter"], Sequence[int]]:
-    """The maximum of so many positions at a time, of what is never below 0, so that zeros stand for no position."""
+    """Return the maximum of each `width` positions; values are never below 0, so that zeros can pad the rows."""
     steps, sizes = packed.split(list(batch_sizes)), batch_sizes[::width]
     pooled = []
     for number, rows in enumerate(sizes):
         group = [F.pad(step, (0, 0, 0, rows - len(step))) for step in steps[number * width : (number + 1) * width]]
         pooled.append(reduce(torch.maximum, group))
     return torch.cat(pooled), sizes
+
+
+class DSSMEncoder(nn.Module):
+    """
+    Counts of the letter trigrams of a phrase, through three layers of tanh: ``dssm``.
+
+    Parameters
+    ----------
+    trigrams
+        Numbers ``[token, trigram]`` of the trigrams of each token, from 1; 0 is padding.
+    dim
+        Size of the embedding.
+
+    References
+    ----------
+    Huang et al., "Learning deep structured semantic models for web search using clickthrough data", CIKM 2013: word
+    hashing in section 3.2, layers and initial weights in sections 3.1 and 3.4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = DSSMEncoder(letter_trigrams(["cat", "at"]), dim=8)
+    >>> encoder(torch.tensor([[2, 3], [3, 0]]), batch_sizes=[2, 1]).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(self, trigrams: Int64[Tensor, "token trigram"], dim: int = 128) -> None:
+        super().__init__()
+        self.register_buffer("trigrams", trigrams)
+        # One row per trigram: a sum of rows is the product with their counts, without the cost of the zeros.
+        self.hashed = nn.Parameter(torch.empty(int(trigrams.max()), HIDDEN))
+        self.bias = nn.Parameter(torch.zeros(HIDDEN))
+        self.hidden = nn.Linear(HIDDEN, HIDDEN)
+        self.output = nn.Linear(HIDDEN, dim)
+        for weight in (self.hashed, self.hidden.weight, self.output.weight):
+            nn.init.xavier_uniform_(weight)
+        for bias in (self.hidden.bias, self.output.bias):
+            nn.init.zeros_(bias)
+
+    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
+        rows = self.trigrams[tokens.long()].flatten(1)
+        if torch.compiler.is_compiling():  # the number of trigrams would be another shape in every batch
+            total = F.embedding(rows, F.pad(self.hashed, (0, 0, 1, 0))).sum(dim=1)
+        else:
+            total = SumOfRows.apply(self.hashed[None], rows[None])[0][0]
+        hashed = torch.tanh(total + self.bias)
+        return torch.tanh(self.output(torch.tanh(self.hidden(hashed))))
+
+
+def letter_trigrams(words: Sequence[str]) -> Int64[Tensor, "token trigram"]:
+    """
+    Number the letter trigrams of words with marked ends, as ``#ca``, ``cat`` and ``at#`` of "cat", by token, from 1.
+
+    >>> letter_trigrams(["cat", "at"]).tolist()  # padding, the unknown word, cat, at
+    [[0, 0, 0], [0, 0, 0], [1, 2, 3], [4, 3, 0]]
+    """
+    number: dict[str, int] = {}
+    rows: list[list[int]] = [[], []]
+    for word in words:
+        marked = f"#{word}#"
+        trigrams = [marked[start : start + 3] for start in range(len(word))]
+        rows.append([number.setdefault(trigram, len(number) + 1) for trigram in trigrams])
+    longest = max(map(len, rows))
+    return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+
+ENCODERS: dict[EncoderName, type[nn.Module]] = {
+    "lstm": LSTMEncoder,
+    "bilstm": BiLSTMEncoder,
+    "lstm(lstm)": StackedLSTMEncoder,
+    "lstm(cnn)": ConvolutionalLSTMEncoder,
+    "dssm": DSSMEncoder,
+    "mean": MeanEncoder,
+}
+
+
+def new_encoder(
+    name: EncoderName,
+    words: Sequence[str],
+    word_dim: int = 32,
+    dim: int = 64,
+    output: Output | None = None,
+    vectors: Float[Tensor, "token word_dim"] | None = None,
+    fixed: bool = False,
+) -> nn.Module:
+    """
+    Make an encoder by name, with newly drawn weights.
+
+    Parameters
+    ----------
+    name
+        A name in `ENCODERS`.
+    words
+        Words of the corpus; word ``i`` has token ``i + 2``.
+    word_dim
+        Size of a word vector; DSSM has none.
+    dim
+        Size of the embedding.
+    output
+        A last step, see `OutputStep`, unless the encoder already ends with it.
+    vectors
+        Word vectors ``[token, word_dim]`` to start from; random ones by default.
+    fixed
+        Keep these vectors fixed.
+
+    Returns
+    -------
+    torch.nn.Module
+        One model.
+
+    Examples
+    --------
+    >>> import torch
+    >>> encoder = new_encoder("bilstm", ["cat", "sat"], word_dim=4, dim=3, output="unit")
+    >>> encoder(torch.tensor([[2, 3], [2, 0]]), batch_sizes=[2, 1]).shape
+    torch.Size([2, 6])
+    """
+    if name == "dssm":
+        encoder: nn.Module = DSSMEncoder(letter_trigrams(words), dim)
+    else:
+        encoder = ENCODERS[name](len(words) + 2, word_dim, dim)
+        if vectors is not None:
+            encoder.words = nn.Embedding.from_pretrained(vectors, freeze=fixed)
+    return encoder if output in (None, getattr(encoder, "ends_with", None)) else OutputStep(encoder, output)

@@ -21,8 +21,7 @@ import rlm.cli.labels
 import rlm.cli.main
 import rlm.cli.output
 from rlm.cli.main import main
-from rlm.config import StudyConfig
-from rlm.data.files import Reading
+from rlm.config import ReadOptions, StudyConfig
 from rlm.runtime.atomic import write_whole
 from rlm.store.read import read_origin, read_progress
 from rlm.study import iter_study, run_study
@@ -482,7 +481,7 @@ class TestHelp:
         code, printed, _ = rlm_command("study", "--help")
         assert code == 0
         own = {"seeds", "db", "until", "max_seeds", "out", "jobs"}
-        for field in ({*StudyConfig.model_fields, *Reading.model_fields} - {"reading"}) | own:
+        for field in ({*StudyConfig.model_fields, *ReadOptions.model_fields} - {"reading"}) | own:
             assert f"--{field.replace('_', '-')} " in printed
 
     def test_names_the_commands(self, rlm_command):

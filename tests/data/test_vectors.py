@@ -18,8 +18,8 @@ from gensim.models.fasttext import save_facebook_model
 
 import rlm
 import rlm.data.word_vectors
+from rlm.arms import encoder_maker
 from rlm.data.word_vectors import read_vectors
-from rlm.encoder import encoder_maker
 from rlm.errors import InputError
 
 WORDS = ("cat", "мяу", "dog", "nowhere")
@@ -341,7 +341,7 @@ class TestConfig:
             encoder=kind, word_vectors=path, fixed_vectors=fixed, word_dim=6, dim=5, loss="facenet"
         )
         block = rlm.init_block(encoder_maker(config, corpus.phrases), (0, 1))
-        trained, _ = rlm.pretrain(block, slices, loss="facenet", epochs=1, progress=False)
+        trained, _ = rlm.pretrain(block, slices, rlm.Recipe(loss="facenet"), epochs=1, progress=False)
         expected = torch.from_numpy(read_vectors(Path(path), corpus.phrases.words))
         for one, is_same in ((block, True), (trained, fixed)):
             for row in range(2):

@@ -1,4 +1,4 @@
-"""What makes training fast must not change what is trained: optimisers, grouping, precision, compilation, devices."""
+"""What makes training fast must not change what is trained: optimizers, grouping, precision, compilation, devices."""
 
 import itertools
 import subprocess
@@ -8,22 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, topic_pairs
+from conftest import SMALL, finetune, pretrain, topic_pairs
 from torch_twin import TorchTwin
 
 import rlm
-from rlm.arms import precision_of
 from rlm.block import init_block
-from rlm.encoder import ENCODERS
-from rlm.engine import compiling
+from rlm.engine import compile as compiling
 from rlm.engine.batches import PhraseTable, distinct, epoch_batches
-from rlm.engine.compiling import fit, static_batch_sizes
-from rlm.engine.lstm import Recurrence
-from rlm.engine.packed import _recurrence
+from rlm.engine.compile import fit, static_batch_sizes
+from rlm.engine.lstm import Recurrence, compiled_recurrence
 from rlm.errors import InputError
+from rlm.runtime.device import resolve_precision
 from rlm.sampler import RealTriplets
 from rlm.study import iter_study
-from rlm.training import finetune, pretrain
+from rlm.zoo.encoders import ENCODERS
 
 both = pytest.mark.parametrize("kind", ["lstm", "mean"])
 SETTINGS = {"max_epochs": 4, "batch_size": 15, "learning_rate": 1e-2, "progress": False}
@@ -67,7 +65,7 @@ def test_rowwise_adam_is_torchs_sparse_adam(kind, batching, unequal_slices):
 
 @both
 @pytest.mark.parametrize("optimizer", ["adam", "rowwise_adam"])
-def test_seeds_in_unison_train_as_alone(kind, optimizer, slices):
+def test_synchronous_seeds_train_as_alone(kind, optimizer, slices):
     """Of one split all seeds step together, by one call; alone each is its own block."""
     settings = SETTINGS | {"optimizer": optimizer}
     # In double precision: Adam magnifies the rounding of a gradient that is zero, as that of the mean's bias.
@@ -90,7 +88,7 @@ def test_bf16_rounds_products_but_keeps_weights(slices):
 
 @pytest.mark.parametrize("has_hardware", [False, True])
 def test_a_study_takes_bf16_where_there_is_hardware_for_it(has_hardware, monkeypatch, caplog):
-    precision_of.cache_clear()
+    resolve_precision.cache_clear()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": has_hardware})
     data = topic_pairs(np.random.default_rng(0), topics=6, pairs=60)
     settings = SMALL | {"arms": ["scratch"], "device": "cpu", "learning_rate": 1e-2}
@@ -98,7 +96,7 @@ def test_a_study_takes_bf16_where_there_is_hardware_for_it(has_hardware, monkeyp
     for precision in ("bf16", "fp32"):
         (block,) = iter_study(rlm.StudyConfig(precision=precision, **settings), 2, data=data, n_jobs=1)
         losses[precision] = block.history.loss
-    precision_of.cache_clear()
+    resolve_precision.cache_clear()
     assert losses["bf16"].equals(losses["fp32"]) != has_hardware
     assert caplog.text.count("multiplied in fp32") == (not has_hardware)
 
@@ -116,7 +114,7 @@ def test_the_recurrence_to_be_compiled_is_the_eager_one(batch_sizes, every_step,
     low_ih, low_hh = weight_ih.to(lower), weight_hh.to(lower)
     is_word = torch.ones(words, dtype=torch.bool)
     is_word[words - 1] = len(batch_sizes) == 1  # of the longest row the last word is missing
-    found = _recurrence(inputs, low_ih, low_hh, bias, is_word, batch_sizes, every_step)
+    found = compiled_recurrence(inputs, low_ih, low_hh, bias, is_word, batch_sizes, every_step)
     one = (part[None] for part in (inputs, low_ih, low_hh, bias, is_word))
     expected = Recurrence.apply(*one, batch_sizes, every_step)[0][0]
     exactly = {"rtol": 1e-9, "atol": 1e-9} if lower == torch.float64 else {"rtol": 0.05, "atol": 0.05}
@@ -165,7 +163,7 @@ class TestCompilation:
         """In a process of its own: the checks of shapes that these tests run under cannot be compiled."""
         folder = Path(__file__).parents[1]
         run = subprocess.run(
-            [sys.executable, "-W", "error:training goes on without", folder / "compiled_training.py"],
+            [sys.executable, "-W", "error:training continues without", folder / "compiled_training.py"],
             capture_output=True,
             text=True,
             check=False,
@@ -207,7 +205,7 @@ class TestCompilation:
     def test_without_a_compiler_training_goes_on_with_one_warning(self, no_compiler, slices):
         block = new_block(slices)
         with pytest.warns(
-            UserWarning, match=r"goes on without compilation.*raised: No working C\+\+ compiler found$"
+            UserWarning, match=r"continues without compilation.*raised: No working C\+\+ compiler found$"
         ) as caught:
             found = [finetune(block, slices, compile=True, **SETTINGS)[1] for _ in range(2)]
         assert len(caught) == len(no_compiler) == 1

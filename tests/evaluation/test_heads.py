@@ -10,10 +10,10 @@ from torch.nn import functional as F
 import rlm
 from rlm.block import init_block, of_triplets
 from rlm.encoder import MeanEncoder
+from rlm.engine.accuracy import embed
+from rlm.engine.batches import split_batch
 from rlm.errors import InputError
-from rlm.evaluation.head_training import head_accuracy, train_head
-from rlm.evaluation.heads import HEADS, head_loss, score
-from rlm.evaluation.triplets import embed, split_batch
+from rlm.evaluation.heads import HEADS, head_accuracy, head_loss, score, train_head
 from rlm.seeding import stream
 
 DIM = 4
@@ -100,7 +100,7 @@ def test_training_is_torchs_and_leaves_the_encoder_alone(kind, unequal_slices):
                 loss.backward()
                 adam.step()
                 total += loss.item() * len(rows)
-            a, p, n = unseen[row][validation.triplets[row][validation.is_real[row]].T]
+            a, p, n = unseen[row][validation.triplets[row][validation.mask[row]].T]
             gap = single(a, p) - single(a, n)
             accuracy = ((gap > 0).double() + (gap == 0).double() / 2).mean().item()
             assert mine.validation_accuracy[epoch] == pytest.approx(accuracy)

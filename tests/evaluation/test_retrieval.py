@@ -24,7 +24,7 @@ import rlm.evaluation.retrieval
 from rlm.block import init_block
 from rlm.data.corpus import index_corpus
 from rlm.encoder import MeanEncoder
-from rlm.engine.embedding import unify
+from rlm.engine.accuracy import unify
 from rlm.errors import InputError
 from rlm.evaluation.retrieval import first_relevant_ranks, retrieve, scores_of, search_of
 from rlm.evaluation.triplets import evaluate, roc

@@ -18,11 +18,10 @@ from conftest import topic_pairs
 from pydantic import BaseModel, ValidationError
 
 import rlm
-from rlm.config import Plan, StudyConfig
+from rlm.config import PRESETS, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.form import Knobs, make_knob
 from rlm.explorer.panel import GROUPS, Panel
-from rlm.explorer.presets import PRESETS
 from rlm.explorer.probe import Inside, train_inside
 from rlm.explorer.tabs import StudyTabs, html_table, paragraph
 from rlm.report import view as live

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from pydantic import ValidationError
 
-from rlm.config import Plan, StudyConfig
-from rlm.data.files import ROLES, Reading
+from rlm.config import ROLES, Plan, ReadOptions, StudyConfig
 from rlm.explorer.form import Knobs, parse_text, write_text
 from rlm.explorer.panel import explain_difference
 from rlm.store.read import Progress
@@ -57,7 +56,7 @@ SPECIAL = {
     "dataset": TEXTS.filter(bool),
     "word_vectors": TEXTS.filter(bool) | st.none(),
     "reading": st.builds(
-        Reading,
+        ReadOptions,
         columns=st.dictionaries(st.sampled_from(ROLES), TEXTS, max_size=3),
         encoding=TEXTS | st.none(),
         delimiter=st.characters(exclude_characters="\r\n") | st.sampled_from(["\t", " ", '"']) | st.none(),

@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import rlm
-import rlm.labels.batches
+import rlm.engine.batches
+from rlm.arms import shuffle
 from rlm.block import init_block
-from rlm.controls import shuffle
 from rlm.engine.trainer import Trainer
 from rlm.errors import InputError
 from rlm.labels.batches import CrossEntropy, RandomLabels, attach, tabulate
-from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, layers_of, transfer
+from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
 from rlm.labels.report import (
     epochs_to_reach,
     explain_shuffles,
@@ -169,7 +169,7 @@ class TestTransfer:
             if name.startswith("encoder")
         )
         pretrained = shuffle(pretrained)
-        names = layers_of(initial.encoder.encoder)
+        names = list_layers(initial.encoder.encoder)
         for layers, taken in [(None, names), (1, names[:1]), (0, [])]:
             found = transfer(initial, pretrained, layers)
             for name, weight in found.weights.items():
@@ -216,13 +216,13 @@ class TestMemorise:
                 torch.testing.assert_close(together.weights[name][row], weight[0], rtol=1e-3, atol=1e-4)
 
     def test_adam_starts_anew_at_each_shuffle(self, blobs):
-        """Two shuffles are two trainings, one after the other, each with an optimiser of its own."""
+        """Two shuffles are two trainings, one after the other, each with its own optimizer."""
         parts = [divide(blobs, seed)[0] for seed in SEEDS]
         table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
         both, _ = memorise(block_of(blobs), table, parts, labels, shuffles=2, epochs=1, **self.settings)
         block = block_of(blobs)
         for number in (0, 1):
-            trainer = Trainer(block, 1e-2, CrossEntropy(), None, "adam", "fp32", in_unison=True)
+            trainer = Trainer(block, 1e-2, CrossEntropy(), synchronous=True)
             task = attach(
                 table, SEEDS, [one.train for one in parts], [one.draw(number) for one in labels], "random_order"
             )
@@ -239,7 +239,7 @@ class TestMemorise:
             asked.append((name, *keys))
             return stream(seed, name, *keys)
 
-        monkeypatch.setattr(rlm.labels.batches, "stream", noted)
+        monkeypatch.setattr(rlm.engine.batches, "stream", noted)
         parts = [divide(blobs, seed)[0] for seed in SEEDS]
         table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
         asked.clear()
@@ -251,7 +251,7 @@ class TestMemorise:
         assert set(asked) == {("order", 1), ("order", 2)}
         rows = [one.train for one in parts]
         of_both = [
-            next(attach(table, SEEDS, rows, rows, order).batches(1, 10**6)).labels[0].tolist()
+            next(attach(table, SEEDS, rows, rows, order).batches(1, 10**6)).targets[0].tolist()
             for order in ("order", "random_order")
         ]
         assert sorted(of_both[0]) == sorted(of_both[1])
@@ -410,7 +410,7 @@ class TestAlignment:
         rng = np.random.default_rng(2)
         samples = Samples(rng.normal(size=(9, *SHAPES[kind])), np.arange(9) % 3, tuple("abc"))
         encoder = IMAGE_ENCODERS[kind](SHAPES[kind], 16).double()
-        name = layers_of(encoder)[0]
+        name = list_layers(encoder)[0]
         layer = encoder.get_submodule(name)
         size = layer.weight[0].numel()
         probe = torch.eye(size, dtype=torch.float64).view(size, *layer.weight.shape[1:])

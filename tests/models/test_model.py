@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch_twin import TorchTwin
 
 import rlm.models.model
-from rlm.arms import train_arms
+from rlm.arms import encoder_maker, train_arms
 from rlm.block import init_block
 from rlm.config import StudyConfig
 from rlm.data.corpus import index_corpus
-from rlm.encoder import ENCODERS, encoder_maker
 from rlm.errors import InputError
 from rlm.models.model import Model, load_model
 from rlm.study import run_block, slice_for
+from rlm.zoo.encoders import ENCODERS
 
 every = pytest.mark.parametrize("kind", ENCODERS)
 TEXTS = ["fill1 topic3 serial8", "topic0", "fill1 topic3 serial8", "Topic0!", "новое слово", "", "???", "fill0 fill1"]

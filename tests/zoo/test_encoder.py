@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 import rlm
 from rlm.block import init_block
-from rlm.encoder import ENCODERS, new_encoder
-from rlm.study import slices_of
-from rlm.zoo.output import WithOutput
+from rlm.encoder import OutputStep
+from rlm.study import slice_for
+from rlm.zoo.encoders import ENCODERS, new_encoder
 
 WORDS = ["cat", "at", "a", "the", "cats", "мяу", "mat", "sat", "hat", "on"]
 WORD_DIM, DIM = 3, 4
@@ -196,7 +196,7 @@ class TestOutput:
     @every
     def test_sigmoid_is_taken_once(self, kind):
         encoder = new_encoder(kind, WORDS, WORD_DIM, DIM, "sigmoid")
-        assert isinstance(encoder, WithOutput) == (kind != "lstm(cnn)")
+        assert isinstance(encoder, OutputStep) == (kind != "lstm(cnn)")
         found = encoder(*phrases_of(LENGTHS))
         assert found.min() >= 0
         assert found.max() <= 1
@@ -208,5 +208,5 @@ class TestOutput:
 )
 def test_words_that_training_does_not_see_are_kept_for_their_letters(settings, kept, corpus):
     config = rlm.StudyConfig(**settings)
-    for one in slices_of(config, corpus, [0, 1]):
+    for one in slice_for(config, corpus, [0, 1]):
         assert (one.tokens == corpus.phrases.tokens).all() == kept

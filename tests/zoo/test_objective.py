@@ -6,18 +6,17 @@ import numpy as np
 import pydantic
 import pytest
 import torch
-from conftest import topic_pairs
-from test_mining import dssm_by_hand, in_batch_by_hand, mined_by_hand
+from conftest import finetune, pretrain, topic_pairs
+from test_losses import dssm_by_hand, in_batch_by_hand, mined_by_hand
 from torch.nn import functional as F
 from torch_twin import TorchTwin
 
 import rlm
 from rlm.block import init_block
-from rlm.encoder import MeanEncoder
+from rlm.config import Loss
+from rlm.encoder import MeanEncoder, OutputStep
 from rlm.errors import InputError
-from rlm.training import finetune, pretrain
-from rlm.zoo.objective import LOSSES, Loss, make_objective
-from rlm.zoo.output import WithOutput
+from rlm.zoo.losses import LOSSES, make_objective
 
 every = pytest.mark.parametrize("loss", LOSSES)
 
@@ -27,7 +26,7 @@ def new_block(slices, loss, seeds=(0, 1, 2)):
 
     def make():
         encoder = MeanEncoder(slices.vocabulary_size, 4, 5).double()
-        return WithOutput(encoder, output) if output else encoder
+        return OutputStep(encoder, output) if output else encoder
 
     return init_block(make, seeds)
 
@@ -56,7 +55,7 @@ class TestSettings:
             ),
             (
                 {"loss": "triplet", "mining": "hard"},
-                "expected no mining for the loss triplet, found 'hard'; leave it out",
+                "expected no mining for the loss triplet, found 'hard'; omit it",
             ),
         ],
     )

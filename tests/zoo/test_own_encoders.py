@@ -5,13 +5,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import topic_pairs
+from conftest import finetune, pretrain, topic_pairs
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
 import rlm
 from rlm.block import init_block
-from rlm.training import finetune, pretrain
 
 WORD_DIM, DIM = 4, 4
 SETTINGS = {"max_epochs": 3, "batch_size": 15, "learning_rate": 1e-2, "progress": False}

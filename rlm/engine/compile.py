@@ -14,47 +14,21 @@ from torch.nn import functional as F
 from rlm.engine.batches import Batch
 
 # A graph has a piece for each position, so compiling takes longer the longer the phrases are: for LSTMs 20 s where they
-# have 6 words and nothing is cached, 90 s where they have 32. So many triplets win that back.
-WON_BACK_AFTER = 4_000_000
-PLUS_PER_POSITION = 200_000
-MOST_POSITIONS = 32
+# have 6 words and nothing is cached, 90 s where they have 32. This many triplets win that back (docs/performance.md).
+BREAK_EVEN_TRIPLETS = 4_000_000
+BREAK_EVEN_PER_TOKEN = 200_000
+MAX_TOKENS_COMPILED = 32
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
 
 
-def is_worth_compiling(triplets: int, positions: int) -> bool:
-    """
-    Whether a run is long enough, and its phrases are short enough, to compile its steps.
-
-    Parameters
-    ----------
-    triplets
-        That the block will be trained on.
-    positions
-        Tokens of the longest phrase; beyond 32 the graph would be too long.
-
-    Returns
-    -------
-    bool
-        Decided by measurement, see ``docs/performance.md``.
-    """
-    return positions <= MOST_POSITIONS and triplets >= WON_BACK_AFTER + PLUS_PER_POSITION * positions
+def is_worth_compiling(triplets: int, tokens: int) -> bool:
+    """Return True if a block trains on enough triplets, with phrases of few enough tokens, to compile its steps."""
+    return tokens <= MAX_TOKENS_COMPILED and triplets >= BREAK_EVEN_TRIPLETS + BREAK_EVEN_PER_TOKEN * tokens
 
 
 def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:
-    """
-    Batch sizes that hold for (nearly) all batches of a run.
-
-    Parameters
-    ----------
-    batches
-        A sample of them; at most 1,000 are looked at.
-
-    Returns
-    -------
-    tuple of int
-        For each position the largest number of phrases that reach it, rounded up.
-    """
+    """Return batch sizes that hold for (nearly) all batches of a run, by the largest of a sample, rounded up."""
     sizes: list[int] = []
     for batch in islice(batches, SAMPLED_BATCHES):
         sizes += [0] * (len(batch.batch_sizes) - len(sizes))
@@ -63,67 +37,29 @@ def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:
 
 
 def round_up(size: int) -> int:
-    """
-    Leave a static size some room.
-
-    Parameters
-    ----------
-    size
-        The largest that was seen.
-
-    Returns
-    -------
-    int
-        The next multiple of 8.
-    """
+    """Round up to a multiple of 8, so that a static size has some room."""
     return -(-size // ROUNDED_TO) * ROUNDED_TO
 
 
 def fit(batch: Batch, batch_sizes: tuple[int, ...]) -> Batch | None:
-    """
-    Bring a batch to static shapes.
-
-    Parameters
-    ----------
-    batch
-        As it comes.
-    batch_sizes
-        From `static_batch_sizes`.
-
-    Returns
-    -------
-    Batch or None
-        Filled up with empty phrases; none if it is larger somewhere.
-    """
+    """Pad a batch to static shapes with empty phrases; return None if it is larger at any position."""
     if len(batch.batch_sizes) > len(batch_sizes) or any(map(int.__gt__, batch.batch_sizes, batch_sizes)):
         return None
     missing = len(batch_sizes) - batch.tokens.shape[2], batch_sizes[0] - batch.tokens.shape[1]
     tokens = F.pad(batch.tokens, (0, missing[0], 0, missing[1]))
     phrases = F.pad(batch.phrases, (0, missing[1]))
-    return dataclasses.replace(
-        batch, phrases=phrases, tokens=tokens, batch_sizes=batch_sizes, triplets=batch.triplets.contiguous()
-    )
+    return dataclasses.replace(batch, inputs=(tokens, batch_sizes), targets=batch.targets.contiguous(), phrases=phrases)
 
 
 def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
     """
-    Compile a function; it runs uncompiled, with one warning, where that turns out to be impossible.
+    Compile a function of tensors with static shapes; where that fails, it runs uncompiled, after one warning.
 
-    Parameters
-    ----------
-    function
-        Of tensors with static shapes.
-    device
-        Of the tensors; on a GPU its kernels are launched together, as one CUDA graph.
-
-    Returns
-    -------
-    callable
-        Does what `function` does.
+    On a GPU, its kernels are launched together, as one CUDA graph.
     """
     if _why_not(device):
         return function
-    function = _renewed(function)
+    function = _copy_code(function)
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True, mode=mode)
 
@@ -136,7 +72,7 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
                 return compiled(*arguments)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # an encoder is anybody's code; what fails uncompiled as well fails below
+        except Exception as error:  # an encoder is arbitrary code; what fails uncompiled as well fails below
             compiled = None
             _warn(error)
             return function(*arguments)
@@ -144,15 +80,15 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
     return run
 
 
-def _renewed(function: Callable[..., Any]) -> Callable[..., Any]:
+def _copy_code(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     Copy a function with its code.
 
-    PyTorch keeps graphs, and counts recompilations against its limit, by code object: another block's would count as
-    well. `torch.compiler.reset` would drop the graphs of the whole process, which may have others than ours.
+    PyTorch keeps graphs, and counts recompilations against its limit, by code object, so that other blocks would count
+    as well. `torch.compiler.reset` would drop all graphs of the process, also those that are not ours.
     """
     if isinstance(function, MethodType):
-        return MethodType(_renewed(function.__func__), function.__self__)
+        return MethodType(_copy_code(function.__func__), function.__self__)
     if not isinstance(function, FunctionType):
         return function
     code = function.__code__.replace()
@@ -163,10 +99,10 @@ def _renewed(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def _why_not(device: torch.device) -> str | None:
-    """What keeps even the smallest function from being compiled, such as that there is no C++ compiler; said once."""
+    """Return why even the smallest function cannot be compiled (such as a missing C++ compiler), or None."""
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=device))
-    except Exception as error:  # of whatever lies between PyTorch and a compiler
+    except Exception as error:  # of anything between PyTorch and a compiler
         return _warn(error)
     return None
 
@@ -174,5 +110,5 @@ def _why_not(device: torch.device) -> str | None:
 def _warn(error: Exception) -> str:
     first, _, rest = str(error).strip().partition("\n")
     reason = f"{first} {rest.partition(chr(10))[0]}" if first.endswith(":") else first
-    warnings.warn(f"training goes on without compilation, which failed: {reason}", stacklevel=3)
+    warnings.warn(f"training continues without compilation, which failed: {reason}", stacklevel=3)
     return reason

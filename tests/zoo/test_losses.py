@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from rlm.data.corpus import Relevance
 from rlm.engine.batches import PhraseTable, one_batch
-from rlm.zoo.mining import KnownRelevance, mined_triplet_loss
-from rlm.zoo.softmax import dssm_loss, in_batch_loss
+from rlm.engine.relevance import RelevanceMask
+from rlm.zoo.losses import dssm_loss, in_batch_loss, mined_triplet_loss
 
 MINING = ("all", "semi_hard", "hard")
 sizes = st.integers(1, 6)
@@ -28,14 +28,14 @@ def draw_batch(phrases, dim, sizes, seed):
     count = max(sizes)
     embeddings = F.normalize(torch.from_numpy(rng.normal(size=(len(sizes), phrases, dim))), dim=-1)
     triplets = torch.from_numpy(rng.integers(phrases, size=(len(sizes), count, 3)))
-    is_real = torch.arange(count) < torch.tensor(sizes)[:, None]
-    triplets = triplets * is_real[..., None]
-    shares = is_real / is_real.sum(dim=1, keepdim=True).clamp(min=1).double()
+    mask = torch.arange(count) < torch.tensor(sizes)[:, None]
+    triplets = triplets * mask[..., None]
+    weights = mask / mask.sum(dim=1, keepdim=True).clamp(min=1).double()
     relevant = torch.from_numpy(rng.random((len(sizes), phrases, phrases)) < rng.choice([0.1, 0.5, 1]))
     relevant = relevant | relevant.mT | torch.eye(phrases, dtype=torch.bool)
     for mine, (anchor, positive, _) in zip(relevant, triplets.transpose(1, 2), strict=True):
         mine[anchor, positive] = mine[positive, anchor] = True
-    return embeddings.requires_grad_(), triplets, shares, relevant
+    return embeddings.requires_grad_(), triplets, weights, relevant
 
 
 def square(first, second):
@@ -80,11 +80,11 @@ def dssm_by_hand(points, triplets, relevant):
 
 
 def assert_seeds_equal_loops(loss, by_hand, batch):
-    embeddings, triplets, shares, relevant = batch
-    found = loss(embeddings, triplets, shares, relevant)
+    embeddings, triplets, weights, relevant = batch
+    found = loss(embeddings, triplets, weights, relevant)
     expected = [
         by_hand(points, rows[mine > 0].tolist(), known.tolist()) if (mine > 0).any() else 0 * points.sum()
-        for points, rows, mine, known in zip(embeddings, triplets, shares, relevant, strict=True)
+        for points, rows, mine, known in zip(embeddings, triplets, weights, relevant, strict=True)
     ]
     torch.testing.assert_close(found, torch.stack(expected))
     gradients = [torch.autograd.grad(value, embeddings)[0] for value in (found.sum(), sum(expected))]
@@ -115,8 +115,8 @@ def labelled(labels, dim, seed):
     same = labels[:, None] == labels
     pairs = (same & ~torch.eye(len(labels), dtype=torch.bool)).nonzero()
     triplets = F.pad(pairs, (0, 1))[None]
-    shares = torch.full((1, len(pairs)), 1 / max(len(pairs), 1), dtype=torch.float64)
-    return mine, theirs, (triplets, shares, same[None])
+    weights = torch.full((1, len(pairs)), 1 / max(len(pairs), 1), dtype=torch.float64)
+    return mine, theirs, (triplets, weights, same[None])
 
 
 label_lists = st.lists(st.integers(0, 3), min_size=1, max_size=8).map(torch.tensor)
@@ -188,8 +188,8 @@ class TestKnownRelevance:
         batch = one_batch(triplets, PhraseTable([slices] * len(sizes)))
         pairs = rng.integers(count, size=(400, 2), dtype=np.int32)
         group = rng.integers(10, size=count, dtype=np.int32) if grouped else None
-        found = KnownRelevance(Relevance(pairs, group))(batch)
-        alone = KnownRelevance()(batch)
+        found = RelevanceMask(Relevance(pairs, group))(batch)
+        alone = RelevanceMask()(batch)
         for row in range(len(sizes)):
             known = set(map(tuple, pairs.tolist()))
             assert found[row].tolist() == self.relevant_by_hand(batch, row, known, group)
@@ -198,5 +198,5 @@ class TestKnownRelevance:
     def test_of_training_slices_is_what_their_pairs_say(self, slices):
         known = set(map(tuple, slices.train[:, :2].tolist()))
         batch = one_batch([torch.from_numpy(slices.train)], PhraseTable([slices]))
-        found = KnownRelevance(slices.relevance)(batch)[0]
+        found = RelevanceMask(slices.relevance)(batch)[0]
         assert found.tolist() == self.relevant_by_hand(batch, 0, known, None)

@@ -7,7 +7,7 @@ import torch
 from conftest import topic_pairs
 
 import rlm
-from rlm.controls import rescale, shuffle
+from rlm.arms import rescale, shuffle
 
 SEEDS = (3, 1, 4)
 
@@ -20,7 +20,7 @@ def slices():
 @pytest.fixture(scope="module")
 def blocks(slices):
     initial = rlm.init_block(lambda: rlm.zoo.LSTMEncoder(slices.vocabulary_size, 4, 5), SEEDS)
-    return initial, rlm.pretrain(initial, slices, epochs=2, learning_rate=0.05, progress=False)[0]
+    return initial, rlm.pretrain(initial, slices, rlm.Recipe(learning_rate=0.05), epochs=2, progress=False)[0]
 
 
 def test_rescaled_weights_are_the_initial_ones_with_mean_and_spread_of_the_pretrained(blocks):
