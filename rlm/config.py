@@ -18,6 +18,7 @@ from rlm.zoo.objective import Loss, make_objective
 Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
 DEFAULT_SEEDS = 30
 MOST_SEEDS = 1_000_000
+MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 REDRAW: dict[Arm, Redraw] = {
     "pretrained": "epoch",
     "pretrained_once": "once",
