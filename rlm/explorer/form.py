@@ -3,15 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from html import escape
-from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
-import annotated_types
 import ipywidgets as widgets
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 WIDE = 500  # a slider cannot be set precisely if its range has more steps, or spans a larger ratio
 STYLE = {"description_width": "8.5rem"}
@@ -33,9 +31,7 @@ class Knobs:
 
     def __init__(self, start: Sequence[BaseModel], on_change: Callable[[], None]) -> None:
         self._models = [type(value) for value in start]
-        self._knobs = {
-            name: make_knob(name, field) for model in self._models for name, field in model.model_fields.items()
-        }
+        self._knobs = {name: make_knob(name, model) for model in self._models for name in model.model_fields}
         self._messages = {name: widgets.HTML() for name in self._knobs}
         self._on_change = on_change
         self.rows: dict[str, widgets.Widget] = {
@@ -83,41 +79,46 @@ class Knobs:
             self._on_change()
 
 
-def make_knob(name: str, field: FieldInfo) -> Knob:
+def make_knob(name: str, model: type[BaseModel]) -> Knob:
     """Make the input for a field: choices, checkboxes, a slider or a number if it has bounds, else a text."""
-    kinds = list(_kinds(field.annotation))
-    is_optional = type(None) in kinds
-    kind = next(kind for kind in kinds if kind is not type(None))
-    low, high = _bounds(field)
-    tooltip = field.description or ""
+    field = _schema(model)["properties"][name]
+    options = field.get("anyOf", [field])
+    kind = next(one for one in options if one.get("type") != "null")
+    kind_of, is_optional = kind.get("type"), len(options) > 1
+    low, high = kind.get("minimum", kind.get("exclusiveMinimum", -math.inf)), kind.get("maximum", math.inf)
+    tooltip = field.get("description", "")
     if math.isfinite(low) and math.isfinite(high):
         tooltip += f" From {low:,g} to {high:,g}."
     named = {**name_with_tooltip(_spell(name), tooltip), "style": STYLE, "layout": {"width": "auto"}}
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return _nested(name, kind)
-    if get_origin(kind) is Literal:
-        return _choice({str(choice): choice for choice in get_args(kind)}, is_optional, named)
-    if kind is bool and is_optional:
+    if "$ref" in kind:
+        return _nested(name, model.model_fields[name].annotation)
+    if "enum" in kind:
+        return _choice({choice: choice for choice in kind["enum"]}, is_optional, named)
+    if kind_of == "boolean" and is_optional:
         return _choice({"yes": True, "no": False}, is_optional, named)
-    if kind is bool:
+    if kind_of == "boolean":
         box = widgets.Checkbox(indent=False, tooltip=tooltip)
         return _simple(box)._replace(widget=widgets.HBox([_label(named), box]))
-    if get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal:
-        return _several(get_args(get_args(kind)[0]), named)
-    if kind in (int, float) and not is_optional and (kind is float or math.isfinite(high)):
-        return _number(kind, low, high, named)
-    if kind is str:
+    if "enum" in kind.get("items", {}):
+        return _several(kind["items"]["enum"], named)
+    if kind_of in ("integer", "number") and not is_optional and (kind_of == "number" or math.isfinite(high)):
+        return _number(kind_of == "integer", low, high, named)
+    if kind_of == "string":
         named |= name_with_tooltip(_spell(name), f"{tooltip} {EXACTLY}")
-    if field.examples:
-        named |= {"options": field.examples, "ensure_option": False}
-    text = (widgets.Combobox if field.examples else widgets.Text)(placeholder=BY_DEFAULT * is_optional, **named)
-    is_tuple = get_origin(kind) is tuple
+    if "examples" in field:
+        named |= {"options": field["examples"], "ensure_option": False}
+    text = (widgets.Combobox if "examples" in field else widgets.Text)(placeholder=BY_DEFAULT * is_optional, **named)
     return Knob(
         text,
         [text],
-        lambda: [part.strip() for part in text.value.split(",")] if is_tuple else parse_text(text.value),
+        lambda: [part.strip() for part in text.value.split(",")] if kind_of == "array" else parse_text(text.value),
         lambda value: setattr(text, "value", write_text(value)),
     )
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def name_with_tooltip(name: str, tooltip: str) -> dict[str, Any]:
@@ -126,30 +127,8 @@ def name_with_tooltip(name: str, tooltip: str) -> dict[str, Any]:
     return {"description": description, "description_allow_html": True, "tooltip": tooltip}
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the types that a field may have, without their metadata."""
-    if get_origin(annotation) in (Union, UnionType):
-        for part in get_args(annotation):
-            yield from _kinds(part)
-    elif hasattr(annotation, "__metadata__"):
-        yield from _kinds(annotation.__origin__)
-    else:
-        yield annotation
-
-
-def _bounds(field: FieldInfo) -> tuple[float | int, float | int]:
-    low, high = -math.inf, math.inf
-    for bound in field.metadata:
-        match bound:
-            case annotated_types.Ge(ge=value) | annotated_types.Gt(gt=value):
-                low = value
-            case annotated_types.Le(le=value) | annotated_types.Lt(lt=value):
-                high = value
-    return low, high
-
-
-def _number(kind: type, low: float | int, high: float | int, named: Mapping[str, Any]) -> Knob:
-    if kind is int:
+def _number(is_whole: bool, low: float | int, high: float | int, named: Mapping[str, Any]) -> Knob:
+    if is_whole:
         return _simple((widgets.IntSlider if high - low < WIDE else widgets.BoundedIntText)(min=low, max=high, **named))
     if low > 0 and high / low >= WIDE:
         return _simple(widgets.BoundedFloatText(min=low, max=high, step=None, **named))
@@ -189,7 +168,7 @@ def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
 
 
 def _nested(name: str, model: type[BaseModel]) -> Knob:
-    knobs = {inner: make_knob(inner, field) for inner, field in model.model_fields.items()}
+    knobs = {inner: make_knob(inner, model) for inner in model.model_fields}
 
     def show(value: BaseModel) -> None:
         for inner, knob in knobs.items():

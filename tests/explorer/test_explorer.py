@@ -67,7 +67,7 @@ class TestKnobs:
     @pytest.mark.parametrize("name", [*StudyConfig.model_fields])
     def test_range_and_description_are_those_of_the_field(self, name):
         field = StudyConfig.model_fields[name]
-        for one in make_knob(name, field).inputs:
+        for one in make_knob(name, StudyConfig).inputs:
             bounds = {type(bound).__name__: bound for bound in field.metadata}
             if isinstance(one, widgets.BoundedIntText | widgets.BoundedFloatText | widgets.IntSlider):
                 assert one.min == (bounds["Ge"].ge if "Ge" in bounds else bounds["Gt"].gt)
@@ -105,7 +105,7 @@ class TestKnobs:
         assert "no margin for the loss in_batch" in knobs.read()[1]
 
     def test_a_number_is_read_as_it_was_shown(self):
-        knob = make_knob("batch_size", StudyConfig.model_fields["batch_size"])
+        knob = make_knob("batch_size", StudyConfig)
         for value in (150, 1200):
             knob.show(value)
             assert knob.read() == value
@@ -123,7 +123,7 @@ class TestKnobs:
         class Model(BaseModel):
             path: Path = Path("a")
 
-        knob = make_knob("path", Model.model_fields["path"])
+        knob = make_knob("path", Model)
         assert isinstance(knob.widget, widgets.Text)
 
 
