@@ -253,11 +253,11 @@ class Explorer:
         if probe is None or probe.is_running:
             return
         self._probe = None
-        if probe.problem:
-            probe.stop()
-            self._panel.inside.show_status(probe.problem, "wrong")
-        else:
+        try:
             self._panel.inside.show(probe.load())
+        except InputError as error:
+            probe.stop()
+            self._panel.inside.show_status(str(error), "wrong")
 
     def _answer(self, show: Callable[[Any], None], future: Future[Any]) -> None:
         """Show an answer of the helper."""
@@ -321,7 +321,7 @@ class Explorer:
         try:
             self._probe = Probe(self._panel.valid[0], self._data, seed)
             self._panel.inside.show_status(f"Training {' and '.join(self._probe.arms)} …", is_busy=True)
-        except InputError as error:
+        except (InputError, OSError) as error:
             self._probe = None
             self._panel.inside.show_status(str(error), "wrong")
 

@@ -47,7 +47,7 @@ class Panel:
         on_train: Callable[[int], None],
     ) -> None:
         self.knobs, self.valid = Knobs([config, plan], on_change), (config, plan)  # the last valid settings
-        self.is_drawing = False  # or do the widgets change because somebody uses them?
+        self.is_drawing = False  # the widgets change, but nobody uses them
         self.preset = widgets.Dropdown(
             options=[OWN, *PRESETS], layout={"width": "290px"}, **name_with_tooltip("preset", "Settings to start from")
         )

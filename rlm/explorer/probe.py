@@ -72,7 +72,9 @@ class Probe:
             child.stop()
 
     def load(self) -> Inside:
-        """Load what was trained."""
+        """Load what was trained; raise InputError if an arm failed."""
+        if self.problem:
+            raise InputError(self.problem)
         from rlm.models.model import load_model  # takes seconds to import
 
         folders = {arm: Path(child.folder.name) for arm, child in self.arms.items()}

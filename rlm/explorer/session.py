@@ -48,7 +48,10 @@ class Session:
         latest = self._read()
         self._starts = latest.start if latest else 0
         self.progress, self.problem, self.notices, self.has_ended = None, "", [], False
-        self.child = start_study(config, plan, self.db, self._table)
+        try:
+            self.child = start_study(config, plan, self.db, self._table)
+        except (InputError, OSError) as error:
+            self.problem = str(error)
 
     def stop(self) -> None:
         """Stop the study that is running, if there is one."""

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,16 +30,18 @@ _HELPER_LOCK = Lock()
 class Child:
     """A command in a child process; its standard error goes to a log file in `folder`, which lives as long."""
 
-    def __init__(self, command: Sequence[str], folder: TemporaryDirectory[str]) -> None:
+    def __init__(
+        self, command: Sequence[str], folder: TemporaryDirectory[str], environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self._log = Path(folder.name) / "log.txt"
-        # The modules of this process, unbuffered text, no bars in the log.
+        # It finds the modules that this process finds, and draws no progress bars in the log.
         own = {PARENT: str(os.getpid()), "PYTHONPATH": os.pathsep.join(sys.path), "TQDM_DISABLE": "1"}
         with quiet_trackers(), self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
-                env={**os.environ, **own, "PYTHONIOENCODING": "utf-8:replace"},
-                start_new_session=True,  # whoever interrupts a cell does not mean what runs beside it
+                env={**os.environ, **own, "PYTHONIOENCODING": "utf-8:replace", **(environment or {})},
+                start_new_session=True,  # interrupting a cell must not interrupt it
             )  # fmt: skip
 
     @property

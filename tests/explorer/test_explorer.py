@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 import rlm
 from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
+from rlm.explorer import explorer as explorer_module
 from rlm.explorer.form import Knobs, make_knob
 from rlm.explorer.panel import GROUPS, Panel
 from rlm.explorer.presets import PRESETS
@@ -312,6 +313,17 @@ class TestExplorer:
         assert "no_such_file.csv" in said(explorer._panel.widget)
         assert not explorer._panel.run.disabled
         explorer.close()
+
+    def test_a_table_that_cannot_be_written_is_said(self, data):
+        explorer = rlm.Explorer(data.assign(anchor=[3.5, *data["anchor"][1:]]))
+        explorer.run()
+        explorer.wait()
+        assert "expected a table of texts" in said(explorer._panel.widget)
+        assert not explorer._panel.run.disabled
+        explorer.close()
+
+    def test_a_table_has_one_name_everywhere(self):
+        assert explorer_module.YOUR_TABLE == rlm.study.YOUR_TABLE
 
     def test_what_is_no_store_is_refused(self, tmp_path):
         (tmp_path / "e.db").write_text("text" * 500)
