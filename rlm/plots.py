@@ -163,9 +163,9 @@ def effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def differences(effects: pd.DataFrame) -> Axes:
+def differences(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw mean paired differences of several studies (columns study, value, low, high), one below the other."""
-    ax = new_axes(7, 1.1 + 0.5 * len(effects))
+    ax = ax or new_axes(7, 1.1 + 0.5 * len(effects))
     points = 100 * effects[["value", "low", "high"]]
     rows, style = range(len(points)), {"fmt": "D", "color": PALETTE[0], "capsize": 4, "linewidth": 1.4}
     ax.errorbar(points["value"], rows, xerr=errors(points), **style)

@@ -390,3 +390,12 @@ def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -
     positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
     floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
     return max(1, free // (2 * 4 * floats))
+
+
+def describe_data(config: StudyConfig, data: pd.DataFrame | None = None) -> dict[str, str]:
+    """Return title, licence, source and fingerprint of the data that a config names, or of a table instead."""
+    if data is None:
+        data = load(config.dataset, **config.reading.model_dump())
+    known = {"title": config.dataset, "licence": "not stated", "source": None} | data.attrs
+    fingerprint = index_corpus(data, config.max_tokens).fingerprint
+    return {name: str(known[name]) for name in ("title", "licence", "source")} | {"fingerprint": fingerprint}

@@ -1,58 +1,77 @@
-"""What processes do in the tests of `rlm.runtime.process`; in a module of its own, so that they start at once."""
+"""What child processes do in the tests of `rlm.runtime.process`: ``python background_work.py NAME ARGUMENTS``."""
 
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
-from rlm.runtime.process import Background
+from rlm.errors import InputError
+from rlm.runtime.process import PARENT, Child, follow
 
 
-def count_to(number, pause=0.0):
-    for value in range(number):
-        time.sleep(pause)
-        yield value
+def run(name, *arguments):
+    command = [sys.executable, __file__, name, *map(str, arguments)]
+    return Child(command, TemporaryDirectory(prefix="rlm-test-"))
 
 
-def answer_with_a_tensor():
-    import torch  # slow
-
-    yield torch.arange(5)
-
-
-def fail(error):
-    yield "begun"
-    raise error
+def warn(number):
+    for value in range(int(number)):
+        warnings.warn(f"number {value}", stacklevel=1)
+        time.sleep(0.1)
 
 
-def start_another_and_wait():
+def fail_by_mistake():
+    raise InputError("expected a, found b")
+
+
+def fail_by_fault():
+    raise ZeroDivisionError("oh")
+
+
+def start_another_and_wait(pid_file):
     other = psutil.Popen(["sleep", "600"])
-    yield os.getpid(), other.pid
+    write_pids(pid_file, os.getpid(), other.pid)
     time.sleep(600)
 
 
 def warn_and_die():
     warnings.warn("look out", stacklevel=1)
-    yield 1
+    sys.stderr.flush()
     time.sleep(0.2)
     os._exit(9)
 
 
 def hold(pid_file):
-    """Start work, say where, and be killed."""
-    background = Background(start_another_and_wait)
-    (pids,) = wait_for(background, 1)
-    Path(pid_file).write_text(" ".join(map(str, pids)))
-    yield 1
-    time.sleep(600)
+    """Start work, and be killed."""
+    child = run("start_another_and_wait", pid_file)
+    while child.is_running:
+        time.sleep(0.1)
 
 
-def wait_for(background, count):
-    found = []
-    while len(found) < count:
-        arrived = background.messages(30)
-        assert arrived or background.is_running, f"it ended after {found}"
-        found += arrived
-    return found
+def write_pids(pid_file, *pids):
+    temporary = Path(f"{pid_file}.part")
+    temporary.write_text(" ".join(map(str, pids)))
+    temporary.rename(pid_file)
+
+
+def read_pids(pid_file):
+    end = time.monotonic() + 60
+    while not Path(pid_file).exists():
+        assert time.monotonic() < end, "no work has begun"
+        time.sleep(0.05)
+    return [int(pid) for pid in Path(pid_file).read_text().split()]
+
+
+if __name__ == "__main__":
+    follow(int(os.environ[PARENT]))
+    # As the command line does.
+    warnings.formatwarning = lambda message, *_, **__: f"rlm: warning: {message}\n"
+    try:
+        globals()[sys.argv[1]](*sys.argv[2:])
+    except InputError as error:
+        print(f"rlm: {error}", file=sys.stderr)
+        sys.exit(2)

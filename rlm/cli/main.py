@@ -24,6 +24,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rlm.cli.labels import labels
 from rlm.cli.models import evaluate, query, train
 from rlm.cli.output import check_out, check_out_folder, ending_like_ctrl_c, gather, print_files
+from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
@@ -55,6 +56,10 @@ def study(
     max_seeds: int | None = None,
     out: Path | None = None,
     jobs: int = -1,
+    config_file: ConfigFile = None,
+    watched: Annotated[bool, Parameter(negative=())] = False,
+    block_size: int | None = None,
+    table: Table = None,
 ) -> None:
     """
     Train every arm with every seed, print the table and the verdict.
@@ -75,13 +80,22 @@ def study(
         CSV file for the results, one row per arm and seed; written anew as each block of seeds is finished.
     jobs
         Processes; -1 for one per core.
+    config_file
+        JSON file of settings, as the panel exports it; options that are given as well count first.
+    watched
+        Judge by the confidence sequence, as for a study that might be stopped for what it shows.
+    block_size
+        Most seeds to train together. Fewer are finished sooner and need less memory.
+    table
+        Parquet file of text pairs or triplets that are nobody's dataset.
     """
     check_out(out, db)
-    until = plan.until
+    config, until = complete(config, config_file), plan.until
     if max_seeds is not None and until is None:
         raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
     planned = plan.seeds if max_seeds is None else max_seeds
-    blocks = iter_study(config, planned, db=db, until=until, n_jobs=jobs)
+    settings = {"db": db, "until": until, "watched": watched, "block_size": block_size, "n_jobs": jobs}
+    blocks = iter_study(config, planned, data=read_table(table), **settings)
     found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
         _say_where_it_stopped(found.results, config.arms, until, planned, is_interrupted)
@@ -257,7 +271,9 @@ def main() -> None:
         os.environ["COLUMNS"] = str(NARROWEST)  # help would never be finished
     logging.basicConfig(format="rlm: %(message)s")
     logging.getLogger("rlm").setLevel(logging.INFO)
-    warnings.formatwarning = lambda message, *_, **__: f"rlm: {message}\n"
+    warnings.formatwarning = lambda message, category, *_, **__: (
+        f"rlm: {'warning: ' * issubclass(category, UserWarning)}{message}\n"
+    )
     try:
         with ending_like_ctrl_c():
             app(sys.argv[1:], exit_on_error=False, print_error=False)

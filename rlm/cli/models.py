@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from cyclopts import Parameter
 
 from rlm.arms import train_arms
+from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import Arm, StudyConfig
+from rlm.data.corpus import index_corpus
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
 from rlm.errors import InputError
@@ -39,6 +42,9 @@ def train(
     arm: Arm = "scratch",
     seed: int = 0,
     overwrite: bool = False,
+    config_file: ConfigFile = None,
+    triplets: Path | None = None,
+    table: Table = None,
 ) -> None:
     """
     Train one seed of one arm as a study does, print how it does on the test split, and save the model.
@@ -55,17 +61,27 @@ def train(
         Owner of all random draws.
     overwrite
         Replace the model that is there.
+    config_file
+        JSON file of settings, as the panel exports it; options that are given as well count first.
+    triplets
+        JSON file for the texts of the validation triplets.
+    table
+        Parquet file of text pairs or triplets that are nobody's dataset.
     """
     if seed < 0:
         raise InputError(f"expected --seed of at least 0, found {seed}")
     check_place(save, overwrite)
-    config = StudyConfig(**dict(config) | {"arms": (arm,)})
+    config = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)})
     if config.encoder == "dssm" and not config.keeps_unseen_words:
         raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
-    corpus = load_corpus(config)
+    data = read_table(table)
+    corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
     slices = slice_for(config, corpus, [seed])
+    if triplets is not None:
+        texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
+        texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
     (trained,) = train_arms(resolve_config(config), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")

@@ -1,15 +1,18 @@
-"""The panel of the explorer: which widgets stand where. What they do is said in `rlm.explorer.explorer`."""
+"""The widgets of the panel and their layout; `rlm.explorer.explorer` defines what they do."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
 from pydantic import BaseModel
 
-from rlm.config import PRESETS, Plan, StudyConfig
+from rlm.config import PRESETS, Plan, Preset, StudyConfig
 from rlm.explorer.form import Knobs, name_with_tooltip, write_text
-from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs, paragraph
+from rlm.explorer.session import Session, spell_time_left
+from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs
+from rlm.report.markup import paragraph
 from rlm.store.read import Progress
 
 GROUPS = {
@@ -30,22 +33,7 @@ NEW = ("a new one", 0)  # studies are counted from 1
 
 
 class Panel:
-    """
-    Knobs on the left; buttons, progress and tabs on the right.
-
-    Parameters
-    ----------
-    config, plan
-        Where the knobs begin.
-    hidden
-        Settings that cannot be changed here.
-    on_change
-        Called when a knob has changed.
-    on_choice
-        See `CompareTab`.
-    on_train
-        See `InsideTab`.
-    """
+    """Knobs on the left, except hidden ones; buttons, progress and tabs on the right."""
 
     def __init__(
         self,
@@ -57,7 +45,8 @@ class Panel:
         on_choice: Callable[[list[int]], None],
         on_train: Callable[[int], None],
     ) -> None:
-        self.knobs = Knobs([config, plan], on_change)
+        self.knobs, self.valid = Knobs([config, plan], on_change), (config, plan)  # the last valid settings
+        self.is_drawing = False  # the widgets change, but nobody uses them
         self.preset = widgets.Dropdown(
             options=[OWN, *PRESETS], layout={"width": "290px"}, **name_with_tooltip("preset", "Settings to start from")
         )
@@ -85,24 +74,49 @@ class Panel:
         groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
         left = widgets.VBox([groups, self.wrong], layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"})
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
-        said = [self.status, self.exported, self._difference]
-        right = widgets.VBox([buttons, self._bars, *said, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
+        texts = [self.status, self.exported, self._difference]
+        right = widgets.VBox([buttons, self._bars, *texts, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
         top = widgets.HBox([self.preset, self.study], layout={"flex_flow": "row wrap"})
         body = widgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "12px"})
         self.widget = widgets.VBox([widgets.HTML(CSS), top, body])
         self.widget.add_class("rlm-explorer")
+        self.preset.observe(self._choose_preset, "value")
+
+    def draw(self, session: Session, shown: Progress | None, *, is_own: bool, kept: str) -> None:
+        """Show the state of a session; `is_own` as of `show_difference`, `kept` tells where the studies are."""
+        found, wrong = self.knobs.read()
+        if found is not None:
+            self.valid = found[0], found[1]
+        progress, is_running = session.progress, session.child is not None
+        self.wrong.value = paragraph(wrong, "wrong") if wrong else ""
+        self.run.disabled = is_running or found is None
+        self.stop.disabled = not is_running
+        self.study.disabled = is_running
+        self.export.disabled = shown is None
+        is_this = progress is not None and found == [progress.config, progress.plan]
+        is_open = is_this and not progress.is_complete and not session.has_ended and not is_own
+        self.run.description = "Resume" if is_open and not is_running else "Run"
+        self.is_drawing = True
+        is_set = (name for name, one in PRESETS.items() if self._on_these_data(one) == self.valid)
+        self.preset.value = next(is_set, OWN)
+        self.is_drawing = False
+        self.show_progress(pd.DataFrame() if progress is None else progress.arms, session.seconds_left)
+        state = session.explain(is_ready=found is not None)
+        status = state if session.problem else " ".join([state, kept, *session.notices])
+        self.show_status(status, is_wrong=bool(session.problem))
+        is_old = is_running and shown is not None and (progress is None or progress.study != shown.study)
+        self.show_difference(shown, *self.valid, is_own=is_own, is_other=is_old)
+
+    def _on_these_data(self, preset: Preset) -> tuple[StudyConfig, Plan]:
+        data = {name: getattr(self.valid[0], name) for name in ("dataset", "reading")}
+        return preset.config.model_copy(update=data), preset.plan
+
+    def _choose_preset(self, change: dict[str, Any]) -> None:
+        if not self.is_drawing and change["new"] != OWN:
+            self.knobs.show(*self._on_these_data(PRESETS[change["new"]]))
 
     def show_progress(self, arms: pd.DataFrame, seconds_left: pd.Series) -> None:
-        """
-        One bar per arm.
-
-        Parameters
-        ----------
-        arms
-            See `rlm.store.read.Progress`.
-        seconds_left
-            By arm, where that is known.
-        """
+        """Show a bar per arm of `Progress.arms`, with the seconds that are left, where they are known."""
         if len(self._bars.children) != len(arms):
             self._bars.children = [
                 widgets.HBox([widgets.IntProgress(layout={"width": "320px"}, style={"description_width": "8rem"}),
@@ -115,81 +129,43 @@ class Panel:
             label.value = ", ".join(filter(None, [bar.tooltip, spell_time_left(left) if left else ""]))
 
     def offer_studies(self, studies: Mapping[int, str], shown: int | None) -> None:
-        """
-        Offer the studies of the store.
-
-        Parameters
-        ----------
-        studies
-            A line for each, by number.
-        shown
-            The one that is shown.
-        """
+        """Offer the studies of the store, a line for each by number, and choose the one that is shown."""
+        self.is_drawing = True
         options = [NEW, *((title, number) for number, title in studies.items())]
         if list(self.study.options) != options:
             self.study.options = options
         self.study.value = shown if shown in studies else NEW[1]
+        self.is_drawing = False
         self.compare.offer(studies)
 
     def show_difference(
         self, shown: Progress | None, config: StudyConfig, plan: Plan, *, is_own: bool, is_other: bool
     ) -> None:
         """
-        Say which study is shown, and whether the knobs are its.
+        Show which study is shown, and how the knobs differ from it.
 
-        Parameters
-        ----------
-        shown
-            The study, if there is one.
-        config, plan
-            What the knobs say.
-        is_own
-            Whether its data are not those that its config names.
-        is_other
-            Whether another study runs, of which nothing is shown yet.
+        `is_own` means that its data are not those that its config names, `is_other` that another study is running, of
+        which nothing is shown yet.
         """
-        said = "" if shown is None else explain_difference(shown, config, plan)
-        if said and is_own:
-            said = (
+        text = "" if shown is None else explain_difference(shown, config, plan)
+        if text and is_own:
+            text = (
                 f"Shown: #{shown.study}, of data that were handed over as a table, or have changed since. To go on "
                 "with it, hand them over: rlm.Explorer(data). Run starts a new study."
             )
-        if said and is_other:
-            said += " The study that runs is shown as soon as its first seeds are finished."
-        self._difference.value = paragraph(said, "quiet") if said else ""
+        if text and is_other:
+            text += " The study that runs is shown as soon as its first seeds are finished."
+        self._difference.value = paragraph(text, "quiet") if text else ""
 
-    def say(self, text: str, is_wrong: bool = False) -> None:
-        """
-        Say what goes on.
-
-        Parameters
-        ----------
-        text
-            Shown as it is.
-        is_wrong
-            Whether it failed.
-        """
+    def show_status(self, text: str, is_wrong: bool = False) -> None:
+        """Show the status."""
         self.status.value = (
             f'<div role="status" aria-live="polite">{paragraph(text, "wrong" if is_wrong else "quiet")}</div>'
         )
 
 
 def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:
-    """
-    Say in one line which study is shown, and in what the knobs differ from it.
-
-    Parameters
-    ----------
-    shown
-        The study.
-    config, plan
-        What the knobs say.
-
-    Returns
-    -------
-    str
-        The study's number, and both values of every setting that differs.
-    """
+    """Write in one line which study is shown, and both values of every setting in which the knobs differ."""
     theirs, ours = dict(shown.config) | dict(shown.plan), dict(config) | dict(plan)
     other = [name for name in ours if ours[name] != theirs[name]]
     if not other:
@@ -204,22 +180,3 @@ def _spell(name: str, value: object) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_defaults=True) or None
     return f"{name.replace('_', ' ')} {'by default' if value is None else write_text(value)}"
-
-
-def spell_time_left(seconds: float) -> str:
-    """
-    Say how long something takes.
-
-    Parameters
-    ----------
-    seconds
-        From now on; NaN where that is not known.
-
-    Returns
-    -------
-    str
-        Rounded; empty where it is not known.
-    """
-    if math.isnan(seconds):
-        return ""
-    return f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"

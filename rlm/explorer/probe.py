@@ -1,69 +1,35 @@
-"""Inside one seed: its encoders with and without pre-training, and what lies near a question under each."""
+"""One seed, with and without pre-training: what lies near a question under each. Only this module uses the method."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from rlm.arms import train_arms
 from rlm.config import REDRAW, Arm, StudyConfig
-from rlm.data.corpus import index_corpus
 from rlm.errors import InputError
-from rlm.evaluation.triplets import evaluate
 from rlm.explain import CONTROLS
-from rlm.models.model import Model
-from rlm.runtime.device import resolve_config
-from rlm.slicer import Slices
-from rlm.study import load_corpus, slice_for
+from rlm.explorer.commands import MODEL, TRIPLETS, start_training
+from rlm.runtime.process import Child
 from rlm.verdict import BASELINE
+
+if TYPE_CHECKING:
+    from rlm.models.model import Model
 
 
 class Inside(NamedTuple):
-    """
-    One seed of two arms.
-
-    Attributes
-    ----------
-    seed
-        Which.
-    models
-        By arm.
-    accuracy
-        Validation accuracy by arm.
-    triplets
-        Validation triplets: columns anchor, positive, negative, as texts.
-    phrases
-        The different positives and negatives of those.
-    embeddings
-        Of `phrases`, by arm: [phrase, dim].
-    """
+    """The models of one seed by arm, its validation triplets as texts, and embeddings of the phrases to search."""
 
     seed: int
-    models: dict[Arm, Model]
+    models: "dict[Arm, Model]"
     accuracy: dict[Arm, float]
     triplets: pd.DataFrame
     phrases: list[str]
     embeddings: dict[Arm, np.ndarray]
 
     def nearest(self, question: str, count: int = 8) -> dict[Arm, pd.DataFrame]:
-        """
-        What lies nearest to a text, under each arm.
-
-        Parameters
-        ----------
-        question
-            Any text.
-        count
-            How many phrases.
-
-        Returns
-        -------
-        dict
-            By arm: columns phrase and distance (squared, as in training), the nearest first. A phrase that is the text
-            itself is left out.
-        """
+        """List the phrases nearest to a text by squared distance, by arm; the text itself is not among them."""
         found = {}
         for arm, model in self.models.items():
             distances = np.square(self.embeddings[arm] - model.encode([question])).sum(axis=1)
@@ -72,19 +38,7 @@ class Inside(NamedTuple):
         return found
 
     def distances(self, anchor: str, others: list[str]) -> dict[Arm, list[float]]:
-        """
-        How far texts are from an anchor, under each arm.
-
-        Parameters
-        ----------
-        anchor, others
-            Any texts.
-
-        Returns
-        -------
-        dict
-            By arm, squared distances in the order of `others`.
-        """
+        """Return the squared distances of texts from an anchor, by arm."""
         found = {}
         for arm, model in self.models.items():
             first, *rest = model.encode([anchor, *others])
@@ -92,49 +46,55 @@ class Inside(NamedTuple):
         return found
 
 
-def train_inside(config: StudyConfig, data: pd.DataFrame | None, seed: int) -> Iterator[str | Inside]:
-    """
-    Train one seed of scratch and of the config's first pre-trained arm, as a study does.
+class Probe:
+    """Trains one seed of scratch and of the config's first pre-trained arm, side by side, as a study does."""
 
-    Parameters
-    ----------
-    config
-        Of the study.
-    data
-        Of the study, where the config does not name it.
-    seed
-        Which.
+    def __init__(self, config: StudyConfig, table: pd.DataFrame | None, seed: int) -> None:
+        if config.encoder == "dssm" and not config.keeps_unseen_words:
+            raise InputError("expected unseen_words kept, to look inside a DSSM: it reads the letters of any word")
+        treated = next((arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS), "pretrained")
+        self.seed = seed
+        self.arms: dict[Arm, Child] = {arm: start_training(config, arm, seed, table) for arm in (BASELINE, treated)}
 
-    Yields
-    ------
-    str
-        The arm that is being trained.
-    Inside
-        At the end.
+    @property
+    def is_running(self) -> bool:
+        """True until both arms are trained, or one has failed."""
+        return any(child.is_running for child in self.arms.values()) and not self.problem
 
-    Raises
-    ------
-    InputError
-        If the data cannot be read, or a text cannot be read by such a model.
-    """
-    if config.encoder == "dssm" and not config.keeps_unseen_words:
-        raise InputError("expected unseen_words kept, to look inside a DSSM: it reads the letters of any word")
-    torch.set_num_threads(1)  # one seed's tensors are too small to share among cores
-    treated = next((arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS), "pretrained")
-    corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
-    slices = slice_for(config, corpus, [seed])
-    models, accuracy = {}, {}
-    for arm in (BASELINE, treated):
-        yield arm
-        (trained,) = train_arms(resolve_config(config), slices, [arm], [seed])
-        models[arm] = Model.of(trained.block, slices[0], config)
-        accuracy[arm] = float(evaluate(trained.block, slices, "validation")["triplet_accuracy"].iloc[0])
-    triplets, phrases = _texts(slices[0])
-    yield Inside(seed, models, accuracy, triplets, phrases, {arm: one.encode(phrases) for arm, one in models.items()})
+    @property
+    def problem(self) -> str:
+        """Why an arm failed; empty if none has."""
+        return next(filter(None, (child.problem for child in self.arms.values())), "")
+
+    def stop(self) -> None:
+        """Stop training."""
+        for child in self.arms.values():
+            child.stop()
+
+    def load(self) -> Inside:
+        """Load what was trained; raise InputError if an arm failed."""
+        if self.problem:
+            raise InputError(self.problem)
+        from rlm.models.model import load_model  # takes seconds to import
+
+        folders = {arm: Path(child.folder.name) for arm, child in self.arms.items()}
+        models = {arm: load_model(folder / MODEL) for arm, folder in folders.items()}
+        triplets = pd.DataFrame(json.loads((folders[BASELINE] / TRIPLETS).read_text()))
+        texts, rows = np.unique(triplets.to_numpy(object), return_inverse=True)
+        rows = rows.reshape(-1, 3)
+        is_searched = np.isin(np.arange(len(texts)), rows[:, 1:])
+        phrases = texts[is_searched].tolist()
+        accuracy, embeddings = {}, {}
+        for arm, model in models.items():
+            vectors = model.encode(texts)
+            near, far = (np.square(vectors[rows[:, 0]] - vectors[rows[:, column]]).sum(axis=1) for column in (1, 2))
+            accuracy[arm] = float(np.mean((near < far) + 0.5 * (near == far)))
+            embeddings[arm] = vectors[is_searched]
+        return Inside(self.seed, models, accuracy, triplets, phrases, embeddings)
 
 
-def _texts(slices: Slices) -> tuple[pd.DataFrame, list[str]]:
-    texts = slices.phrases.texts
-    triplets = pd.DataFrame(slices.validation, columns=["anchor", "positive", "negative"])
-    others = np.unique(slices.validation[:, 1:])
-    return triplets.map(texts.__getitem__), [texts[phrase] for phrase in others]
+def describe_data(config: StudyConfig, table: pd.DataFrame | None = None) -> dict[str, str]:
+    """Describe the data of a config, see `rlm.study.describe_data`."""
+    from rlm.study import describe_data  # takes seconds to import
+
+    return describe_data(config, table)

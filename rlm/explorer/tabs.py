@@ -1,6 +1,6 @@
-"""The tabs of the explorer: what a study shows, the comparison of several, and the inside of one seed."""
+"""The tabs of the panel: one study, the comparison of several, and the inside of one seed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 
 import ipywidgets as widgets
@@ -8,10 +8,11 @@ import pandas as pd
 
 from rlm.explorer.form import name_with_tooltip
 from rlm.explorer.probe import Inside
-from rlm.report.view import Comparison, Picture, View
+from rlm.report.markup import html_table, paragraph
+from rlm.report.view import DETAILS, SHARES, Comparison, Picture, View
 
 TRIPLETS_TO_PICK = 200
-NOTHING_CHOSEN = "Choose two or more studies of this store. Every setting that you run is one."
+NOTHING_CHOSEN = "Choose two or more studies of this store. Each setting that you run makes one."
 CSS = """
 <style>
 .rlm-explorer { color: var(--jp-ui-font-color1, inherit); }
@@ -33,61 +34,8 @@ CSS = """
 """
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """
-    Write a text as HTML.
-
-    Parameters
-    ----------
-    text
-        Shown as it is.
-    kind
-        CSS class.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
-    return f'<p class="{kind}">{escape(text)}</p>'
-
-
-def html_table(table: pd.DataFrame, percent: Sequence[str] = (), are_texts: bool = False) -> str:
-    """
-    Write a table as HTML.
-
-    Parameters
-    ----------
-    table
-        Its index is not shown; what is in it is shown as it is.
-    percent
-        Columns of shares.
-    are_texts
-        Whether its columns are texts, to be read from the left.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
-    html = table.rename(columns=_spell).to_html(
-        index=False, border=0, na_rep="", classes="texts" if are_texts else None, float_format="{:.3f}".format,
-        formatters={_spell(name): "{:.1%}".format for name in percent},
-    )  # fmt: skip
-    return f'<div class="scroll" tabindex="0">{html}</div>'
-
-
 def show_picture(image: widgets.Image, picture: Picture | None) -> None:
-    """
-    Put a figure in its place.
-
-    Parameters
-    ----------
-    image
-        The place.
-    picture
-        None hides it.
-    """
+    """Show a picture in its place, or hide the place."""
     image.layout.display = "none" if picture is None else "block"
     if picture is not None:
         image.tooltip = picture.alt
@@ -95,24 +43,12 @@ def show_picture(image: widgets.Image, picture: Picture | None) -> None:
 
 
 def new_image(width: str = "100%") -> widgets.Image:
-    """
-    A place for a figure, hidden until there is one.
-
-    Parameters
-    ----------
-    width
-        CSS; it grows no wider.
-
-    Returns
-    -------
-    ipywidgets.Image
-        Empty.
-    """
+    """Make a place for a picture, hidden until there is one."""
     return widgets.Image(format="png", layout={"display": "none", "max_width": width, "object_fit": "contain"})
 
 
 class ResultsTab:
-    """The runs, in the order of any column."""
+    """The runs of a study, in the order of any column."""
 
     def __init__(self) -> None:
         self._results = pd.DataFrame()
@@ -124,15 +60,8 @@ class ResultsTab:
             one.observe(self._draw, "value")
 
     def show(self, seen: View) -> None:
-        """
-        Show the runs of a study.
-
-        Parameters
-        ----------
-        seen
-            Of the study.
-        """
-        self._results = seen.results.drop(columns=["split", "test_triplets", "test_anchors", "test_components"])
+        """Show the runs of a study."""
+        self._results = seen.results.drop(columns=DETAILS)
         if list(self._by.options) != list(self._results):
             self._by.options = list(self._results)
             self._by.value = "seed"
@@ -144,7 +73,7 @@ class ResultsTab:
         ordered = self._results.sort_values(
             [self._by.value, "seed"], ascending=[not self._falling.value, True], kind="stable"
         )
-        self._table.value = html_table(ordered, ["validation_accuracy", "test_accuracy", "roc_auc", "top_1"])
+        self._table.value = html_table(ordered, SHARES)
 
 
 class StudyTabs:
@@ -168,20 +97,13 @@ class StudyTabs:
         )
 
     def show(self, seen: View) -> None:
-        """
-        Show a study.
-
-        Parameters
-        ----------
-        seen
-            What is finished of it.
-        """
+        """Show what is finished of a study."""
         self._headline.value = paragraph(seen.headline, "headline") + paragraph(seen.limits)
         show_picture(self._seeds, seen.seeds)
         show_picture(self._curves, seen.curves)
         show_picture(self._pretraining, seen.pretraining)
-        said = "".join(f"<h3>{escape(heading)}</h3>{paragraph(text)}" for heading, text in seen.words)
-        self._words.value = said + (html_table(seen.estimates) if len(seen.estimates) else "")
+        texts = "".join(f"<h3>{escape(heading)}</h3>{paragraph(text)}" for heading, text in seen.words)
+        self._words.value = texts + (html_table(seen.estimates) if len(seen.estimates) else "")
         self._pretraining_words.value = "".join(
             paragraph(f"{heading}: {text}") for heading, text in seen.words if heading.startswith("Pre-training")
         )
@@ -189,31 +111,17 @@ class StudyTabs:
 
 
 class CompareTab:
-    """
-    Several studies of the store side by side.
-
-    Parameters
-    ----------
-    on_choice
-        Called with the numbers of the studies that are chosen, when there are any.
-    """
+    """Studies of the store side by side; `on_choice` gets the numbers of the chosen ones, if there are any."""
 
     def __init__(self, on_choice: Callable[[list[int]], None]) -> None:
         self._on_choice = on_choice
         self._boxes: dict[int, widgets.Checkbox] = {}
-        self._choices, self._said, self._picture = widgets.VBox(), widgets.HTML(), new_image("760px")
-        self._said.value = paragraph(NOTHING_CHOSEN)
-        self.widget = widgets.VBox([self._choices, self._said, self._picture])
+        self._choices, self._text, self._picture = widgets.VBox(), widgets.HTML(), new_image("760px")
+        self._text.value = paragraph(NOTHING_CHOSEN)
+        self.widget = widgets.VBox([self._choices, self._text, self._picture])
 
     def offer(self, studies: Mapping[int, str]) -> None:
-        """
-        Offer studies to choose from.
-
-        Parameters
-        ----------
-        studies
-            A line for each, by number.
-        """
+        """Offer studies, a line for each by number."""
         for number, title in studies.items():
             if number in self._boxes:
                 self._boxes[number].description = title
@@ -225,18 +133,11 @@ class CompareTab:
             self._choices.children = list(self._boxes.values())
 
     def show(self, found: Comparison) -> None:
-        """
-        Show a comparison.
-
-        Parameters
-        ----------
-        found
-            Of the studies that are chosen.
-        """
+        """Show a comparison of the chosen studies."""
         settings = found.settings.rename_axis("setting").reset_index()
         different = html_table(settings, are_texts=True) if len(settings) else paragraph("Their settings are the same.")
         effects = found.effects.drop(columns=["value", "low", "high"])
-        self._said.value = (
+        self._text.value = (
             f"<h3>What differs</h3>{different}<h3>Test accuracy</h3>{html_table(effects, ['scratch', 'with it'])}"
         )
         show_picture(self._picture, found.picture)
@@ -246,64 +147,45 @@ class CompareTab:
         if chosen:
             self._on_choice(chosen)
         else:
-            self._said.value = paragraph(NOTHING_CHOSEN)
+            self._text.value = paragraph(NOTHING_CHOSEN)
             show_picture(self._picture, None)
 
 
 class InsideTab:
-    """
-    One seed, with and without pre-training: which phrases lie near a question.
-
-    Parameters
-    ----------
-    on_train
-        Called with the seed to train.
-    """
+    """One seed, with and without pre-training: the phrases near a question; `on_train` gets the seed to train."""
 
     def __init__(self, on_train: Callable[[int], None]) -> None:
         self._inside: Inside | None = None
         self._seed = widgets.BoundedIntText(description="seed", min=0, max=2**31 - 1, layout={"width": "160px"})
         self._train = widgets.Button(description="Train this seed", icon="play", button_style="primary")
         self._train.on_click(lambda _: on_train(self._seed.value))
-        self._said = widgets.HTML()
+        self._text = widgets.HTML()
         wide = {"width": "auto", "max_width": "780px"}
         self._triplet = widgets.Dropdown(layout=wide, **name_with_tooltip("triplet", "Of the validation split"))
         self._question = widgets.Text(description="or ask", placeholder="type a question of your own", layout=wide)
         self._answers = widgets.HTML()
         self._asking = widgets.VBox([self._triplet, self._question, self._answers], layout={"display": "none"})
-        self.say("Trains one seed with the settings on the left, once from scratch and once pre-trained, to look at "
-                 "what lies near what.")  # fmt: skip
-        self.widget = widgets.VBox([widgets.HBox([self._seed, self._train]), self._said, self._asking])
+        self.show_status(
+            "Trains one seed with the settings on the left, once from scratch and once pre-trained, to look at the "
+            "phrases near a question."
+        )
+        self.widget = widgets.VBox([widgets.HBox([self._seed, self._train]), self._text, self._asking])
         self._triplet.observe(self._picked, "value")
         self._question.observe(self._asked, "value")
 
-    def say(self, text: str, kind: str = "quiet", is_busy: bool = False) -> None:
-        """
-        Say how far the training is.
-
-        Parameters
-        ----------
-        text, kind
-            See `paragraph`.
-        is_busy
-            Whether it still goes on.
-        """
-        self._said.value = paragraph(text, kind)
+    def show_status(self, text: str, kind: str = "quiet", is_busy: bool = False) -> None:
+        """Show how far the training is."""
+        self._text.value = paragraph(text, kind)
         self._train.disabled = is_busy
 
     def show(self, inside: Inside) -> None:
-        """
-        Show a trained seed.
-
-        Parameters
-        ----------
-        inside
-            The seed.
-        """
+        """Show a trained seed."""
         self._inside = inside
         accuracy = ", ".join(f"{arm} {value:.1%}" for arm, value in inside.accuracy.items())
-        self.say(f"Seed {inside.seed}: right about {accuracy} of the validation triplets. One seed tells nothing of "
-                 f"others. {len(inside.phrases):,} phrases of the validation split are searched.")  # fmt: skip
+        self.show_status(
+            f"Seed {inside.seed}: right about {accuracy} of the validation triplets. One seed tells nothing of others. "
+            f"{len(inside.phrases):,} phrases of the validation split are searched."
+        )
         picked = inside.triplets.drop_duplicates("anchor").head(TRIPLETS_TO_PICK)
         self._triplet.options = [(_short(row.anchor), row.Index) for row in picked.itertuples()]
         self._triplet.index = 0
@@ -345,10 +227,6 @@ class InsideTab:
         self._answers.value = (
             "".join(parts) + f'<div style="display: flex; flex-wrap: wrap; gap: 24px">{side_by_side}</div>'
         )
-
-
-def _spell(name: object) -> str:
-    return str(name).replace("_", " ")
 
 
 def _short(text: str, most: int = 90) -> str:

@@ -1,10 +1,11 @@
-"""Markup that is safe to show: HTML and formulas held against lists of what is allowed, texts escaped for Markdown."""
+"""Markup that is safe to show: HTML and formulas reduced to lists of what is allowed, texts and tables escaped."""
 
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from html.parser import HTMLParser
 
+import pandas as pd
 from latex2mathml.converter import convert
 
 from rlm.sentences import escape_markdown as escape_markdown
@@ -24,7 +25,7 @@ MATHML = _names(
     "annotation math menclose merror mfrac mi mmultiscripts mn mo mover mpadded mphantom mprescripts mroot mrow ms "
     "mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder munderover none semantics"
 )
-# None of these loads, runs or sends anything, whatever its value. Addresses and styles have rules of their own.
+# None of these loads, runs or sends anything, whatever its value. Other rules check addresses and styles.
 HTML_ATTRIBUTES = _names(
     "align alt border class colspan dir height id lang max open role rowspan scope start tabindex title valign value "
     "width"
@@ -43,53 +44,28 @@ PROPERTIES = _names(
     "overflow overflow-x overflow-y padding padding-bottom padding-left padding-right padding-top text-align "
     "text-decoration text-transform vertical-align white-space width word-break"
 )
-# No quotation marks, colons, slashes or backslashes, and brackets only of what computes: nothing that could be loaded.
+# No quotation marks, colons, slashes or backslashes, and only brackets of computations: nothing could be loaded.
 _VALUE = re.compile(r"(?:\b(?:rgba?|hsla?|calc|var|min|max|linear-gradient)\(|[\w\s#%.,)+*-]|!important)+")
 _SELECTOR = re.compile(r"[\w\s#.,:>*()-]+")
 _LINK = re.compile(r"#\S*|https?://\S+|[\w.%-]+\.html(?:#\S*)?", re.ASCII)
 _IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[\w+/=\s]*", re.ASCII)
-_NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # of no use in HTML
+_NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # HTML needs none
 
 
 def clean_html(html: str) -> str:
     """
-    Keep the tags and attributes that are on a list, and show every other tag as the text that it is.
+    Keep the tags and attributes that are on a list, and show every other tag as text.
 
-    Parameters
-    ----------
-    html
-        From anybody.
-
-    Returns
-    -------
-    str
-        HTML that loads nothing, runs nothing and sends nothing: images are data, links lead to https and http
-        addresses, to places of the page and to pages beside it, styles name only looks.
-
-    Notes
-    -----
-    What comes out consists of tags written anew and of escaped text; no element that stays has a syntax of its own but
-    ``<style>``, the text of which holds no ``<``. So a browser finds the same tags in it.
+    The result loads nothing, runs nothing and sends nothing: images are data, links lead to https and http addresses,
+    to places of the page and to pages beside it, and styles set only looks. It consists of tags that are written anew
+    and of escaped text. No element that is kept has a syntax of its own except ``<style>``, whose text has no ``<``, so
+    that a browser finds the same tags in it.
     """
     return _clean(html, HTML | MATHML, HTML_ATTRIBUTES | MATHML_ATTRIBUTES, has_styles=True).html
 
 
 def formula_html(latex: str, is_block: bool = False) -> str:
-    """
-    Write a formula as MathML.
-
-    Parameters
-    ----------
-    latex
-        Without its delimiters.
-    is_block
-        Whether it stands on a line of its own.
-
-    Returns
-    -------
-    str
-        HTML. The source, as text, of what is no formula, or would be more than a formula.
-    """
+    """Write a formula, without its delimiters, as MathML; or its source as text if it is none, or has other markup."""
     marks = "$$" if is_block else "$"
     source = f"<code>{escape(f'{marks}{latex}{marks}', quote=False)}</code>"
     try:
@@ -97,46 +73,64 @@ def formula_html(latex: str, is_block: bool = False) -> str:
     except Exception:  # of many kinds, which the converter does not name
         return source
     cleaned = _clean(mathml.replace(_NAMESPACE, "", 1), MATHML, MATHML_ATTRIBUTES, has_styles=False)
-    return source if cleaned.refused else cleaned.html
+    return source if cleaned.dropped else cleaned.html
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Write a text as an HTML paragraph of a CSS class."""
+    return f'<p class="{kind}">{escape(text)}</p>'
+
+
+def html_table(table: pd.DataFrame, percent: Sequence[str] = (), are_texts: bool = False) -> str:
+    """Write a table without its index as HTML; `percent` are columns of shares, and texts are aligned to the left."""
+    html = table.rename(columns=_spell).to_html(
+        index=False, border=0, na_rep="", classes="texts" if are_texts else None, float_format="{:.3f}".format,
+        formatters={_spell(name): "{:.1%}".format for name in percent},
+    )  # fmt: skip
+    return f'<div class="scroll" tabindex="0">{html}</div>'
+
+
+def _spell(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
 class _Cleaner(HTMLParser):
-    """Writes anew what it is fed, see `clean_html`; notes what it does not allow."""
+    """Writes the HTML that it is fed anew, see `clean_html`, and notes what it drops."""
 
     def __init__(self, tags: frozenset[str], attributes: frozenset[str], has_styles: bool) -> None:
         super().__init__()
         self.tags, self.attributes, self.has_styles = tags, attributes, has_styles
         self.parts: list[str] = []
-        self.refused: list[str] = []
+        self.dropped: list[str] = []
         self.style: list[str] | None = None
 
     @property
     def html(self) -> str:
-        """All that was written."""
+        """Return what has been written."""
         return "".join(self.parts)
 
     def handle_starttag(self, tag: str, given: Sequence[tuple[str, str | None]]) -> None:
-        """Keep a tag that is allowed."""
+        """Keep an allowed tag."""
         if tag == "style" and self.has_styles:
             self.style = []
             return
         kept = dict(self._kept(tag, given))
         if tag not in self.tags or (tag == "img" and "src" not in kept):
-            self._refuse(tag, self.get_starttag_text() or f"<{tag}>")
+            self._drop(tag, self.get_starttag_text() or f"<{tag}>")
             return
         self.parts.append(f"<{tag}{''.join(map(_attribute, kept, kept.values()))}>")
 
     def handle_endtag(self, tag: str) -> None:
-        """Keep the end of a tag that is allowed."""
+        """Keep the end of an allowed tag."""
         if tag == "style" and self.style is not None:
             self._end_style()
         elif tag not in self.tags:
-            self._refuse(tag, f"</{tag}>")
+            self._drop(tag, f"</{tag}>")
         elif tag not in VOID:
             self.parts.append(f"</{tag}>")
 
     def handle_startendtag(self, tag: str, given: Sequence[tuple[str, str | None]]) -> None:
-        """Keep an empty tag that is allowed."""
+        """Keep an allowed empty tag."""
         self.handle_starttag(tag, given)
         if tag in self.tags or self.style is not None:
             self.handle_endtag(tag)
@@ -149,7 +143,7 @@ class _Cleaner(HTMLParser):
             self.parts.append(escape(data, quote=False))
 
     def close(self) -> None:
-        """End what was not ended."""
+        """End a style sheet that was not ended."""
         super().close()
         self._end_style()
 
@@ -158,8 +152,8 @@ class _Cleaner(HTMLParser):
         if rules:
             self.parts.append(f"<style>{rules}</style>")
 
-    def _refuse(self, name: str, source: str) -> None:
-        self.refused.append(name)
+    def _drop(self, name: str, source: str) -> None:
+        self.dropped.append(name)
         self.parts.append(escape(source, quote=False))
 
     def _kept(self, tag: str, given: Sequence[tuple[str, str | None]]) -> Sequence[tuple[str, str]]:
@@ -175,7 +169,7 @@ class _Cleaner(HTMLParser):
             if is_kept:
                 kept.append((name, text))
             else:
-                self.refused.append(name)
+                self.dropped.append(name)
         return kept
 
 
@@ -183,7 +177,7 @@ _ADDRESSES: Mapping[tuple[str, str], re.Pattern[str]] = {("a", "href"): _LINK, (
 
 
 def clean_rules(css: str) -> str:
-    """Keep the rules of a style sheet that are only about looks; none of one with at-rules, which can load others."""
+    """Keep the rules of a style sheet that set only looks; none if it has at-rules, which can load other files."""
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
     rules = [] if "@" in css else re.findall(r"([^{}]*)\{([^{}]*)\}", css)
     kept = ((selector.strip(), clean_declarations(body)) for selector, body in rules)
@@ -191,7 +185,7 @@ def clean_rules(css: str) -> str:
 
 
 def clean_declarations(css: str) -> str:
-    """Keep the declarations of a style that are only about looks."""
+    """Keep the declarations of a style that set only looks."""
     pairs = (part.partition(":")[::2] for part in css.split(";"))
     kept = [(name.strip().lower(), value.strip()) for name, value in pairs]
     return "; ".join(f"{name}: {value}" for name, value in kept if name in PROPERTIES and _VALUE.fullmatch(value))

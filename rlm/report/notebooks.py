@@ -1,4 +1,4 @@
-"""The report: execute the numbered notebooks, write each as one self-contained HTML file, and an index before them."""
+"""The report: execute the numbered notebooks, and write each as one self-contained HTML file, with an index."""
 
 import base64
 import datetime
@@ -22,45 +22,25 @@ from rlm.runtime.provenance import commit, versions
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 HEADLINE = "headline"
 INDEX = "index.html"
-NOT_TOLD = ("progress", "on_paper", "db")  # parameters that decide no number
+NOT_LISTED = ("progress", "on_paper", "db")  # parameters that decide no number
 
 
 def build_report(
     out: Path, parameters: Mapping[str, object], notebooks: Path = NOTEBOOKS, about: Mapping[str, str] | None = None
 ) -> Path:
     """
-    Execute notebooks and write the report.
+    Execute the notebooks ``NN_name.ipynb`` of a folder in order, and write the report when all have run.
 
-    Parameters
-    ----------
-    out
-        Folder for the pages, made if it is not there. Pages appear when all notebooks have run.
-    parameters
-        Put in place of the values in a notebook's cell tagged ``parameters``, for those that it has.
-    notebooks
-        Folder; its files ``NN_name.ipynb`` are run in order.
-    about
-        Of the data and the command, by name, for the box at the end of every page.
-
-    Returns
-    -------
-    pathlib.Path
-        The index, which shows the outputs of all cells tagged ``headline``. Beside it stand one page per notebook
-        and the first headline picture as ``verdict.png``.
-
-    Raises
-    ------
-    InputError
-        If there are no notebooks, one cannot be read or has no title, or a cell of one fails.
-    OSError
-        If the folder cannot be written.
+    `parameters` replace the values in a notebook's cell tagged ``parameters``, for those that it has; `about` goes into
+    the box at the end of every page. Return the index, which shows the outputs of all cells tagged ``headline``. The
+    folder also gets one page per notebook and the first headline picture as ``verdict.png``.
     """
     paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise InputError(
             f"expected numbered notebooks (01_name.ipynb ...) in {notebooks}, found none; pass --notebooks FOLDER"
         )
-    titles = {f"{path.stem}.html": _title(path) for path in paths}  # what cannot be used fails before any is run
+    titles = {f"{path.stem}.html": _title(path) for path in paths}  # raises before any notebook is run
     out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()
     executed, minutes = {}, {}
@@ -82,7 +62,7 @@ def build_report(
         provenance = shared | {"duration": duration} | _own_provenance(notebook)
         title = titles.get(page, "Verdict")
         written[page] = page_html(notebook, title, provenance, links=links, page=page, has_code=page != INDEX)
-    for page, html in written.items():  # all of them are there, or none
+    for page, html in written.items():  # after all of them are made
         write_whole(out / page, html)
     picture = _first_picture(executed[INDEX])
     if picture:
@@ -92,7 +72,7 @@ def build_report(
 
 
 def _title(path: Path) -> str:
-    """The title of a notebook: the first line of its Markdown that begins with ``# ``."""
+    """Return the title of a notebook: the first line of its Markdown that begins with ``# ``."""
     try:
         cells = nbformat.read(path, as_version=4).cells
     except Exception as error:  # of many kinds: JSON, UTF-8, a field that is not there
@@ -107,7 +87,7 @@ def _title(path: Path) -> str:
 
 
 def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
-    settings = {**parameters, "progress": False, "on_paper": True}  # on paper a bar would stand still
+    settings = {**parameters, "progress": False, "on_paper": True}  # a bar would not move in a report
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.setdefault("kernelspec", {"name": "python3", "language": "python", "display_name": "Python"})
     try:
@@ -125,7 +105,7 @@ def _execute(path: Path, parameters: Mapping[str, object]) -> NotebookNode:
                 extra_arguments=["--log-level=ERROR", "--InlineBackend.figure_formats=retina"],
             )
     except papermill.PapermillExecutionError as error:
-        # It counts the cell of the parameters, which it adds.
+        # Its index counts the cell of the parameters, which papermill adds.
         sources = [cell.source for cell in notebook.cells]
         place = sources.index(error.source) if error.source in sources else error.cell_index
         raise InputError(f"{path.name}, cell {place}: {error.ename}: {error.evalue}") from error
@@ -141,15 +121,15 @@ def _short(page: str) -> str:
 
 
 def _own_provenance(notebook: NotebookNode) -> dict[str, str]:
-    """The parameters that a notebook ran with, and its data, which its metadata name where they are its own."""
+    """Return the parameters of a notebook, and its data, which its metadata name if they are its own."""
     ran = notebook.metadata.get("papermill", {"parameters": {}})
     used = {**ran.get("defaults", {}), **{name: _spell(value) for name, value in ran["parameters"].items()}}
-    told = ", ".join(f"{name} {value}" for name, value in used.items() if name not in NOT_TOLD)
-    return {"parameters": told, **notebook.metadata.get("provenance", {})}
+    listed = ", ".join(f"{name} {value}" for name, value in used.items() if name not in NOT_LISTED)
+    return {"parameters": listed, **notebook.metadata.get("provenance", {})}
 
 
 def _spell(value: object) -> str:
-    """A parameter as Python, a path of this machine by its name."""
+    """Write a parameter as Python, and only the name of an absolute path."""
     if isinstance(value, str) and Path(value).is_absolute():
         value = Path(value).name
     return repr(value)
@@ -158,7 +138,7 @@ def _spell(value: object) -> str:
 def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> NotebookNode:
     markdown = nbformat.v4.new_markdown_cell
     cells = [markdown("# Does random-triplet pre-training help this encoder, or was it a lucky seed?")]
-    ran = {}  # those whose headline it is
+    ran = {}  # papermill's record of a notebook with a headline
     for notebook in executed.values():
         shown = [cell for cell in notebook.cells if HEADLINE in cell.metadata.get("tags", [])]
         ran |= {"papermill": notebook.metadata.papermill} if shown else {}

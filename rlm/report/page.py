@@ -19,14 +19,14 @@ from rlm.report.markup import clean_html, formula_html
 from rlm.report.widgets import widget_html
 
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
-FEWEST_HEADINGS = 3  # below it the page is its own contents
+FEWEST_HEADINGS = 3  # a shorter page needs no contents
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown with formulas in MathML, which browsers draw by themselves, and HTML in it shown as text."""
+    """Markdown with formulas in MathML, which browsers draw by themselves, and with HTML shown as text."""
 
     def text(self, text: str) -> str:
-        """Show character references as their characters, which mistune does only where it lets HTML through."""
+        """Show character references as characters; mistune does so only if it lets HTML through."""
         return safe_entity(text)
 
     def block_math(self, body: str) -> str:
@@ -36,11 +36,11 @@ class _Renderer(IPythonRenderer):
         return formula_html(body)
 
     def block_mermaidjs(self, code: str) -> str:
-        """Show a diagram that only a script could draw as its source."""
+        """Show the source of a diagram that only a script could draw."""
         return f"<pre>{escape(code)}</pre>"
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
-        """Show an attached picture; of one that lies elsewhere the source, since a page loads nothing."""
+        """Show an attached picture, but only the source of any other, because a page loads nothing."""
         name = url.removeprefix("attachment:")
         is_here = url.startswith("data:") or (name != url and name in self.attachments)
         return super().image(text, url, title) if is_here else f"<code>{escape(f'![{text}]({url})')}</code>"
@@ -65,28 +65,11 @@ def page_html(
     has_code: bool = True,
 ) -> str:
     """
-    Write an executed notebook as HTML.
+    Write an executed notebook as a whole HTML page.
 
-    Parameters
-    ----------
-    notebook
-        Executed. HTML in its Markdown is shown as text, and so is what `rlm.report.markup.clean_html` does not allow of
-        the HTML that its code puts out.
-    title
-        Of the page.
-    provenance
-        What stands in the box at its end, by name.
-    links
-        Address and name of the pages that belong together.
-    page
-        The address of this one.
-    has_code
-        Whether to show the code, folded.
-
-    Returns
-    -------
-    str
-        A whole page. It loads nothing and runs nothing, which its content security policy forbids as well.
+    The page loads nothing and runs nothing, which its content security policy forbids as well: HTML in Markdown is
+    shown as text, and so is what `clean_html` does not allow in outputs. `provenance` is the box at its end, `links`
+    are address and name of the pages that belong together, `page` is the address of this one, and the code is folded.
     """
     exporter = _Exporter(
         template_name="template",

@@ -1,58 +1,49 @@
-"""One study of a store as a page, with what repeats it."""
+"""One study of a store as a page, with the config and the code that repeat it."""
 
 import base64
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
 from rlm.config import StudyConfig
-from rlm.explorer.tabs import html_table
-from rlm.report.markup import escape_markdown
+from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
-from rlm.report.view import Exported, Picture, View, about_data, view
+from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
-from rlm.store.read import read_asked, read_origin, read_progress
-from rlm.study import read_study
+from rlm.store.read import TRIPLETS, read_asked, read_origin, read_progress, read_stored
 
 CONFIG = "config.json"
 OWN_DATA = "data of your own, handed over as a table"
 
 
-def export_study(db: Path, study: int, folder: Path) -> Exported:
+class Exported(NamedTuple):
+    """What was written: the page, the config as JSON, and a line of Python that repeats the study."""
+
+    page: Path
+    config: Path
+    code: str
+
+
+def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyConfig], Mapping[str, str]]) -> Exported:
     """
-    Write what is finished of a study.
+    Write what is finished of a study to a folder: one HTML file that loads nothing, the config, and the code.
 
-    Parameters
-    ----------
-    db, study
-        The store, and the study's number there.
-    folder
-        Made if it is not there.
-
-    Returns
-    -------
-    Exported
-        One HTML file that loads nothing, the config, and the code.
-
-    Raises
-    ------
-    InputError
-        If nothing of the study is finished.
-    OSError
-        If the files cannot be written.
+    `describe` returns title, licence, source and fingerprint of the data that a config names, see
+    `rlm.study.describe_data`; a report cannot load data itself.
     """
-    seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
+    seen, stored, asked = view(db, study), read_stored(db, TRIPLETS, study), read_asked(db, study)
+    config = stored.config(StudyConfig)
     progress, source = read_progress(db, study), asked.source
-    about = about_data(stored.config, asked.data)
-    seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
-    arms = tuple(dict.fromkeys([*progress.config.arms, *stored.config.arms]))
-    config = _relocate(stored.config.model_copy(update={"arms": arms}), folder, about)
+    about = about_data(config, asked.data, describe)
+    seeds = list(dict.fromkeys([*asked.seeds, *stored.tables["results"]["seed"]]))
+    arms = tuple(dict.fromkeys([*progress.config.arms, *stored.arms]))
+    config = _relocate(config.model_copy(update={"arms": arms}), folder, about)
     given = [f"seeds={len(seeds) if seeds == list(range(len(seeds))) else seeds}"]
     given += [f"until={progress.plan.until!r}"] if progress.plan.until else []
     given += ["data=data"] if about is None else []
@@ -61,7 +52,7 @@ def export_study(db: Path, study: int, folder: Path) -> Exported:
     read_config = f'rlm.StudyConfig.model_validate_json(open("{CONFIG}").read())'
     code = f"rlm.run_study({', '.join([read_config, *given, f'db={db.name!r}'])})"
     cells = [
-        *_cells(seen, stored.encoder, about["title"] if about else f"{OWN_DATA} ({stored.config.dataset})"),
+        *_cells(seen, stored.encoder, about["title"] if about else f"{OWN_DATA} ({config.dataset})"),
         *_to_repeat(code, is_table=about is None, source=source),
     ]
     provenance = {
@@ -79,7 +70,7 @@ def export_study(db: Path, study: int, folder: Path) -> Exported:
 
 
 def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
-    """Write what is finished of a study, as the cells of a notebook."""
+    """Write what is finished of a study as the cells of a notebook."""
     cells = [_text(f"# Does pre-training help {escape_markdown(encoder)} on {escape_markdown(data)}?")]
     cells += [_text(f"> **{escape_markdown(seen.headline)}** {escape_markdown(seen.limits)}"), _picture(seen.seeds)]
     for heading, text in seen.words:
@@ -91,24 +82,22 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     cells += [_text("## Learning curves"), _picture(seen.curves)]
     if seen.pretraining is not None:
         cells += [_text("## Pre-training"), _picture(seen.pretraining)]
-    runs = seen.results.drop(columns=["split", "test_triplets", "test_anchors", "test_components"])
-    shares = ["validation_accuracy", "test_accuracy", "roc_auc", "top_1"]
-    return [*cells, _text("## Every run"), _table(runs, shares)]
+    return [*cells, _text("## Every run"), _table(seen.results.drop(columns=DETAILS), SHARES)]
 
 
 def _to_repeat(code: str, is_table: bool, source: str | None) -> list[NotebookNode]:
-    """Say how to repeat a study, and what whoever repeats it has to bring."""
-    said = [f"With `{CONFIG}`, which is written beside this page, in its folder:"]
+    """Explain how to repeat a study, and what that requires."""
+    texts = [f"With `{CONFIG}`, which is written beside this page, in its folder:"]
     if is_table:
-        said.append("The data were handed over as a table: `data` must be the same table, which is not kept here.")
+        texts.append("The data were handed over as a table: `data` must be the same table, which is not kept here.")
     if source:
-        said.append("The encoder is one of your own: it must be defined first, with all that its source names.")
-    cells = [_text("## To repeat it\n\n" + "\n\n".join(said)), _output({"text/plain": code})]
+        texts.append("The encoder is one of your own: it must be defined first, with all that its source names.")
+    cells = [_text("## To repeat it\n\n" + "\n\n".join(texts)), _output({"text/plain": code})]
     return [*cells, _text("The source of the encoder:"), _output({"text/plain": source})] if source else cells
 
 
 def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None) -> StudyConfig:
-    """The config with the paths of its files as they are seen from a folder."""
+    """Return the config with the paths of its files relative to a folder."""
 
     def seen(path: str | None) -> str | None:
         is_relative = path is not None and not Path(path).is_absolute() and Path(path).exists()

@@ -1,51 +1,39 @@
-"""What a store shows of its studies: words, tables and pictures, made outside the process that shows them."""
+"""Views of the studies in a store: words, tables and pictures, made outside the process that shows them."""
 
 import io
-import sqlite3
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from sqlite3 import Connection
 from typing import NamedTuple
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from rlm import explain, plots
-from rlm.config import REDRAW, StudyConfig
-from rlm.data.corpus import index_corpus
-from rlm.data.datasets import load
+from rlm.config import MARGINS, REDRAW, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import TREATED
-from rlm.runtime.results import join
 from rlm.sentences import CONTROLS
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.metrics import count_failed
 from rlm.stats.tables import arrange_by_seed, judge_columns
-from rlm.store.read import list_studies
+from rlm.store.read import TRIPLETS, Stored, list_studies, read_stored
 from rlm.store.schema import reading
-from rlm.study import StoredStudy, read_study
 from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
-from rlm.zoo.losses import make_objective
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
+SHARES = ("validation_accuracy", "test_accuracy", "roc_auc", "top_1")  # columns of a study's results
+DETAILS = ["split", "test_triplets", "test_anchors", "test_components"]  # columns of no interest to most readers
 
 
 class Picture(NamedTuple):
-    """
-    A figure.
-
-    Attributes
-    ----------
-    png
-        Its file.
-    alt
-        What it shows, in words.
-    width
-        In CSS pixels.
-    """
+    """A figure as a PNG file, what it shows in words, and its width in CSS pixels."""
 
     png: bytes
     alt: str
@@ -56,24 +44,8 @@ class View(NamedTuple):
     """
     What is finished of a study.
 
-    Attributes
-    ----------
-    study
-        Its number.
-    headline
-        The verdict in one sentence.
-    limits
-        What limits it, see `rlm.explain.limits`.
-    words
-        All that follows from the numbers: heading and paragraph.
-    seeds, curves, pretraining
-        Accuracy of every seed beside the confidence sequence; learning curves; pre-training, where an arm has one.
-    results
-        One row per run, see `rlm.run_study`.
-    summary
-        See `rlm.summarise`.
-    estimates
-        One row per arm and estimate, see `Verdict.table`.
+    `headline` is the verdict in one sentence and `limits` what limits it. `words` are headings with paragraphs,
+    `results` has a row per run, and `estimates` a row per arm and estimate.
     """
 
     study: int
@@ -92,15 +64,8 @@ class Comparison(NamedTuple):
     """
     Several studies side by side.
 
-    Attributes
-    ----------
-    settings
-        What they differ in: one row per setting, one column per study.
-    effects
-        One row per study and arm: study (its number and the arm), seeds, scratch and with it (mean test
-        accuracy), points (the difference, spelt), verdict, and value, low, high (the difference).
-    picture
-        The differences.
+    `settings` has a row per setting that differs and a column per study. `effects` has a row per study and arm: their
+    names, seeds, mean accuracy of both arms, points (as a text), verdict, and value, low, high of the difference.
     """
 
     settings: pd.DataFrame
@@ -108,53 +73,22 @@ class Comparison(NamedTuple):
     picture: Picture
 
 
-class Exported(NamedTuple):
-    """
-    What was written.
-
-    Attributes
-    ----------
-    page
-        HTML.
-    config
-        JSON of a `StudyConfig`.
-    code
-        A line of Python that repeats the study.
-    """
-
-    page: Path
-    config: Path
-    code: str
+@contextmanager
+def _theme() -> Iterator[None]:
+    """Set the look of the figures that are drawn meanwhile."""
+    with mpl.rc_context():
+        sns.set_theme(style="ticks")
+        yield
 
 
-def warm_up() -> None:
-    """Do nothing, in a process that has imported what a view takes by then."""
-
-
-def view(db: Path | sqlite3.Connection, study: int) -> View:
-    """
-    Describe what is finished of a study.
-
-    Parameters
-    ----------
-    db
-        The store.
-    study
-        Its number there.
-
-    Returns
-    -------
-    View
-        Words, tables and pictures.
-
-    Raises
-    ------
-    InputError
-        As `rlm.read_study`.
-    """
-    sns.set_theme(style="ticks")
-    stored = read_study(db, study)
-    config, (results, _, history, pretraining) = stored.config, join([stored.finished], stored.config.arms)
+@_theme()
+def view(db: Path | Connection, study: int) -> View:
+    """Describe what is finished of a study."""
+    stored = read_stored(db, TRIPLETS, study)
+    config = stored.config(StudyConfig)
+    results, history, pretraining = (
+        _order(stored.tables[name], config.arms) for name in ("results", "history", "pretraining")
+    )
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
     if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
@@ -168,134 +102,99 @@ def view(db: Path | sqlite3.Connection, study: int) -> View:
     nothing = "No pair of runs is finished yet."
     if BASELINE not in config.arms or len(config.arms) < 2:
         nothing = f"Nothing to compare: a verdict takes the arm {BASELINE} and another."
-    headline = " ".join(found.headline for found in verdicts.values()) or nothing
     seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
     estimates = {arm: found.table() for arm, found in verdicts.items()}
     return View(
         study,
-        headline,
-        explain.limits(config, results, stored.encoder),
-        words,
-        _paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
-        _paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
-        _paint(_pretraining_figure(pretraining, config), f"Loss, accuracy and spread during pre-training, {seeds}")
+        headline=" ".join(found.headline for found in verdicts.values()) or nothing,
+        limits=explain.limits(config, results, stored.encoder),
+        words=words,
+        seeds=_paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
+        curves=_paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
+        pretraining=_paint(
+            _pretraining_figure(pretraining, config), f"Loss, accuracy and spread during pre-training, {seeds}"
+        )
         if len(pretraining)
         else None,
-        results,
-        summary.reset_index(),
-        pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
+        results=results,
+        summary=summary.reset_index(),
+        estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
     )
 
 
+@_theme()
 def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
-    """
-    Put several studies of a store side by side.
-
-    Parameters
-    ----------
-    db
-        The store.
-    studies
-        Their numbers, at least one.
-
-    Returns
-    -------
-    Comparison
-        Settings that differ, and effects.
-
-    Raises
-    ------
-    InputError
-        As `rlm.read_study`.
-    """
-    sns.set_theme(style="ticks")
+    """Compare studies of a store, at least one: the settings that differ, and the effects."""
     with reading(db) as (connection, _):
-        stored = {number: read_study(connection, number) for number in studies}
+        stored = {number: read_stored(connection, TRIPLETS, number) for number in studies}
+    configs = {number: one.config(StudyConfig).model_dump(mode="json") for number, one in stored.items()}
     settings = pd.DataFrame(
-        {f"#{number}": one.config.model_dump(mode="json") | {"encoder": one.encoder} for number, one in stored.items()}
+        {f"#{number}": config | {"encoder": stored[number].encoder} for number, config in configs.items()}
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     rows = []
     for number, one in stored.items():
-        accuracy = _accuracy_by_seed(one.finished.results)
+        accuracy = _accuracy_by_seed(one.tables["results"])
         for arm, found in _verdicts(one).items():
-            means = accuracy[[BASELINE, arm]].dropna().mean()  # of the pairs, whose difference stands beside them
+            means = accuracy[[BASELINE, arm]].dropna().mean()  # of the same pairs as the difference
             judged = found.judged
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
             rows.append(row | {"points": judged.format(100, "+"), "verdict": found.decision} | judged._asdict())
     if not rows:
         raise InputError(f"expected studies with pairs of {BASELINE} and another arm, found none; let them run longer")
     effects = pd.DataFrame(rows)
-    figure = plots.differences(effects).figure
+    figure = Figure(figsize=(7, 1.1 + 0.5 * len(effects)), layout="constrained")
+    plots.differences(effects, figure.subplots())
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
     return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(figure, alt))
 
 
 def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
-    """
-    Describe a study, and what else there is.
-
-    Parameters
-    ----------
-    db, study
-        As of `view`.
-
-    Returns
-    -------
-    View
-        Of the study.
-    dict
-        A line for each study that has results, by its number.
-    """
+    """Describe a study, and list all studies that have results, a line for each by number."""
     with reading(db) as (connection, _):
-        return _look(connection, study)
+        listed = list_studies(connection)
+        lines = {
+            int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
+            for one in listed[listed["seeds"] > 0].itertuples()
+        }
+        return view(connection, study), lines
 
 
-def _look(connection: sqlite3.Connection, study: int) -> tuple[View, dict[int, str]]:
-    listed = list_studies(connection)
-    lines = {
-        int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
-        for one in listed[listed["seeds"] > 0].itertuples()
-    }
-    return view(connection, study), lines
-
-
-def about_data(config: StudyConfig, fingerprint: str) -> Mapping[str, str] | None:
+def about_data(
+    config: StudyConfig, fingerprint: str, describe: Callable[[StudyConfig], Mapping[str, str]]
+) -> Mapping[str, str] | None:
     """
-    Say what data a study is of.
+    Return title, licence and source of the data that a config names, by `describe`.
 
-    Parameters
-    ----------
-    config
-        Of the study.
-    fingerprint
-        Of its data, as the store has it.
-
-    Returns
-    -------
-    Mapping or None
-        Title, licence and source of the data that the config names; None where the study had others, which were handed
-        over as a table, or are not there any more.
+    None if the study had other data than these: a table, or a file that has changed since or cannot be read any more.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
-            data = load(config.dataset, **config.reading.model_dump())
-            is_named = index_corpus(data, config.max_tokens).fingerprint == fingerprint
+            about = describe(config)
     except (InputError, OSError):
         return None
-    known = {"title": config.dataset, "licence": "not stated", **data.attrs}
-    return {name: str(known.get(name)) for name in ("title", "licence", "source")} if is_named else None
+    return about if about["fingerprint"] == fingerprint else None
 
 
-def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
-    """Of the arms that have pairs."""
-    results = stored.finished.results
+def _order(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Sort runs, which are finished in any order, by arm, seed and epoch."""
+    rank = {arm: number for number, arm in enumerate(arms)}
+    return table.sort_values(
+        [name for name in ("arm", "seed", "epoch") if name in table],
+        key=lambda column: column.map(rank) if column.name == "arm" else column,
+        ignore_index=True,
+    )
+
+
+def _verdicts(stored: Stored) -> dict[str, Verdict]:
+    """Judge the arms that have pairs."""
+    results = stored.tables["results"]
     known = paired_arms(results)
-    arms = [arm for arm in stored.config.arms if arm in known]
+    arms = [arm for arm in stored.arms if arm in known]
     return compare_all(results, arms=arms, watched=stored.is_watched)
 
 
 def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per seed, one column per arm; a run that diverged counts as in the verdict, one to come is missing."""
+    """Return a row per seed and a column per arm; a diverged run counts as in the verdict, a future one is missing."""
     return arrange_by_seed(count_failed(results), "test_accuracy")
 
 
@@ -303,8 +202,9 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     accuracy = _accuracy_by_seed(results)
     others = [arm for arm in summary.index if arm != BASELINE and BASELINE in accuracy]
     width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
-    figure, axes = plt.subplots(1, 2 if others else 1, figsize=(width + 4 * bool(others), 4), squeeze=False,
-                                width_ratios=[width, 4] if others else [1], layout="constrained")  # fmt: skip
+    figure = Figure(figsize=(width + 4 * bool(others), 4), layout="constrained")
+    widths = [width, 4] if others else [width]
+    axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)
     plots.seeds(results, summary, ax=axes[0, 0])
     if others:
         differences = {arm: (accuracy[arm] - accuracy[BASELINE]).dropna().reset_index(drop=True) for arm in others}
@@ -325,36 +225,19 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
 
 
 def _curves_figure(history: pd.DataFrame) -> Figure:
-    return plots.learning_curves(plots.best_so_far(history), "best_validation_accuracy").figure
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    plots.learning_curves(plots.best_so_far(history), "best_validation_accuracy", figure.subplots())
+    return figure
 
 
 def _pretraining_figure(pretraining: pd.DataFrame, config: StudyConfig) -> Figure:
-    objective = make_objective(config.loss, config.margin, config.mining)
+    margin = MARGINS.get(config.loss) if config.margin is None else config.margin
     mine = pretraining[~pretraining["arm"].isin(set(CONTROLS))]
-    return plots.pretraining(mine if len(mine) else pretraining, objective.margin, hue="arm")[0].figure
+    return plots.pretraining(mine if len(mine) else pretraining, margin, hue="arm")[0].figure
 
 
 def _paint(figure: Figure, alt: str) -> Picture:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=RESOLUTION)
-    plt.close(figure)
+    plt.close(figure)  # one that pyplot made
     return Picture(file.getvalue(), alt, round(CSS_PIXELS * figure.get_figwidth()))
-
-
-def export(db: Path, study: int, folder: Path) -> Exported:
-    """
-    Write what is finished of a study, see `rlm.report.study_page.export_study`.
-
-    Parameters
-    ----------
-    db, study, folder
-        As there.
-
-    Returns
-    -------
-    Exported
-        What was written.
-    """
-    from rlm.report.study_page import export_study  # what writes notebooks takes seconds to import
-
-    return export_study(db, study, folder)

@@ -1,4 +1,4 @@
-"""Widgets on paper: the last state of a panel as HTML without scripts."""
+"""Widgets in a report: their last state as HTML without scripts."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,27 +7,17 @@ from typing import Any
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 NOTE = (
-    "This is a picture of a live panel as it was last. To turn its knobs, open the notebook in JupyterLab (make lab) "
-    "and run it."
+    "This is a picture of a live panel in its last state. To use it, open the notebook in JupyterLab (make lab) and "
+    "run it."
 )
 Models = Mapping[str, Mapping[str, Any]]
 
 
 def widget_html(view: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     """
-    Draw a widget and all that is in it.
+    Draw a widget and all that it contains, from a `VIEW` output and the notebook's metadata, which hold the state.
 
-    Parameters
-    ----------
-    view
-        Output of type `VIEW`.
-    metadata
-        Of the executed notebook, which holds the widgets' state.
-
-    Returns
-    -------
-    str
-        HTML: texts and pictures as they were, inputs with their values, tabs and sections to unfold.
+    Texts and pictures are shown as they were, inputs with their values, and tabs and sections as foldable parts.
     """
     models = metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     drawn = _draw(view["model_id"], models)
@@ -93,7 +83,7 @@ def _folded(children: Sequence[str], state: Mapping[str, Any], models: Models) -
 
 
 def _chosen(state: Mapping[str, Any]) -> str | None:
-    """What an input says; None for a widget that says nothing."""
+    """Return the value of an input as text; None for a widget without a value."""
     if "_options_labels" in state:
         place = state.get("index")
         return "" if place is None else str(state["_options_labels"][place])

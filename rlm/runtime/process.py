@@ -1,134 +1,87 @@
-"""Work in a process of its own, which can be stopped at once, and which ends when its parent does."""
+"""Child processes: they can be stopped at once, give way to other work, and end when their parent does."""
 
-import atexit
 import multiprocessing
 import os
-import pickle
 import signal
-import traceback
-import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
-from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock, Thread
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import psutil
 
-from rlm.errors import InputError
-
-POLITENESS = 5  # what a person waits for goes before
+PARENT = "RLM_PARENT"  # environment variable: `python -m rlm` ends when the process with this number does
+MESSAGE, WARNING = "rlm: ", "rlm: warning: "  # how lines begin that the command line writes to its standard error
+POLITENESS = 5
+TICK = 0.3  # seconds between two looks at the parent
 SPAWN = multiprocessing.get_context("spawn")  # a forked kernel would share its sockets
 T = TypeVar("T")
-_HELPER: list[ProcessPoolExecutor] = []  # one, as soon as it is asked
+_HELPER: list[ProcessPoolExecutor] = []  # at most one
 _HELPER_LOCK = Lock()
 
 
-class Failure(NamedTuple):
-    """
-    How work ended that did not come to its end.
+class Child:
+    """A command in a child process; its standard error goes to a log file in `folder`, which lives as long."""
 
-    Attributes
-    ----------
-    text
-        In words for the person who started it.
-    """
-
-    text: str
-
-
-class Notice(NamedTuple):
-    """
-    A warning of work that goes on.
-
-    Attributes
-    ----------
-    text
-        In words.
-    """
-
-    text: str
-
-
-class Background:
-    """
-    A function that runs in a process of its own.
-
-    Parameters
-    ----------
-    work
-        Called there with `arguments`; what it yields arrives here. A function of a module, not of a notebook.
-    arguments
-        Of `work`; they must be picklable.
-    """
-
-    def __init__(self, work: Callable[..., Iterable[Any]], *arguments: object) -> None:
-        self._receiver, sender = SPAWN.Pipe(duplex=False)
-        self._process = SPAWN.Process(target=_run, args=(sender, work, arguments))
-        with quiet_trackers():
-            self._process.start()
-        sender.close()  # the other process has the only one now, so that its death ends the pipe
-        # Python joins its child processes before it exits; this goes first, and lets a kernel shut down at once.
-        atexit.register(_stop_if_alive, weakref.ref(self))
+    def __init__(
+        self, command: Sequence[str], folder: TemporaryDirectory[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self._log = Path(folder.name) / "log.txt"
+        # It finds the modules that this process finds, and draws no progress bars in the log.
+        own = {PARENT: str(os.getpid()), "PYTHONPATH": os.pathsep.join(sys.path), "TQDM_DISABLE": "1"}
+        with quiet_trackers(), self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                env={**os.environ, **own, "PYTHONIOENCODING": "utf-8:replace", **(environment or {})},
+                start_new_session=True,  # interrupting a cell must not interrupt it
+            )  # fmt: skip
 
     @property
     def is_running(self) -> bool:
-        """Whether it works."""
-        return self._process.is_alive()
+        """True until the process has ended."""
+        return self._process.poll() is None
 
-    def messages(self, seconds: float | int = 0.0) -> list[Any]:
-        """
-        What has arrived since the last call.
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings that the command line has printed so far."""
+        return [line.removeprefix(WARNING) for line in self._lines() if line.startswith(WARNING)]
 
-        Parameters
-        ----------
-        seconds
-            How long to wait for the first.
-
-        Returns
-        -------
-        list
-            What `work` yielded, `Notice` of what it warned of, and as the last a `Failure` if it raised or its process
-            was killed. Empty also after the end.
-        """
-        found: list[Any] = []
-        try:
-            while not self._receiver.closed and self._receiver.poll(0 if found else seconds):
-                found.append(pickle.loads(self._receiver.recv_bytes()))
-        except (EOFError, OSError):
-            self._receiver.close()
-            self._process.join()
-            if self._process.exitcode:
-                found.append(
-                    Failure(f"its process was killed (exit code {self._process.exitcode}), perhaps for memory")
-                )
-        return found
+    @property
+    def problem(self) -> str:
+        """Why the process failed; empty while it runs and after success."""
+        code, lines = self._process.poll(), self._lines()
+        starts = [number for number, line in enumerate(lines) if line.startswith(MESSAGE)]
+        if not code:
+            return ""
+        if code == 2 and starts:
+            return "\n".join(lines[starts[-1] :]).removeprefix(MESSAGE)
+        if code == 1 and lines:
+            return lines[-1]  # of a traceback
+        return f"its process was killed (exit code {code}), perhaps for memory"
 
     def stop(self) -> None:
-        """End it now, with all processes that it started; what it was doing is lost."""
-        end_tree(self._process.pid)
-        self._process.join()
-        self._receiver.close()
+        """Kill the process and all that it started."""
+        if self.is_running:
+            end_tree(self._process.pid)
+        self._process.wait()
+
+    def _lines(self) -> list[str]:
+        return [line for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
 
 
 def ask(function: Callable[..., T], *arguments: object) -> "Future[T]":
     """
-    Call a function in the helper: one process, for whoever asks, so that the process with the widgets stays free.
+    Call a function in the helper process, so that the process with the widgets stays free.
 
-    Parameters
-    ----------
-    function, arguments
-        What to call; both must be picklable.
-
-    Returns
-    -------
-    concurrent.futures.Future
-        Of its result. The helper answers one after the other; it ends when its parent does, and if it was killed, the
-        next question starts another.
+    There is one helper, which answers one question after another. If it was killed, the next question starts another.
     """
     with _HELPER_LOCK:
         if _HELPER:
@@ -141,20 +94,11 @@ def ask(function: Callable[..., T], *arguments: object) -> "Future[T]":
             return _HELPER[0].submit(function, *arguments)
 
 
-def end_tree(pid: int | None, is_included: bool = True) -> None:
-    """
-    Kill a process and all that it started.
-
-    Parameters
-    ----------
-    pid
-        Its number; nothing happens where there is no such process.
-    is_included
-        Whether to kill it as well; the last, since it may be the one that runs this.
-    """
+def end_tree(pid: int) -> None:
+    """Kill all that a process started, and then the process itself, which may be the one that calls this."""
     try:
         parent = psutil.Process(pid)
-        family = [*reversed(parent.children(recursive=True)), *([parent] if is_included else [])]
+        family = [*reversed(parent.children(recursive=True)), parent]
     except psutil.NoSuchProcess:
         return
     for process in family:
@@ -166,42 +110,22 @@ def end_tree(pid: int | None, is_included: bool = True) -> None:
             continue
 
 
-def _run(sender: Connection, work: Callable[..., Iterable[Any]], arguments: tuple[object, ...]) -> None:
-    _begin()
-    warnings.showwarning = partial(_forward_warning, sender)
-    try:
-        for message in work(*arguments):
-            _send(sender, message)
-    except InputError as error:
-        _send(sender, Failure(str(error)))
-    except Exception as error:
-        traceback.print_exc()
-        _send(sender, Failure(f"{type(error).__name__}: {error}"))
-    end_tree(os.getpid(), is_included=False)  # joblib's idle workers, which Python would wait for
+def follow(parent: int) -> None:
+    """Lower the priority of this process, and end it with all that it started when its parent ends."""
+    own = psutil.Process()
+    own.nice(max(own.nice(), POLITENESS) if psutil.POSIX else psutil.BELOW_NORMAL_PRIORITY_CLASS)
 
+    def watch() -> None:
+        while os.getppid() == parent and psutil.pid_exists(parent):  # POSIX changes the first, Windows the second
+            time.sleep(TICK)
+        end_tree(os.getpid())
 
-def _send(sender: Connection, message: object) -> None:
-    """By plain pickle: a tensor sent as PyTorch does can be had only while this process lives."""
-    sender.send_bytes(pickle.dumps(message))
-
-
-def _forward_warning(
-    sender: Connection, message: Warning | str, category: type[Warning], *_: object, **__: object
-) -> None:
-    if issubclass(category, UserWarning):
-        _send(sender, Notice(str(message)))
+    Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
 def quiet_trackers() -> Iterator[None]:
-    """
-    Keep Python's trackers of shared memory quiet: they free what a killed process leaves; nobody needs to be told.
-
-    Yields
-    ------
-    None
-        For the start of trackers, and of processes that start theirs.
-    """
+    """Silence the trackers of shared memory that are started meanwhile: they report what a killed process leaves."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
     try:
@@ -214,18 +138,5 @@ def quiet_trackers() -> Iterator[None]:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts a cell does not mean what runs beside it
-    own = psutil.Process()
-    own.nice(max(own.nice(), POLITENESS) if psutil.POSIX else psutil.BELOW_NORMAL_PRIORITY_CLASS)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    end_tree(os.getpid())
-
-
-def _stop_if_alive(reference: "weakref.ref[Background]") -> None:
-    background = reference()
-    if background is not None and background.is_running:
-        background.stop()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a child
+    follow(multiprocessing.parent_process().pid)

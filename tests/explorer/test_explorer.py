@@ -13,21 +13,21 @@ import pandas as pd
 import psutil
 import pytest
 from attacks import ATTACKS, assert_harmless, text_of
-from background_work import answer_with_a_tensor, count_to, fail, hold, start_another_and_wait, wait_for, warn_and_die
 from conftest import topic_pairs
 from pydantic import BaseModel, ValidationError
 
 import rlm
 from rlm.config import PRESETS, Plan, StudyConfig
 from rlm.errors import InputError
+from rlm.explorer import explorer as explorer_module
 from rlm.explorer.form import Knobs, make_knob
 from rlm.explorer.panel import GROUPS, Panel
-from rlm.explorer.probe import Inside, train_inside
-from rlm.explorer.tabs import StudyTabs, html_table, paragraph
+from rlm.explorer.probe import Inside, Probe
+from rlm.explorer.tabs import StudyTabs
 from rlm.report import view as live
+from rlm.report.markup import html_table, paragraph
 from rlm.report.view import Comparison, Picture, View, compare_studies, view
-from rlm.runtime.process import Background, Failure, Notice
-from rlm.store.read import Progress, read_progress
+from rlm.store.read import TRIPLETS, Progress, read_progress, read_stored
 from rlm.study import RESULTS, read_study, run_study
 
 ATTACK = "<script>alert(1)</script>"
@@ -67,7 +67,7 @@ class TestKnobs:
     @pytest.mark.parametrize("name", [*StudyConfig.model_fields])
     def test_range_and_description_are_those_of_the_field(self, name):
         field = StudyConfig.model_fields[name]
-        for one in make_knob(name, field).inputs:
+        for one in make_knob(name, StudyConfig).inputs:
             bounds = {type(bound).__name__: bound for bound in field.metadata}
             if isinstance(one, widgets.BoundedIntText | widgets.BoundedFloatText | widgets.IntSlider):
                 assert one.min == (bounds["Ge"].ge if "Ge" in bounds else bounds["Gt"].gt)
@@ -104,14 +104,11 @@ class TestKnobs:
         typed.value = "0.3"
         assert "no margin for the loss in_batch" in knobs.read()[1]
 
-    def test_a_slider_that_the_browser_rounds_does_not_move_the_number(self):
-        knob = make_knob("batch_size", StudyConfig.model_fields["batch_size"])
-        knob.show(150)
-        (slider,) = [one for one in all_widgets(knob.widget) if isinstance(one, widgets.FloatLogSlider)]
-        slider.value = 151.3
-        assert knob.read() == 150
-        slider.value = 1234.5
-        assert knob.read() == 1200
+    def test_a_number_is_read_as_it_was_shown(self):
+        knob = make_knob("batch_size", StudyConfig)
+        for value in (150, 1200):
+            knob.show(value)
+            assert knob.read() == value
 
     def test_changes_are_told_once_and_not_while_values_are_shown(self):
         changes = []
@@ -126,59 +123,8 @@ class TestKnobs:
         class Model(BaseModel):
             path: Path = Path("a")
 
-        knob = make_knob("path", Model.model_fields["path"])
+        knob = make_knob("path", Model)
         assert isinstance(knob.widget, widgets.Text)
-
-
-def is_gone(pid):
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-class TestBackground:
-    def test_messages_arrive_in_order_and_then_end(self):
-        background = Background(count_to, 3)
-        assert wait_for(background, 3) == [0, 1, 2]
-        assert background.messages(10) == []
-        assert not background.is_running
-
-    def test_what_arrives_does_not_need_who_sent_it(self):
-        background = Background(answer_with_a_tensor)
-        while background.is_running:
-            time.sleep(0.05)
-        (found,) = wait_for(background, 1)
-        assert found.tolist() == [0, 1, 2, 3, 4]
-
-    def test_a_mistake_and_a_fault_are_said(self):
-        assert wait_for(Background(fail, InputError("expected a, found b")), 2) == [
-            "begun",
-            Failure("expected a, found b"),
-        ]
-        assert wait_for(Background(fail, ZeroDivisionError("oh")), 2)[1] == Failure("ZeroDivisionError: oh")
-
-    def test_warnings_arrive_and_a_killed_process_is_noticed(self):
-        notice, one, end = wait_for(Background(warn_and_die), 3)
-        assert (notice, one) == (Notice("look out"), 1)
-        assert "was killed (exit code 9)" in end.text
-
-    def test_stop_ends_it_and_what_it_started(self):
-        background = Background(start_another_and_wait)
-        ((own, other),) = wait_for(background, 1)
-        background.stop()
-        assert is_gone(own)
-        assert is_gone(other)
-        assert background.messages() == []
-
-    def test_work_ends_with_who_started_it(self, tmp_path):
-        holder = Background(hold, str(tmp_path / "pids"))
-        wait_for(holder, 1)
-        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-        psutil.Process(holder._process.pid).kill()
-        assert all(map(is_gone, pids))
 
 
 @pytest.fixture(scope="module")
@@ -248,13 +194,13 @@ class TestView:
         assert read_progress(store.with_name("none.db")) is None
 
     def test_runs_that_diverged_count_in_figures_and_means_as_in_the_verdict(self, store, monkeypatch):
-        stored = read_study(store, 1)
-        results = stored.finished.results.copy()
+        stored = read_stored(store, TRIPLETS, 1)
+        results = stored.tables["results"].copy()
         is_pretrained = results["arm"] == "pretrained"
         results.loc[is_pretrained & (results["seed"] < 3), "test_accuracy"] = np.nan
         results = results[~is_pretrained | (results["seed"] != 9)]  # which is still to come
         monkeypatch.setattr(
-            live, "read_study", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
+            live, "read_stored", lambda *_: stored._replace(tables={**stored.tables, "results": results})
         )
         drawn = []
         plot = live.plots.sequence
@@ -284,9 +230,9 @@ class TestExplorer:
         explorer.run()
         with pytest.raises(InputError, match="no study that runs already"):
             explorer.run()
-        while not explorer._finished:
+        while not explorer._session.finished:
             time.sleep(0.05)
-        pid = explorer._study._process.pid
+        pid = explorer._session.child._process.pid
         explorer.stop()
         assert not psutil.pid_exists(pid)
         kept = read_study(explorer.db).finished.results
@@ -367,6 +313,17 @@ class TestExplorer:
         assert not explorer._panel.run.disabled
         explorer.close()
 
+    def test_a_table_that_cannot_be_written_is_said(self, data):
+        explorer = rlm.Explorer(data.assign(anchor=[3.5, *data["anchor"][1:]]))
+        explorer.run()
+        explorer.wait()
+        assert "expected a table of texts" in said(explorer._panel.widget)
+        assert not explorer._panel.run.disabled
+        explorer.close()
+
+    def test_a_table_has_one_name_everywhere(self):
+        assert explorer_module.YOUR_TABLE == rlm.study.YOUR_TABLE
+
     def test_what_is_no_store_is_refused(self, tmp_path):
         (tmp_path / "e.db").write_text("text" * 500)
         with pytest.raises(InputError, match="store of studies"):
@@ -431,7 +388,7 @@ class TestExplorer:
     def test_a_plan_of_more_than_ten_thousand_seeds_is_opened(self, store, data, monkeypatch):
         found = read_progress(store)
         large = found._replace(plan=Plan.model_construct(seeds=12_345, until=None))
-        monkeypatch.setattr("rlm.explorer.explorer.read_progress", lambda *_: large)
+        monkeypatch.setattr("rlm.explorer.session.read_progress", lambda *_: large)
         opened = rlm.Explorer(data, db=store)
         opened.wait()
         assert len(opened.results) == 6
@@ -475,8 +432,8 @@ class TestExplorer:
             opened._looked_for = None
             (tmp_path / "s.db").write_text("damaged" * 1000)
         opened.wait()
-        assert opened._problem
-        assert opened._problem in unescape(said(opened._panel.widget))
+        assert opened._session.problem
+        assert opened._session.problem in unescape(said(opened._panel.widget))
         opened.close()
         opened._looked_for = None
         opened.wait()
@@ -509,7 +466,7 @@ class TestExplorer:
         (looked,) = (future for name, future, _ in asked if name == "look")
         looked.set_result((view(store, 2), {1: "one", 2: "two"}))
         with opened._lock:
-            opened._looked_for = opened._finished
+            opened._looked_for = opened._session.finished
         waiting.join()
         assert opened._view.study == 2
         opened.close()
@@ -529,12 +486,12 @@ class TestExplorer:
         opened.wait()
         opened.close()
         asked = []
-        monkeypatch.setattr("rlm.explorer.explorer.read_progress", lambda *arguments: asked.append(arguments))
+        monkeypatch.setattr("rlm.explorer.session.read_progress", lambda *arguments: asked.append(arguments))
         for _ in range(3):
-            opened._read()
+            opened._session.refresh()
         assert not asked
-        opened._read_at = ()
-        opened._read()
+        opened._session._read_at = ()
+        opened._session.refresh()
         assert len(asked) == 1
 
     def test_export_repeats_the_study(self, store, data, tmp_path):
@@ -569,14 +526,14 @@ class TestTextsOfThePanel:
         triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
         seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
         panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None)
-        panel.say(attack, is_wrong=True)
+        panel.show_status(attack, is_wrong=True)
         shown = Progress(1, 1, config, Plan(), table, ())
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
         panel.compare.show(Comparison(settings, effects, picture))
         panel.seen.show(View(1, attack, attack, words, picture, picture, picture, results, summary, table))
         panel.inside.show(seed)
-        panel.inside.say(attack)
+        panel.inside.show_status(attack)
         html = said(panel.widget)
         panel.inside._question.value = f"{attack} anew"
         html += said(panel.widget)
@@ -600,9 +557,12 @@ class Model:
 class TestInside:
     @pytest.fixture
     def inside(self, data):
-        *arms, found = train_inside(StudyConfig(dataset="data", **QUICK), data, seed=1)
-        assert arms == ["scratch", "pretrained"]
-        return found
+        probe = Probe(StudyConfig(dataset="data", **QUICK), data, seed=1)
+        assert list(probe.arms) == ["scratch", "pretrained"]
+        while probe.is_running:
+            time.sleep(0.1)
+        assert probe.problem == ""
+        return probe.load()
 
     def test_nearest_are_those_of_a_slow_loop(self, inside):
         question = inside.phrases[0]

@@ -188,16 +188,16 @@ def every_section_has_a_title(panel):
 
 
 def move_a_slider(panel):
-    panel.section("Fine-tuning")
-    typed = panel.field("learning_rate")
-    before = float(typed.input_value())
-    handle = panel.root.locator(".knob-learning_rate .noUi-handle")
+    panel.section("Data")
+    shown = panel.root.locator(".knob-train_fraction .widget-readout")
+    before = float(shown.inner_text())
+    handle = panel.root.locator(".knob-train_fraction .noUi-handle")
     handle.focus()
     for _ in range(10):
-        handle.press("ArrowRight")
-    expect(typed).not_to_have_value(str(before))
-    wait_until(panel.page, lambda: float(typed.input_value() or "nan") > before, lambda: f"more than {before}")
-    panel.section("Fine-tuning")
+        handle.press("ArrowLeft")
+    expect(shown).not_to_have_text(str(before))
+    wait_until(panel.page, lambda: float(shown.inner_text() or "nan") < before, lambda: f"less than {before}")
+    panel.section("Data")
 
 
 def another_cell_answers(page, panel):

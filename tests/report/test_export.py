@@ -13,7 +13,7 @@ import rlm
 from rlm.config import StudyConfig
 from rlm.report.study_page import export_study
 from rlm.store.read import list_studies
-from rlm.study import read_study, run_study
+from rlm.study import describe_data, read_study, run_study
 
 QUICK = {"n_jobs": 1, "progress": False}
 ATTACK = r"$\text{<form action=x>}$ ![x](https://evil.example/x.png) <script>alert(1)</script>"
@@ -54,7 +54,7 @@ def assert_same(results, again):
 def test_the_line_repeats_the_seeds_as_they_were_listed(data, tmp_path, monkeypatch, seeds, said):
     db = tmp_path / "s.db"
     results = run_study(StudyConfig(**SMALL), seeds, data=data, db=db, **QUICK)
-    written = export_study(db, 1, tmp_path / "out")
+    written = export_study(db, 1, tmp_path / "out", describe_data)
     assert said in written.code
     again, stored = repeat(written, monkeypatch, data=data)
     assert_same(results, again)
@@ -64,7 +64,7 @@ def test_the_line_repeats_the_seeds_as_they_were_listed(data, tmp_path, monkeypa
 def test_a_study_of_a_table_is_not_called_by_the_dataset_of_its_config(data, tmp_path):
     db = tmp_path / "s.db"
     run_study(StudyConfig(**SMALL), 2, data=data, db=db, **QUICK)
-    written = export_study(db, 1, tmp_path / "out")
+    written = export_study(db, 1, tmp_path / "out", describe_data)
     html = written.page.read_text(encoding="utf-8")
     box = html.split("Provenance")[-1]
     assert "data=data" in written.code
@@ -78,7 +78,7 @@ def test_a_study_of_a_file_is_repeated_from_the_file(data, tmp_path, monkeypatch
     data.to_csv(tmp_path / "base.csv", index=False)
     monkeypatch.chdir(tmp_path)
     results = run_study(StudyConfig(dataset="base.csv", **SMALL), [4, 2], db="s.db", watched=True, **QUICK)
-    written = export_study(tmp_path / "s.db", 1, tmp_path / "out" / "deep")
+    written = export_study(tmp_path / "s.db", 1, tmp_path / "out" / "deep", describe_data)
     assert "data=data" not in written.code
     assert "watched=True" in written.code
     assert "base.csv" in written.page.read_text(encoding="utf-8")
@@ -92,13 +92,13 @@ def test_a_file_that_has_changed_since_is_not_called_the_data_of_the_study(data,
     data.to_csv("base.csv", index=False)
     run_study(StudyConfig(dataset="base.csv", **SMALL), 1, db="s.db", **QUICK)
     data.iloc[:-1].to_csv("base.csv", index=False)
-    assert "data=data" in export_study(tmp_path / "s.db", 1, tmp_path / "out").code
+    assert "data=data" in export_study(tmp_path / "s.db", 1, tmp_path / "out", describe_data).code
 
 
 def test_an_encoder_of_ones_own_is_named_and_its_source_is_shown(data, tmp_path, monkeypatch):
     db = tmp_path / "s.db"
     results = run_study(StudyConfig(**SMALL), 2, data=data, make_encoder=Averaging, db=db, **QUICK)
-    written = export_study(db, 1, tmp_path / "out")
+    written = export_study(db, 1, tmp_path / "out", describe_data)
     html = written.page.read_text(encoding="utf-8")
     assert "make_encoder=Averaging" in written.code
     assert "help Averaging on" in re.search("<h1.*?</h1>", html, re.DOTALL)[0]
@@ -114,7 +114,7 @@ def test_arms_and_seeds_of_all_runs_are_repeated(data, tmp_path, monkeypatch):
     run_study(config.model_copy(update={"arms": ("scratch", "shuffled")}), 3, data=data, db=db, **QUICK)
     run_study(config, 2, data=data, db=db, **QUICK)
     assert len(list_studies(db)) == 1
-    again, _ = repeat(export_study(db, 1, tmp_path / "out"), monkeypatch, data=data)
+    again, _ = repeat(export_study(db, 1, tmp_path / "out", describe_data), monkeypatch, data=data)
     assert set(again["arm"]) == {"scratch", "pretrained", "shuffled"}
     assert set(again["seed"]) == {0, 1, 2}
 
@@ -122,7 +122,7 @@ def test_arms_and_seeds_of_all_runs_are_repeated(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["new\nline.db", "quo\"te's \\ $x$ `плюс`.db"])
 def test_a_store_of_any_name_gives_a_line_of_python(data, tmp_path, monkeypatch, name):
     results = run_study(StudyConfig(**SMALL), 1, data=data, db=tmp_path / name, **QUICK)
-    written = export_study(tmp_path / name, 1, tmp_path / "out")
+    written = export_study(tmp_path / name, 1, tmp_path / "out", describe_data)
     assert "\n" not in written.code
     shown = unescape(written.page.read_text(encoding="utf-8"))
     assert written.code in shown
@@ -134,7 +134,7 @@ def test_a_store_of_any_name_gives_a_line_of_python(data, tmp_path, monkeypatch,
 def test_names_of_data_stay_text(data, tmp_path):
     db = tmp_path / "s.db"
     run_study(StudyConfig(dataset=ATTACK, reading={"part": ATTACK}, **SMALL), 1, data=data, db=db, **QUICK)
-    html = export_study(db, 1, tmp_path / "out").page.read_text(encoding="utf-8")
+    html = export_study(db, 1, tmp_path / "out", describe_data).page.read_text(encoding="utf-8")
     assert ATTACK in unescape(re.search("<h1.*?</h1>", html, re.DOTALL)[0])
     assert not re.search("<(form|script|img [^>]*https?:)", html)
     assert "<math" not in html
@@ -143,7 +143,7 @@ def test_names_of_data_stay_text(data, tmp_path):
 def test_limits_stand_under_the_headline(data, tmp_path):
     db = tmp_path / "s.db"
     run_study(StudyConfig(**SMALL, patience=9), 2, data=data, db=db, **QUICK)
-    html = export_study(db, 1, tmp_path / "out").page.read_text(encoding="utf-8")
+    html = export_study(db, 1, tmp_path / "out", describe_data).page.read_text(encoding="utf-8")
     quote = re.search("<blockquote>(.*?)</blockquote>", html, re.DOTALL)[1]
     assert "1 epoch of pre-training and at most 2 epochs of fine-tuning" in quote
     assert "Every run was cut short by max_epochs" in quote

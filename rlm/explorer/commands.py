@@ -1,0 +1,53 @@
+"""The commands that the panel starts as child processes: `rlm study` and `rlm train`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from rlm.config import Arm, Plan, StudyConfig
+from rlm.errors import InputError
+from rlm.runtime.process import Child
+
+SEEDS_AT_A_TIME = 5  # more would be a little faster, but arrive later
+MODEL, TRIPLETS = "model", "triplets.json"
+
+
+def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame | None) -> Child:
+    """Run a study that somebody watches, in small blocks."""
+    until = [] if plan.until is None else ["--until", repr(plan.until)]
+    watched = ["--watched", "--block-size", str(SEEDS_AT_A_TIME)]
+    return _start("study", config, table, ["--seeds", str(plan.seeds), *until, "--db", str(db), *watched])
+
+
+def start_training(config: StudyConfig, arm: Arm, seed: int, table: pd.DataFrame | None) -> Child:
+    """Train one seed of one arm; the model and the validation triplets appear in the child's folder."""
+    files = {"--save": MODEL, "--triplets": TRIPLETS}
+    threads = {"OMP_NUM_THREADS": "1"}  # one seed's tensors are too small to share among cores
+    return _start("train", config, table, ["--arm", arm, "--seed", str(seed)], files, threads)
+
+
+def _start(
+    name: str,
+    config: StudyConfig,
+    table: pd.DataFrame | None,
+    options: Sequence[str],
+    files: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Child:
+    """Write settings and table to a temporary folder, to which the paths of `files` are relative, and start."""
+    folder = TemporaryDirectory(prefix="rlm-", ignore_cleanup_errors=True)
+    files = {"--config": "config.json", **(files or {})}
+    Path(folder.name, files["--config"]).write_text(config.model_dump_json(), encoding="utf-8")
+    if table is not None:
+        files["--table"] = "table.parquet"
+        try:
+            table.to_parquet(Path(folder.name, files["--table"]))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"expected a table of texts, found one that cannot be written as Parquet: {error}; convert its columns"
+            ) from error
+    paths = [f"{option}={Path(folder.name, file)}" for option, file in files.items()]
+    return Child([sys.executable, "-m", "rlm", name, *options, *paths], folder, environment)

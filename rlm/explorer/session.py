@@ -1,0 +1,160 @@
+"""The studies of a store as a panel sees them: the one that is running, the one that is shown, and all others."""
+
+import math
+import operator
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import torch
+
+from rlm.config import READ_AS_IT_IS, Plan, StudyConfig
+from rlm.errors import InputError
+from rlm.explorer.commands import start_study
+from rlm.explorer.probe import describe_data
+from rlm.runtime.process import Child
+from rlm.store.read import Progress, list_studies, read_asked, read_progress
+
+
+class Session:
+    """The studies of a store, for a panel with a table, or with data that a config names."""
+
+    def __init__(self, db: Path, table: pd.DataFrame | None) -> None:
+        self.db, self._table = db, table
+        self.child: Child | None = None  # the study that is running
+        self.progress: Progress | None = None  # of that study, or else of the one that is shown
+        self.problem, self.has_ended = "", False
+        self.notices: list[str] = []
+        self._starts = 0  # of studies of this store, before the one that is running
+        self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
+        self._read_at: tuple[object, ...] = ()
+        self._read_last: Progress | None = None
+
+    @property
+    def finished(self) -> tuple[int, int] | None:
+        """The number of the study and of its finished runs, if there are any."""
+        runs = 0 if self.progress is None else int(self.progress.arms["finished"].sum())
+        return (self.progress.study, runs) if self.progress is not None and runs else None
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that can change; an item that is the same object has not changed."""
+        return self.child, self.progress, self.problem, self.notices, self.has_ended
+
+    def start(self, config: StudyConfig, plan: Plan) -> None:
+        """Run a study in the background; runs that the store has are not repeated."""
+        if self.child is not None:
+            raise InputError("expected no study that runs already, found one; stop it first, or wait for it")
+        latest = self._read()
+        self._starts = latest.start if latest else 0
+        self.progress, self.problem, self.notices, self.has_ended = None, "", [], False
+        try:
+            self.child = start_study(config, plan, self.db, self._table)
+        except (InputError, OSError) as error:
+            self.problem = str(error)
+
+    def stop(self) -> None:
+        """Stop the study that is running, if there is one."""
+        if self.child is not None:
+            self.child.stop()
+            self.child = None
+            self._update()
+
+    def open(self, study: int) -> None:
+        """Show a study of the store."""
+        self.progress, self.has_ended, self.problem = read_progress(self.db, study), False, ""
+
+    def refresh(self) -> None:
+        """Read what has become of the study since the last call."""
+        if self.child is not None:
+            is_over = not self.child.is_running  # asked before the last warnings are read
+            warnings = self.child.warnings
+            self.notices = self.notices if warnings == self.notices else warnings
+            if is_over:
+                self.problem = self.child.problem or self.problem
+                self.child, self.has_ended = None, not self.problem
+        self._update()
+
+    @property
+    def seconds_left(self) -> pd.Series:
+        """The seconds that each arm still takes, by the mean time of its runs; missing before the first."""
+        if self.progress is None or self.child is None:
+            return pd.Series(dtype=float)
+        on_gpu = self.progress.config.device != "cpu" and torch.cuda.is_available()
+        arms = self.progress.arms
+        return arms["seconds"] * (arms["planned"] - arms["finished"]) / (1 if on_gpu else joblib.effective_n_jobs(-1))
+
+    def explain(self, is_ready: bool) -> str:
+        """Write the state of the study in words; `is_ready` means that the settings for another one are valid."""
+        if self.problem:
+            return self.problem
+        if self.progress is None and self.child is not None:
+            return "Reading the data …"
+        if self.progress is None:
+            return "Ready." if is_ready else "Not ready: see what is wrong among the knobs."
+        arms = self.progress.arms
+        done = f"{arms['finished'].sum()} of {arms['planned'].sum()} runs"
+        if self.progress.is_complete:
+            return f"Finished: {done}."
+        if self.child is not None:
+            left = spell_time_left(float(self.seconds_left.sum(skipna=False)))
+            return f"Training: {', '.join(filter(None, [f'{done} are finished', left]))}."
+        if self.has_ended:
+            return f"Finished after {done}: the interval is narrow enough."
+        return f"Stopped: {done} are kept. Resume continues it."
+
+    def open_last(self, config: StudyConfig, is_any: bool) -> None:
+        """Show the study that was started last: any, or one of the data of the panel."""
+        last = read_progress(self.db)
+        if last is not None and not is_any:
+            found = [read_progress(self.db, int(study)) for study in list_studies(self.db).index]
+            found = sorted(filter(None, found), key=operator.attrgetter("start"), reverse=True)
+            last = next((one for one in found if self.is_of(one, config)), None)
+        self.progress = last
+
+    def is_of(self, stored: Progress, config: StudyConfig) -> bool:
+        """Return True if a study is of the panel's table, or else of the data of a config, as they are now."""
+        own, is_read_alike = stored.config, config.reading in (stored.config.reading, READ_AS_IT_IS)
+        if self._table is None and not (own.dataset == config.dataset and is_read_alike):
+            return False
+        return read_asked(self.db, stored.study).data == self._fingerprint(own)
+
+    def _update(self) -> None:
+        if self.child is None and self.progress is not None:
+            self.progress = self._read(self.progress.study)
+        elif self.child is not None or self.has_ended:
+            found = self._read()
+            self.progress = found if found and found.start > self._starts else None
+
+    def _read(self, study: int | None = None) -> Progress | None:
+        """Read how far a study is, see `read_progress`; the same object until something is written."""
+        now = study, _last_write(self.db)
+        if now != self._read_at:
+            self._read_last = read_progress(self.db, study)
+            self._read_at = now
+        return self._read_last
+
+    def _fingerprint(self, config: StudyConfig) -> str | None:
+        """Return the fingerprint of the panel's table, or else of the data of a config; None if they are unusable."""
+        key = config.max_tokens, config.reading.model_dump_json()
+        if key not in self._fingerprints:
+            try:
+                self._fingerprints[key] = describe_data(config, self._table)["fingerprint"]
+            except (InputError, OSError):  # training on them reports it
+                self._fingerprints[key] = None
+        return self._fingerprints[key]
+
+
+def _last_write(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def spell_time_left(seconds: float) -> str:
+    """Write how long something takes, rounded; empty if that is not known."""
+    if math.isnan(seconds):
+        return ""
+    return f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"
