@@ -30,11 +30,10 @@ from .loss import triplet_loss as triplet_loss
 from .models.model import load_model as load_model
 from .sampler import RandomTriplets as RandomTriplets, RealTriplets as RealTriplets
 from .slicer import slice_corpus as slice_corpus
-from .store.read import list_studies as list_studies
+from .store.read import list_studies as list_studies, read_study as read_study
 from .study import (
     iter_study as iter_study,
     prepare as prepare,
-    read_study as read_study,
     run_study as run_study,
 )
 from .training import finetune as finetune, pretrain as pretrain

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
 from rlm.slicer import Slices, slice_corpus
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
-from rlm.store.read import TRIPLETS, read_stored
+from rlm.store.read import TRIPLETS
 
 log = logging.getLogger(__name__)
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
@@ -72,65 +71,6 @@ class BlockResult(NamedTuple):
 
 
 RESULTS = [*BlockResult.TABLES["results"].keys, *BlockResult.TABLES["results"].values]
-
-
-class StoredStudy(NamedTuple):
-    """
-    One study of a store.
-
-    Attributes
-    ----------
-    config
-        The config of the study, with the arms that have results.
-    encoder
-        The name of the encoder, also of your own.
-    finished
-        Everything that is finished, in no particular order; the tables have `is_watched` as ``attrs["watched"]``.
-    is_watched
-        Whether its results were watched, it was extended, was to stop by its results, or is not finished: then a
-        verdict takes the confidence sequence, see `rlm.compare`.
-    """
-
-    config: StudyConfig
-    encoder: str
-    finished: BlockResult
-    is_watched: bool
-
-
-def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) -> StoredStudy:
-    """
-    Read one study of a store, also while a run is writing it.
-
-    Parameters
-    ----------
-    path
-        The file, or the connection of `rlm.store.schema.reading`.
-    study
-        Its number, see `list_studies`; may be left out where there is only one.
-
-    Returns
-    -------
-    StoredStudy
-        Config and everything that is finished.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or study, the file is not a store or is damaged, or no block is finished.
-
-    Examples
-    --------
-    >>> import tempfile, rlm
-    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), max_epochs=0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
-    ...     stored = rlm.read_study(f"{folder}/study.db")
-    >>> stored.finished.results.equals(results), stored.is_watched
-    (True, False)
-    """
-    found = read_stored(path, TRIPLETS, study)
-    finished = BlockResult(**found.tables)
-    return StoredStudy(found.config(StudyConfig), found.encoder, finished, found.is_watched)
 
 
 @dataclass(frozen=True)
@@ -305,6 +245,7 @@ def iter_study(
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
         dataset = YOUR_TABLE if is_another else name
         config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
+    resolve_device(config.device)
     corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())

@@ -31,9 +31,9 @@ from rlm.data.datasets import load
 from rlm.errors import InputError
 from rlm.experiment import judge_so_far
 from rlm.runtime.atomic import whole
-from rlm.runtime.results import join
 from rlm.stats.estimates import FEWEST_PAIRS
-from rlm.study import iter_study, load_corpus, read_study, slice_for
+from rlm.store.read import read_study
+from rlm.study import iter_study, load_corpus, slice_for
 from rlm.verdict import compare_all, paired_arms, summarise
 
 NARROWEST = 60  # columns
@@ -119,7 +119,7 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
     """
     check_out(out, db)
     stored = read_study(db, study)
-    table = join([stored.finished], stored.config.arms).results
+    table = stored.finished.results
     if out is None:
         print(table.to_string(index=False, float_format="{:.4f}".format))
         return
@@ -148,8 +148,7 @@ def verdict(db: Path, *, study: int | None = None) -> None:
         Number of the study; may be left out where there is only one. The message without it lists them.
     """
     stored = read_study(db, study)
-    found = join([stored.finished], stored.config.arms).results
-    _print_verdict(found, stored.config, stored.encoder)
+    _print_verdict(stored.finished.results, stored.config, stored.encoder)
 
 
 def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str) -> None:

@@ -36,7 +36,6 @@ from .samples import (
 )
 from .study import (
     LabelsResult as LabelsResult,
-    StoredLabels as StoredLabels,
     iter_labels as iter_labels,
     new_classifiers as new_classifiers,
     read_labels as read_labels,

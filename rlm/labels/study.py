@@ -22,9 +22,9 @@ from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfe
 from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
 from rlm.labels.training import learn, memorise
 from rlm.runtime.device import resolve_device
-from rlm.runtime.results import Table, join
+from rlm.runtime.results import Table
 from rlm.store.identity import Identity, identify
-from rlm.store.read import read_stored
+from rlm.store.read import StoredStudy, read_stored
 
 TASK = "labels"
 DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
@@ -76,26 +76,7 @@ def _columns(name: str) -> list[str]:
     return [*table.keys, *table.values]
 
 
-class StoredLabels(NamedTuple):
-    """
-    One study of random labels of a store.
-
-    Attributes
-    ----------
-    config
-        The config of the study, with the arms that have results.
-    finished
-        Everything that is finished, in the order of the arms; the tables have ``attrs["watched"]``.
-    is_watched
-        As of `rlm.study.StoredStudy`; see ``watched`` of `rlm.labels.tabulate_effects`.
-    """
-
-    config: LabelsConfig
-    finished: LabelsResult
-    is_watched: bool
-
-
-def read_labels(path: Path | str, study: int | None = None) -> StoredLabels:
+def read_labels(path: Path | str, study: int | None = None) -> StoredStudy:
     """
     Read one study of random labels from a store, also while a run is writing it.
 
@@ -108,17 +89,15 @@ def read_labels(path: Path | str, study: int | None = None) -> StoredLabels:
 
     Returns
     -------
-    StoredLabels
-        Config and everything that is finished.
+    rlm.store.read.StoredStudy
+        Its config, the name of its encoder, all that is finished, and whether it was watched.
 
     Raises
     ------
     InputError
         If there is no such file or study, the file is not a store or is damaged, or no block is finished.
     """
-    found = read_stored(path, TASK, study)
-    config = found.config(LabelsConfig)
-    return StoredLabels(config, join([LabelsResult(**found.tables)], config.arms), found.is_watched)
+    return read_stored(path, TASK, LabelsConfig, study)
 
 
 @dataclass(frozen=True)
@@ -235,6 +214,7 @@ def iter_labels(
         As in `run_labels`.
     """
     seeds = check_request(seeds, config.arms, db)
+    resolve_device(config.device)
     if samples is None:
         samples = load_samples(config.dataset)
     elif config.dataset in DATASETS:  # of which these need not be

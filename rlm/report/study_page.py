@@ -16,7 +16,7 @@ from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
 from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
-from rlm.store.read import TRIPLETS, read_asked, read_origin, read_progress, read_stored
+from rlm.store.read import read_asked, read_origin, read_progress, read_study
 
 CONFIG = "config.json"
 OWN_DATA = "data of your own, handed over as a table"
@@ -37,12 +37,12 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     `describe` returns title, licence, source and fingerprint of the data that a config names, see
     `rlm.study.describe_data`; a report cannot load data itself.
     """
-    seen, stored, asked = view(db, study), read_stored(db, TRIPLETS, study), read_asked(db, study)
-    config = stored.config(StudyConfig)
+    seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
+    config = stored.config
     progress, source = read_progress(db, study), asked.source
     about = about_data(config, asked.data, describe)
-    seeds = list(dict.fromkeys([*asked.seeds, *stored.tables["results"]["seed"]]))
-    arms = tuple(dict.fromkeys([*progress.config.arms, *stored.arms]))
+    seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
+    arms = tuple(dict.fromkeys([*progress.config.arms, *stored.config.arms]))
     config = _relocate(config.model_copy(update={"arms": arms}), folder, about)
     given = [f"seeds={len(seeds) if seeds == list(range(len(seeds))) else seeds}"]
     given += [f"until={progress.plan.until!r}"] if progress.plan.until else []

@@ -22,7 +22,7 @@ from rlm.sentences import CONTROLS
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.metrics import count_failed
 from rlm.stats.tables import arrange_by_seed, judge_columns
-from rlm.store.read import TRIPLETS, Stored, list_studies, read_stored
+from rlm.store.read import StoredStudy, list_studies, read_study
 from rlm.store.schema import reading
 from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
 
@@ -84,11 +84,9 @@ def _theme() -> Iterator[None]:
 @_theme()
 def view(db: Path | Connection, study: int) -> View:
     """Describe what is finished of a study."""
-    stored = read_stored(db, TRIPLETS, study)
-    config = stored.config(StudyConfig)
-    results, history, pretraining = (
-        _order(stored.tables[name], config.arms) for name in ("results", "history", "pretraining")
-    )
+    stored = read_study(db, study)
+    config, finished = stored.config, stored.finished
+    results, history, pretraining = finished.results, finished.history, finished.pretraining
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
     if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
@@ -126,14 +124,14 @@ def view(db: Path | Connection, study: int) -> View:
 def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
     """Compare studies of a store, at least one: the settings that differ, and the effects."""
     with reading(db) as (connection, _):
-        stored = {number: read_stored(connection, TRIPLETS, number) for number in studies}
-    configs = {number: one.config(StudyConfig).model_dump(mode="json") for number, one in stored.items()}
+        stored = {number: read_study(connection, number) for number in studies}
+    configs = {number: one.config.model_dump(mode="json") for number, one in stored.items()}
     settings = pd.DataFrame(
         {f"#{number}": config | {"encoder": stored[number].encoder} for number, config in configs.items()}
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     rows = []
     for number, one in stored.items():
-        accuracy = _accuracy_by_seed(one.tables["results"])
+        accuracy = _accuracy_by_seed(one.finished.results)
         for arm, found in _verdicts(one).items():
             means = accuracy[[BASELINE, arm]].dropna().mean()  # of the same pairs as the difference
             judged = found.judged
@@ -175,21 +173,11 @@ def about_data(
     return about if about["fingerprint"] == fingerprint else None
 
 
-def _order(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Sort runs, which are finished in any order, by arm, seed and epoch."""
-    rank = {arm: number for number, arm in enumerate(arms)}
-    return table.sort_values(
-        [name for name in ("arm", "seed", "epoch") if name in table],
-        key=lambda column: column.map(rank) if column.name == "arm" else column,
-        ignore_index=True,
-    )
-
-
-def _verdicts(stored: Stored) -> dict[str, Verdict]:
+def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     """Judge the arms that have pairs."""
-    results = stored.tables["results"]
+    results = stored.finished.results
     known = paired_arms(results)
-    arms = [arm for arm in stored.arms if arm in known]
+    arms = [arm for arm in stored.config.arms if arm in known]
     return compare_all(results, arms=arms, watched=stored.is_watched)
 
 

@@ -1,10 +1,12 @@
 """Tables of finished blocks of seeds: what every experiment returns, and how blocks are joined."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
+
+KEYS = ("labelled", "arm", "seed", "epoch", "component", "shuffle")  # of all tables, as far as they have them
 
 
 class Table(NamedTuple):
@@ -19,12 +21,13 @@ class Result(Protocol):
     """
     Tables of one or more blocks of seeds, a NamedTuple; each has the columns arm and seed, and `results` is the first.
 
-    A run that failed has no ``test_accuracy``. `TASK` names the experiment, and `TABLES` describes each table by name.
+    A run that failed has no ``test_accuracy``. The result class of an experiment has two more attributes: `TASK` names
+    the experiment, and `TABLES` has a `Table` for each field.
     """
 
-    TASK: ClassVar[str]
-    TABLES: ClassVar[Mapping[str, Table]]
     results: pd.DataFrame
+
+    def __iter__(self) -> Iterator[pd.DataFrame]: ...
 
     @classmethod
     def _make(cls, iterable: Iterable[pd.DataFrame]) -> Any: ...  # noqa: ANN401
@@ -35,6 +38,17 @@ R = TypeVar("R", bound=Result)
 
 def join(blocks: Sequence[R], arms: Sequence[str]) -> R:
     """Join finished blocks, in any order, in the order of arms and seeds; watched if any of them was, see `mark`."""
+    joined = []
+    for tables in zip(*blocks, strict=True):
+        filled = [table for table in tables if len(table)]
+        joined.append(sort_runs(pd.concat(filled) if filled else tables[0], arms))
+    marks = [table.attrs["watched"] for block in blocks for table in block if "watched" in table.attrs]
+    result = type(blocks[0])._make(joined)
+    return mark(result, any(marks)) if marks else result
+
+
+def sort_runs(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Sort the rows of a table by arm, in the order given, seed and the other keys that it has."""
     rank = {arm: number for number, arm in enumerate(arms)}
 
     def order(column: pd.Series) -> pd.Series:
@@ -42,15 +56,7 @@ def join(blocks: Sequence[R], arms: Sequence[str]) -> R:
             return column.replace(0, np.inf)  # all come last
         return column.map(rank) if column.name == "arm" else column
 
-    kind, joined = type(blocks[0]), []
-    for tables, columns in zip(zip(*blocks, strict=True), kind.TABLES.values(), strict=True):
-        filled = [table for table in tables if len(table)]
-        table = pd.concat(filled) if filled else tables[0]
-        keys = [key for key in columns.keys if key in table]  # an empty table may lack them
-        joined.append(table.sort_values(keys, key=order, ignore_index=True))
-    marks = [table.attrs["watched"] for block in blocks for table in block if "watched" in table.attrs]
-    result = kind._make(joined)
-    return mark(result, any(marks)) if marks else result
+    return table.sort_values([key for key in KEYS if key in table], key=order, ignore_index=True)
 
 
 def mark(result: R, watched: bool) -> R:

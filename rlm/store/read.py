@@ -3,16 +3,18 @@
 import json
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
+from rlm.runtime.results import mark, sort_runs
 from rlm.store.file import check_file
 from rlm.store.schema import Record, format_seeds, read_numbers, read_record, read_table, read_tables, reading
 
@@ -21,25 +23,20 @@ TRIPLETS = "triplets"  # the experiment of `rlm study`, see `Result.TASK`
 LISTED = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
 
 
-class Stored(NamedTuple):
+class StoredStudy(NamedTuple):
     """
     One study of a store.
 
-    `settings` is its config without arms, as JSON; `arms` are those that have results; `encoder` is the name of the
-    encoder, also of a user's; `tables` hold everything that is finished, by name, with ``attrs["watched"]``.
+    `config` has the arms that have results; `encoder` is its name, also of a user's encoder. `finished` holds all
+    tables of the experiment by name, in the order of arms and seeds, with `is_watched` as ``attrs["watched"]``.
+    A verdict on a watched study takes the confidence sequence: its results were watched, it was extended, was to stop
+    by its results, or is not finished.
     """
 
-    path: str
-    study: int
-    settings: str
-    arms: tuple[str, ...]
+    config: Any
     encoder: str
-    tables: Mapping[str, pd.DataFrame]
+    finished: Any
     is_watched: bool
-
-    def config(self, kind: type[C]) -> C:
-        """Return the config of the study, with the arms that have results."""
-        return _config(self.path, self.study, self.settings, self.arms, kind)
 
 
 def is_watched(record: Record) -> bool:
@@ -104,23 +101,60 @@ def _encoder(record: Record) -> str:
     return named[1] if named else source.split("\n")[0]
 
 
-def read_stored(path: Path | str | sqlite3.Connection, task: str, study: int | None = None) -> Stored:
-    """Read one study, by its number or the only one of its experiment, also while a run is writing it."""
+def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) -> StoredStudy:
+    """
+    Read one study of a store, also while a run is writing it.
+
+    Parameters
+    ----------
+    path
+        The file, or the connection of `rlm.store.schema.reading`.
+    study
+        Its number, see `list_studies`; may be left out where there is only one.
+
+    Returns
+    -------
+    StoredStudy
+        Its config, the name of its encoder, all that is finished, and whether it was watched. The tables of
+        ``finished`` are those of `rlm.study.BlockResult`.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or study, the file is not a store or is damaged, or no block is finished.
+
+    Examples
+    --------
+    >>> import tempfile, rlm
+    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), max_epochs=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
+    ...     stored = rlm.read_study(f"{folder}/study.db")
+    >>> stored.finished.results.equals(results), stored.is_watched
+    (True, False)
+    """
+    return read_stored(path, TRIPLETS, StudyConfig, study)
+
+
+def read_stored(
+    path: Path | str | sqlite3.Connection, task: str, kind: type[BaseModel], study: int | None = None
+) -> StoredStudy:
+    """Read one study of an experiment, whose config is of a kind, by its number or the only one."""
     with reading(path) as (connection, name):
         record = _find(connection, name, task, study)
         if not record.blocks:
             raise InputError(
                 f"expected a study with a finished block of seeds, found none in {name}; let it run longer"
             )
-        last = record.plans[-1]
-        watched = is_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
-        tables = read_tables(connection, name, record)
-        for table in tables.values():
-            table.attrs["watched"] = watched
         # Arms that were asked for last come first.
         asked = dict.fromkeys(arm for plan in reversed(record.plans) for arm in plan.arms)
-        arms = tuple(arm for arm in asked if arm in {arm for arm, _ in record.runs})
-        return Stored(name, record.study.study, record.study.config, arms, _encoder(record), tables, watched)
+        known = {arm for arm, _ in record.runs}
+        arms = [arm for arm in asked if arm in known]
+        tables = {name: sort_runs(table, arms) for name, table in read_tables(connection, name, record).items()}
+        last = record.plans[-1]
+        watched = is_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
+        finished = mark(namedtuple("Finished", tables)(**tables), watched)
+        return StoredStudy(_config(name, record, arms, kind), _encoder(record), finished, watched)
 
 
 def _find(connection: sqlite3.Connection, path: str, task: str, study: int | None) -> Record:
@@ -141,12 +175,12 @@ def _find(connection: sqlite3.Connection, path: str, task: str, study: int | Non
     )
 
 
-def _config(path: str, study: int, settings: str, arms: Sequence[str], kind: type[C]) -> C:
+def _config(path: str, record: Record, arms: Sequence[str], kind: type[C]) -> C:
     try:
-        config = kind.model_validate_json(settings)
+        config = kind.model_validate_json(record.study.config)
     except ValidationError as error:
         raise InputError(
-            f"expected settings that this version of rlm has, found others in study {study} of {path}; "
+            f"expected settings that this version of rlm has, found others in study {record.study.study} of {path}; "
             "read it with the version that wrote it"
         ) from error
     return config.model_copy(update={"arms": tuple(arms)})
@@ -156,20 +190,8 @@ class Progress(NamedTuple):
     """
     Progress of a study.
 
-    Attributes
-    ----------
-    start
-        Number of this start among all starts of studies in the store.
-    study
-        Number of the study.
-    config
-        Its settings, with the arms that were last asked for.
-    plan
-        What was last asked for.
-    arms
-        One row per arm: planned and finished (runs), and seconds (mean per run, missing before the first).
-    seeds
-        Seeds that were last asked for.
+    `start` counts all starts of studies in the store. `config`, `plan` and `seeds` are those last asked for. `arms` has
+    a row per arm: planned and finished runs, and seconds (mean of a run, missing before the first).
     """
 
     start: int
@@ -205,7 +227,7 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     last = record.plans[-1]
     mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
-    config = _config(name, record.study.study, record.study.config, last.arms, StudyConfig)
+    config = _config(name, record, last.arms, StudyConfig)
     plan = Plan(seeds=len(last.seeds), until=last.until)
     columns = ["planned", "finished", "seconds"]
     return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))

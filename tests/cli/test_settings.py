@@ -9,8 +9,7 @@ from conftest import QUICK, SMALL, topic_pairs
 
 import rlm
 from rlm.config import StudyConfig
-from rlm.store.read import list_studies
-from rlm.study import read_study
+from rlm.store.read import list_studies, read_study
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 KEYS = ["arm", "seed", "validation_accuracy", "test_accuracy", "best_epoch", "epochs"]

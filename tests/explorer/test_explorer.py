@@ -27,8 +27,8 @@ from rlm.explorer.tabs import StudyTabs
 from rlm.report import view as live
 from rlm.report.markup import html_table, paragraph
 from rlm.report.view import Comparison, Picture, View, compare_studies, view
-from rlm.store.read import TRIPLETS, Progress, read_progress, read_stored
-from rlm.study import RESULTS, read_study, run_study
+from rlm.store.read import Progress, read_progress, read_study
+from rlm.study import RESULTS, run_study
 
 ATTACK = "<script>alert(1)</script>"
 QUICK = {"encoder": "mean", "word_dim": 4, "dim": 6, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1}
@@ -194,13 +194,13 @@ class TestView:
         assert read_progress(store.with_name("none.db")) is None
 
     def test_runs_that_diverged_count_in_figures_and_means_as_in_the_verdict(self, store, monkeypatch):
-        stored = read_stored(store, TRIPLETS, 1)
-        results = stored.tables["results"].copy()
+        stored = read_study(store, 1)
+        results = stored.finished.results.copy()
         is_pretrained = results["arm"] == "pretrained"
         results.loc[is_pretrained & (results["seed"] < 3), "test_accuracy"] = np.nan
         results = results[~is_pretrained | (results["seed"] != 9)]  # which is still to come
         monkeypatch.setattr(
-            live, "read_stored", lambda *_: stored._replace(tables={**stored.tables, "results": results})
+            live, "read_study", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
         )
         drawn = []
         plot = live.plots.sequence

@@ -11,8 +11,7 @@ from playwright.sync_api import expect
 from benchmarks.browser import run_all, serve
 from rlm.config import Plan, StudyConfig
 from rlm.explorer.panel import GROUPS
-from rlm.store.read import list_studies
-from rlm.study import read_study
+from rlm.store.read import list_studies, read_study
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "screenshots"

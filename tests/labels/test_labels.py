@@ -505,10 +505,10 @@ class TestStudy:
         found = rlm.labels.run_labels(QUICK, 3, samples=blobs, db=db, n_jobs=1, progress=False)
         keep = [name for name in study.results if name != "seconds"]
         pd.testing.assert_frame_equal(found.results[keep], study.results[keep], rtol=1e-3, atol=1e-3)
-        config, stored, is_watched = rlm.labels.read_labels(db)
-        assert config == QUICK
-        assert is_watched  # seeds were added
-        for mine, theirs in zip(stored, found, strict=True):
+        stored = rlm.labels.read_labels(db)
+        assert stored.config == QUICK
+        assert stored.is_watched  # seeds were added
+        for mine, theirs in zip(stored.finished, found, strict=True):
             pd.testing.assert_frame_equal(mine, theirs)
         assert rlm.list_studies(db).empty  # which lists studies of triplets
         with pytest.raises(InputError, match=r"number of one study of labels in .*, found 9; there are:\n.*\n.*\n1 "):

@@ -26,10 +26,10 @@ from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
 from rlm.labels.study import read_labels, run_labels
 from rlm.store.file import open_store
-from rlm.store.read import list_studies, read_progress
+from rlm.store.read import list_studies, read_progress, read_study
 from rlm.store.schema import reading
 from rlm.store.write import writing
-from rlm.study import BlockResult, TripletStudy, iter_study, read_study
+from rlm.study import BlockResult, TripletStudy, iter_study
 from rlm.verdict import compare
 
 LIVELY = CONFIG.model_copy(update={"learning_rate": 0.1, "pretrain_epochs": 3})  # arms that differ for most seeds
@@ -304,7 +304,7 @@ class TestFiles:
         db.chmod(0o444)
         shared.chmod(0o555)
         read = "print(len(read_study(db).finished.results), len(list_studies(db)), read_progress(db).study)"
-        imports = "from rlm.store.read import *; from rlm.study import read_study"
+        imports = "from rlm.store.read import *"
         code = f"{imports}; db = {str(db)!r}; os.setuid(65534); {read}"
         assert in_process(code, "stdout") == "4 1 1\n"
         assert list(shared.iterdir()) == [db]
@@ -588,4 +588,4 @@ class TestFaults:
 
 def read_results(db):
     stored = read_study(db)
-    return rlm.study.join([stored.finished], stored.config.arms).results
+    return stored.finished.results
