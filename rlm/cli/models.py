@@ -71,24 +71,24 @@ def train(
     if seed < 0:
         raise InputError(f"expected --seed of at least 0, found {seed}")
     check_place(save, overwrite)
-    config = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)})
-    if config.encoder == "dssm" and not config.keeps_unseen_words:
+    study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)})
+    if study.encoder == "dssm" and not study.keeps_unseen_words:
         raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
     data = read_table(table)
-    corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
+    corpus = load_corpus(study) if data is None else index_corpus(data, study.max_tokens)
     if len(corpus.dropped):
         log.info("left out of the data: %s", corpus.explain_left_out())
-    slices = slice_for(config, corpus, [seed])
+    slices = slice_for(study, corpus, [seed])
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
         texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
-    (trained,) = train_arms(resolve_config(config), slices, [arm], [seed], progress=True)
+    (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
-    Model.of(trained.block, slices[0], config).save(save, overwrite)
+    Model.of(trained.block, slices[0], study).save(save, overwrite)
     best = trained.history.loc[trained.history["validation_accuracy"].idxmax()]
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
-    print(f"{config.dataset}, encoder {config.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
+    print(f"{study.dataset}, encoder {study.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
     print(f"best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}\n")
     if not best["epoch"]:
         log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")

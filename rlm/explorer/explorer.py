@@ -74,8 +74,9 @@ class Explorer:
         reading: Mapping[str, Any] | None = None,
     ) -> None:
         self._data = data if isinstance(data, pd.DataFrame) else None
-        self._folder = tempfile.TemporaryDirectory(prefix="rlm-") if db is None else None
-        self.db = Path(f"{self._folder.name}/studies.db" if db is None else check_file(db)).resolve()
+        folder = tempfile.TemporaryDirectory(prefix="rlm-") if db is None else None  # deleted when Python ends
+        self._folder = folder
+        self.db = (Path(folder.name, "studies.db") if folder else check_file(db)).resolve()
         self._session = Session(self.db, self._data)
         config, plan = PRESETS["quick look"]
         named = YOUR_TABLE if self._data is not None else str(data or config.dataset)
@@ -196,7 +197,7 @@ class Explorer:
         """
         if self._view is None:
             raise InputError("expected a finished run to write of, found none; run the study")
-        return self._write(folder).result().page
+        return self._write(self._view, folder).result().page
 
     def close(self) -> Child | None:
         """
@@ -302,6 +303,8 @@ class Explorer:
         with self._lock:
             self._session.open(change["new"])
             shown = self._session.progress
+            if shown is None:
+                return
             config = shown.config
             if self._data is not None and not self._session.is_of(shown, config):
                 config = config.model_copy(update={"dataset": YOUR_TABLE, "reading": READ_AS_IT_IS})
@@ -324,17 +327,17 @@ class Explorer:
             self._probe = None
             self._panel.inside.show_status(str(error), "wrong")
 
-    def _write(self, folder: Path | str | None = None) -> Future[Any]:
+    def _write(self, view: View, folder: Path | str | None = None) -> Future[Any]:
         from rlm.report.study_page import export_study  # what writes notebooks takes seconds to import
 
         beside = self.db.parent if self._folder is None else Path.cwd()  # what is exported outlives the kernel
-        folder = Path(folder or beside / f"{self.db.stem}-study-{self._view.study}").resolve()
-        return ask(export_study, self.db, self._view.study, folder, describe_data)
+        folder = Path(folder or beside / f"{self.db.stem}-study-{view.study}").resolve()
+        return ask(export_study, self.db, view.study, folder, describe_data)
 
     def _export(self) -> None:
         self._session.problem = ""
         self._panel.exported.value = paragraph("Writing …", "quiet")
-        self._write().add_done_callback(partial(self._answer, self._show_export))
+        self._write(self._view).add_done_callback(partial(self._answer, self._show_export))
 
     def _show_export(self, written: Any) -> None:  # noqa: ANN401
         self._panel.exported.value = (

@@ -94,7 +94,7 @@ class Panel:
         self.study.disabled = is_running
         self.export.disabled = shown is None
         is_this = progress is not None and found == [progress.config, progress.plan]
-        is_open = is_this and not progress.is_complete and not session.has_ended and not is_own
+        is_open = progress is not None and is_this and not progress.is_complete and not session.has_ended and not is_own
         self.run.description = "Resume" if is_open and not is_running else "Run"
         self.is_drawing = True
         is_set = (name for name, one in PRESETS.items() if self._on_these_data(one) == self.valid)
@@ -148,7 +148,7 @@ class Panel:
         which nothing is shown yet.
         """
         text = "" if shown is None else explain_difference(shown, config, plan)
-        if text and is_own:
+        if shown is not None and text and is_own:
             text = (
                 f"Shown: #{shown.study}, of data that were handed over as a table, or have changed since. To go on "
                 "with it, hand them over: rlm.Explorer(data). Run starts a new study."

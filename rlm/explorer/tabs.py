@@ -196,26 +196,26 @@ class InsideTab:
         if self._inside is None or self._triplet.value is None:
             return
         row = self._inside.triplets.loc[self._triplet.value]
-        self._answer(row["anchor"], {"✓ positive": row["positive"], "✗ negative": row["negative"]})
+        self._answer(self._inside, row["anchor"], {"✓ positive": row["positive"], "✗ negative": row["negative"]})
 
     def _asked(self, _: object = None) -> None:
-        if self._question.value.strip():
-            self._answer(self._question.value, {})
+        if self._inside is not None and self._question.value.strip():
+            self._answer(self._inside, self._question.value, {})
         else:
             self._picked()
 
-    def _answer(self, question: str, known: Mapping[str, str]) -> None:
+    def _answer(self, inside: Inside, question: str, known: Mapping[str, str]) -> None:
         marks = {phrase: mark for mark, phrase in known.items()}
         parts = [f"<h3>{escape(question)}</h3>"]
         if known:
-            distances = self._inside.distances(question, list(known.values()))
+            distances = inside.distances(question, list(known.values()))
             rows = [[mark, phrase, *(f"{distances[arm][place]:.3f}" for arm in distances)]
                     for place, (mark, phrase) in enumerate(known.items())]  # fmt: skip
             columns = ["of the triplet", "phrase", *(f"distance, {arm}" for arm in distances)]
             parts.append(html_table(pd.DataFrame(rows, columns=columns), are_texts=True))
-        elif not any(model.knows(question) for model in self._inside.models.values()):
+        elif not any(model.knows(question) for model in inside.models.values()):
             parts.append(paragraph("The training set has none of these words: what is near is chance.", "wrong"))
-        near = self._inside.nearest(question)
+        near = inside.nearest(question)
         side_by_side = "".join(
             f'<div style="flex: 1 1 300px"><h3>{escape(arm)}: nearest phrases</h3>'
             + html_table(

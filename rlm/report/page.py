@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
-from mistune import import_plugin
+from mistune.plugins import import_plugin
 from mistune.util import safe_entity
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath

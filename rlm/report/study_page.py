@@ -12,6 +12,7 @@ import pandas as pd
 from nbformat import NotebookNode
 
 from rlm.config import StudyConfig
+from rlm.errors import InputError
 from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
 from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
@@ -40,6 +41,8 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
     config = stored.config
     progress, source = read_progress(db, study), asked.source
+    if progress is None:
+        raise InputError(f"expected the number of a study that was started, found {study} in {db}")
     about = about_data(config, asked.data, describe)
     seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
     arms = tuple(dict.fromkeys([*progress.config.arms, *stored.config.arms]))

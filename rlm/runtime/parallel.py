@@ -11,7 +11,7 @@ from multiprocessing import resource_tracker
 from numbers import Integral
 from pathlib import Path
 from threading import Thread
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import joblib
 import numpy as np
@@ -102,7 +102,7 @@ def iter_blocks(
             is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
             begin = {"initializer": _end_with, "initargs": (os.getpid(),)} if is_here else {}
             run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
-            results = run(joblib.delayed(_run)(work, theirs, block) for theirs, block in tasks)
+            results: Any = run(joblib.delayed(_run)(work, theirs, block) for theirs, block in tasks)
         with _deaths_explained(store), _closing(results):
             for result in results:
                 if store is not None:
@@ -137,7 +137,7 @@ def check_seeds(seeds: object) -> list[int]:
     return sorted(int(seed) for seed in listed)
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

@@ -139,4 +139,4 @@ def quiet_trackers() -> Iterator[None]:
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a child
-    follow(multiprocessing.parent_process().pid)
+    follow(os.getppid())
