@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
-from textwrap import fill
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,8 +30,9 @@ def colours_of(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
 
 
 def _label(arm: str) -> str:
-    """Return a tick label: the name of an arm with its meaning, or any other name as it is."""
-    return f"{arm.replace('_', ' ')}\n{fill(f'({ARMS[arm].meaning})', 20)}" if arm in ARMS else arm
+    """Return a tick label: an arm with its meaning, any other name as it is."""
+    lines = wrap(f"({ARMS[arm].meaning})", 20, break_on_hyphens=False) if arm in ARMS else []
+    return "\n".join([arm.replace("_", " "), *lines]) if lines else arm
 
 
 def new_axes(width: float | int, height: float | int) -> Axes:
@@ -171,8 +172,7 @@ def differences(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.errorbar(points["value"], rows, xerr=errors(points), **style)
     ax.axvline(0, **CHANCE)
     ax.set_yticks(rows, effects["study"])
-    ax.set_ylim(len(points) - 0.5, -0.5)
-    ax.set(xlabel="mean difference to scratch in points, 95 % interval")
+    ax.set(xlabel="mean difference to scratch in points, 95 % interval", ylim=(len(points) - 0.5, -0.5))
     return ax
 
 
