@@ -55,9 +55,8 @@ def train_arms(
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
         pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
-    controls = {"rescaled": partial(rescale, initial), "shuffled": shuffle}
     for arm in arms:
-        start = controls[arm](pretrained) if arm in controls else pretrained
+        start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
         yield Trained(*finetune(start, slices, config, **settings), pretraining)
 
@@ -106,3 +105,10 @@ def shuffle(pretrained: Block) -> Block:
             order = torch.from_numpy(generator.permutation(weight[row].numel())).to(weight.device)
             weight[row] = weight[row].flatten()[order].view_as(weight[row])
     return dataclasses.replace(pretrained, weights=weights)
+
+
+# From initial and pre-trained weights to the start of fine-tuning, for arms that do not start from the latter.
+STARTS: dict[Arm, Callable[[Block, Block], Block]] = {
+    "rescaled": rescale,
+    "shuffled": lambda initial, pretrained: shuffle(pretrained),
+}

@@ -26,9 +26,27 @@ ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
-REDRAW: dict[Arm, Redraw] = {"pretrained": "epoch", "pretrained_once": "once", "rescaled": "epoch", "shuffled": "epoch"}
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
+
+
+class ArmKind(NamedTuple):
+    """An arm: its pre-training, if it has one, and its meaning, which options, figures and sentences quote."""
+
+    redraw: Redraw | None
+    meaning: str
+    is_control: bool = False
+
+
+ARMS: dict[Arm, ArmKind] = {
+    "scratch": ArmKind(None, "random init"),
+    "pretrained": ArmKind("epoch", "new random triplets every epoch"),
+    "pretrained_once": ArmKind("once", "one fixed set of random triplets"),
+    "rescaled": ArmKind("epoch", "random weights with the scale of the pre-trained ones", is_control=True),
+    "shuffled": ArmKind("epoch", "the pre-trained weights in random order", is_control=True),
+}
+REDRAW: dict[Arm, Redraw] = {name: arm.redraw for name, arm in ARMS.items() if arm.redraw}
+CONTROLS: dict[Arm, str] = {name: arm.meaning for name, arm in ARMS.items() if arm.is_control}
 
 
 def _parse_mapping(given: object) -> object:
@@ -120,7 +138,10 @@ class Recipe(_Settings):
         "(softmax over the whole batch), contrastive (pairs and a margin), cosine_regression (pairs, against 1 and 0).",
     )
     margin: float | None = Field(
-        None, ge=1e-6, le=100, description="By default 0.5 for triplet and cosine_triplet, 0.2 for facenet, else 1."
+        None,
+        ge=1e-6,
+        le=100,
+        description=f"By default {', '.join(f'{margin:g} for {loss}' for loss, margin in MARGINS.items())}.",
     )
     mining: Mining | None = Field(
         None,
@@ -152,6 +173,10 @@ class Recipe(_Settings):
         return self
 
 
+def _list_arms(are_controls: bool) -> str:
+    return ", ".join(f"{name} ({arm.meaning})" for name, arm in ARMS.items() if arm.is_control == are_controls)
+
+
 class _Encoding(_Settings):
     """The fields of `StudyConfig` that come before those of `Recipe`: data, arms and encoder."""
 
@@ -165,9 +190,8 @@ class _Encoding(_Settings):
     arms: tuple[Arm, ...] = Field(
         ("scratch", "pretrained"),
         min_length=1,
-        description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (new "
-        "random triplets every epoch), pretrained_once (one fixed set of random triplets), and controls: rescaled "
-        "(random init with the scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
+        description="Ways to reach the weights that fine-tuning starts from: "
+        f"{_list_arms(are_controls=False)}, and controls: {_list_arms(are_controls=True)}.",
     )
     encoder: EncoderName = Field(
         "lstm",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import cycle
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,17 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
+from rlm.config import ARMS
 from rlm.stats.metrics import Metric, count_failed, find_metric
 
 __all__ = ["best_so_far", "effects", "learning_curves", "pretraining", "roc", "seeds", "systems"]
 
-ARM_LABELS = {
-    "scratch": "scratch\n(random init)",
-    "pretrained": "pretrained\n(new random triplets\nevery epoch)",
-    "pretrained_once": "pretrained once\n(one fixed set of\nrandom triplets)",
-    "rescaled": "rescaled\n(init with\npre-trained scale)",
-    "shuffled": "shuffled\n(pre-trained weights\nin random order)",
-}
 PALETTE = sns.color_palette("colorblind")
 CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}
 
@@ -29,9 +24,15 @@ CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}
 def colours_of(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
     """Choose a colour for each name: an arm has the same one in all figures, other names take what is left."""
     names = list(dict.fromkeys(names))
-    of_arms = dict(zip(ARM_LABELS, PALETTE, strict=False))
+    of_arms = dict(zip(ARMS, PALETTE, strict=False))
     left = cycle([colour for colour in PALETTE if colour not in [of_arms.get(name) for name in names]])
     return {name: of_arms.get(name) or next(left) for name in names}
+
+
+def _label(arm: str) -> str:
+    """Return a tick label: an arm with its meaning, any other name as it is."""
+    lines = wrap(f"({ARMS[arm].meaning})", 20, break_on_hyphens=False) if arm in ARMS else []
+    return "\n".join([arm.replace("_", " "), *lines]) if lines else arm
 
 
 def new_axes(width: float | int, height: float | int) -> Axes:
@@ -128,7 +129,7 @@ def seeds(
         ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {known.spell_failed()}")
     if known.failed == 0.5 and results[metric].min() < 0.55:  # farther away it would squeeze the seeds together
         ax.axhline(0.5, label="chance", **CHANCE)
-    ax.set_xticks(range(len(arms)), [ARM_LABELS.get(arm, arm) for arm in arms])
+    ax.set_xticks(range(len(arms)), [_label(arm) for arm in arms])
     ax.set(xlabel="", ylabel=known.label, title=f"{known.label} of {results['seed'].nunique()} seeds, a line each")
     if known.is_share:
         ax.yaxis.set_major_formatter(PercentFormatter(1))
@@ -171,8 +172,7 @@ def differences(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.errorbar(points["value"], rows, xerr=errors(points), **style)
     ax.axvline(0, **CHANCE)
     ax.set_yticks(rows, effects["study"])
-    ax.set_ylim(len(points) - 0.5, -0.5)
-    ax.set(xlabel="mean difference to scratch in points, 95 % interval")
+    ax.set(xlabel="mean difference to scratch in points, 95 % interval", ylim=(len(points) - 0.5, -0.5))
     return ax
 
 
@@ -329,7 +329,7 @@ def systems(summary: pd.DataFrame) -> Sequence[Axes]:
                 shift = 0.26 * (number - (len(arms) - 1) / 2)
                 ax.errorbar(
                     of_arm["mean"], of_arm["system"].map(place) + shift, xerr=errors(of_arm, "mean"), label=arm,
-                    fmt="osD^v"[number], markersize=4.5, color=colours_of(arms)[arm], capsize=2, linewidth=1.2,
+                    fmt="osD^vP*X"[number], markersize=4.5, color=colours_of(arms)[arm], capsize=2, linewidth=1.2,
                 )  # fmt: skip
             if metric != "seconds":
                 untrained = mine.loc[mine["arm"] == "untrained", "mean"].iloc[0]

@@ -4,14 +4,10 @@ import re
 
 import numpy as np
 
+from rlm.config import CONTROLS, REDRAW
 from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, detectable_difference, pairs_needed, spell_p
 from rlm.stats.paired import PairedEstimates
 
-PRETRAINED = ("pretrained", "pretrained_once")
-CONTROLS = {
-    "rescaled": "random weights with the scale of the pre-trained ones",
-    "shuffled": "the pre-trained weights in random order",
-}
 MANY_FAILED = 0.2
 FIXED_ONLY = (
     "The intervals of the probability of improvement and of the variances hold for a number of seeds that was fixed "
@@ -175,7 +171,8 @@ def describe_failures(found: PairedEstimates) -> str:
 
 def describe_controls(found: PairedEstimates) -> str:
     """Point out that a gain without controls is not explained."""
-    if found.decision != "helps" or found.arm not in PRETRAINED or set(CONTROLS) <= found.arms:
+    is_pretrained = found.arm in REDRAW and found.arm not in CONTROLS
+    if found.decision != "helps" or not is_pretrained or set(CONTROLS) <= found.arms:
         return ""
     return (
         "Whether it helps by what was memorised or by the scale of the weights, this study cannot tell: add the arms "

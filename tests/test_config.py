@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 import typing
 
 import numpy as np
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 
 import rlm
 from rlm import config as module
-from rlm.config import MARGINS, EncoderName, Loss, Recipe, StudyConfig
+from rlm.arms import STARTS
+from rlm.config import ARMS, CONTROLS, MARGINS, REDRAW, Arm, EncoderName, Layout, Loss, ReadOptions, Recipe, StudyConfig
 from rlm.zoo import ENCODERS, LOSSES
 
 
@@ -24,7 +26,23 @@ def test_config_imports_errors_only():
 def test_registries_hold_what_the_options_name():
     assert set(ENCODERS) == set(typing.get_args(EncoderName))
     assert set(LOSSES) == set(typing.get_args(Loss))
+    assert list(ARMS) == list(typing.get_args(Arm))
+    assert set(CONTROLS) <= set(STARTS) <= set(REDRAW)
     assert {name: one.margin for name, one in LOSSES.items() if one.margin is not None} == MARGINS
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "options"),
+    [
+        (StudyConfig, "arms", Arm),
+        (StudyConfig, "encoder", EncoderName),
+        (StudyConfig, "loss", Loss),
+        (ReadOptions, "layout", Layout),
+    ],
+)
+def test_help_describes_every_option(config, field, options):
+    description = config.model_fields[field].description
+    assert not [name for name in typing.get_args(options) if not re.search(rf"(?<!\w){re.escape(name)}\W", description)]
 
 
 def test_json_is_flat_and_read_back():

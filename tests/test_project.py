@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import importlib
 import inspect
 import re
 import tomllib
@@ -93,6 +94,14 @@ def test_public_names_are_documented_with_an_example():
     assert not [problem for name, member in documented for problem in problems_of(name, member)]
 
 
+@pytest.mark.parametrize("stub", sorted((ROOT / "rlm").rglob("__init__.pyi")), ids=lambda path: path.parent.name)
+def test_every_name_of_a_stub_can_be_imported(stub):
+    package = importlib.import_module(".".join(stub.parent.relative_to(ROOT).parts))
+    names = re.findall(r"\b(\w+) as \1\b", stub.read_text())
+    assert sorted(names) == sorted(package.__all__)
+    assert not [name for name in names if not hasattr(package, name)]
+
+
 def test_the_face_is_small():
     assert sum(not inspect.ismodule(getattr(rlm, name)) for name in rlm.__all__) <= 27
 
@@ -138,6 +147,12 @@ def test_readme_links_lead_somewhere():
     targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
     assert targets
     assert all((ROOT / target).exists() for target in targets)
+
+
+def test_contributing_names_files_that_exist():
+    named = re.findall(r"`([\w./-]+\.(?:pyi?|md|toml|yaml))`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 20
+    assert not [path for path in named if not (ROOT / path).is_file()]
 
 
 GPU = re.compile(r"nvidia-.*|cuda-.*|triton")  # of PyTorch's build for GPUs, which the constraints leave open

@@ -205,7 +205,7 @@ def make_objective(
     loss
         A name in `LOSSES`.
     margin
-        By default 0.5 for triplet and cosine_triplet, 0.2 for facenet, 1 for contrastive.
+        By default that of the loss in `rlm.config.MARGINS`.
     mining
         Negatives of facenet: ``"all"``, ``"hard"``, or by default ``"semi_hard"``.
 
