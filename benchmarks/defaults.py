@@ -1,12 +1,14 @@
 """
 Decide the defaults of batching and optimizer, and write docs/defaults.md.
 
-python -m benchmarks.defaults --db defaults.db
+python -m benchmarks.defaults
 
-It takes an hour; what the file holds already is not trained again, and an interrupted run goes on.
+It takes an hour on two free cores. Settings that docs/benchmarks/defaults.csv has already are not trained again; delete
+the file to measure anew. `--speed` times the settings, on a machine without other work.
 """
 
 import argparse
+import json
 from itertools import product
 from pathlib import Path
 
@@ -21,50 +23,74 @@ DATASETS = {
     "chatterbot-english": ({}, 40),
     "pqa": ({"pretrain_epochs": 3, "max_epochs": 15, "patience": 5}, 10),
 }
-BASELINE = "flat, adam"
+SETTINGS = [
+    f"{batching}, {optimizer}" for batching, optimizer in product(("flat", "grouped"), ("adam", "rowwise_adam"))
+]
+BASELINE = SETTINGS[0]
 MARGIN = 0.005  # half a point: a faster setting whose interval lies within it is as good
+ROUNDS = 3  # of timing; the fastest counts
 DOCS = Path(__file__).parents[1] / "docs"
+RESULTS, SPEED = DOCS / "benchmarks" / "defaults.csv", DOCS / "benchmarks" / "defaults.json"
 TEMPLATE = Path(__file__).with_name("defaults.md.jinja")
 
 
-def train(db: Path) -> pd.DataFrame:
-    tables = []
-    for dataset, (settings, seeds) in DATASETS.items():
-        for batching, optimizer in product(("flat", "grouped"), ("adam", "rowwise_adam")):
-            config = rlm.StudyConfig(dataset=dataset, batching=batching, optimizer=optimizer, **settings)
-            results = rlm.run_study(config, seeds, db=db)
-            tables.append(results.assign(dataset=dataset, setting=f"{batching}, {optimizer}"))
-    return pd.concat(tables, ignore_index=True)
+def configure(dataset: str, setting: str, **changed: object) -> rlm.StudyConfig:
+    batching, optimizer = setting.split(", ")
+    return rlm.StudyConfig(dataset=dataset, batching=batching, optimizer=optimizer, **DATASETS[dataset][0] | changed)
 
 
-def tabulate(results: pd.DataFrame) -> pd.DataFrame:
+def train() -> pd.DataFrame:
+    """Run the studies that are missing, and write each as it is finished."""
+    found = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=["dataset", "setting"])
+    for (dataset, (_, seeds)), setting in product(DATASETS.items(), SETTINGS):
+        if not ((found["dataset"] == dataset) & (found["setting"] == setting)).any():
+            results = rlm.run_study(configure(dataset, setting), seeds)
+            new = results[["arm", "seed", "test_accuracy"]].assign(dataset=dataset, setting=setting)
+            found = pd.concat([found, new], ignore_index=True)
+            write_whole(RESULTS, found.to_csv(index=False, float_format="%.6g"))
+    return found
+
+
+def measure_speed() -> dict[str, dict[str, float]]:
+    """Time a block of five seeds under every setting, round by round; seconds of the fastest round."""
+    times = {}
+    for dataset, setting in product(list(DATASETS) * ROUNDS, SETTINGS):
+        config = configure(dataset, setting, arms=("scratch",), max_epochs=3, patience=3)
+        seconds = rlm.run_study(config, 5, n_jobs=1, progress=False)["seconds"].sum()
+        mine = times.setdefault(dataset, {})
+        mine[setting] = min(seconds, mine.get(setting, seconds))
+    return times
+
+
+def tabulate(results: pd.DataFrame, speed: dict[str, dict[str, float]]) -> pd.DataFrame:
     """Compare every setting with the first one, arm by arm, on the same seeds."""
     rows = []
     for (dataset, arm), runs in results.groupby(["dataset", "arm"], sort=False):
         by_setting = runs.drop(columns="arm").rename(columns={"setting": "arm"})
-        seconds = by_setting.groupby("arm", sort=False)["seconds"].mean()
-        for setting in seconds.index.drop(BASELINE):
-            difference = rlm.compare(by_setting, setting, BASELINE, watched=False).difference
+        for setting in SETTINGS[1:]:
+            verdict = rlm.compare(by_setting, setting, BASELINE, watched=False)
+            difference = verdict.difference
             is_within = difference.low > -MARGIN and difference.high < MARGIN
-            pairs = by_setting["seed"].nunique()
-            speed = seconds[BASELINE] / seconds[setting]
-            rows.append(
-                (dataset, arm, setting, pairs, difference.format(100, "+"), "yes" if is_within else "no", speed)
-            )
-    columns = ["dataset", "arm", "setting", "pairs", "minus flat, adam, points", "within half a point", "times as fast"]
+            times = speed[dataset][BASELINE] / speed[dataset][setting]
+            shown = difference.format(100, "+", 2)
+            rows.append((dataset, arm, setting, verdict.pairs, shown, "yes" if is_within else "no", times))
+    columns = ["dataset", "arm", "setting", "pairs", "difference, points", "within half a point", "times as fast"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--db", type=Path, required=True, help="file to keep every finished study in")
-    table = tabulate(train(parser.parse_args().db))
+    parser.add_argument("--speed", action="store_true", help="time the settings anew")
+    if parser.parse_args().speed or not SPEED.exists():
+        write_whole(SPEED, json.dumps({"machine": machine(), "seconds": measure_speed()}, indent=1))
+    timed = json.loads(SPEED.read_text())
     settings = {
         name: ", ".join(f"{key} {value}" for key, value in mine.items()) or "the defaults"
         for name, (mine, _) in DATASETS.items()
     }
+    table = tabulate(train(), timed["seconds"]).to_markdown(index=False, floatfmt=".2f")
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
-        machine=machine(), settings=settings, table=table.to_markdown(index=False, floatfmt=".2f")
+        machine=timed["machine"], settings=settings, table=table
     )
     write_whole(DOCS / "defaults.md", page + "\n")
 

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 import torch
 
-from rlm.arms import rescale, shuffle
+from rlm.arms import STARTS
 from rlm.block import Block, init_block
 from rlm.config import REDRAW
 from rlm.errors import InputError
@@ -262,9 +262,9 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
             batch_size=config.batch_size,
             progress=False,
         )
-        kinds = {"rescaled": lambda: rescale(untrained, pretrained), "shuffled": lambda: shuffle(pretrained)}
+        starts = {arm: STARTS[arm](untrained, pretrained) if arm in STARTS else pretrained for arm in arms}
         layers = None if config.transfer == "all" else config.transfer
-        begins |= {arm: transfer(initial, kinds.get(arm, lambda: pretrained)(), layers) for arm in arms}
+        begins |= {arm: transfer(initial, start, layers) for arm, start in starts.items()}
     results, histories = [], []
     for size, mine in divided.items():
         for arm in arms:

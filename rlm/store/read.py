@@ -82,7 +82,7 @@ def _list(records: Sequence[Record]) -> pd.DataFrame:
         arms = dict.fromkeys(arm for block in record.blocks for arm in block.arms)
         seeds = {seed for block in record.blocks for seed in block.seeds}
         finished = max((block.finished for block in record.blocks), default=None)
-        about = config["dataset"], _encoder(record), config.get("loss"), ", ".join(arms) or None
+        about = config.get("dataset"), _encoder(record), config.get("loss"), ", ".join(arms) or None
         rows.append((record.study.study, *about, len(seeds), finished))
     return pd.DataFrame(rows, columns=LISTED).set_index("study")
 
@@ -96,7 +96,7 @@ def _encoder(record: Record) -> str:
     """Return the name of the encoder; of a user's encoder the store has the source."""
     source = record.study.encoder
     if source is None:
-        return str(json.loads(record.study.config)["encoder"])
+        return str(json.loads(record.study.config).get("encoder", ""))
     named = re.search(r"(?:class|def) (\w+)", source)
     return named[1] if named else source.split("\n")[0]
 
