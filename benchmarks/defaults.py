@@ -23,9 +23,7 @@ DATASETS = {
     "chatterbot-english": ({}, 40),
     "pqa": ({"pretrain_epochs": 3, "max_epochs": 15, "patience": 5}, 10),
 }
-SETTINGS = [
-    f"{batching}, {optimizer}" for batching, optimizer in product(("flat", "grouped"), ("adam", "rowwise_adam"))
-]
+SETTINGS = [", ".join(chosen) for chosen in product(("flat", "grouped"), ("adam", "rowwise_adam"))]
 BASELINE = SETTINGS[0]
 MARGIN = 0.005  # half a point: a faster setting whose interval lies within it is as good
 ROUNDS = 3  # of timing; the fastest counts
@@ -72,7 +70,7 @@ def tabulate(results: pd.DataFrame, speed: dict[str, dict[str, float]]) -> pd.Da
             difference = verdict.difference
             is_within = difference.low > -MARGIN and difference.high < MARGIN
             times = speed[dataset][BASELINE] / speed[dataset][setting]
-            shown = difference.format(100, "+", 2)
+            shown = difference.format(100, "+", digits=2)
             rows.append((dataset, arm, setting, verdict.pairs, shown, "yes" if is_within else "no", times))
     columns = ["dataset", "arm", "setting", "pairs", "difference, points", "within half a point", "times as fast"]
     return pd.DataFrame(rows, columns=columns)
@@ -89,10 +87,8 @@ def main() -> None:
         for name, (mine, _) in DATASETS.items()
     }
     table = tabulate(train(), timed["seconds"]).to_markdown(index=False, floatfmt=".2f")
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
-        machine=timed["machine"], settings=settings, table=table
-    )
-    write_whole(DOCS / "defaults.md", page + "\n")
+    page = Template(TEMPLATE.read_text(encoding="utf-8"))
+    write_whole(DOCS / "defaults.md", page.render(machine=timed["machine"], settings=settings, table=table) + "\n")
 
 
 if __name__ == "__main__":
