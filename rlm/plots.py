@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 
 from rlm.config import ARMS
 from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.stats.tables import best_so_far
 
 __all__ = ["best_so_far", "effects", "learning_curves", "pretraining", "roc", "seeds", "systems"]
 
@@ -51,32 +52,6 @@ def plain_ticks(axis: Axis, numticks: int | None = None) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
-    """
-    Compute each seed's best value up to each epoch, kept after it stopped, so that curves can be averaged.
-
-    Parameters
-    ----------
-    history
-        One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
-    metric
-        The column to follow; higher is better.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per arm, seed and epoch up to the last of any seed, with the column ``best_<metric>``. A seed that
-        diverged counts from there on as in the verdict.
-    """
-    runs = history.set_index(["arm", "seed", "epoch"])[metric]
-    by_epoch, is_failed = (
-        of.unstack("epoch", sort=False, fill_value=filler).sort_index(axis=1)
-        for of, filler in ((runs, None), (runs.isna(), False))
-    )
-    best = by_epoch.cummax(axis=1).ffill(axis=1).mask(is_failed.cummax(axis=1), find_metric(metric).failed)
-    return best.stack().rename(f"best_{metric}").reset_index()
-
-
 def seeds(
     results: pd.DataFrame, summary: pd.DataFrame, metric: str | Metric = "test_accuracy", ax: Axes | None = None
 ) -> Axes:
@@ -85,14 +60,10 @@ def seeds(
 
     Parameters
     ----------
-    results
-        As `rlm.run_study` returns them.
-    summary
-        As `rlm.summarise` returns it for the same results and metric.
-    metric
-        The column to draw.
-    ax
-        Axes to draw on; a new figure by default.
+    results, summary
+        As `rlm.run_study` and, for the same metric, `rlm.summarise` return them.
+    metric, ax
+        The column to draw, and the axes to draw on; a new figure by default.
 
     Returns
     -------
@@ -101,10 +72,9 @@ def seeds(
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": range(3), "test_accuracy": [0.6, 0.7, 0.8]})
-    >>> rlm.plots.seeds(results, rlm.summarise(results)).get_title()
+    >>> seeds(results, rlm.summarise(results)).get_title()
     'test accuracy of 3 seeds, a line each'
     """
     ax = ax or new_axes(2.2 + 2.2 * len(summary), 4.5)
@@ -146,12 +116,18 @@ def effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     effects
         Columns value, low, high, in accuracy (1.0 is 100 points); the index, numbers above 0, is the setting.
     ax
-        Axes to draw on; a new figure by default.
+        As in `seeds`.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The axes.
+        With the setting on the x axis.
+
+    Examples
+    --------
+    >>> gains = pd.DataFrame({"value": 0.02, "low": 0.01, "high": 0.03}, index=pd.Index([8, 16], name="dim"))
+    >>> effects(gains).get_xlabel()
+    'dim'
     """
     ax = ax or new_axes(6, 4)
     points = 100 * effects
@@ -202,15 +178,19 @@ def learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", 
     ----------
     history
         Columns arm, seed, epoch and `metric`: every seed at every epoch, see `best_so_far`, or a single seed.
-    metric
-        The column to draw.
-    ax
-        Axes to draw on; a new figure by default.
+    metric, ax
+        As in `seeds`.
 
     Returns
     -------
     matplotlib.axes.Axes
         Median over seeds, with bands that hold half and nine tenths of the seeds.
+
+    Examples
+    --------
+    >>> history = pd.DataFrame({"arm": "scratch", "seed": 0, "epoch": [0, 1], "validation_accuracy": [0.5, 0.7]})
+    >>> learning_curves(history).get_ylabel()
+    'validation accuracy'
     """
     ax = ax or new_axes(7, 4)
     arms = list(history["arm"].unique())
@@ -235,15 +215,20 @@ def pretraining(history: pd.DataFrame, margin: float | None, hue: str = "encoder
     ----------
     history
         As `rlm.pretrain` returns it, with a column named by `hue`; one table may hold several histories.
-    margin
-        Margin of the triplet loss, which is the loss of a collapsed encoder; None for a loss without.
-    hue
-        Column that distinguishes the histories.
+    margin, hue
+        Margin of the triplet loss, None for other losses, and the column that distinguishes the histories.
 
     Returns
     -------
     sequence of matplotlib.axes.Axes
         Three, with means over seeds and the range over seeds as a band.
+
+    Examples
+    --------
+    >>> columns = ["encoder", "seed", "epoch", "loss", "seen_accuracy", "unseen_accuracy", "spread"]
+    >>> axes = pretraining(pd.DataFrame([("mean", 0, 0, 0.5, 0.5, 0.5, 2.0)], columns=columns), margin=0.5)
+    >>> [ax.get_title() for ax in axes[:2]]
+    ['loss', 'triplet accuracy']
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
     kinds = list(history[hue].unique())
@@ -280,12 +265,18 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     curves
         Columns arm, seed, false_positive_rate, true_positive_rate, see `rlm.evaluation.roc`; a curve per arm and seed.
     ax
-        Axes to draw on; a new figure by default.
+        As in `seeds`.
 
     Returns
     -------
     matplotlib.axes.Axes
         A square panel.
+
+    Examples
+    --------
+    >>> curve = {"arm": "scratch", "seed": 0, "false_positive_rate": [0, 1], "true_positive_rate": [0, 1]}
+    >>> roc(pd.DataFrame(curve)).get_xlim()
+    (np.float64(0.0), np.float64(1.0))
     """
     ax = ax or new_axes(4.5, 4.5)
     arms = list(curves["arm"].unique())
@@ -310,6 +301,15 @@ def systems(summary: pd.DataFrame) -> Sequence[Axes]:
     -------
     sequence of matplotlib.axes.Axes
         Four for each dataset, with the systems in the order of the summary.
+
+    Examples
+    --------
+    >>> columns = ["dataset", "encoder", "loss", "arm", "metric", "mean", "low", "high"]
+    >>> metrics = ("test_accuracy", "roc_auc", "top_1", "seconds")
+    >>> pairs = [(arm, metric) for arm in ("scratch", "untrained") for metric in metrics]
+    >>> rows = [("pqa", "mean", "triplet", *pair, 0.6, 0.5, 0.7) for pair in pairs]
+    >>> len(systems(pd.DataFrame(rows, columns=columns)))
+    4
     """
     named = summary.assign(system=summary["encoder"] + " + " + summary["loss"])
     trained = named[named["arm"] != "untrained"]

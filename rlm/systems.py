@@ -1,6 +1,5 @@
 """Systems, which are encoders with losses: trained side by side on the same splits and seeds, and compared."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from rlm.stats.judging import pairs_to_judge
 from rlm.stats.metrics import count_failed, find_metric
 from rlm.stats.tables import describe
 from rlm.study import iter_study, load_corpus, slice_for
-from rlm.verdict import BASELINE
+from rlm.verdict import BASELINE, is_watched
 from rlm.zoo.encoders import ENCODERS
 from rlm.zoo.losses import LOSSES
 
@@ -153,7 +152,6 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> runs = [("pqa", encoder, "triplet", "scratch", 0, score) for encoder, score in [("mean", 0.6), ("lstm", 0.7)]]
     >>> results = pd.DataFrame(runs, columns=["dataset", "encoder", "loss", "arm", "seed", "test_accuracy"])
@@ -189,6 +187,13 @@ def tabulate(summary: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns dataset, encoder, loss, arm, seeds, and by metric the mean with its interval.
+
+    Examples
+    --------
+    >>> columns = ["dataset", "encoder", "loss", "arm", "metric", "seeds", "mean", "low", "high"]
+    >>> summary = pd.DataFrame([("pqa", "mean", "triplet", "scratch", "roc_auc", 9, 0.7, 0.6, 0.8)], columns=columns)
+    >>> tabulate(summary)["ROC AUC"].item()
+    '0.700 [0.600, 0.800]'
     """
 
     def spell(row: Any) -> str:  # noqa: ANN401
@@ -216,10 +221,10 @@ def compare(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns dataset, encoder, loss, pairs, difference, low, high (as of `rlm.compare`), points (these as text), p
-        (of the system alone), holm_p (corrected over the systems of a dataset) and decision: that of `rlm.compare`, but
-        ``"not shown after correction"`` where the corrected test does not agree, and ``"too few seeds"`` where it never
-        could.
+        Columns dataset, encoder, loss, pairs, difference, low, high (those that decide in `rlm.compare`: of the
+        confidence sequence if the results were watched), points (these as text), p (of the system alone), holm_p
+        (corrected over the systems of a dataset) and decision: that of `rlm.compare`, but ``"not shown after
+        correction"`` where the corrected test does not agree, and ``"too few seeds"`` where it never could.
 
     Raises
     ------
@@ -228,31 +233,28 @@ def compare(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFrame:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> runs = [("pqa", "mean", "triplet", arm, seed, 0.6) for arm in ("scratch", "pretrained") for seed in range(2)]
     >>> results = pd.DataFrame(runs, columns=["dataset", "encoder", "loss", "arm", "seed", "test_accuracy"])
     >>> rlm.systems.compare(results)["decision"].tolist()
     ['too few seeds']
     """
-    trained = results[results["arm"] != UNTRAINED]
-    verdicts = {system: verdict.compare(runs, arm) for system, runs in trained.groupby(SYSTEM, sort=False)}
-    if not verdicts:
-        raise InputError(f"expected systems with the arms {BASELINE} and {arm}, found none; see rlm.systems.run")
-    corrected: dict[tuple, float] = {}
-    for name in trained["dataset"].unique():
-        theirs = {system: found.difference_p for system, found in verdicts.items() if system[0] == name}
-        corrected |= {system: p for system, (p, _) in holm(theirs).items()}
-    systems = Counter(system[0] for system in verdicts)
+    watched, trained = is_watched(results, None), results[results["arm"] != UNTRAINED]
     rows = []
-    for system, found in verdicts.items():
-        holm_p, decision = corrected[system], found.decision
-        if found.pairs < pairs_to_judge(systems[system[0]]):
-            decision = "too few seeds"
-        elif decision in ("helps", "hurts") and holm_p >= LEVEL:
-            decision = NOT_SHOWN
-        points = found.difference.format(100, "+")
-        rows.append((*system, found.pairs, *found.difference, points, found.difference_p, holm_p, decision))
+    for _, of_dataset in trained.groupby("dataset", sort=False):
+        groups = of_dataset.groupby(SYSTEM, sort=False)
+        verdicts = {system: verdict.compare(runs, arm, watched=watched) for system, runs in groups}
+        corrected = holm({system: found.judged_p for system, found in verdicts.items()})
+        for system, found in verdicts.items():
+            holm_p, decision = corrected[system][0], found.decision
+            if found.pairs < pairs_to_judge(len(verdicts), watched=watched):
+                decision = "too few seeds"
+            elif decision in ("helps", "hurts") and holm_p >= LEVEL:
+                decision = NOT_SHOWN
+            points = found.judged.format(100, "+")
+            rows.append((*system, found.pairs, *found.judged, points, found.judged_p, holm_p, decision))
+    if not rows:
+        raise InputError(f"expected systems with the arms {BASELINE} and {arm}, found none; see rlm.systems.run")
     columns = [*SYSTEM, "pairs", "difference", "low", "high", "points", "p", "holm_p", "decision"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -270,6 +272,14 @@ def explain(results: pd.DataFrame) -> str:
     -------
     str
         Markdown, a list for each dataset.
+
+    Examples
+    --------
+    >>> systems = [("mean", "scratch"), ("mean", "pretrained"), ("trigram overlap", "untrained")]
+    >>> runs = [("pqa", encoder, "triplet", arm, 0, 0.6, 0.5, 0.1, 1) for encoder, arm in systems]
+    >>> columns = ["dataset", "encoder", "loss", "arm", "seed", *METRICS]
+    >>> explain(pd.DataFrame(runs, columns=columns)).splitlines()[-1].split(": ")[-1]
+    'mean + triplet +0.0 [no interval] points.'
     """
     compared, summary = compare(results), summarise(results)
     parts = []
@@ -278,7 +288,7 @@ def explain(results: pd.DataFrame) -> str:
         sentences = [
             _beside_untrained(accuracy),
             _stability(results[results["dataset"] == name], accuracy),
-            *_gains(verdicts),
+            *_gains(verdicts, is_watched(results, None)),
         ]
         parts.append("\n".join([f"**{escape_markdown(name)}**", "", *(f"- {sentence}" for sentence in sentences)]))
     return "\n\n".join(parts)
@@ -312,8 +322,8 @@ def _stability(results: pd.DataFrame, accuracy: pd.DataFrame) -> str:
     )
 
 
-def _gains(verdicts: pd.DataFrame) -> list[str]:
-    pairs = pairs_to_judge(len(verdicts))
+def _gains(verdicts: pd.DataFrame, watched: bool) -> list[str]:
+    pairs = pairs_to_judge(len(verdicts), watched=watched)
     told = {
         "helps": "Gains from random-triplet pre-training",
         "hurts": "Loses by it",

@@ -126,6 +126,20 @@ class TestStandings:
             assert compared.loc[0, "p"] == pytest.approx(2 / 1024, rel=0.05)
             assert compared.loc[0, "decision"] == decision
 
+    def test_watched_results_are_judged_and_shown_by_the_confidence_sequence(self):
+        results = made([0.0, 0.01, 0.05], seeds=14)
+        results.attrs["watched"] = True
+        compared = rlm.systems.compare(results).set_index("encoder")
+        for encoder, runs in results[results["arm"] != "untrained"].groupby("encoder"):
+            verdict, row = rlm.compare(runs, watched=True), compared.loc[encoder]
+            assert tuple(row[["difference", "low", "high", "p"]]) == (*verdict.anytime, verdict.anytime_p)
+            assert row["points"] == verdict.anytime.format(100, "+")
+            assert row["holm_p"] >= row["p"]
+            assert (row["decision"] == "helps") == (row["low"] > 0 and row["holm_p"] < 0.05)
+        results.attrs["watched"] = False
+        fixed = rlm.systems.compare(results).set_index("encoder")
+        assert (fixed.loc[["e1", "e2"], "p"] < compared.loc[["e1", "e2"], "p"]).all()
+
     def test_datasets_are_judged_apart(self):
         results = pd.concat([made([0.05] * 2), made([0.0, 0.0026]).assign(dataset="other")])
         both, alone = (rlm.systems.compare(table) for table in (results, results[results["dataset"] == "other"]))

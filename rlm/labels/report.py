@@ -8,7 +8,7 @@ from rlm.errors import InputError
 from rlm.sentences import CONTROLS, count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, spell_p
 from rlm.stats.metrics import Metric, count_failed, find_metric
-from rlm.stats.tables import DIFFERENCE, arrange_by_seed, compare_columns
+from rlm.stats.tables import DIFFERENCE, arrange_by_seed, compare_columns, drop_diverged, epochs_to_reach
 from rlm.verdict import BASELINE, is_watched
 
 MEMORISED = 0.9
@@ -16,27 +16,9 @@ FASTER = {"helps": "faster", "hurts": "slower"}
 SHORT = {"no evidence either way": "no evidence"}
 
 
-def accuracy_metric(results: pd.DataFrame) -> Metric:
-    """Return the metric test_accuracy; a failed seed counts as its column chance, where there is one."""
-    if "chance" in results:
-        return Metric("test_accuracy", 0, 1, failed="chance")
-    return find_metric("test_accuracy")
-
-
-def epochs_to_reach(
-    history: pd.DataFrame, accuracy: float, metric: str = "validation_accuracy", epoch: str = "epoch"
-) -> pd.DataFrame:
-    """Count the epochs (all of them, if it never got there) that each run takes to reach an accuracy, and whether."""
-    missing = [name for name in (epoch, metric) if name not in history]
-    if missing:
-        raise InputError(
-            f"expected the columns {epoch} and {metric}, found no {missing[0]}; pass a history as run_labels returns it"
-        )
-    runs = [name for name in ("labelled", "arm", "seed", "shuffle") if name in history]
-    first = history[epoch].where(history[metric] >= accuracy)
-    found = history.assign(first=first).groupby(runs, sort=False).agg(first=("first", "min"), last=(epoch, "max"))
-    found = found.assign(epochs=found["first"].fillna(found["last"]), reached=found["first"].notna())
-    return found[["epochs", "reached"]].reset_index()
+def accuracy_metric(results: pd.DataFrame, name: str = "test_accuracy") -> Metric:
+    """Return the metric of an accuracy; a failed seed counts as its column chance, where there is one."""
+    return Metric(name, 0, 1, failed="chance") if "chance" in results else find_metric(name)
 
 
 def summarise_shuffles(
@@ -48,7 +30,7 @@ def summarise_shuffles(
     Parameters
     ----------
     memorising
-        History of memorising of one arm, see `LabelsResult`.
+        History of memorising of one arm, see `rlm.labels.run_labels`.
     accuracy
         Accuracy on the random labels that counts as memorised.
     watched
@@ -57,19 +39,16 @@ def summarise_shuffles(
     Returns
     -------
     pandas.DataFrame
-        One row per shuffle, counted from 1: seeds, reached (share of seeds that memorised), epochs with its interval
-        (low, high), difference to the first shuffle with its interval (difference_low, difference_high), p and decision
-        ("faster", "slower", ...), all corrected for the number of shuffles, see `rlm.compare_all`. A seed that never
-        memorised counts with all its epochs, so that the mean is too small. As figure 1 of arXiv 1811.01640.
+        One row per shuffle, counted from 1: seeds, reached (share of seeds that memorised), epochs, low, high,
+        difference to the first shuffle, difference_low, difference_high, p and decision ("faster", "slower", ...),
+        corrected for the number of shuffles as in `rlm.compare_all`. A seed that never memorised counts with all its
+        epochs, so that the mean is too small. As figure 1 of arXiv 1811.01640.
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> import rlm
-    >>> runs = [(0, shuffle, epoch, 0.5 * epoch) for shuffle in (0, 1) for epoch in (0, 1, 2)]
-    >>> memorising = pd.DataFrame(runs, columns=["seed", "shuffle", "shuffle_epoch", "accuracy"])
-    >>> rlm.labels.summarise_shuffles(memorising)["epochs"].tolist()
-    [2.0, 2.0]
+    >>> memorising = pd.DataFrame({"seed": 0, "shuffle": 0, "shuffle_epoch": range(3), "accuracy": [0.1, 0.5, 1.0]})
+    >>> summarise_shuffles(memorising)["epochs"].tolist()
+    [2.0]
     """
     found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch").sort_values("shuffle", kind="stable")
     most = float(found["epochs"].max())
@@ -85,7 +64,7 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
     Parameters
     ----------
     results
-        See `LabelsResult`. A failed seed counts as its column ``chance``, where there is one.
+        As `rlm.labels.run_labels` returns them. A failed seed counts as its column ``chance``, where there is one.
     watched
         As in `rlm.compare`.
 
@@ -103,11 +82,8 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> import rlm
-    >>> runs = [(0, arm, seed, 0.5) for arm in ("scratch", "pretrained") for seed in range(3)]
-    >>> results = pd.DataFrame(runs, columns=["labelled", "arm", "seed", "test_accuracy"])
-    >>> rlm.labels.tabulate_effects(results).loc[("all", "pretrained"), "decision"]
+    >>> results = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
+    >>> tabulate_effects(results).loc[("all", "pretrained"), "decision"]
     'too few seeds'
     """
     metric, watched = accuracy_metric(results), is_watched(results, watched)
@@ -127,9 +103,10 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
     Parameters
     ----------
     history
-        See `LabelsResult`.
+        As `rlm.labels.run_labels` returns it.
     share
-        The accuracy to reach, as a share of the mean of scratch's best validation accuracies.
+        The accuracy to reach, as a share of the mean of scratch's best validation accuracies. A seed that diverged
+        counts with its accuracy before any step, that of guessing, whatever it had reached.
     watched
         As in `rlm.compare`.
 
@@ -138,7 +115,7 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
     pandas.DataFrame
         One row per number of labelled samples ("all", where 0) and arm: seeds, accuracy (to reach), reached (share of
         seeds), epochs, low, high, difference, difference_low, difference_high, p, decision ("faster", "slower", ...). A
-        run that never reached it counts with the largest number of epochs of any run.
+        run that never reached it, or diverged, counts with the largest number of epochs of any run.
 
     Raises
     ------
@@ -147,19 +124,20 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> import rlm
     >>> runs = [(0, "scratch", 0, epoch, accuracy) for epoch, accuracy in enumerate([0.1, 0.7, 0.8])]
     >>> history = pd.DataFrame(runs, columns=["labelled", "arm", "seed", "epoch", "validation_accuracy"])
-    >>> rlm.labels.tabulate_speed(history)["epochs"].tolist()
+    >>> tabulate_speed(history)["epochs"].tolist()
     [2.0]
     """
     watched = is_watched(history, watched)
 
     def tabulate(mine: pd.DataFrame) -> pd.DataFrame:
-        best = mine.groupby(["arm", "seed"], sort=False)["validation_accuracy"].max()
-        target, most = share * best.loc[BASELINE].mean(), float(mine["epoch"].max())
-        found = epochs_to_reach(mine, target)
+        kept, most = drop_diverged(mine), float(mine["epoch"].max())
+        scratch, chance = (of[of["arm"] == BASELINE].groupby("seed")["validation_accuracy"] for of in (kept, mine))
+        runs = pd.DataFrame({"arm": BASELINE, "validation_accuracy": scratch.max(), "chance": chance.first()})
+        counted = count_failed(runs.reset_index(), accuracy_metric(runs, "validation_accuracy"))
+        target = share * counted["validation_accuracy"].mean()
+        found = epochs_to_reach(kept, target)
         found["epochs"] = found["epochs"].where(found["reached"], most)
         table = _compare_epochs(found, "arm", BASELINE, most, watched)
         table.insert(1, "accuracy", target)
@@ -203,6 +181,12 @@ def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Texts, with the same rows: accuracies and their differences in percent and points, epochs as they are.
+
+    Examples
+    --------
+    >>> results = pd.DataFrame({"labelled": 0, "arm": "scratch", "seed": range(2), "test_accuracy": [0.5, 0.7]})
+    >>> spell_intervals(tabulate_effects(results)).columns.tolist()
+    ['seeds', 'accuracy, %', 'difference, points', 'p', 'decision']
     """
     is_speed = "epochs" in table
     value, scale = ("epochs", 1) if is_speed else ("accuracy", 100)
@@ -230,15 +214,19 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
 
     Parameters
     ----------
-    shuffles
-        From `summarise_shuffles`.
-    accuracy
-        The same as there.
+    shuffles, accuracy
+        From `summarise_shuffles`, and the same as there.
 
     Returns
     -------
     str
         Sentences on the first shuffle, and on the second and the last one compared with it.
+
+    Examples
+    --------
+    >>> memorising = pd.DataFrame({"seed": 0, "shuffle": 0, "shuffle_epoch": [0, 1], "accuracy": [0.1, 1.0]})
+    >>> explain_shuffles(summarise_shuffles(memorising))
+    'Memorising 90% of the random labels took 1.0 [no interval] epochs the first time (1 seed).'
     """
     first, last = shuffles.iloc[0], shuffles.index[-1]
     seeds = count(int(first["seeds"]), "seed")
@@ -286,6 +274,12 @@ def explain_effects(table: pd.DataFrame) -> str:
     -------
     str
         A sentence on each number of labelled samples.
+
+    Examples
+    --------
+    >>> results = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
+    >>> explain_effects(tabulate_effects(results)).split(": ")[1]
+    'with all labelled samples pretrained +0.0 [no interval] (too few seeds).'
     """
     is_speed, parts = "epochs" in table, []
     for labelled, rows in table.dropna(subset=["difference"]).groupby("labelled", sort=False):
@@ -317,6 +311,11 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
     References
     ----------
     Pondenkandath et al., arXiv 1811.01640, figure 1 and section 4; Maennel et al., arXiv 2006.10455, section 3.
+
+    Examples
+    --------
+    >>> explain_claim(pd.DataFrame({"seeds": [9]}), pd.DataFrame(), pd.DataFrame())
+    "With fewer than 10 seeds nothing follows about the paper's claim."
     """
     if (shuffles["seeds"] < FEWEST_PAIRS).any():
         return f"With fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."

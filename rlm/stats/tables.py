@@ -1,13 +1,14 @@
-"""Tables by arm: values side by side by seed, described and compared with a baseline."""
+"""Tables by arm: values side by side by seed, described and compared with a baseline; histories of runs."""
 
 from collections.abc import Hashable
 
+import numpy as np
 import pandas as pd
 
 from rlm.errors import InputError
 from rlm.stats.estimates import mean_with_interval
 from rlm.stats.judging import Judged, judge
-from rlm.stats.metrics import Metric
+from rlm.stats.metrics import Metric, find_metric
 
 DESCRIBED = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
@@ -66,3 +67,58 @@ def compare_columns(
         compared = [*found.difference, found.p, found.decide(metric.better)]
         rows[arm] |= dict(zip(COMPARED, compared, strict=True))
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[*DESCRIBED[:5], *COMPARED])
+
+
+def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> pd.DataFrame:
+    """
+    Compute each seed's best value up to each epoch, kept after it stopped, so that curves can be averaged.
+
+    Parameters
+    ----------
+    history
+        One row per arm, seed and epoch: columns arm, seed, epoch and `metric`.
+    metric
+        The column to follow; higher is better.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per arm, seed and epoch up to the last of any seed, with the column ``best_<metric>``. A seed that
+        diverged counts from there on as in the verdict.
+
+    Examples
+    --------
+    >>> history = pd.DataFrame({"arm": "scratch", "seed": 0, "epoch": range(3), "validation_accuracy": [0.5, 0.7, 0.6]})
+    >>> best_so_far(history)["best_validation_accuracy"].tolist()
+    [0.5, 0.7, 0.7]
+    """
+    runs = history.set_index(["arm", "seed", "epoch"])[metric]
+    by_epoch, is_failed = (
+        of.unstack("epoch", sort=False, fill_value=filler).sort_index(axis=1)
+        for of, filler in ((runs, None), (runs.isna(), False))
+    )
+    best = by_epoch.cummax(axis=1).ffill(axis=1).mask(is_failed.cummax(axis=1), find_metric(metric).failed)
+    return best.stack().rename(f"best_{metric}").reset_index()
+
+
+def epochs_to_reach(
+    history: pd.DataFrame, accuracy: float, metric: str = "validation_accuracy", epoch: str = "epoch"
+) -> pd.DataFrame:
+    """Count the epochs (all of them, if it never got there) that each run takes to reach an accuracy, and whether."""
+    missing = [name for name in (epoch, metric) if name not in history]
+    if missing:
+        raise InputError(
+            f"expected the columns {epoch} and {metric}, found no {missing[0]}; pass a history as run_labels returns it"
+        )
+    runs = [name for name in ("labelled", "arm", "seed", "shuffle") if name in history]
+    first = history[epoch].where(history[metric] >= accuracy)
+    found = history.assign(first=first).groupby(runs, sort=False).agg(first=("first", "min"), last=(epoch, "max"))
+    found = found.assign(epochs=found["first"].fillna(found["last"]), reached=found["first"].notna())
+    return found[["epochs", "reached"]].reset_index()
+
+
+def drop_diverged(history: pd.DataFrame) -> pd.DataFrame:
+    """Remove all validation accuracies of a run with a loss that is not finite."""
+    is_lost = (history["epoch"] > 0) & ~np.isfinite(history.get("loss", history["epoch"]))
+    has_diverged = is_lost.groupby([history["arm"], history["seed"]]).transform("any")
+    return history.assign(validation_accuracy=history["validation_accuracy"].mask(has_diverged))

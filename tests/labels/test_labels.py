@@ -19,16 +19,11 @@ from rlm.engine.trainer import Trainer
 from rlm.errors import InputError
 from rlm.labels.batches import CrossEntropy, RandomLabels, attach, tabulate
 from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
-from rlm.labels.report import (
-    epochs_to_reach,
-    explain_shuffles,
-    summarise_shuffles,
-    tabulate_effects,
-    tabulate_speed,
-)
+from rlm.labels.report import explain_shuffles, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels.samples import FRAMES, MOTIONS, SIZE, Samples, check_samples, divide
 from rlm.labels.training import learn, memorise
 from rlm.seeding import stream
+from rlm.stats.tables import epochs_to_reach
 
 SHAPES = {"mlp": (1, 6, 5), "cnn": (2, 7, 6), "cnn3d": (1, 5, 6, 7)}
 SEEDS = (3, 1, 4)
@@ -627,6 +622,19 @@ class TestWords:
         assert found["difference"] == -3
         assert found["decision"] == "faster"
         assert found["reached"] == 1
+
+    def test_a_diverged_seed_reaches_nothing_and_counts_as_guessing(self):
+        """However good it was before: as with all other results."""
+        curves = self.curves().assign(loss=1.0)
+        is_lost = curves["seed"] == 3
+        curves.loc[is_lost & (curves["epoch"] == 20), "loss"] = np.inf
+        curves.loc[curves["epoch"] == 0, "loss"] = np.nan
+        speed, others = tabulate_speed(curves), tabulate_speed(curves[~is_lost])
+        first = curves.loc[is_lost & (curves["arm"] == "scratch"), "validation_accuracy"].iloc[0]
+        best = curves[~is_lost & (curves["arm"] == "scratch")].groupby("seed")["validation_accuracy"].max()
+        assert speed["accuracy"].tolist() == pytest.approx([0.95 * (best.sum() + first) / 12] * 2)
+        assert others["accuracy"].tolist() == pytest.approx([0.95 * best.mean()] * 2)
+        assert speed["reached"].tolist() == pytest.approx([11 / 12] * 2)
 
     def test_what_was_watched_takes_the_confidence_sequence(self, study):
         """Wider intervals: on accuracy, on the epochs of fine-tuning and on those of memorising."""
