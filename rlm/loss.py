@@ -4,20 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Vectors = Float[Tensor, "*batch dim"]
+Losses = Float[Tensor, "*batch"]
 
-def squared_distance(
-    first: Float[Tensor, "*batch dim"], second: Float[Tensor, "*batch dim"]
-) -> Float[Tensor, "*batch"]:
+
+def squared_distance(first: Vectors, second: Vectors) -> Losses:
     """Return the squared Euclidean distance along the last dimension."""
     return (first - second).square().sum(dim=-1)
 
 
-def triplet_loss(
-    anchor: Float[Tensor, "*batch dim"],
-    positive: Float[Tensor, "*batch dim"],
-    negative: Float[Tensor, "*batch dim"],
-    margin: float | int = 0.5,
-) -> Float[Tensor, "*batch"]:
+def triplet_loss(anchor: Vectors, positive: Vectors, negative: Vectors, margin: float | int = 0.5) -> Losses:
     """
     Compute max(0, d(anchor, positive) - d(anchor, negative) + margin), d the squared Euclidean distance.
 
@@ -37,12 +33,11 @@ def triplet_loss(
 
     References
     ----------
-    Schroff, Kalenichenko and Philbin, "FaceNet", CVPR 2015, section 3.1, equation 3; here without their
-    normalisation of the embeddings. ``triplet_loss`` of Koziev's nn_relevancy_tripleloss.
+    Schroff, Kalenichenko and Philbin, "FaceNet", CVPR 2015, section 3.1, equation 3, without the normalisation;
+    ``triplet_loss`` of Koziev's nn_relevancy_tripleloss.
 
     Examples
     --------
-    >>> import torch
     >>> anchor, positive, negative = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
     >>> triplet_loss(anchor, positive, negative, margin=0.5), triplet_loss(anchor, negative, positive, margin=0.5)
     (tensor(0.), tensor(3.5000))
@@ -50,12 +45,7 @@ def triplet_loss(
     return (squared_distance(anchor, positive) - squared_distance(anchor, negative) + margin).clamp(min=0)
 
 
-def cosine_triplet_loss(
-    anchor: Float[Tensor, "*batch dim"],
-    positive: Float[Tensor, "*batch dim"],
-    negative: Float[Tensor, "*batch dim"],
-    margin: float | int = 0.5,
-) -> Float[Tensor, "*batch"]:
+def cosine_triplet_loss(anchor: Vectors, positive: Vectors, negative: Vectors, margin: float | int = 0.5) -> Losses:
     """
     Compute max(0, s(anchor, negative) - s(anchor, positive) + margin), s the dot product: the cosine of unit vectors.
 
@@ -64,18 +54,12 @@ def cosine_triplet_loss(
     return ((anchor * negative).sum(dim=-1) - (anchor * positive).sum(dim=-1) + margin).clamp(min=0)
 
 
-def lossless_triplet_loss(
-    anchor: Float[Tensor, "*batch dim"],
-    positive: Float[Tensor, "*batch dim"],
-    negative: Float[Tensor, "*batch dim"],
-    epsilon: float = 1e-8,
-) -> Float[Tensor, "*batch"]:
+def lossless_triplet_loss(anchor: Vectors, positive: Vectors, negative: Vectors, epsilon: float = 1e-8) -> Losses:
     """
     Compute -ln(1 - d(anchor, positive) / N + eps) - ln(1 - (N - d(anchor, negative)) / N + eps), values in [0, 1].
 
-    N is the number of dimensions, the largest squared distance d in the unit cube. Unlike the hinge, it never stops
-    pulling and pushing. Arsenault, "Lossless triplet loss", 2018, with his recommended beta = N;
-    ``lossless_triplet_loss`` of Koziev's nn_relevancy_tripleloss.
+    N dimensions bound the squared distance d. Unlike the hinge, it never stops pulling and pushing. Arsenault,
+    "Lossless triplet loss", 2018, with beta = N; ``lossless_triplet_loss`` of Koziev's nn_relevancy_tripleloss.
     """
     dim = anchor.shape[-1]
     # In this order, because 1 + 1e-8 is 1 in single precision.
@@ -84,12 +68,7 @@ def lossless_triplet_loss(
     return -near.log() - far.log()
 
 
-def contrastive_loss(
-    anchor: Float[Tensor, "*batch dim"],
-    positive: Float[Tensor, "*batch dim"],
-    negative: Float[Tensor, "*batch dim"],
-    margin: float | int = 1.0,
-) -> Float[Tensor, "*batch"]:
+def contrastive_loss(anchor: Vectors, positive: Vectors, negative: Vectors, margin: float | int = 1.0) -> Losses:
     """
     Compute the mean of d(anchor, positive)^2 / 2 and max(0, margin - d(anchor, negative))^2 / 2, d Euclidean.
 
@@ -100,11 +79,7 @@ def contrastive_loss(
     return (squared_distance(anchor, positive) + (margin - distance).clamp(min=0).square()) / 4
 
 
-def cosine_regression_loss(
-    first: Float[Tensor, "*batch dim"],
-    second: Float[Tensor, "*batch dim"],
-    target: Float[Tensor, "*batch"] | float | int,
-) -> Float[Tensor, "*batch"]:
+def cosine_regression_loss(first: Vectors, second: Vectors, target: Losses | float | int) -> Losses:
     """
     Compute the squared error of the cosine of a pair of unit vectors against its graded similarity in [-1, 1].
 
@@ -113,10 +88,6 @@ def cosine_regression_loss(
     return ((first * second).sum(dim=-1) - target).square()
 
 
-def triplet_regression_loss(
-    anchor: Float[Tensor, "*batch dim"],
-    positive: Float[Tensor, "*batch dim"],
-    negative: Float[Tensor, "*batch dim"],
-) -> Float[Tensor, "*batch"]:
+def triplet_regression_loss(anchor: Vectors, positive: Vectors, negative: Vectors) -> Losses:
     """Compute the mean `cosine_regression_loss` of a triplet's two pairs, with targets 1 and 0."""
     return (cosine_regression_loss(anchor, positive, 1) + cosine_regression_loss(anchor, negative, 0)) / 2

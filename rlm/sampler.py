@@ -13,6 +13,7 @@ from rlm.errors import InputError
 from rlm.seeding import stream
 from rlm.slicer import Components
 
+Device = torch.device | str
 TripletRows = Int32[Tensor, "triplet 3"]
 SHUFFLE_ROUNDS = 16
 
@@ -37,7 +38,6 @@ class RealTriplets:
 
     Examples
     --------
-    >>> import numpy as np
     >>> real = RealTriplets(np.array([[0, 1, 2], [0, 1, 3], [4, 5, 2]], np.int32), seed=0)
     >>> [chunk.tolist() for chunk in real.epoch(1, chunk=2)]
     [[[0, 1, 2], [0, 1, 3]], [[4, 5, 2]]]
@@ -49,7 +49,7 @@ class RealTriplets:
         seed: int,
         size: int | None = None,
         batching: Batching = "flat",
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         if size is not None and size < 1:
             raise InputError(f"expected at least one triplet per epoch, found {size}")
@@ -104,7 +104,7 @@ class RandomTriplets:
     components
         The lists to draw from, see `Slices.components`.
     seed
-        Owner of the stream ``random_triplets``.
+        Owner of the streams ``random_triplets`` and ``random_order``.
     size
         Triplets per epoch, at least 1.
     redraw
@@ -117,7 +117,6 @@ class RandomTriplets:
 
     Examples
     --------
-    >>> import numpy as np, torch
     >>> from rlm.slicer import Components
     >>> anchors, positives, negatives = np.arange(30, dtype=np.int32).reshape(3, 10)
     >>> random = RandomTriplets(Components(anchors, positives, negatives), seed=0, size=4)
@@ -132,7 +131,7 @@ class RandomTriplets:
         size: int,
         redraw: Redraw = "epoch",
         per_pair: int = 1,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         if redraw not in ("epoch", "once"):
             raise InputError(f"expected redraw 'epoch' or 'once', found {redraw!r}")
@@ -174,9 +173,8 @@ def _swap_or_not(index: Int64[Tensor, " draw"], size: int, generator: np.random.
     """
     Apply a random permutation of ``range(size)`` to these numbers, without storing it.
 
-    Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012, figure 1: every round
-    matches each number with another one, and swaps the two or not. Multiply-shift hashing decides (Dietzfelbinger et
-    al., Journal of Algorithms 25, 1997, section 2.3), because the order need not be secret.
+    Hoang, Morris and Rogaway, "An enciphering scheme based on a card shuffle", CRYPTO 2012, figure 1. Multiply-shift
+    hashing decides (Dietzfelbinger et al., Journal of Algorithms 25, 1997, section 2.3): the order need not be secret.
     """
     for _ in range(SHUFFLE_ROUNDS):
         partner = int(generator.integers(size)) - index

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,13 +14,13 @@ from tqdm.auto import trange
 from rlm.block import Block
 from rlm.config import Recipe, Redraw
 from rlm.engine.accuracy import embed, mean_distance, triplet_accuracy
-from rlm.engine.batches import Batch, PhraseTable, Step, cut, epoch_batches, one_batch, one_per_seed
+from rlm.engine.batches import Batch, PhraseTable, Source, Step, cut, epoch_batches, one_batch, one_per_seed
 from rlm.engine.compile import is_worth_compiling
 from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair
 from rlm.slicer import Slices
-from rlm.zoo.losses import Objective, make_objective
+from rlm.zoo.losses import make_objective
 
 DIAGNOSED_TRIPLETS = 10_000
 log = logging.getLogger(__name__)
@@ -39,11 +38,6 @@ def pretrain(
 ) -> tuple[Block, pd.DataFrame]:
     """
     Train on random triplets, drawn from the components of the training triplets.
-
-    The history tells memorising from collapsing. An encoder that maps all phrases to one point has a loss of
-    exactly the margin, an accuracy of one half and no spread. A falling loss alone shows nothing, because
-    shrinking all distances lowers it, too. Memorising shows as an accuracy on the triplets of training that exceeds
-    the accuracy on unseen ones. The latter can exceed one half, too, because some phrases are mostly positives.
 
     Parameters
     ----------
@@ -67,14 +61,19 @@ def pretrain(
     Block
         The pre-trained encoders.
     pandas.DataFrame
-        One row per seed and epoch (0 is before the first): seed, epoch, loss and seen_accuracy on (at most
-        10,000 of) the epoch's random triplets after the epoch, unseen_accuracy on as many that are never
-        trained on, spread (mean squared distance of two phrases, in the unit of the margin).
+        One row per seed and epoch (0 is before the first): seed, epoch, loss and seen_accuracy on at most 10,000 of the
+        epoch's triplets after the epoch, unseen_accuracy on as many others, spread (mean squared distance of phrases).
 
     Raises
     ------
     InputError
         If the slices do not match the seeds, or embeddings are not in the range that the loss requires.
+
+    Notes
+    -----
+    An encoder that maps all phrases to one point has a loss of exactly the margin, an accuracy of one half and no
+    spread. A falling loss alone shows nothing, because shrinking all distances lowers it. Memorising shows as
+    seen_accuracy above unseen_accuracy, which can exceed one half, because some phrases are mostly positives.
 
     Examples
     --------
@@ -85,8 +84,6 @@ def pretrain(
     >>> history[["seed", "epoch"]].to_numpy().tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
-    objective = make_objective(recipe.loss, recipe.margin, recipe.mining)
-    relevance = RelevanceMask(device=block.device)
     mine = one_per_seed(block, slices)
     table = PhraseTable(mine, block.device)
     sources = []
@@ -94,12 +91,11 @@ def pretrain(
         size = random_triplets or len(RealTriplets(one.train, seed, recipe.epoch_triplets))
         per_pair = 1 if recipe.batching == "flat" else triplets_per_pair(one.train)
         sources.append(RandomTriplets(one.components, seed, size, redraw, per_pair, block.device))
-    trainer = _make_trainer(block, recipe, objective, relevance, sources, table, epochs)
-    diagnose = partial(_diagnose, sources, table, objective, relevance, recipe.batch_size)
-    history = [diagnose(block, 0)]
+    trainer = _make_trainer(block, recipe, RelevanceMask(device=block.device), sources, table, epochs)
+    history = [_diagnose(trainer, sources, table, recipe.batch_size, 0)]
     for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
         trainer.train(epoch_batches(sources, table, epoch, recipe.batch_size))
-        history.append(diagnose(trainer.block, epoch))
+        history.append(_diagnose(trainer, sources, table, recipe.batch_size, epoch))
     return trainer.block, pd.concat(history, ignore_index=True)
 
 
@@ -117,12 +113,14 @@ def finetune(
 
     Parameters
     ----------
-    block, slices, recipe, progress
+    block, slices, recipe
         As in `pretrain`.
     max_epochs
         Maximum number of epochs.
     patience
         A seed stops after this many epochs without a new best validation triplet accuracy.
+    progress
+        As in `pretrain`.
 
     Returns
     -------
@@ -135,7 +133,7 @@ def finetune(
     Raises
     ------
     InputError
-        If the slices do not match the seeds, or embeddings are not in the range that the loss requires.
+        As `pretrain`.
 
     Examples
     --------
@@ -147,16 +145,15 @@ def finetune(
     True
     """
     mine = one_per_seed(block, slices)
-    objective = make_objective(recipe.loss, recipe.margin, recipe.mining)
     sources = [
         RealTriplets(one.train, seed, recipe.epoch_triplets, recipe.batching, block.device)
         for seed, one in zip(block.seeds, mine, strict=True)
     ]
     data = _TripletData(sources, mine, recipe.batch_size)
-    if objective.output:
-        objective.check(embed(block, data.validation), data.validation.tokens)
     relevance, epochs = RelevanceMask(mine[0].relevance, block.device), min(max_epochs, 2 * patience)
-    trainer = _make_trainer(block, recipe, objective, relevance, sources, data.table, epochs)
+    trainer = _make_trainer(block, recipe, relevance, sources, data.table, epochs)
+    if trainer.objective.output:
+        trainer.objective.check(embed(block, data.validation), data.validation.tokens)
     return train_to_best(trainer, data, max_epochs=max_epochs, patience=patience, progress=progress)
 
 
@@ -233,16 +230,11 @@ class _TripletData:
 
 
 def _make_trainer(
-    block: Block,
-    recipe: Recipe,
-    objective: Objective,
-    relevance: RelevanceMask,
-    sources: Sequence[RealTriplets | RandomTriplets],
-    table: PhraseTable,
-    epochs: int,
+    block: Block, recipe: Recipe, relevance: RelevanceMask, sources: Sequence[Source], table: PhraseTable, epochs: int
 ) -> Trainer:
+    objective, is_even = make_objective(recipe.loss, recipe.margin, recipe.mining), len(set(map(len, sources))) == 1
     settings = objective, relevance, recipe.optimizer, recipe.precision
-    trainer = Trainer(block, recipe.learning_rate, *settings, synchronous=len(set(map(len, sources))) == 1)
+    trainer = Trainer(block, recipe.learning_rate, *settings, synchronous=is_even)
     planned = epochs * sum(map(len, sources))
     compiles = is_worth_compiling(planned, table.tokens[0].shape[1]) if recipe.compile is None else recipe.compile
     level, how = (logging.INFO, "compiled") if compiles else (logging.DEBUG, "eager")
@@ -253,16 +245,10 @@ def _make_trainer(
 
 
 def _diagnose(
-    sources: Sequence[RandomTriplets],
-    table: PhraseTable,
-    objective: Objective,
-    relevance: RelevanceMask,
-    batch_size: int,
-    block: Block,
-    epoch: int,
+    trainer: Trainer, sources: Sequence[RandomTriplets], table: PhraseTable, batch_size: int, epoch: int
 ) -> pd.DataFrame:
     """Measure pre-training after an epoch; epoch 0 is judged by the triplets of epoch 1."""
-    epoch_drawn = max(epoch, 1)
+    block, objective, epoch_drawn = trainer.block, trainer.objective, max(epoch, 1)
     # Spread over the epoch, because the last triplets are remembered best.
     paired = [
         (one, torch.arange(0, len(one), -(-len(one) // DIAGNOSED_TRIPLETS), device=block.device)) for one in sources
@@ -277,7 +263,7 @@ def _diagnose(
         loss = torch.zeros(len(block.seeds), device=block.device)
         for batch in cut(triplets, table, batch_size):
             share = batch.mask.sum(dim=1) / seen.mask.sum(dim=1)
-            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, relevance(batch))
+            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, trainer.relevance(batch))
     else:
         loss = objective(embeddings, seen.triplets, seen.weights)
     return per_seed(

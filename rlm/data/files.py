@@ -41,7 +41,7 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         Path of a table (``.csv``, ``.tsv``, ``.txt``, ``.jsonl``, ``.parquet``, each also compressed as ``.gz``,
         ``.zst``, ``.bz2``, ``.lz4`` or ``.xz``), folder of a Hugging Face dataset, or its id on the hub (the last two
         need the extra ``hub``).
-    options
+    **options
         ``anchor="fact", positive="question"``: names of the columns for the roles anchor, positive, negative,
         relevance (1 for a relevant pair, 0 for an irrelevant one), text and label (texts of one label are relevant
         to each other). By default a column has the name of its role. Other options are the fields of `ReadOptions`:
@@ -52,13 +52,7 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     pandas.DataFrame
         Text columns ``anchor``, ``positive`` and, if the source has them, ``negative``, ``relevance`` or ``label``,
         indexed by line, or by row from 1 if the format has no lines. Empty lines are dropped; repeated texts of a label
-        and single texts of a label are dropped and counted in ``attrs["dropped"]``. `rlm.index_corpus` reports other
-        rows that cannot be used. ``attrs`` also describe the source.
-
-    Warns
-    -----
-    UserWarning
-        If the encoding is a guess.
+        and single texts of a label are dropped and counted in ``attrs["dropped"]``. ``attrs`` also describe the source.
 
     Raises
     ------
@@ -68,6 +62,11 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         If the source does not have the expected form. The message gives the line.
     pydantic.ValidationError
         If an option is unknown or has an invalid value.
+
+    Warns
+    -----
+    UserWarning
+        If the encoding is a guess.
 
     Examples
     --------
@@ -137,7 +136,6 @@ def _suffix(path: Path) -> str:
 
 
 def _file(path: Path, reading: ReadOptions) -> pd.DataFrame:
-    """Read a file."""
     choose = partial(choose_columns, columns=reading.columns)
     suffix = _suffix(path)
     kind = _FORMATS.get(suffix)
@@ -151,13 +149,11 @@ def _file(path: Path, reading: ReadOptions) -> pd.DataFrame:
     if reading.subset is not None or reading.part != "train":
         raise InputError("expected no subset or part for a file, found one; they are of Hugging Face datasets")
     if kind == "json" and reading.layout != "blocks":
-        return decode(
-            path, reading.encoding, lambda text: to_frame(*json_rows(text, choose, reading.layout == "groups"))
-        )
-    if reading.layout != "columns":
-        parse = {"blocks": blocks, "groups": groups}[reading.layout]
+        parse = partial(json_rows, choose=choose, is_grouped=reading.layout == "groups")
+    elif reading.layout != "columns":
         if reading.columns:
             raise InputError(f"expected no columns for layout {reading.layout}, found some; drop one of the options")
+        parse = {"blocks": blocks, "groups": groups}[reading.layout]
     elif kind == "parquet":
         return _parquet(path, choose)
     else:
@@ -166,7 +162,6 @@ def _file(path: Path, reading: ReadOptions) -> pd.DataFrame:
 
 
 def _parquet(path: Path, choose: Choose) -> pd.DataFrame:
-    """Read a Parquet file, batch by batch."""
     try:
         with open_bytes(path) as stream:
             source = pa.BufferReader(stream.read()) if path.suffix.lower() in COMPRESSIONS else path
@@ -236,7 +231,6 @@ def _byte_lengths(column: pa.Array) -> pa.Array:
 
 
 def _is_string(kind: pa.DataType) -> bool:
-    """Return True for a column of texts."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
@@ -280,7 +274,6 @@ def _hub(source: str, reading: ReadOptions) -> tuple[pd.DataFrame, str]:
 
 
 def _record_frame(batches: Iterable[pa.RecordBatch | pa.Table], choose: Choose) -> pd.DataFrame:
-    """Read a table with lists of texts, see `record_rows`."""
     records = enumerate((record for batch in batches for record in batch.to_pylist()), 1)
     return to_frame(*record_rows(records, choose, False, "row"), "row")
 
@@ -306,7 +299,6 @@ def _texts(table: pa.Table, chosen: Mapping[Role, str]) -> pa.Table:
 
 
 def _by_row(tables: Sequence[pa.Table]) -> pd.DataFrame:
-    """Concatenate tables, indexed by row from 1."""
     if not sum(map(len, tables)):
         raise InputError("expected at least one row, found none; give at least one")
     table = pa.concat_tables(tables)

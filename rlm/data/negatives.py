@@ -13,6 +13,7 @@ from rlm.errors import InputError
 
 SPARE = 20  # candidates beyond those that are needed, since the most similar ones are often relevant
 PLACES_AT_ONCE = 2**22
+Draws = Int[np.ndarray, " draw"]
 
 
 def draw_negatives(
@@ -29,12 +30,12 @@ def draw_negatives(
     Draw `negatives` triplets per pair, alternately (anchor, positive, positive') and (positive, anchor, anchor').
 
     A random negative is drawn from the same side of the other pairs, with repeats, so that the candidate alone does
-    not separate positives from negatives. A similar one (by character trigrams) is drawn from that side too, regardless
-    of how often it occurs there. A manual one is any phrase of `irrelevant`; if it is known for the other side of the
-    pair only, that side becomes the anchor. No negative is the query itself or known to be relevant to it.
+    not separate positives from negatives. A similar one (by character trigrams) comes from that side too, regardless of
+    how often it occurs there. A manual one is any phrase of `irrelevant`; if it is known for the other side of the pair
+    only, that side becomes the anchor. No negative is the query itself or known to be relevant to it.
 
-    Returns the triplets, those of one pair together (manual negatives only once, so there may be fewer), and how many
-    negatives are random because none of the wanted kind exists.
+    Returns the triplets by pair (manual negatives only once, so there may be fewer), and how many negatives are random
+    because none of the wanted kind exists.
     """
     if negatives < 1:
         raise InputError(f"expected at least 1 negative per pair, found {negatives}")
@@ -91,9 +92,7 @@ def _deal_kinds(
     return {kind: dealt == number for number, kind in enumerate(kinds) if kind != "random"}
 
 
-def _sides_and_ranks(
-    where: Bool[np.ndarray, "pair negative"],
-) -> tuple[Int[np.ndarray, " draw"], Int[np.ndarray, " draw"]]:
+def _sides_and_ranks(where: Bool[np.ndarray, "pair negative"]) -> tuple[Draws, Draws]:
     """Return the side of every query, and the number of earlier negatives of its pair and side."""
     sides = np.broadcast_to(np.arange(where.shape[1]) % 2, where.shape)
     ranks = np.empty(where.shape, int)
@@ -103,13 +102,13 @@ def _sides_and_ranks(
 
 
 def _most_similar(
-    query: Int[np.ndarray, " draw"],
-    sides: Int[np.ndarray, " draw"],
-    ranks: Int[np.ndarray, " draw"],
+    query: Draws,
+    sides: Draws,
+    ranks: Draws,
     pairs: Int32[np.ndarray, "pair 2"],
     relevance: Relevance,
     texts: Sequence[str],
-) -> Int[np.ndarray, " draw"]:
+) -> Draws:
     """Return the irrelevant candidate of the given rank for each query; -1 if there are fewer."""
     used = np.unique(pairs)
     grams = trigrams([texts[phrase] for phrase in used])
@@ -137,9 +136,7 @@ def _most_similar(
     return found
 
 
-def _choose_irrelevant(
-    query: Int[np.ndarray, " draw"], irrelevant: Int32[np.ndarray, "irrelevant 2"], rng: np.random.Generator
-) -> Int[np.ndarray, " draw"]:
+def _choose_irrelevant(query: Draws, irrelevant: Int32[np.ndarray, "irrelevant 2"], rng: np.random.Generator) -> Draws:
     """Choose one of the phrases known to be irrelevant to each query; -1 if there is none."""
     both = np.concatenate([irrelevant, irrelevant[:, ::-1]])
     both = both[np.lexsort(both.T[::-1])]
@@ -158,12 +155,12 @@ def redraw_negatives(
 
 
 def _draw_irrelevant(
-    query: Int32[np.ndarray, " draw"],
+    query: Draws,
     pool: Int32[np.ndarray, " candidate"],
     relevance: Relevance,
     rng: np.random.Generator,
     texts: Sequence[str],
-) -> Int32[np.ndarray, " draw"]:
+) -> Draws:
     drawn = rng.choice(pool, len(query))
     wrong = np.flatnonzero(relevance(query, drawn))
     for _ in range(10):

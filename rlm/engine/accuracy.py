@@ -12,16 +12,17 @@ from rlm.engine.batches import Batch
 from rlm.loss import squared_distance
 
 PHRASES_AT_ONCE = 2048
+Embeddings = Float[Tensor, "seed phrase dim"]
+Distances = Float[Tensor, "seed triplet"]
+PerSeed = Float64[np.ndarray, " seed"]
 
 
-def embed(block: Block, batch: Batch) -> Float[Tensor, "seed phrase dim"]:
+def embed(block: Block, batch: Batch) -> Embeddings:
     """Embed every phrase of a batch once under every seed, without gradients."""
     return embed_phrases(block, batch.tokens, batch.batch_sizes)
 
 
-def embed_phrases(
-    block: Block, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]
-) -> Float[Tensor, "seed phrase dim"]:
+def embed_phrases(block: Block, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]) -> Embeddings:
     """Embed phrases under every seed, without gradients, as many at once as fit into the caches."""
     parts = []
     with torch.no_grad():
@@ -33,16 +34,12 @@ def embed_phrases(
 
 
 def unify(embeddings: Float[Tensor, "phrase dim"], tokens: Int[Tensor, "phrase token"]) -> Float[Tensor, "phrase dim"]:
-    """
-    Give phrases of one model that have the same tokens the same embedding, bit for bit, so that they tie.
-
-    The last bits of a matrix product can depend on the row.
-    """
+    """Give equal token rows of one model bit-identical embeddings: a product's last bits may depend on the row."""
     _, first, place = np.unique(tokens.cpu().numpy(), axis=0, return_index=True, return_inverse=True)
     return embeddings[torch.from_numpy(first[place.ravel()])]
 
 
-def mean_distance(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> Float64[np.ndarray, " seed"]:
+def mean_distance(embeddings: Embeddings, batch: Batch) -> PerSeed:
     """Compute the mean squared distance of two phrases of a batch: twice the variance of the embeddings."""
     phrases = batch.tokens.bool().any(dim=2, keepdim=True).float()
     mean = (embeddings * phrases).sum(dim=1, keepdim=True) / phrases.sum(dim=1, keepdim=True)
@@ -50,31 +47,24 @@ def mean_distance(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) ->
     return 2 * (squares.sum(dim=1) / phrases.sum(dim=(1, 2))).double().cpu().numpy()
 
 
-def triplet_accuracy(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> Float64[np.ndarray, " seed"]:
-    """
-    Compute each seed's share of triplets whose anchor is nearer to the positive than to the negative.
-
-    A tie counts one half, so that an encoder that maps everything to one point is at chance, 0.5. Embeddings that
-    are not finite have no accuracy, NaN.
-    """
+def triplet_accuracy(embeddings: Embeddings, batch: Batch) -> PerSeed:
+    """Compute each seed's share of triplets with the positive nearer; a tie counts 0.5, and not finite is NaN."""
     return mean_accuracy(triplet_scores(embeddings, batch), batch)
 
 
-def mean_accuracy(scores: Float64[Tensor, "seed triplet"], batch: Batch) -> Float64[np.ndarray, " seed"]:
+def mean_accuracy(scores: Float64[Tensor, "seed triplet"], batch: Batch) -> PerSeed:
     """Return the mean score of each seed's triplets, without padding."""
     return (scores * batch.mask).sum(dim=1).div(batch.mask.sum(dim=1)).cpu().numpy()
 
 
-def triplet_scores(embeddings: Float[Tensor, "seed phrase dim"], batch: Batch) -> Float64[Tensor, "seed triplet"]:
+def triplet_scores(embeddings: Embeddings, batch: Batch) -> Float64[Tensor, "seed triplet"]:
     """Score triplets: 1 for right, 0 for wrong, 0.5 for a tie, NaN where an embedding is not finite."""
     positive, negative = triplet_distances(embeddings, batch)
     scores = (positive < negative).double() + (positive == negative).double() / 2
     return scores.masked_fill((positive - negative).isnan(), torch.nan)
 
 
-def triplet_distances(
-    embeddings: Float[Tensor, "seed phrase dim"], batch: Batch
-) -> tuple[Float[Tensor, "seed triplet"], Float[Tensor, "seed triplet"]]:
+def triplet_distances(embeddings: Embeddings, batch: Batch) -> tuple[Distances, Distances]:
     """Compute the squared distances from the anchors to the positives, and to the negatives."""
     to_positive, to_negative = [], []  # seed by seed: all at once would take S times the memory
     for mine, triplets in zip(embeddings, batch.triplets, strict=True):

@@ -120,11 +120,7 @@ def step_sizes(sizes: Sequence[int], start: int, batch_size: int) -> tuple[int, 
 
 
 def epoch_batches(sources: Sequence[Source], table: PhraseTable, epoch: int, batch_size: int) -> Iterator[Batch]:
-    """
-    Yield the batches of one epoch, for one source per seed.
-
-    The last batch of a seed has the rest of its triplets; a seed with fewer batches than another gets empty ones.
-    """
+    """Yield the batches of an epoch, for one source per seed; a seed with fewer batches than others gets empty ones."""
     chunks = (source.epoch(epoch, batch_size * STEPS_AT_ONCE) for source in sources)
     nothing = torch.empty((0, 3), dtype=torch.int32, device=table.device)
     for chunk in zip_longest(*chunks, fillvalue=nothing):
@@ -173,11 +169,7 @@ def cut(triplets: Sequence[TripletRows], table: PhraseTable, batch_size: int) ->
 def distinct(
     values: Int[Tensor, "*row slot"], filler: int
 ) -> tuple[Int[Tensor, "*row slot"], Int64[Tensor, "*row slot"]]:
-    """
-    Return the different values of every row, rising, then fillers; and for every value its place among them.
-
-    `torch.unique` would wait for the device to report how many there are.
-    """
+    """Return each row's distinct values, rising, then fillers, and every value's place; torch.unique would block."""
     if values.device.type == "cpu":  # NumPy sorts several numbers at a time, in a fifth of the time
         order = torch.from_numpy(np.argsort(values.numpy(), axis=-1))
         ordered = values.gather(-1, order)

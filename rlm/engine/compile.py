@@ -52,11 +52,7 @@ def fit(batch: Batch, batch_sizes: tuple[int, ...]) -> Batch | None:
 
 
 def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """
-    Compile a function of tensors with static shapes; where that fails, it runs uncompiled, after one warning.
-
-    On a GPU, its kernels are launched together, as one CUDA graph.
-    """
+    """Compile a function of static shapes, on a GPU as one CUDA graph; if that fails, warn once and run it eagerly."""
     if _why_not(device):
         return function
     function = _copy_code(function)
@@ -81,12 +77,7 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
 
 
 def _copy_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """
-    Copy a function with its code.
-
-    PyTorch keeps graphs, and counts recompilations against its limit, by code object, so that other blocks would count
-    as well. `torch.compiler.reset` would drop all graphs of the process, also those that are not ours.
-    """
+    """Copy a function with its code: PyTorch keeps graphs and limits recompilations by code object."""
     if isinstance(function, MethodType):
         return MethodType(_copy_code(function.__func__), function.__self__)
     if not isinstance(function, FunctionType):

@@ -1,5 +1,6 @@
 """Sums of a table's rows, for all seeds of a block at once, with their own backward pass."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,18 +12,11 @@ from torch.nn import functional as F
 
 class SumOfRows(Function):
     """
-    The sum of some rows of a table, different ones for each phrase.
+    The sum of some rows of a table ``[seed, row, dim]``; `rows` ``[seed, phrase, place]`` count from 1, 0 adds nothing.
 
-    ``torch.func.vmap`` cannot stack PyTorch's ``embedding_bag``, and padding all phrases to the length of the longest
-    takes several times as long.
-
-    ``SumOfRows.apply(table, rows)`` takes
-
-    - table ``[seed, row, dim]``;
-    - rows ``[seed, phrase, place]``: numbers of rows from 1; 0 adds nothing;
-
-    and returns the sums ``[seed, phrase, dim]``, followed by what the backward pass needs. Under ``torch.func.vmap``
-    the mapped dimension joins the seeds.
+    ``torch.func.vmap`` cannot stack PyTorch's ``embedding_bag``, and padding to the longest phrase takes several times
+    as long. Returns the sums ``[seed, phrase, dim]``, then what the backward pass needs; vmap joins its dimension to
+    the seeds.
     """
 
     @staticmethod
@@ -60,10 +54,13 @@ class SumOfRows(Function):
         in_dims: tuple[int | None, ...],
         *arguments: Tensor,
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        size = info.batch_size
-        joined = [
-            (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
-            for tensor, dim in zip(arguments, in_dims, strict=True)
-        ]
-        sums, *kept = SumOfRows.apply(*joined)
-        return (sums.unflatten(0, (size, -1)), *kept), (0, None, None)
+        sums, *kept = SumOfRows.apply(*join_mapped(arguments, in_dims, info.batch_size))
+        return (sums.unflatten(0, (info.batch_size, -1)), *kept), (0, None, None)
+
+
+def join_mapped(tensors: Sequence[Tensor], dims: Sequence[int | None], size: int) -> list[Tensor]:
+    """Join the dimension that ``torch.func.vmap`` maps to the first one, that of the seeds."""
+    return [
+        (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
+        for tensor, dim in zip(tensors, dims, strict=True)
+    ]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from rlm.engine.embedding_bag import join_mapped
+
 sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 Inputs = Float[Tensor, "seed packed word_dim"]
@@ -29,11 +31,7 @@ def reverse(
 
 
 class PackedLSTM(nn.LSTMCell):
-    """
-    An LSTM over packed rows, from their last position to their first; returns hidden states, see `Recurrence`.
-
-    It equals ``torch.nn.LSTM``, which ``torch.func.vmap`` cannot batch.
-    """
+    """``torch.nn.LSTM``, which vmap cannot batch, over packed rows from their last position to their first."""
 
     def forward(
         self,
@@ -59,29 +57,18 @@ class Recurrence(Function):
     """
     Final hidden states of an LSTM that reads packed phrases from their last word to their first.
 
-    Reading backwards, the rows of a step are those of the previous step and the ones that begin, so no work is
-    spent on padding; all rows end together at the first word.
+    Reading backwards, the rows of a step are those of the previous step and the ones that begin, so no work is spent on
+    padding; all rows end together at the first word. Autograd would keep more and pass over it more often. Within a
+    step, features come first and rows last, ``[seed, 4 dim, row]``, so that each gate is contiguous.
 
-    Autograd could differentiate the loop, but keeps more and passes over it more often; only a compiler does that
-    well, see `compiled_recurrence`. Within a step, features come first and rows last, ``[seed, 4 dim, row]``, so that
-    each gate is contiguous.
+    ``Recurrence.apply`` takes inputs ``[seed, packed, word_dim]``, packed as in ``torch.nn.utils.rnn.PackedSequence``;
+    weight_ih ``[seed, 4 dim, word_dim]``, weight_hh ``[seed, 4 dim, dim]`` and bias ``[seed, 4 dim]``, gates in the
+    order of ``torch.nn.LSTM`` (products in the type of the weights, all else in that of the bias); is_word
+    ``[seed, packed]``, False beyond the end of a row, which keeps its state at zero; batch_sizes, the falling rows of
+    each position; and every_step, to return the states of all positions instead of the first. It returns the states
+    ``[seed, row, dim]``, or packed, then what the backward pass needs. Vmap joins its dimension to the seeds.
 
-    ``Recurrence.apply(inputs, weight_ih, weight_hh, bias, is_word, batch_sizes, every_step)`` takes
-
-    - inputs ``[seed, packed, word_dim]``: the word vectors of the first position of all rows, then of the second,
-      as in ``torch.nn.utils.rnn.PackedSequence``;
-    - weight_ih ``[seed, 4 dim, word_dim]``, weight_hh ``[seed, 4 dim, dim]`` and bias ``[seed, 4 dim]``, gates in
-      the order of ``torch.nn.LSTM``; products are computed in the type of weight_ih and weight_hh, all else in that
-      of the bias;
-    - is_word ``[seed, packed]``: False beyond the end of a row, which keeps its state at zero;
-    - batch_sizes: rows of each position, falling;
-    - every_step: True to return the hidden states of all positions instead of the first;
-
-    and returns the hidden states ``[seed, row, dim]``, or packed as the inputs are, followed by what the backward pass
-    needs. Under ``torch.func.vmap`` the mapped dimension joins the seeds.
-
-    Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; equations as in
-    ``torch.nn.LSTM``.
+    Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
     """
 
     @staticmethod
@@ -188,13 +175,9 @@ class Recurrence(Function):
         *arguments: Any,  # noqa: ANN401
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         *tensors, batch_sizes, every_step = arguments
-        size = info.batch_size
-        joined = [
-            (tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)).flatten(0, 1)
-            for tensor, dim in zip(tensors, in_dims[:-2], strict=True)
-        ]
+        joined = join_mapped(tensors, in_dims[:-2], info.batch_size)
         outputs = Recurrence.apply(*joined, batch_sizes, every_step)
-        return tuple(output.unflatten(0, (size, -1)) for output in outputs), (0,) * len(outputs)
+        return tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs), (0,) * len(outputs)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -218,8 +201,7 @@ def compiled_recurrence(
     """
     Compute `Recurrence` for one model with operations that compile to the fastest code.
 
-    A row has no state at its first word, so all rows read theirs together; at any other word one matrix multiplies
-    word and state.
+    All rows read their first word together, without a state; then one matrix multiplies word and state.
     """
     # From the last position on: the rows that begin there, then those that have begun, of which the last has none.
     before = (*batch_sizes[1:], 0)

@@ -18,11 +18,9 @@ class BlockAdam:
     """
     A copy of a block's weights, and the moments and step counts by which Adam changes them in place.
 
-    Rows of `tables` move only in steps that use them: a word that is absent from a step keeps its vector, where Adam
-    would move it on by its moments, and the cost of a step does not grow with the vocabulary. If the seeds are
-    `synchronous`, because they always step together, one call serves them all, otherwise each has its own.
-
-    Kingma and Ba, "Adam", ICLR 2015, algorithm 1, by ``torch.optim.adam``; the tables as in ``torch.optim.SparseAdam``.
+    Rows of `tables` move only in steps that use them, so the cost of a step does not grow with the vocabulary. One call
+    serves all `synchronous` seeds, which always step together; otherwise each has its own. Kingma and Ba, "Adam", ICLR
+    2015, algorithm 1, by ``torch.optim.adam``; the tables as in ``torch.optim.SparseAdam``.
     """
 
     def __init__(
@@ -89,11 +87,7 @@ class BlockAdam:
         return torch.where(words < rows, words + first, spare).flatten()
 
     def next_row_sizes(self, present: Sequence[int]) -> Float[Tensor, " seed"]:
-        """
-        Count a step of the tables; return the step size of each seed, for `step_rows`.
-
-        In the loops of that method, a compiler would compute the powers again for every row.
-        """
+        """Count a step of the tables; return each seed's step size, whose powers a compiler would repeat per row."""
         self.table_steps[slice(None) if self.synchronous else list(present)] += 1
         steps = self.table_steps.clamp(min=1)
         return self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)

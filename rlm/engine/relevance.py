@@ -10,11 +10,7 @@ from rlm.engine.batches import Batch
 
 
 class RelevanceMask:
-    """
-    Marks the phrases of a batch that are known to be relevant to each other, so that neither is the other's negative.
-
-    Without `relevance`, as in pre-training, only the pairs of the batch's own triplets are known.
-    """
+    """Marks phrases of a batch that are relevant by `relevance`, or else by its own triplets: no negatives."""
 
     def __init__(self, relevance: Relevance | None = None, device: torch.device | str = "cpu") -> None:
         self.cluster = None

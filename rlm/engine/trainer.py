@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,9 +36,8 @@ class Trainer:
     """
     Trains a copy of a block's weights; `relevance` is required if the objective needs it.
 
-    With the optimizer ``"rowwise_adam"`` the encoder sees a batch's own numbering of words, with 0 for padding. The
-    precision ``"bf16"`` computes matrix products of a step in bfloat16, also where that is slower, see
-    `rlm.runtime.device.resolve_precision`. `synchronous` is True if every seed has targets in every batch.
+    ``"rowwise_adam"`` gives the encoder a batch's own numbering of words, 0 for padding. ``"bf16"`` computes products
+    in bfloat16, also where that is slower. `synchronous` is True if every seed has targets in every batch.
     """
 
     def __init__(
@@ -71,11 +69,7 @@ class Trainer:
         return dataclasses.replace(self.frozen, weights=self.frozen.weights | self.adam.weights)
 
     def compile(self, sample: Iterable[Batch]) -> None:
-        """
-        Compile forward, backward and the tables' update into one graph, for batches like these.
-
-        Larger batches, and those in which a seed has no triplets, are trained on without it.
-        """
+        """Compile forward, backward and the tables' update into one graph; batches that do not fit it run without."""
         counts = [1]
 
         def counted() -> Iterator[Batch]:
@@ -146,7 +140,15 @@ class Trainer:
             rows[name] = self.adam.find_rows(name, words)
             leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
 
-        total = partial(self._total, inputs, targets, weights, relevant)
+        def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            """Return the sum of all seeds' losses, and each seed's own."""
+            block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
+            with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
+                embeddings = block.embed(*inputs)
+            embeddings = embeddings.to(next(iter(leaves.values())).dtype)
+            loss = self.objective(embeddings, targets, weights, relevant)
+            return loss.sum(), loss
+
         # Seeds share no weight, so the gradient of the sum is every seed's own gradient.
         if torch.compiler.is_compiling():
             gradients, (_, loss) = grad_and_value(total, has_aux=True)(leaves)
@@ -158,22 +160,6 @@ class Trainer:
         for name in self.tables:
             self.adam.step_rows(name, rows[name], gradients.pop(name), row_sizes)
         return loss, gradients
-
-    def _total(
-        self,
-        inputs: tuple[Any, ...],
-        targets: Int64[Tensor, "seed target *slot"],
-        weights: Float[Tensor, "seed target"],
-        relevant: Bool[Tensor, "seed phrase phrase"] | None,
-        leaves: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """Return the sum of all seeds' losses, and each seed's own."""
-        block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
-        with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
-            embeddings = block.embed(*inputs)
-        embeddings = embeddings.to(next(iter(leaves.values())).dtype)
-        loss = self.objective(embeddings, targets, weights, relevant)
-        return loss.sum(), loss
 
 
 def word_tables(encoder: nn.Module) -> set[str]:

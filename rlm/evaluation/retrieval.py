@@ -18,23 +18,24 @@ from rlm.slicer import Slices
 
 CUTOFFS = (1, 5, 10)
 SCORES_AT_ONCE = 2**24
+Query = Literal["anchor", "positive"]
 Pairs = Int[np.ndarray, "_ 2"]
+Clusters = tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]]
 
 
 class Search(NamedTuple):
     """
     The queries and candidates of a split: phrase indices, ascending.
 
-    `relevant` and `excluded` are pairs of rows of `queries` and `candidates`: what is right, and what is no candidate
-    for the query. `clusters` of queries and candidates replace `relevant` if all phrases of a cluster are relevant to
-    each other, because the pairs of a large cluster are too many to be listed.
+    `relevant` and `excluded` are pairs of rows of `queries` and `candidates`. `clusters` of queries and candidates
+    replace `relevant` where all phrases of a cluster are relevant to each other: too many pairs to list.
     """
 
     queries: Int[np.ndarray, " query"]
     candidates: Int[np.ndarray, " candidate"]
     relevant: Pairs
     excluded: Pairs
-    clusters: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None
+    clusters: Clusters | None = None
 
 
 def retrieve(
@@ -43,7 +44,7 @@ def retrieve(
     corpus: Corpus,
     split: str = "test",
     *,
-    query: Literal["anchor", "positive"] = "positive",
+    query: Query = "positive",
     similarity: Similarity = "distance",
 ) -> pd.DataFrame:
     """
@@ -54,14 +55,12 @@ def retrieve(
 
     Parameters
     ----------
-    block
-        Encoders.
-    slices
-        One for all seeds, or one per seed.
+    block, slices
+        As in `rlm.evaluate`.
     corpus
         The corpus of the slices, which knows the sides of a pair and the relevant phrases.
     split
-        ``"train"``, ``"validation"`` or ``"test"``.
+        As in `rlm.evaluate`.
     query
         The side of the queries. With premises and questions, ``"positive"``: a question searches its premise.
     similarity
@@ -71,7 +70,7 @@ def retrieve(
     -------
     pandas.DataFrame
         Columns seed, queries and candidates (their numbers), top_1, top_5, top_10 and mean_reciprocal_rank, in [0, 1].
-        Ties count against the encoder, see `first_relevant_ranks`.
+        Ties count against the encoder.
 
     References
     ----------
@@ -98,7 +97,7 @@ def find_first(
     corpus: Corpus,
     split: str = "test",
     *,
-    query: Literal["anchor", "positive"] = "positive",
+    query: Query = "positive",
     most_queries: int | None = None,
 ) -> pd.DataFrame:
     """Do the same as `retrieve` for given embeddings; of more than `most_queries` evenly spaced ones are used."""
@@ -116,11 +115,7 @@ def find_first(
 
 
 def search_of(
-    slices: Slices,
-    corpus: Corpus,
-    split: str = "test",
-    query: Literal["anchor", "positive"] = "positive",
-    most_queries: int | None = None,
+    slices: Slices, corpus: Corpus, split: str = "test", query: Query = "positive", most_queries: int | None = None
 ) -> Search:
     """List the queries and candidates of a split, see `find_first`."""
     pairs = corpus.rows[np.isin(corpus.rows[:, :2], np.unique(getattr(slices, split))).all(axis=1), :2]
@@ -142,13 +137,13 @@ def first_relevant_ranks(
     candidates: Real[Tensor, "candidate dim"],
     relevant: Pairs,
     excluded: Pairs | None = None,
-    clusters: tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]] | None = None,
+    clusters: Clusters | None = None,
 ) -> Int64[np.ndarray, " query"]:
     """
-    Rank the nearest relevant candidate of every query from 1, by Euclidean distance.
+    Rank the nearest relevant candidate of every query from 1, by Euclidean distance; arguments as in `Search`.
 
     An irrelevant candidate at the same distance comes first, so an encoder that maps everything to one point gets the
-    worst ranks, and so do embeddings that are NaN. `excluded` and `clusters` are as in `Search`.
+    worst ranks, and so do embeddings that are NaN.
     """
     # Equal candidates are compared once, so that they tie exactly whatever the order of summation.
     unique, place = candidates.double().unique(dim=0, return_inverse=True)

@@ -68,8 +68,7 @@ def memorise(
         Each seed after its last epoch.
     pandas.DataFrame
         One row per seed, shuffle and epoch of that shuffle, 0 before its first step: seed, epoch (trained in all),
-        shuffle, shuffle_epoch, loss (mean over the epoch's steps), accuracy (on all samples that are memorised, after
-        the epoch).
+        shuffle, shuffle_epoch, loss (mean over the epoch's steps), accuracy (on all memorised samples, afterwards).
 
     References
     ----------
@@ -78,30 +77,38 @@ def memorise(
     Examples
     --------
     >>> import rlm
-    >>> digits = rlm.labels.load_digits()
+    >>> digits = rlm.labels.load_digits(100)
     >>> parts, _ = rlm.labels.divide(digits, seed=0)
-    >>> table = rlm.labels.tabulate(digits, [parts])
-    >>> shape = digits.inputs.shape[1:]
-    >>> make = lambda: rlm.labels.Classifier(rlm.labels.MLPEncoder(shape, dim=8), dim=8, classes=10)
-    >>> block = rlm.init_block(make, seeds=[0], example=torch.zeros(2, *shape))
-    >>> labels = [rlm.labels.RandomLabels(0, len(parts.train), classes=10)]
-    >>> settings = {"shuffles": 1, "epochs": 2, "learning_rate": 0.01, "progress": False}
-    >>> memorised, history = rlm.labels.memorise(block, table, [parts], labels, **settings)
-    >>> bool(history["accuracy"].iloc[-1] > history["accuracy"].iloc[0])
-    True
+    >>> block = rlm.labels.new_classifiers(rlm.labels.LabelsConfig(encoder="mlp"), digits, 10, [0])
+    >>> table, labels = rlm.labels.tabulate(digits, [parts]), [rlm.labels.RandomLabels(0, len(parts.train), classes=10)]
+    >>> memorised, history = rlm.labels.memorise(block, table, [parts], labels, shuffles=1, epochs=2, progress=False)
+    >>> history[["seed", "shuffle", "shuffle_epoch"]].to_numpy().tolist()
+    [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
     """
+
+    def deal() -> Labelled:
+        drawn = [labels[row].draw(int(number)) for row, number in zip(rows, shuffle, strict=True)]
+        mine = [parts[row].train for row in rows]
+        return attach(
+            table.rows(rows), trainer.block.seeds, mine, drawn, order="random_order"
+        )  # not that of fine-tuning
+
+    def judge(epoch: int, loss: Float[np.ndarray, " seed"]) -> pd.DataFrame:
+        found = {"shuffle": shuffle, "shuffle_epoch": shuffle_epoch, "loss": loss}
+        return per_seed(trainer.block, epoch, **found, accuracy=task.accuracy(trainer.block))
+
     trainer = _trainer(block, learning_rate, synchronous=until is None and len({len(one.train) for one in parts}) == 1)
     finished = {name: weight.clone() for name, weight in block.weights.items()}
     rows = np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
     shuffle, shuffle_epoch = np.zeros(len(rows), int), np.zeros(len(rows), int)
-    task = _deal(table, block, parts, labels, shuffle)
-    history = [_row(block, task, 0, shuffle, shuffle_epoch, np.full(len(rows), np.nan))]
+    task = deal()
+    history = [judge(0, np.full(len(rows), np.nan))]
     with tqdm(total=shuffles * epochs, desc="memorising", unit="epoch", disable=not progress, leave=False) as bar:
         for epoch in range(1, shuffles * epochs + 1):
             loss = trainer.train(task.batches(epoch, batch_size))
             bar.update()
             shuffle_epoch = shuffle_epoch + 1
-            history.append(_row(trainer.block, task, epoch, shuffle, shuffle_epoch, loss))
+            history.append(judge(epoch, loss))
             is_over = shuffle_epoch == epochs
             if until is not None:
                 is_over |= history[-1]["accuracy"].to_numpy() >= until
@@ -120,10 +127,8 @@ def memorise(
             trainer.adam.restart(np.flatnonzero(is_over))
             if new_head:
                 _renew_heads(trainer, shuffle, is_over)
-            theirs = [[of[row] for row in rows] for of in (parts, labels)]
-            task = _deal(table.rows(rows), trainer.block, *theirs, shuffle)
-            fresh = _row(trainer.block, task, epoch, shuffle, shuffle_epoch, np.full(len(rows), np.nan))
-            history.append(fresh[is_over])
+            task = deal()
+            history.append(judge(epoch, np.full(len(rows), np.nan))[is_over])
     return dataclasses.replace(block, weights=finished), pd.concat(history, ignore_index=True)
 
 
@@ -140,47 +145,7 @@ def learn(
     batch_size: int = 64,
     progress: bool = True,
 ) -> tuple[Block, pd.DataFrame]:
-    """
-    Fine-tune classifiers on true labels, until each seed's validation accuracy stops rising.
-
-    Parameters
-    ----------
-    block
-        Classifiers to start from; not changed.
-    table, samples
-        All samples, see `rlm.labels.tabulate`, and their labels.
-    parts
-        Training, validation and test samples of each seed.
-    labelled
-        The training samples of each seed whose labels are used.
-    max_epochs, patience
-        As in `rlm.finetune`.
-    learning_rate
-        Learning rate of Adam.
-    batch_size
-        Samples per step and seed.
-    progress
-        Show a progress bar.
-
-    Returns
-    -------
-    Block, pandas.DataFrame
-        As of `rlm.finetune`.
-
-    Examples
-    --------
-    >>> import rlm
-    >>> digits = rlm.labels.load_digits()
-    >>> parts, _ = rlm.labels.divide(digits, seed=0)
-    >>> table = rlm.labels.tabulate(digits, [parts])
-    >>> shape = digits.inputs.shape[1:]
-    >>> make = lambda: rlm.labels.Classifier(rlm.labels.MLPEncoder(shape, dim=8), dim=8, classes=10)
-    >>> block = rlm.init_block(make, seeds=[0], example=torch.zeros(2, *shape))
-    >>> settings = {"max_epochs": 2, "learning_rate": 0.01, "progress": False}
-    >>> trained, history = rlm.labels.learn(block, table, digits, [parts], [parts.train], **settings)
-    >>> bool(history["validation_accuracy"].iloc[-1] > 0.5)
-    True
-    """
+    """Fine-tune on the true labels of the `labelled` training samples, as `rlm.finetune` does on triplets."""
     train, validation = (
         attach(table, block.seeds, rows, [samples.labels[mine] for mine in rows])
         for rows in (list(labelled), [one.validation for one in parts])
@@ -192,8 +157,6 @@ def learn(
 
 @dataclasses.dataclass(frozen=True)
 class _LabelData:
-    """Labelled samples, and the accuracy on those of the validation part."""
-
     train: Labelled
     validation: Labelled
     batch_size: int
@@ -210,30 +173,6 @@ class _LabelData:
 
 def _trainer(block: Block, learning_rate: float, synchronous: bool) -> Trainer:
     return Trainer(block, learning_rate, CrossEntropy(), synchronous=synchronous)
-
-
-def _deal(
-    table: SampleTable,
-    block: Block,
-    parts: Sequence[Parts],
-    labels: Sequence[RandomLabels],
-    shuffle: Int[np.ndarray, " seed"],
-) -> Labelled:
-    rows = [one.train for one in parts]
-    drawn = [one.draw(int(number)) for one, number in zip(labels, shuffle, strict=True)]
-    return attach(table, block.seeds, rows, drawn, order="random_order")  # not that of fine-tuning
-
-
-def _row(
-    block: Block,
-    task: Labelled,
-    epoch: int,
-    shuffle: Int[np.ndarray, " seed"],
-    shuffle_epoch: Int[np.ndarray, " seed"],
-    loss: Float[np.ndarray, " seed"],
-) -> pd.DataFrame:
-    accuracy = task.accuracy(block)
-    return per_seed(block, epoch, shuffle=shuffle, shuffle_epoch=shuffle_epoch, loss=loss, accuracy=accuracy)
 
 
 def _renew_heads(trainer: Trainer, shuffle: Int[np.ndarray, " seed"], is_over: Bool[np.ndarray, " seed"]) -> None:

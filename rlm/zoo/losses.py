@@ -12,23 +12,23 @@ from rlm.block import of_triplets
 from rlm.config import MARGINS, Loss, Mining, check_loss
 from rlm.data.phrases import PAD
 from rlm.encoder import Output, check_output
-from rlm.loss import (
-    contrastive_loss,
-    cosine_triplet_loss,
-    lossless_triplet_loss,
-    triplet_loss,
-    triplet_regression_loss,
-)
+from rlm.loss import contrastive_loss, cosine_triplet_loss, lossless_triplet_loss, triplet_loss, triplet_regression_loss
+
+Embeddings = Float[Tensor, "seed phrase dim"]
+Triplets = Int64[Tensor, "seed triplet 3"]
+Weights = Float[Tensor, "seed triplet"]
+Relevant = Bool[Tensor, "seed phrase phrase"]
+PerSeed = Float[Tensor, " seed"]
 
 
 def mined_triplet_loss(
-    embeddings: Float[Tensor, "seed phrase dim"],
-    triplets: Int64[Tensor, "seed triplet 3"],
-    weights: Float[Tensor, "seed triplet"],
-    relevant: Bool[Tensor, "seed phrase phrase"],
+    embeddings: Embeddings,
+    triplets: Triplets,
+    weights: Weights,
+    relevant: Relevant,
     margin: float | int = 0.2,
     mining: Mining = "semi_hard",
-) -> Float[Tensor, " seed"]:
+) -> PerSeed:
     """
     Compute the mean triplet loss of all anchor-positive pairs, with negatives mined from the batch; 0 without any.
 
@@ -67,20 +67,14 @@ def _choose(
 
 
 def in_batch_loss(
-    embeddings: Float[Tensor, "seed phrase dim"],
-    triplets: Int64[Tensor, "seed triplet 3"],
-    weights: Float[Tensor, "seed triplet"],
-    relevant: Bool[Tensor, "seed phrase phrase"],
-    scale: float | int = 20,
-) -> Float[Tensor, " seed"]:
+    embeddings: Embeddings, triplets: Triplets, weights: Weights, relevant: Relevant, scale: float | int = 20
+) -> PerSeed:
     """
     Compute the cross-entropy of an anchor's own positive among all positives and negatives of the batch.
 
-    Embeddings have length 1; `scale` is the factor of their cosines.
-
-    Henderson et al., "Efficient natural language response suggestion for Smart Reply", arXiv 1705.00652, section 4.4
-    (multiple negatives); scale and the triplets' own negatives as in sentence-transformers'
-    ``MultipleNegativesRankingLoss``.
+    Embeddings have length 1. Henderson et al., "Efficient natural language response suggestion for Smart Reply",
+    arXiv 1705.00652, section 4.4 (multiple negatives); the scale of cosines and the triplets' own negatives as in
+    sentence-transformers' ``MultipleNegativesRankingLoss``.
     """
     anchor, positive, negative = of_triplets(embeddings, triplets)
     scores = scale * anchor @ torch.cat([positive, negative], dim=1).mT
@@ -93,13 +87,13 @@ def in_batch_loss(
 
 
 def dssm_loss(
-    embeddings: Float[Tensor, "seed phrase dim"],
-    triplets: Int64[Tensor, "seed triplet 3"],
-    weights: Float[Tensor, "seed triplet"],
-    relevant: Bool[Tensor, "seed phrase phrase"],
+    embeddings: Embeddings,
+    triplets: Triplets,
+    weights: Weights,
+    relevant: Relevant,
     gamma: float | int = 10,
     negatives: int = 4,
-) -> Float[Tensor, " seed"]:
+) -> PerSeed:
     """
     Compute -log P(positive | anchor), P the softmax of gamma cos(anchor, candidate) over the positive and negatives.
 
@@ -122,9 +116,7 @@ def dssm_loss(
 
 
 def _lookup(
-    relevant: Bool[Tensor, "seed phrase phrase"],
-    anchor: Int64[Tensor, "seed anchor"],
-    candidate: Int64[Tensor, "seed candidate"],
+    relevant: Relevant, anchor: Int64[Tensor, "seed anchor"], candidate: Int64[Tensor, "seed candidate"]
 ) -> Bool[Tensor, "seed anchor candidate"]:
     rows = relevant.gather(1, anchor[..., None].expand(-1, -1, relevant.shape[2]))
     return rows.gather(2, candidate[:, None].expand(-1, anchor.shape[1], -1))
@@ -135,24 +127,8 @@ class Objective:
     """
     What a block of seeds is trained to minimise; see `make_objective`.
 
-    Attributes
-    ----------
-    name
-        Name of the loss.
-    formula
-        Function of the embeddings of anchors, positives and negatives or, if it needs relevance, of a whole batch.
-    margin
-        Margin of the loss, None if it has none.
-    output
-        Output step that embeddings must have, see `OutputStep`.
-    needs_relevance
-        True if negatives are taken from the whole batch, without phrases that are known to be relevant.
-
-    Examples
-    --------
-    >>> from rlm.zoo import LOSSES
-    >>> [name for name, objective in LOSSES.items() if objective.needs_relevance]
-    ['facenet', 'dssm', 'in_batch']
+    `formula` takes the embeddings of anchors, positives and negatives or, if negatives are taken from the whole batch
+    (`needs_relevance`), of the batch. `output` is the `OutputStep` that embeddings must have.
     """
 
     name: Loss
@@ -162,18 +138,14 @@ class Objective:
     needs_relevance: bool = False
 
     def __call__(
-        self,
-        embeddings: Float[Tensor, "seed phrase dim"],
-        triplets: Int64[Tensor, "seed triplet 3"],
-        weights: Float[Tensor, "seed triplet"],
-        relevant: Bool[Tensor, "seed phrase phrase"] | None = None,
-    ) -> Float[Tensor, " seed"]:
+        self, embeddings: Embeddings, triplets: Triplets, weights: Weights, relevant: Relevant | None = None
+    ) -> PerSeed:
         """Return each seed's mean over its triplets of rows of `embeddings`; it does not depend on other seeds."""
         if self.needs_relevance:
             return self.formula(embeddings, triplets, weights, relevant)
         return (self.formula(*of_triplets(embeddings, triplets)) * weights).sum(dim=1)
 
-    def check(self, embeddings: Float[Tensor, "seed phrase dim"], tokens: Int[Tensor, "seed phrase token"]) -> None:
+    def check(self, embeddings: Embeddings, tokens: Int[Tensor, "seed phrase token"]) -> None:
         """Raise InputError unless embeddings of all but empty phrases are in the range the loss requires."""
         if self.output:
             check_output(embeddings[tokens[..., 0] != PAD], self.output, self.name)
@@ -198,30 +170,8 @@ def make_objective(
     loss: Loss = "triplet", margin: float | int | None = None, mining: Mining | None = None
 ) -> Objective:
     """
-    Make an objective from the name of a loss and its settings.
+    Make an objective from the name of a loss and its settings; raise InputError if it has no such setting.
 
-    Parameters
-    ----------
-    loss
-        A name in `LOSSES`.
-    margin
-        By default that of the loss in `rlm.config.MARGINS`.
-    mining
-        Negatives of facenet: ``"all"``, ``"hard"``, or by default ``"semi_hard"``.
-
-    Returns
-    -------
-    Objective
-        To be minimised.
-
-    Raises
-    ------
-    InputError
-        If there is no such loss, or it has no such setting.
-
-    Examples
-    --------
-    >>> import torch
     >>> objective = make_objective("triplet", margin=1)
     >>> embeddings = torch.tensor([[[0.0], [2.0], [1.0]]])  # of one seed: three phrases, one dimension
     >>> objective(embeddings, triplets=torch.tensor([[[0, 1, 2]]]), weights=torch.ones(1, 1))
