@@ -17,6 +17,7 @@ from jinja2 import Template
 
 import rlm
 from benchmarks.performance import machine
+from rlm.labels.study import LabelsResult
 from rlm.runtime.atomic import write_whole
 
 SEEDS = 20
@@ -59,7 +60,7 @@ def spell(table: pd.DataFrame, number: str) -> str:
     return flat.astype(object).where(flat.notna(), None).to_markdown(index=False, floatfmt=number, missingval="")
 
 
-def write_page(studies: dict[str, rlm.labels.LabelsResult]) -> None:
+def write_page(studies: dict[str, LabelsResult]) -> None:
     sns.set_theme(style="ticks")
     faster, effects, speed, words = {}, {}, {}, {}
     for name, study in studies.items():

@@ -29,10 +29,9 @@ class Block:
     """
     S seeds of one encoder.
 
-    `encoder` is a plain module for one model, which gives the structure, the buffers and which parameters are frozen.
-    `weights` are parameters by name, with a leading seed dimension. Frozen parameters that all seeds share, as those of
-    a pre-trained backbone, stay in `encoder`, once. `is_looped` is True if ``torch.func.vmap`` cannot stack `encoder`,
-    which then runs seed by seed.
+    `encoder` is a plain module for one model: structure, buffers, and frozen parameters that all seeds share. `weights`
+    are the other parameters by name, with a leading seed dimension. An encoder that ``torch.func.vmap`` cannot stack
+    `is_looped`: it runs seed by seed.
     """
 
     encoder: nn.Module
@@ -58,11 +57,7 @@ class Block:
     def embed(
         self, inputs: Shaped[Tensor, "seed input *shape"], batch_sizes: Sequence[int] | None = None
     ) -> Float[Tensor, "seed input dim"]:
-        """
-        Embed the inputs of each seed; the embeddings are differentiable with respect to `weights`.
-
-        Phrases are given by tokens and batch sizes, see `Batch`; other inputs, such as images, have no batch sizes.
-        """
+        """Embed each seed's inputs, differentiably; batch sizes are those of `Batch`, for phrases only."""
         one_model = partial(_embed_one, self.encoder, () if batch_sizes is None else (batch_sizes,))
         if not self.is_looped:
             return vmap(one_model)(self.weights, inputs)
@@ -83,8 +78,8 @@ def init_block(
     Parameters
     ----------
     make_encoder
-        Makes one encoder with weights drawn from PyTorch's default generator, as modules do. That generator is
-        seeded from the stream ``init`` of each seed, and restored afterwards.
+        Makes one encoder, with weights from PyTorch's default generator. That generator is seeded from the stream
+        ``init`` of each seed, and restored afterwards.
     seeds
         At least one.
     example
@@ -93,15 +88,13 @@ def init_block(
     Returns
     -------
     Block
-        The same weights for a seed in every block. An encoder that ``torch.func.vmap`` cannot stack runs seed by seed,
-        with a message in the log.
+        The same weights for a seed in every block. The log names an encoder that has to run seed by seed.
 
     Raises
     ------
     InputError
         If there is no seed; if the encoder has dropout, which would need a random stream per seed, or batch
-        normalisation, which mixes the inputs of a batch; or if it has no weights, or does not make one vector per
-        input.
+        normalisation, which mixes inputs; or if it has no weights, or does not make one vector per input.
 
     Examples
     --------

@@ -24,17 +24,15 @@ class LSTMEncoder(nn.Module):
     The last hidden state of an LSTM that reads the words backwards: ``lstm``.
 
     Its ``forward(tokens, batch_sizes)``, which every encoder has, returns one embedding per phrase. Tokens are
-    ``[phrase, token]``, longest phrase first, 0 after the end. `batch_sizes` gives for each position how many phrases
-    may still have a token there; it falls, as in ``torch.nn.utils.rnn.PackedSequence``.
+    ``[phrase, token]``, longest phrase first, 0 after the end. `batch_sizes` counts the phrases that may still have a
+    token at each position, as in ``torch.nn.utils.rnn.PackedSequence``.
 
     Parameters
     ----------
     vocabulary_size
         Rows of the word-vector table, see `Slices.vocabulary_size`.
-    word_dim
-        Size of a word vector.
-    dim
-        Size of the embedding.
+    word_dim, dim
+        Sizes of a word vector and of the embedding.
 
     References
     ----------
@@ -43,7 +41,6 @@ class LSTMEncoder(nn.Module):
 
     Examples
     --------
-    >>> import torch
     >>> encoder = LSTMEncoder(vocabulary_size=10, word_dim=4, dim=3)
     >>> encoder(torch.tensor([[5, 2, 7], [3, 0, 0]]), batch_sizes=[2, 1, 1]).shape
     torch.Size([2, 3])
@@ -65,16 +62,11 @@ class MeanEncoder(nn.Module):
 
     Parameters
     ----------
-    vocabulary_size
-        Rows of the word-vector table, see `Slices.vocabulary_size`.
-    word_dim
-        Size of a word vector.
-    dim
-        Size of the embedding.
+    vocabulary_size, word_dim, dim
+        As in `LSTMEncoder`.
 
     Examples
     --------
-    >>> import torch
     >>> MeanEncoder(vocabulary_size=10, dim=3)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
     torch.Size([2, 3])
     """
@@ -97,24 +89,9 @@ class MeanEncoder(nn.Module):
 
 class OutputStep(nn.Module):
     """
-    An encoder with a last step, so that its embeddings are in the range that a loss requires.
+    An encoder whose embeddings are divided by their length (``"unit"``), or whose values go to (0, 1) (``"sigmoid"``).
 
-    The squared distance of unit vectors is 2 - 2 cos, so that distances and cosines rank alike and all evaluation
-    stays the same.
-
-    Parameters
-    ----------
-    encoder
-        Any encoder.
-    output
-        ``"unit"``: divide by the length. ``"sigmoid"``: map each value to (0, 1).
-
-    Examples
-    --------
-    >>> import torch
-    >>> encoder = OutputStep(MeanEncoder(vocabulary_size=10), "unit")
-    >>> encoder(torch.tensor([[5, 2]]), batch_sizes=[1, 1]).norm().round(decimals=4).item()
-    1.0
+    The squared distance of unit vectors is 2 - 2 cos, so distances and cosines rank alike.
     """
 
     def __init__(self, encoder: nn.Module, output: Output) -> None:

@@ -38,9 +38,8 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     Returns
     -------
     str
-        A paragraph: the differences with their intervals, and a conclusion. A gain is explained only where pre-training
-        helps by the verdict of `rlm.compare_all` on all arms. The two comparisons with the controls are corrected for
-        their number.
+        The differences with their intervals, and a conclusion. A gain is explained only where pre-training helps by
+        `rlm.compare_all` on all arms. The two comparisons with the controls are corrected for their number.
 
     Raises
     ------
@@ -49,7 +48,6 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> arms = ("scratch", "pretrained", "rescaled", "shuffled")
     >>> runs = [(arm, seed, 0.6) for arm in arms for seed in range(3)]
@@ -106,17 +104,12 @@ def pretraining(history: pd.DataFrame) -> str:
     Returns
     -------
     str
-        One sentence: accuracy on seen and unseen random triplets, with the interval of their difference over seeds, and
-        the change of the spread. Fewer than 10 seeds without a sign of memorising are inconclusive.
-
-    Notes
-    -----
-    Accuracy on unseen random triplets can exceed one half without any memory, because phrases that are positives more
-    often than negatives can be told apart. Only the excess on seen triplets is memorised.
+        Accuracy on seen and unseen random triplets, with the interval of their difference over seeds, and the change of
+        the spread. Only the excess on seen triplets is memorised, see `rlm.pretrain`. Fewer than 10 seeds without a
+        sign of memorising are inconclusive.
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> columns = ["seed", "epoch", "seen_accuracy", "unseen_accuracy", "spread"]
     >>> history = pd.DataFrame([(0, 0, 0.5, 0.5, 1.0), (0, 1, 0.75, 0.75, 2.0)], columns=columns)
@@ -149,10 +142,8 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
 
     Parameters
     ----------
-    config
-        Config of the study.
-    results
-        As `rlm.run_study` returns them.
+    config, results
+        Config of the study, and the results of `rlm.run_study`.
     encoder
         Name of a custom encoder; that of the config by default.
     overlap
@@ -167,7 +158,6 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> columns = ["arm", "seed", "epochs", "best_epoch", "validation_accuracy", "test_accuracy"]
     >>> results = pd.DataFrame([("scratch", 0, 6, 5, 0.75, 0.75)], columns=columns)

@@ -30,20 +30,11 @@ class Components(NamedTuple):
 @dataclass(frozen=True)
 class Slices:
     """
-    A corpus cut into training, validation and test triplets that share no phrase.
+    A corpus cut into training, validation and test triplets (phrase indices) that share no phrase.
 
-    Attributes
-    ----------
-    phrases
-        All phrases of the corpus.
-    tokens
-        The token table of `phrases`, with the unknown word in place of every word that training never sees.
-    relevance
-        Which phrases are known to be relevant to each other, in all splits.
-    train, validation, test
-        Columns anchor, positive, negative: phrase indices.
-    summary
-        One row per split: its size, numbers of anchors and clusters, redrawn negatives, and share of unknown words.
+    `tokens` is the token table of `phrases`, with the unknown word in place of every word that training never sees.
+    `relevance` covers all splits. `summary` has one row per split: its size, numbers of anchors and clusters, redrawn
+    negatives, and share of unknown words.
     """
 
     phrases: Phrases
@@ -84,9 +75,9 @@ def slice_corpus(
     """
     Split a corpus by clusters of relevant phrases, and give every pair its negatives.
 
-    Phrases that are relevant to each other, directly or through others, form a cluster and stay together, so no phrase
-    is in two splits. Negatives are drawn inside their split. Negatives of the data are kept, except those that are in
-    another split or that another row marks as relevant; these are redrawn and counted in the summary.
+    Phrases that are relevant to each other, directly or through others, form a cluster, which is never divided: no
+    phrase is in two splits. Negatives are drawn inside their split. Negatives of the data are kept, unless they are in
+    another split or relevant by another row; these are redrawn and counted.
 
     Parameters
     ----------
@@ -95,17 +86,16 @@ def slice_corpus(
     seed
         Owner of the streams ``split``, ``negatives`` and ``train_fraction``.
     fractions
-        Shares of the rows for training, validation and test; positive, with the sum 1. They are met approximately,
-        because a cluster is never divided.
+        Shares of the rows for training, validation and test, positive with the sum 1; met approximately.
     negatives
         Negatives per pair; ignored if the corpus has triplets.
     negative_kinds
         Shares of ``"random"``, ``"similar"`` (by character trigrams) and ``"manual"`` (known to be irrelevant)
-        negatives; by default all manual if the corpus has irrelevant pairs, otherwise all random. Random negatives
-        replace those of a kind that is not available; the summary counts them.
+        negatives; by default all manual if the corpus has irrelevant pairs, otherwise all random. Random ones replace
+        those of a kind that is not available.
     train_fraction
-        Share of the training pairs to keep, above 0, at most 1; a smaller share is part of a larger one. Validation and
-        test stay the same, except for words that training no longer sees.
+        Share of the training pairs to keep, above 0, at most 1; a smaller share is part of a larger one. Other splits
+        stay the same, except for words that training no longer sees.
 
     Returns
     -------
@@ -120,13 +110,11 @@ def slice_corpus(
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> pairs = [(f"fact {i}", f"question {i}") for i in range(100)]
-    >>> corpus = rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"]))
-    >>> slices = rlm.slice_corpus(corpus, negatives=2)
-    >>> slices.summary[["split", "pairs", "clusters", "triplets"]].to_dict("tight")["data"]
-    [['train', 70, 70, 140], ['validation', 21, 21, 42], ['test', 9, 9, 18]]
+    >>> slices = rlm.slice_corpus(rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"])), negatives=2)
+    >>> slices.summary[["split", "pairs", "triplets"]].to_numpy().tolist()
+    [['train', 70, 140], ['validation', 21, 42], ['test', 9, 18]]
     """
     if not 0 < train_fraction <= 1:
         raise InputError(f"expected a train_fraction above 0 and at most 1, found {train_fraction}; 1 keeps all pairs")

@@ -22,14 +22,12 @@ class Verdict(PairedEstimates):
 
     Attributes
     ----------
-    arm, baseline
-        The two arms. In the pairs of numbers below, the baseline comes first.
-    metric
-        The metric that is compared.
+    arm, baseline, metric
+        The two arms, of which the baseline comes first in the pairs of numbers below, and the metric.
     decision
         ``"helps"`` or ``"hurts"`` only where the deciding interval excludes 0.
-    pairs
-        Number of seeds that both arms have.
+    pairs, dropped
+        Number of seeds that both arms have, and that only one of them has.
     difference, difference_p
         Mean paired difference, arm minus baseline, in the metric's unit (1.0 is 100 points), for a number of seeds that
         was fixed in advance. Its interval and its p value, the largest of Student's t, the studentised bootstrap and
@@ -37,39 +35,26 @@ class Verdict(PairedEstimates):
     anytime, anytime_p
         The same for a study that somebody watched, see `rlm.stats.confidence_sequence`.
     judged, judged_p
-        Those of the two that decide.
-    means, sds
-        Means and standard deviations over the paired seeds.
-    sd
-        Standard deviation of the paired differences, missing for one pair.
-    better, worse
-        Number of seeds that do better or worse with the arm; the others tie.
-    improvement
-        Probability that a seed does better with the arm than with the baseline, without ties.
+        Those of the two that decide: the latter if `watched`.
+    means, sds, sd
+        Means and standard deviations over the paired seeds; that of the paired differences, missing for one pair.
+    better, worse, improvement
+        Number of seeds that do better or worse with the arm; probability that a seed does better, without ties.
     variance_ratio, variance_p
         Variance in the arm divided by that in the baseline; p value of equal variances by Student's t test of the
         paired differences of squared deviations.
     failed
         By arm, the share of seeds that diverged or whose test accuracy is within noise of chance; empty if the results
         do not contain the size of their test splits.
-    dropped
-        Number of seeds that only one of the two arms has.
-    watched
-        True if the confidence sequence decides.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import pandas as pd
     >>> import rlm
-    >>> gains = np.linspace(0.01, 0.03, 12)
     >>> runs = [("scratch", seed, 0.6) for seed in range(12)]
-    >>> runs += [("pretrained", seed, 0.6 + gain) for seed, gain in enumerate(gains)]
+    >>> runs += [("pretrained", seed, 0.61 + seed / 1000) for seed in range(12)]
     >>> verdict = rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))
-    >>> verdict.headline
-    'The arm pretrained helps, compared with scratch.'
-    >>> verdict.difference.format(100, "+")
-    '+2.0 [+1.6, +2.4]'
+    >>> verdict.headline, verdict.difference.format(100, "+")
+    ('The arm pretrained helps, compared with scratch.', '+1.55 [+1.32, +1.79]')
     """
 
     @property
@@ -99,24 +84,7 @@ class Verdict(PairedEstimates):
         return table.rename_axis("estimate")
 
     def pairs_needed(self, difference: float | int = 0.01) -> int:
-        """
-        Estimate how many seeds detect a difference of this size with 80 % power.
-
-        Parameters
-        ----------
-        difference
-            In the metric's unit, not 0; 0.01 is one point.
-
-        Returns
-        -------
-        int
-            Total number of seeds, by the spread of the differences here; at least 10.
-
-        Raises
-        ------
-        InputError
-            If the difference is 0, or there are not at least two pairs.
-        """
+        """Estimate how many seeds, at least 10, detect a difference (0.01 is a point) with 80 % power."""
         if not np.isfinite(difference) or difference == 0 or not np.isfinite(self.sd):
             raise InputError(
                 f"expected a difference other than 0 and at least 2 pairs, found {difference} and {self.pairs}; "
@@ -155,7 +123,6 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": range(3), "test_accuracy": [0.5, 0.625, 0.75]})
     >>> rlm.summarise(results)[["seeds", "mean", "sd"]].loc["scratch"].tolist()
@@ -211,12 +178,10 @@ def compare(
     -----
     The error rates of these intervals were measured, see docs/calibration.md. Mean difference: see
     `rlm.stats.estimates.MeanTest`. Probability of improvement: Bouthillier et al., "Accounting for variance in machine
-    learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of variances: Fieller's
-    interval.
+    learning benchmarks", MLSys 2021, section 4, with a Clopper-Pearson interval. Ratio of variances: Fieller's.
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> runs = [("scratch", 0, 0.6), ("scratch", 1, 0.65), ("pretrained", 0, 0.7), ("pretrained", 1, 0.75)]
     >>> rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).decision
@@ -230,8 +195,8 @@ def compare_all(
     baseline: str = BASELINE,
     metric: str | Metric = "test_accuracy",
     *,
-    arms: Sequence[str] | None = None,
     watched: bool | None = None,
+    arms: Sequence[str] | None = None,
 ) -> dict[str, Verdict]:
     """
     Compare several arms with one baseline, with Holm's correction.
@@ -255,7 +220,6 @@ def compare_all(
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> runs = [(arm, seed, 0.6) for arm in ("scratch", "pretrained", "shuffled") for seed in range(12)]
     >>> verdicts = rlm.compare_all(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))

@@ -108,11 +108,7 @@ def reject_similar(names: Sequence[str], known: Set[str], place: str) -> None:
 
 
 def check_labels(pairs: pd.DataFrame) -> None:
-    """
-    Raise if labels of pairs look like their relevance: numbers, words such as yes, or two labels for one text.
-
-    Labels that `make_pairs` assigned are not checked.
-    """
+    """Raise if labels of pairs that `make_pairs` did not make look like relevance (numbers, yes), or a text has two."""
     if "label" not in pairs or "classes" in pairs.attrs:
         return
     spelled = pairs["label"].map(spell_label, na_action=None).astype(object).reset_index(drop=True)
@@ -161,11 +157,7 @@ def index_name(index: pd.Index) -> str:
 
 
 def make_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """
-    Pair each text with the next one of its label, the last with the first, so that a label's texts are connected.
-
-    Return the pairs with their label, and the number of texts in no pair by reason.
-    """
+    """Chain the texts of each label into pairs, the last with the first; also count the unpaired texts by reason."""
     frame = frame.rename_axis(index=[None] * frame.index.nlevels)  # a level may be called label, too
     frame = pd.DataFrame(
         {"text": frame["text"].astype(object), "label": [spell_label(cell) for cell in frame["label"]]}, frame.index

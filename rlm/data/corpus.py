@@ -24,11 +24,7 @@ Triplets = Int32[np.ndarray, "triplet 3"]
 
 
 class Relevance:
-    """
-    Which phrases are known to be relevant to each other.
-
-    `cluster` is the cluster of every phrase, where all phrases of a cluster are relevant to each other.
-    """
+    """Which phrases are relevant to each other: given pairs and, with `cluster`, all phrases of one cluster."""
 
     def __init__(self, pairs: Int[np.ndarray, "pair 2"], cluster: Int[np.ndarray, " phrase"] | None = None) -> None:
         self.keys = np.unique(np.concatenate([pair_keys(*pairs.T), pair_keys(*pairs.T[::-1])]))
@@ -66,32 +62,19 @@ def relevance_clusters(pairs: Int[np.ndarray, "pair 2"], phrases: int) -> Int32[
 @dataclass(frozen=True)
 class Corpus:
     """
-    A dataset as indices: its phrases, and its pairs (two columns) or triplets (three) of phrase indices.
+    A dataset as indices: its different phrases, and its rows of phrase indices, of which none is repeated.
 
-    Attributes
-    ----------
-    phrases
-        The different phrases.
-    rows
-        Columns anchor, positive and, where the data have it, negative; no row is repeated.
-    irrelevant
-        Pairs of phrases that the data mark as irrelevant to each other.
-    is_transitive
-        True if all phrases of a cluster are relevant to each other, as with labels, and never serve as negatives.
-    dropped
-        Rows of the data that are not used: row (its label in the index of the data) and reason.
-    not_read
-        Number of items that the loader could not turn into rows, by reason.
+    The columns of `rows` are anchor, positive and, where the data have it, negative. `irrelevant` has pairs that the
+    data mark as such. With labels the corpus `is_transitive`: all phrases of a cluster are relevant to each other, and
+    never serve as negatives. `dropped` lists unused rows of the data (label in their index, reason); `not_read` counts
+    the items that the loader could not turn into rows, by reason.
 
     Examples
     --------
-    >>> import pandas as pd
     >>> data = pd.DataFrame({"anchor": ["Snow is white", "..."], "positive": ["What is white?", "Who?"]})
     >>> corpus = index_corpus(data)
-    >>> corpus.rows.tolist(), corpus.phrases.texts
-    ([[0, 1]], ('Snow is white', 'What is white?', 'Who?'))
-    >>> corpus.explain_left_out()
-    '1 without words (row 1)'
+    >>> corpus.rows.tolist(), corpus.explain_left_out()
+    ([[0, 1]], '1 without words (row 1)')
     """
 
     phrases: Phrases
@@ -125,19 +108,7 @@ class Corpus:
         return Relevance(self.rows[:, :2], self.clusters if self.is_transitive else None)
 
     def explain_left_out(self, examples: int = 3) -> str:
-        """
-        Describe what is dropped, by reason, such as ``"2 without words (line 7, 9), 1 repeated (line 8)"``.
-
-        Parameters
-        ----------
-        examples
-            Number of rows to name for each reason.
-
-        Returns
-        -------
-        str
-            ``"nothing"`` if all rows are used.
-        """
+        """Describe what is dropped by reason: ``"2 without words (line 7, 9), 1 repeated (line 8)"``, ``"nothing"``."""
         not_read = [f"{count:,} {reason}" for reason, count in self.not_read.items() if count]
         return ", ".join(not_read + _explain(self.dropped, examples)) or "nothing"
 
@@ -162,20 +133,19 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
         has no words, if two phrases are the same up to `max_tokens`, if they repeat an earlier row (it would
         count twice in every accuracy), or if they mark as irrelevant what another row marks as relevant.
 
-    Warns
-    -----
-    UserWarning
-        If pairs of one label share no phrase.
-
     Raises
     ------
     InputError
         If a column is missing or cannot be used, a cell is not text, a relevance is neither 0 nor 1, labels of pairs
         look like their relevance, or no relevant row remains.
 
+    Warns
+    -----
+    UserWarning
+        If pairs of one label share no phrase.
+
     Examples
     --------
-    >>> import pandas as pd
     >>> data = pd.DataFrame({"anchor": ["a cat", "A cat!"], "positive": ["it purrs", "it barks"], "relevance": [1, 0]})
     >>> corpus = index_corpus(data)
     >>> corpus.phrases.texts, corpus.rows.tolist(), corpus.irrelevant.tolist()

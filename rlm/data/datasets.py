@@ -37,8 +37,11 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     Parameters
     ----------
     name
-        ``"chatterbot-<language>"``, ``"pqa"``, or a source for `rlm.read`: a file, a folder, an id.
-    options
+        ``"chatterbot-<language>"``: questions and answers of the ChatterBot corpus, which is installed. ``"pqa"``:
+        Russian premises and questions, the data of the first trial of triplet pre-training; downloaded once (14 MB), to
+        the cache of the operating system or the folder in the environment variable ``RLM_DATA_DIR``. Or a source for
+        `rlm.read`: a file, a folder, an id.
+    **options
         Options of `rlm.read`; the named datasets take only ``irrelevant``, with its ``encoding``.
 
     Returns
@@ -78,30 +81,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
 
 
 def load_chatterbot(language: str = "english") -> pd.DataFrame:
-    """
-    Load questions and answers of the ChatterBot corpus, which is installed with this package.
-
-    Parameters
-    ----------
-    language
-        A folder of the corpus, such as ``"english"`` or ``"russian"``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``anchor`` and ``positive``: each turn of a conversation with the next turn, with all repetitions. A
-        conversation that is not a list of at least two texts is dropped and counted in ``attrs["dropped"]``.
-
-    Raises
-    ------
-    InputError
-        If the corpus does not have the language.
-
-    Examples
-    --------
-    >>> load_chatterbot("english").columns.tolist()
-    ['anchor', 'positive']
-    """
+    """Load each turn of the ChatterBot conversations in a language with the next turn, with all repetitions."""
     languages = _chatterbot_languages()
     if language not in languages:
         raise InputError(f"unknown language {language!r}; the ChatterBot corpus has: {', '.join(languages)}")
@@ -131,35 +111,7 @@ def _chatterbot_languages() -> list[str]:
 
 
 def load_pqa(files: Sequence[str] | None = None) -> pd.DataFrame:
-    """
-    Load Russian premises and questions about them, the data of the first trial of triplet pre-training.
-
-    The files are downloaded once (14 MB), checked, and stored in the folder ``pqa`` of the cache of the operating
-    system, or of the folder in the environment variable ``RLM_DATA_DIR``.
-
-    Parameters
-    ----------
-    files
-        Names of some of the five files; all by default.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``anchor`` (premise) and ``positive`` (question); the answers are not used.
-
-    Raises
-    ------
-    InputError
-        If a file name is unknown or there is none.
-    OSError
-        If a file is not in the cache and its download fails or has other content.
-
-    Examples
-    --------
-    >>> load_pqa(["answers.txt"])  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    rlm.errors.InputError: expected files among ...; found answers.txt
-    """
+    """Load premises (anchor) and questions (positive) of some or all of the five Russian files, checked by hashes."""
     names = list(_PQA_SHA256 if files is None else files)
     unknown = [name for name in names if name not in _PQA_SHA256]
     if unknown or not names:
@@ -209,8 +161,7 @@ def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Gen
     Returns
     -------
     pandas.DataFrame
-        Columns ``anchor``, ``positive`` and ``negative``, with the triplets of one pair together, and the ``attrs`` of
-        `pairs`.
+        Columns ``anchor``, ``positive`` and ``negative``, with the triplets of one pair together.
 
     Raises
     ------
@@ -219,8 +170,6 @@ def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Gen
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import pandas as pd
     >>> pairs = pd.DataFrame({"anchor": ["a cat", "a dog"], "positive": ["it purrs", "it barks"]})
     >>> make_triplets(pairs, 1, rng=np.random.default_rng(0))["negative"].tolist()
     ['it barks', 'it purrs']

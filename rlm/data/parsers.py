@@ -26,12 +26,7 @@ Choose = Callable[[Sequence[str]], Mapping[str, str]]  # from the columns that t
 def delimited(
     text: io.TextIOBase, choose: Choose, delimiter: str | None, quotechar: str | None
 ) -> tuple[list[str], Rows]:
-    """
-    Return the chosen roles and the rows of a table whose first line names the columns.
-
-    The delimiter is by default that of tab, comma, semicolon and ``|`` which the first line has most of; the quotechar
-    is ``"``, or none if tabs separate the cells.
-    """
+    """Return the chosen roles and the rows of a table; by default with the header's most frequent delimiter."""
     first = next(text, "")
     if not first.strip():
         raise InputError("expected a first line of column names, found nothing in it; put them there")
@@ -139,7 +134,6 @@ def read_blocks(text: io.TextIOBase) -> Iterator[TextBlock]:
 
 
 def _whole(block: TextBlock, line: int) -> TextBlock:
-    """Require that a block has questions."""
     if not block.questions:
         raise InputError(
             f"expected a question (Q:) after the premises, found the end of the block in line {line}; add one"

@@ -55,12 +55,8 @@ def tokenise(text: str) -> list[str]:
 
     In scripts without spaces between words (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every character is a word.
 
-    Examples
-    --------
-    >>> tokenise("Don't wait: всё идёт кое-как!")
-    ["don't", 'wait', 'все', 'идет', 'кое-как']
-    >>> tokenise("ラーメン、5杯")
-    ['ラ', 'ー', 'メ', 'ン', '5', '杯']
+    >>> tokenise("Don't wait: всё идёт кое-как!"), tokenise("ラー、5杯")
+    (["don't", 'wait', 'все', 'идет', 'кое-как'], ['ラ', 'ー', '5', '杯'])
     """
     normal = unicodedata.normalize("NFC", text).lower().replace("ё", "е").replace("’", "'")
     if not normal.isascii():
@@ -75,23 +71,11 @@ def tokenise(text: str) -> list[str]:
 @dataclass(frozen=True)
 class Phrases:
     """
-    The different phrases of a dataset, longest first.
+    The different phrases of a dataset, longest first: an encoder that reads sorted indices skips the padding.
 
-    Two texts with the same words, up to the maximum length, are the same phrase: a difference in case or punctuation
-    cannot bring a phrase into two splits. Sorting indices sorts by length, which lets an encoder skip the padding.
-
-    Attributes
-    ----------
-    texts
-        One text per phrase, as it first occurs in the data.
-    words
-        The word forms; word ``i`` has token ``i + 2`` (0 is padding, 1 is the unknown word).
-    tokens
-        Token ids, zeros after the end. The last row is the empty phrase, which fills incomplete batches.
-    lengths
-        Tokens per row of `tokens`, in descending order.
-    cut
-        Number of phrases that are longer than the maximum and are cut.
+    Texts with the same words, up to the maximum length, are one phrase, so case cannot bring it into two splits. Word
+    ``i`` of `words` has token ``i + 2`` (0 is padding, 1 the unknown word). The last row of `tokens` is the empty
+    phrase, which fills incomplete batches. `cut` counts the phrases that are longer than the maximum.
     """
 
     texts: tuple[str, ...]

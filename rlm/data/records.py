@@ -33,11 +33,9 @@ class _Json:
                 return self.buffer[self.place : self.place + length]
 
     def skip(self) -> None:
-        """Skip the next character."""
         self._pass(self.place + 1)
 
     def value(self) -> object:
-        """Return the next value."""
         most = 10 * MOST_CHARACTERS if _CONTAINER.match(self.peek(1000)) else MOST_CHARACTERS
         while True:
             try:
@@ -94,7 +92,6 @@ def _json_values(text: io.TextIOBase) -> tuple[str, Iterator[tuple[int, object]]
 
 
 def _elements(source: _Json) -> Iterator[tuple[int, object]]:
-    """Yield the elements of one array, by row."""
     source.skip()
     row = 0
     while row or source.peek() != "]":
@@ -116,7 +113,6 @@ def _elements(source: _Json) -> Iterator[tuple[int, object]]:
 
 
 def _lines(source: _Json) -> Iterator[tuple[int, object]]:
-    """Yield values that follow each other, by line."""
     while source.peek():
         line = source.line
         yield line, source.value()
@@ -156,10 +152,9 @@ def _can_choose(record: Mapping[str, object], choose: Choose) -> bool:
 
 def json_rows(text: io.TextIOBase, choose: Choose, is_grouped: bool) -> tuple[list[str], Rows, str]:
     """
-    Return roles, rows and the unit of their numbers: line, or row inside an array or a table.
+    Return roles, rows and the unit of their numbers: line, or row inside an array or a table of `DataFrame.to_json`.
 
-    The text has a value per line, one array of values, or one object that `DataFrame.to_json` wrote. With `is_grouped`
-    lists are groups of paraphrases instead of pairs or triplets.
+    With `is_grouped` lists are groups of paraphrases instead of pairs or triplets.
     """
     unit, values = _json_values(text)
     head = list(islice(values, 2))
@@ -198,7 +193,6 @@ def record_rows(
 
 
 def _rows(records: Iterator[tuple[int, object]], shape: _Shape, choose: Choose, is_grouped: bool, unit: str) -> Rows:
-    """Yield the rows of records of one kind."""
     known = set()
     for number, record in records:
         signature = _signature(record)
@@ -217,7 +211,6 @@ def _signature(record: object) -> object:
 
 
 def _require_shape(record: object, shape: _Shape, choose: Choose, is_grouped: bool, place: str) -> None:
-    """Require that a record is like the first one."""
     if shape.kind[0] == "object":
         if not isinstance(record, dict):
             raise InputError(
@@ -238,7 +231,6 @@ def _require_shape(record: object, shape: _Shape, choose: Choose, is_grouped: bo
 
 
 def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Shape:
-    """Choose how a record is read."""
     if isinstance(record, list):
         return _list_shape(record, choose, is_grouped, place)
     if not isinstance(record, dict):

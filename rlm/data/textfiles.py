@@ -70,11 +70,9 @@ class _Bytes(io.RawIOBase):
         )
 
     def readable(self) -> bool:
-        """Return True, as `io` requires."""
         return True
 
     def readinto(self, buffer: memoryview | bytearray) -> int:
-        """Read the next bytes."""
         found = self._stream.read(len(buffer))
         buffer[: len(found)] = found
         self._count += len(found)
@@ -87,7 +85,6 @@ class _Bytes(io.RawIOBase):
         return len(found)
 
     def close(self) -> None:
-        """Close the file and its bar."""
         if not self.closed:
             self._bar.close()
             self._file.close()
@@ -102,7 +99,6 @@ class _Xz:
         self._is_new = True
 
     def read(self, size: int) -> bytes:
-        """Read some bytes; none at the end."""
         while True:
             if self._decompressor.eof:
                 self._rest, self._decompressor = self._decompressor.unused_data.lstrip(b"\0"), lzma.LZMADecompressor()
@@ -157,7 +153,7 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
     Parse a text file; `parse` reads it to the end and is called again if the first encoding is wrong.
 
     The encoding is the given one, that of the byte order mark, UTF-8, or a guess. A guess is a UserWarning, and so is
-    another encoding than UTF-8 that is given for a file in UTF-8.
+    another encoding that is given for a file in UTF-8.
     """
     warning = None
     try:
@@ -187,7 +183,6 @@ def decode(path: Path, encoding: str | None, parse: Callable[[io.TextIOBase], T]
 
 
 def _parse(path: Path, encoding: str, parse: Callable[[io.TextIOBase], T]) -> T:
-    """Parse a text file in one encoding."""
     with open_bytes(path) as stream, _Text(io.BufferedReader(stream, 1 << 20), encoding, newline="") as text:
         return parse(text)
 
@@ -217,7 +212,6 @@ def _look_at(start: bytes, encoding: str | None) -> tuple[str | None, str | None
 
 
 def _is_utf8(start: bytes) -> bool:
-    """Return True if the start of a file decodes."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
@@ -235,12 +229,10 @@ def _unmarked_utf16(start: bytes) -> str | None:
 
 
 def _places(content: bytes, byte: int) -> set[int]:
-    """Return the positions of a byte."""
     return {match.start() for match in re.finditer(bytes([byte]), content)}
 
 
 def _guess(path: Path) -> str:
-    """Guess the encoding of a file that is not UTF-8."""
     is_utf8, number = False, 0
     with open_bytes(path) as stream, io.BufferedReader(stream, 1 << 20) as lines:
         while line := lines.readline(4 * MOST_CHARACTERS):

@@ -47,15 +47,12 @@ def read_vectors(path: Path, words: Sequence[str]) -> Float32[np.ndarray, "token
     """
     Read the vectors of words, one row per token (word ``i`` has token ``i + 2``).
 
-    Padding has zeros; the unknown word and words without a vector have the mean of the others. Vectors with NaN or
-    infinity, and rows without a word, are skipped and counted in a warning of the log. In a text file the last numbers
-    of a line are the vector and the rest is the word, which may contain spaces. A ``.bin`` file is word2vec's binary
-    format or a fastText model, which makes vectors of unknown words from their character n-grams; other names are text,
-    with or without a first line of counts. All but a fastText model may be compressed. Raise if the file cannot be
-    read, is not complete, or has no vector for any word.
+    Padding has zeros; the unknown word and words without a vector have the mean of the others. Unusable rows are
+    counted in a warning of the log. In a text file the last numbers of a line are the vector and the rest, which may
+    contain spaces, is the word. A ``.bin`` file is word2vec's binary format or a fastText model, which makes vectors of
+    unknown words from their character n-grams; other names are text, with or without a first line of counts. All but a
+    fastText model may be compressed. Raise if the file cannot be read, is not complete, or has no vector for any word.
 
-    References
-    ----------
     Mikolov et al., "Distributed representations of words and phrases and their compositionality", NeurIPS 2013;
     Pennington et al., "GloVe: global vectors for word representation", EMNLP 2014;
     Bojanowski et al., "Enriching word vectors with subword information", TACL 5, 2017, section 3.2.
@@ -69,7 +66,6 @@ def read_vectors(path: Path, words: Sequence[str]) -> Float32[np.ndarray, "token
 
 @functools.lru_cache(maxsize=1)  # all blocks of seeds ask for the same file, which may change between two studies
 def _read(path: Path, words: tuple[str, ...], _content: str) -> Float32[np.ndarray, "token word_dim"]:
-    """Read the vectors of words from a file of this content."""
     found = scan(path, frozenset(words))
     skipped = [f"{count:,} {reason}" for reason, count in found.counts.items() if reason not in (USED, OTHER)]
     if skipped:
@@ -188,7 +184,6 @@ def _scan_text(file: io.BufferedReader, size: int | None, wanted: Set[str]) -> F
 
 
 def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
-    """Yield number and content of the lines that are not empty."""
     for number in itertools.count(1):
         line = file.readline(LONGEST_LINE)
         if not line:
@@ -300,13 +295,7 @@ def _mean_row(content: mmap.mmap, dim: int, starts: Sequence[int]) -> Float[np.n
 
 
 def ngram_hashes(word: str, least: int, most: int, bucket: int) -> list[int]:
-    """
-    Hash the character n-grams of a word with its ends marked, as fastText does.
-
-    References
-    ----------
-    ``Dictionary::computeSubwords`` and ``Dictionary::hash`` of fastText: FNV-1a, whose bytes are signed.
-    """
+    """Hash a word's character n-grams as ``Dictionary::computeSubwords`` of fastText: FNV-1a with signed bytes."""
     marked = f"<{word}>"
     found = []
     for size in range(max(least, 1), min(most, len(marked)) + 1) if bucket else ():

@@ -1,4 +1,4 @@
-"""Evaluation of a trained encoder: triplets, retrieval, verification, heads, and the audit of data."""
+"""Evaluation of a trained encoder: triplets, retrieval, verification, heads, and baselines."""
 
 import lazy_loader
 

@@ -35,16 +35,11 @@ class Audit:
     """
     The checks of a dataset and their findings.
 
-    Attributes
-    ----------
-    checks
-        One row per check: check, severity (``"fine"``, ``"note"``, ``"warning"``), found, meaning, advice.
-    baselines
-        One row per baseline, none of which has an encoder: accuracy, low and high (95 % bootstrap over clusters of
-        relevant phrases) on at most 20,000 test triplets, or on test pairs with the most similar negatives.
-    splits
-        One row per split: triplets, phrases, words per phrase (mean and range), share of unknown words, anchors and
-        clusters, and their effective numbers: 1 / sum of squared shares of the pairs.
+    `checks` has the columns check, severity (``"fine"``, ``"note"``, ``"warning"``), found, meaning and advice.
+    `baselines` has the accuracy with its interval (low, high; 95 % bootstrap over clusters of relevant phrases) of
+    predictors without an encoder, on at most 20,000 test triplets, or on pairs with the most similar negatives.
+    `splits` has triplets, phrases, words per phrase (mean and range), share of unknown words, anchors and clusters,
+    and their effective numbers: 1 / sum of squared shares of the pairs.
     """
 
     checks: pd.DataFrame
@@ -59,8 +54,6 @@ class Audit:
 
 
 class _Subject(NamedTuple):
-    """The data that the checks look at."""
-
     corpus: Corpus
     slices: Slices
     cluster: Int32[np.ndarray, " phrase"]
@@ -86,10 +79,8 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
 
     Parameters
     ----------
-    corpus
-        The data.
-    slices
-        Their splits.
+    corpus, slices
+        The data and their splits.
     seed
         Seed of the samples of large data, and of the small encoders that measure the effect of a leak.
 
@@ -100,15 +91,12 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> pairs = [(f"fact {i}", f"question {i}") for i in range(100)]
     >>> corpus = rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"]))
     >>> audit = rlm.audit(corpus, rlm.slice_corpus(corpus))
-    >>> audit.findings[["check", "severity"]].iloc[0].tolist()
-    ['size of the test', 'warning']
-    >>> int(audit.splits.loc["test", "anchors"])
-    9
+    >>> audit.findings[["check", "severity"]].iloc[0].tolist(), int(audit.splits.loc["test", "anchors"])
+    (['size of the test', 'warning'], 9)
     """
     cluster = corpus.clusters
     splits = pd.DataFrame([_describe_split(name, corpus, slices, cluster) for name in SPLITS]).set_index("split")

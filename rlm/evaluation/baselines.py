@@ -119,10 +119,8 @@ def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
 
     Parameters
     ----------
-    corpus
-        The corpus of the slices.
-    slices
-        Their test split is used.
+    corpus, slices
+        The data and their splits.
 
     Returns
     -------
@@ -134,9 +132,8 @@ def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
     --------
     >>> import rlm
     >>> corpus = rlm.index_corpus(rlm.load("chatterbot-english"))
-    >>> scores = rlm.evaluation.overlap_scores(corpus, rlm.slice_corpus(corpus))
-    >>> list(scores), bool(0.5 < scores["test_accuracy"] < 1)
-    (['test_accuracy', 'roc_auc', 'top_1'], True)
+    >>> list(rlm.evaluation.overlap_scores(corpus, rlm.slice_corpus(corpus)))
+    ['test_accuracy', 'roc_auc', 'top_1']
     """
     used, place = np.unique(slices.test, return_inverse=True)
     grams = trigrams([slices.phrases.texts[phrase] for phrase in used])

@@ -26,10 +26,9 @@ Scores = Float[Tensor, "*batch"]
 
 class BilinearHead(nn.Module):
     """
-    Score pairs by x'Wy, which need not be symmetrical; W starts as the identity, and the score as the dot product.
+    Score pairs by x'Wy; W starts as the identity, and the score as the dot product.
 
-    Chechik, Sharma, Shalit and Bengio, "Large scale online learning of image similarity through ranking" (OASIS),
-    JMLR 11, 2010, section 2.
+    Chechik et al., "Large scale online learning of image similarity through ranking", JMLR 11, 2010, section 2.
     """
 
     def __init__(self, dim: int) -> None:
@@ -42,7 +41,7 @@ class BilinearHead(nn.Module):
 
 class MahalanobisHead(nn.Module):
     """
-    Score pairs by -(x - y)'L'L(x - y), a negated squared distance; L starts as the identity, the distance as Euclid's.
+    Score pairs by -(x - y)'L'L(x - y), a negated squared distance; L starts as the identity.
 
     Weinberger and Saul, "Distance metric learning for large margin nearest neighbor classification", JMLR 10, 2009,
     section 2.1, equation 2.
@@ -61,7 +60,7 @@ class ClassifierHead(nn.Module):
     Score pairs by the log-odds of being relevant.
 
     ``model2`` of Koziev's nn_relevancy_tripleloss: [(x - y)^2, x + y, x, y], a dense layer of half the size with ReLU,
-    a softmax of two classes. ``torch.sigmoid`` of the score is the softmax's probability.
+    a softmax of two classes.
     """
 
     def __init__(self, dim: int) -> None:
@@ -93,9 +92,8 @@ def head_loss(head: nn.Module, positive: Scores, negative: Scores) -> Scores:
     """
     Compute the loss of the scores of the relevant and of the irrelevant pair of triplets.
 
-    It is the mean cross-entropy of the two pairs for a classifier, and max(0, 1 - positive + negative) for others:
-    Chechik et al. 2010, section 2, equation 3; Weinberger and Saul 2009, section 3.1, equation 12, with random
-    triplets instead of neighbours.
+    A classifier has the mean cross-entropy of the two, others have max(0, 1 - positive + negative): Chechik et al.
+    2010, section 2, equation 3; Weinberger and Saul 2009, section 3.1, equation 12, with random triplets.
     """
     if isinstance(head, ClassifierHead):
         return (F.softplus(-positive) + F.softplus(negative)) / 2
@@ -105,35 +103,7 @@ def head_loss(head: nn.Module, positive: Scores, negative: Scores) -> Scores:
 def head_accuracy(
     heads: Block, embeddings: Float[Tensor, "seed phrase dim"], batch: Batch
 ) -> Float64[np.ndarray, " seed"]:
-    """
-    Compute the share of triplets whose positive scores higher than the negative; a tie counts one half.
-
-    Parameters
-    ----------
-    heads
-        From `train_head`.
-    embeddings
-        Embeddings ``[seed, phrase, dim]`` of the batch's phrases.
-    batch
-        Triplets.
-
-    Returns
-    -------
-    numpy.ndarray
-        Values in [0, 1], one per seed.
-
-    Examples
-    --------
-    >>> import rlm
-    >>> from rlm.engine.accuracy import embed
-    >>> from rlm.engine.batches import split_batch
-    >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
-    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size), seeds=[0, 1])
-    >>> heads, _ = train_head(block, slices, "bilinear", max_epochs=1)
-    >>> test = split_batch(block, slices, "test")
-    >>> head_accuracy(heads, embed(block, test), test).shape
-    (2,)
-    """
+    """Compute each seed's share of triplets whose positive scores higher; a tie counts one half."""
     anchor, positive, negative = of_triplets(embeddings, batch.triplets)
     gap = score(heads, anchor, positive) - score(heads, anchor, negative)
     return mean_accuracy((gap > 0).double() + (gap == 0).double() / 2, batch)
@@ -154,16 +124,12 @@ def train_head(
 
     Parameters
     ----------
-    block
-        Encoders.
-    slices
-        One for all seeds, or one per seed.
+    block, slices
+        As in `rlm.evaluate`.
     head
         A name in `HEADS`.
-    max_epochs
-        Maximum number of epochs.
-    patience
-        A seed stops after this many epochs without a new best validation accuracy.
+    max_epochs, patience
+        As in `rlm.finetune`.
     learning_rate
         Learning rate of Adam.
     batch_size
@@ -235,8 +201,6 @@ class _HeadLoss:
 
 @dataclass(frozen=True)
 class _HeadData:
-    """Embeddings of the training and validation triplets."""
-
     seeds: tuple[int, ...]
     train: Batch
     embeddings: Float[Tensor, "seed phrase dim"]

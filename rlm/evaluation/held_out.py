@@ -48,11 +48,7 @@ def judge_block(
 
 
 def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
-    """
-    Return by seed: validation_accuracy of the best epoch, best_epoch, epochs, has_diverged.
-
-    A seed diverged if a loss was not finite. It then has no accuracy, and its best epoch is 0.
-    """
+    """Return by seed: validation_accuracy (none if a loss was not finite), best_epoch, epochs, has_diverged."""
     by_seed = history.fillna({"validation_accuracy": -np.inf}).groupby("seed")
     best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
     is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)

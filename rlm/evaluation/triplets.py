@@ -20,10 +20,9 @@ Similarity = Literal["distance", "cosine"]
 
 class ScoredPairs(NamedTuple):
     """
-    The different (anchor, candidate) pairs of a split under one seed, each once.
+    The different (anchor, candidate) pairs of a split under one seed; the candidate is relevant if it is a positive.
 
-    `anchor` is a row of the batch. The candidate is relevant if it is a positive of the anchor. The score is the
-    negated squared distance, for the cosine that of unit vectors (2 cos - 2).
+    `anchor` is a row of the batch. The score is the negated squared distance, for the cosine that of unit vectors.
     """
 
     anchor: Int[np.ndarray, " pair"]
@@ -71,9 +70,7 @@ def roc(
     block: Block, slices: Slices | Sequence[Slices], split: str = "test", similarity: Similarity = "distance"
 ) -> pd.DataFrame:
     """
-    Compute the ROC curve of classifying pairs as relevant by their similarity.
-
-    Every different (anchor, candidate) pair of the split's triplets counts once.
+    Compute the ROC curve of classifying the split's different (anchor, candidate) pairs by their similarity.
 
     Parameters
     ----------
@@ -90,8 +87,7 @@ def roc(
     >>> import rlm
     >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size), seeds=[0])
-    >>> curve = rlm.evaluation.roc(block, slices)
-    >>> curve.iloc[[0, -1], 1:].to_numpy().tolist()
+    >>> rlm.evaluation.roc(block, slices).iloc[[0, -1], 1:].to_numpy().tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
     from sklearn.metrics import roc_curve  # imported here, because it takes a second

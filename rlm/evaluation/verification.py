@@ -38,12 +38,8 @@ def verify(
 
     Parameters
     ----------
-    block
-        Encoders.
-    slices
-        One for all seeds, or one per seed.
-    split
-        ``"train"``, ``"validation"`` or ``"test"``.
+    block, slices, split
+        As in `rlm.evaluate`.
     far
         Requested false accept rate, between 0 and 1.
     folds
@@ -66,8 +62,8 @@ def verify(
     References
     ----------
     Schroff, Kalenichenko and Philbin, "FaceNet", CVPR 2015: section 4, equations for VAL and FAR, and section 5.6 for
-    the threshold from nine of ten folds. Probabilities: Platt, "Probabilistic outputs for support vector machines",
-    1999, without his smoothing of the targets. Brier, Monthly Weather Review 78, 1950.
+    the threshold from nine of ten folds. Platt, "Probabilistic outputs for support vector machines", 1999, without his
+    smoothing of the targets. Brier, Monthly Weather Review 78, 1950.
 
     Examples
     --------
@@ -127,10 +123,8 @@ def expected_calibration_error(is_relevant: IsRelevant, probability: Scores, bin
     """
     Average the distance between mean probability and share of relevant pairs over bins of equal width.
 
-    References
-    ----------
-    Guo et al., "On calibration of modern neural networks", ICML 2017, section 2, equation 3; of the probability of one
-    of two classes, as in ``sklearn.calibration.calibration_curve``, not of the predicted class.
+    Guo et al., "On calibration of modern neural networks", ICML 2017, section 2, equation 3; of the probability of
+    one of two classes, as in ``sklearn.calibration.calibration_curve``.
     """
     place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probability)
     return float(np.abs(np.bincount(place, probability - is_relevant)).sum() / len(probability))

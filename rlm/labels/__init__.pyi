@@ -10,13 +10,6 @@ from .alignment import (
 )
 from .batches import RandomLabels as RandomLabels, tabulate as tabulate
 from .config import LabelsConfig as LabelsConfig, explain_settings as explain_settings
-from .encoders import (
-    Classifier as Classifier,
-    CNN3DEncoder as CNN3DEncoder,
-    CNNEncoder as CNNEncoder,
-    MLPEncoder as MLPEncoder,
-    transfer as transfer,
-)
 from .folders import load_image_folder as load_image_folder
 from .report import (
     explain_claim as explain_claim,
@@ -28,18 +21,11 @@ from .report import (
     tabulate_speed as tabulate_speed,
 )
 from .samples import (
-    Parts as Parts,
     Samples as Samples,
     divide as divide,
     load_digits as load_digits,
     make_moving_digits as make_moving_digits,
 )
-from .study import (
-    LabelsResult as LabelsResult,
-    iter_labels as iter_labels,
-    new_classifiers as new_classifiers,
-    read_labels as read_labels,
-    run_labels as run_labels,
-)
-from .training import learn as learn, memorise as memorise
+from .study import new_classifiers as new_classifiers, read_labels as read_labels, run_labels as run_labels
+from .training import memorise as memorise
 from .videos import load_video_folder as load_video_folder

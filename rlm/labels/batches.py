@@ -74,11 +74,7 @@ class RandomLabels:
 
 @dataclass(frozen=True)
 class SampleTable:
-    """
-    All samples, as each seed of a block sees them, on the device that trains; made by `tabulate`.
-
-    Each seed standardises all samples by `mean` and `sd` of the pixels that it trains on.
-    """
+    """All samples on the device that trains; each seed standardises them by `mean` and `sd` of its training pixels."""
 
     inputs: Shaped[Tensor, "sample *shape"]
     mean: Float[Tensor, "seed *one"]
@@ -102,22 +98,21 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
     samples
         Samples of a dataset.
     parts
-        Training, validation and test samples of each seed, see `rlm.labels.divide`.
+        Parts of each seed, see `rlm.labels.divide`.
     device
         Where to keep the samples.
 
     Returns
     -------
     SampleTable
-        The samples as these seeds see them.
+        The samples, standardised for each seed.
 
     Examples
     --------
     >>> import rlm
-    >>> digits = rlm.labels.load_digits()
-    >>> parts, _ = rlm.labels.divide(digits, seed=0)
-    >>> tabulate(digits, [parts]).inputs.shape
-    torch.Size([1797, 1, 8, 8])
+    >>> digits = rlm.labels.load_digits(100)
+    >>> tabulate(digits, [rlm.labels.divide(digits, seed=0)[0]]).inputs.shape
+    torch.Size([100, 1, 8, 8])
     """
     # Sample by sample, since videos may fill most of the memory.
     moments = np.array(
@@ -136,11 +131,7 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
 
 @dataclass(frozen=True)
 class Labelled:
-    """
-    Samples of S seeds with labels; made by `attach`.
-
-    `rows` are numbers of samples; sample 0 pads seeds that have fewer. `order` names the stream of their order.
-    """
+    """Samples of S seeds with labels; sample 0 pads `rows`, and `order` names the stream of their order."""
 
     table: SampleTable
     seeds: tuple[int, ...]

@@ -14,14 +14,22 @@ Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
 
 
 class LabelsConfig(BaseModel):
-    """Everything that decides the numbers of a study of random labels, except its seeds and data of your own."""
+    """
+    Everything that decides the numbers of a study of random labels, except its seeds and the user's samples.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.labels.LabelsConfig(dataset="moving-digits", until=0.9).shuffle_epochs
+    60
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = Field(
         "digits",
         min_length=1,
-        description="digits (1,797 handwritten ones), moving-digits (clips of them), or the name of data of your own.",
+        description="digits (1,797 handwritten), moving-digits (clips of them), or a name for samples that are passed.",
     )
     arms: tuple[Arm, ...] = Field(
         ("scratch", "pretrained"),
@@ -41,8 +49,7 @@ class LabelsConfig(BaseModel):
         None,
         ge=1,
         le=1_000_000,
-        description="In place of random_classes: samples are put into random groups of so many, and each group is a "
-        "class.",
+        description="In place of random_classes: samples form random groups of this size, each of which is a class.",
     )
     shuffles: int = Field(10, ge=1, le=10_000, description="How often random labels are dealt.")
     shuffle_epochs: int = Field(
@@ -54,20 +61,20 @@ class LabelsConfig(BaseModel):
     until: float | None = Field(
         None, gt=0, le=1, description="Shuffle as soon as this share of the random labels is memorised."
     )
-    new_head: bool = Field(False, description="Draw a new head at each shuffle; the old one goes on by default.")
+    new_head: bool = Field(False, description="Draw a new head at each shuffle; the old one is kept by default.")
     transfer: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        "all", description="How many layers of the encoder fine-tuning gets from pre-training, from the first on."
+        "all", description="Number of the encoder's layers that keep their pre-trained weights, from the first."
     )
     labelled: tuple[Labelled, ...] = Field(
         ("all",),
         min_length=1,
-        description="How many of the training samples are fine-tuned on; several, or all, share one pre-training.",
+        description="Number of training samples to fine-tune on; several numbers, or all, share one pre-training.",
     )
     learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
     batch_size: int = Field(64, ge=1, le=100_000, description="Samples per step and seed.")
     max_epochs: int = Field(100, ge=0, le=100_000, description="Most epochs of fine-tuning.")
     patience: int = Field(
-        20, ge=1, le=100_000, description="A seed stops after so many epochs without a new best validation accuracy."
+        20, ge=1, le=100_000, description="A seed stops after this many epochs without a new best validation accuracy."
     )
     fractions: tuple[float, float, float] = Field(
         FRACTIONS, description="Shares of the samples for training, validation and test; their sum is 1."
@@ -91,7 +98,7 @@ class LabelsConfig(BaseModel):
         if len(set(self.labelled)) < len(self.labelled):
             raise InputError(f"expected every number of labelled samples once, found {self.labelled}")
         if self.random_classes is not None and self.group_size is not None:
-            raise InputError("expected random_classes or group_size, found both; leave one out")
+            raise InputError("expected random_classes or group_size, found both; drop one")
         return self
 
 

@@ -12,21 +12,7 @@ from rlm.block import Block
 
 
 class MLPEncoder(nn.Sequential):
-    """
-    Two dense layers with ReLU over all pixels, the first twice as wide as the second.
-
-    Parameters
-    ----------
-    shape
-        Shape of one input.
-    dim
-        Size of the embedding.
-
-    Examples
-    --------
-    >>> MLPEncoder((1, 8, 8), dim=16)(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 16])
-    """
+    """Two dense layers with ReLU over all pixels, the first twice as wide as the second."""
 
     def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
         first = nn.Linear(math.prod(shape), 2 * dim)
@@ -37,23 +23,8 @@ class CNNEncoder(nn.Sequential):
     """
     Two convolutions of 3 x 3 with stride 2, of dim / 8 and dim / 4 channels, and a dense layer, each with ReLU.
 
-    Strides replace pooling, which takes longer than all else in a block of seeds.
-
-    Parameters
-    ----------
-    shape
-        Shape of one image: channel, height, width.
-    dim
-        Size of the embedding.
-
-    References
-    ----------
-    Springenberg et al., "Striving for simplicity: the all convolutional net", ICLR 2015 (workshop).
-
-    Examples
-    --------
-    >>> CNNEncoder((1, 8, 8), dim=16)(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 16])
+    Strides replace pooling, which takes longer than all else in a block of seeds. Springenberg et al., "Striving for
+    simplicity: the all convolutional net", ICLR 2015 (workshop).
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
@@ -64,21 +35,7 @@ class CNN3DEncoder(nn.Sequential):
     """
     Two convolutions of 3 x 3 x 3 with stride 2, of dim / 16 and dim / 8 channels, and a dense layer, each with ReLU.
 
-    Parameters
-    ----------
-    shape
-        Shape of one clip: channel, frame, height, width.
-    dim
-        Size of the embedding.
-
-    References
-    ----------
-    Tran et al., "Learning spatiotemporal features with 3D convolutional networks", ICCV 2015, on kernels of 3 x 3 x 3.
-
-    Examples
-    --------
-    >>> CNN3DEncoder((1, 4, 8, 8), dim=16)(torch.zeros(2, 1, 4, 8, 8)).shape
-    torch.Size([2, 16])
+    Tran et al., "Learning spatiotemporal features with 3D convolutional networks", ICCV 2015, on the kernels.
     """
 
     def __init__(self, shape: Sequence[int], dim: int = 256) -> None:
@@ -103,25 +60,7 @@ IMAGE_ENCODERS: dict[str, type[nn.Module]] = {"mlp": MLPEncoder, "cnn": CNNEncod
 
 
 class Classifier(nn.Module):
-    """
-    An encoder and a linear head, which returns the logits of the classes.
-
-    Make the encoder first, so that its initial weights do not depend on the number of classes.
-
-    Parameters
-    ----------
-    encoder
-        Makes one embedding per input.
-    dim
-        Size of an embedding.
-    classes
-        Number of classes.
-
-    Examples
-    --------
-    >>> Classifier(MLPEncoder((1, 8, 8), dim=16), dim=16, classes=10)(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 10])
-    """
+    """An encoder, made first so that its weights do not depend on the classes, and a linear head of logits."""
 
     def __init__(self, encoder: nn.Module, dim: int, classes: int) -> None:
         super().__init__()
@@ -140,36 +79,10 @@ def list_layers(encoder: nn.Module) -> list[str]:
 
 def transfer(initial: Block, pretrained: Block, layers: int | None = None) -> Block:
     """
-    Give the first layers of a classifier the weights of a pre-trained one.
+    Give the first `layers` of a classifier's encoder, by default all, the weights of a pre-trained one.
 
-    Later layers specialise in the labels they were trained on, so that a transfer of fewer layers can be better.
-
-    Parameters
-    ----------
-    initial
-        Classifiers before any training.
-    pretrained
-        The same seeds after pre-training; the number of classes may differ.
-    layers
-        Number of layers of the encoder to transfer, from the first; all by default.
-
-    Returns
-    -------
-    Block
-        The head, and all layers that are not transferred, are those of `initial`.
-
-    References
-    ----------
-    Maennel et al., arXiv 2006.10455, section 3.
-
-    Examples
-    --------
-    >>> import rlm
-    >>> make = lambda: Classifier(MLPEncoder((1, 8, 8), dim=16), dim=16, classes=10)
-    >>> old, new = (rlm.init_block(make, [seed], example=torch.zeros(2, 1, 8, 8)) for seed in (0, 1))
-    >>> block = transfer(old, new, layers=1)
-    >>> [name for name, weight in block.weights.items() if (weight == new.weights[name]).all()]
-    ['encoder.1.weight', 'encoder.1.bias']
+    The head stays. Later layers specialise in the labels they were trained on, so that fewer can be better: Maennel et
+    al., arXiv 2006.10455, section 3.
     """
     taken = {f"encoder.{name}".rstrip(".") for name in list_layers(initial.encoder.encoder)[:layers]}
     weights = {

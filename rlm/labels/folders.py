@@ -24,11 +24,7 @@ from rlm.labels.samples import Samples
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Names of folders that are parts of a split, not classes: Train, valid, dev, test_set, train2017 …
-_PARTS = {
-    "train": r"train(ing)?",
-    "validation": r"val(id(ation)?)?|dev(el(opment)?)?",
-    "test": r"test(ing)?",
-}
+_PARTS = {"train": r"train(ing)?", "validation": r"val(id(ation)?)?|dev(el(opment)?)?", "test": r"test(ing)?"}
 _PART_SUFFIX = r"[\W_]*(set|data|split|images|videos)?[\W_]*\d*"
 Read = Callable[[Path], UInt8[np.ndarray, "channel *size"] | str]  # a sample, or why there is none
 
@@ -51,8 +47,8 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
     ----------
     folder
         Folder of the class folders; or of ``train`` and ``test``, and perhaps ``valid`` (``val``, ``validation``,
-        ``dev``), each with class folders, as an official split: every seed trains, validates and tests on these parts.
-        Without ``valid`` a part of ``train`` is drawn for validation. A class may have folders inside.
+        ``dev``), each with class folders, as an official split that every seed uses. Without ``valid`` a part of
+        ``train`` is drawn for validation. A class may have folders inside.
     size
         Height and width in pixels, from 1, to which all images are resized. By default all images must have one size.
     colour
@@ -79,9 +75,8 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
     >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
     ...     (folder / name).parent.mkdir(exist_ok=True)
     ...     Image.new("L", (4, 4)).save(folder / name)
-    >>> samples = load_image_folder(folder)
-    >>> samples.classes, samples.inputs.shape
-    (('cat', 'dog'), (4, 1, 4, 4))
+    >>> load_image_folder(folder).inputs.shape
+    (4, 1, 4, 4)
     """
     check_positive(size=1 if size is None else size)
     return decode_files(list_files(Path(folder), IMAGES, "images"), partial(_read_image, size=size, colour=colour))

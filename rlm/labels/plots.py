@@ -14,19 +14,10 @@ __all__ = ["alignment", "effects", "memorising", "shuffles"]
 
 def memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
-    Draw the accuracy on the random labels since they were drawn, one line per shuffle, the mean over seeds.
+    Draw the accuracy on random labels by epochs since they were drawn, one line per shuffle, the mean over seeds.
 
-    Parameters
-    ----------
-    memorising
-        History of memorising of one arm, see `LabelsResult`.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        As figure 1 of arXiv 1811.01640; a seed that has memorised its labels keeps its last accuracy in later means.
+    `memorising` is the history of one arm that `rlm.labels.run_labels` returns. As figure 1 of arXiv 1811.01640; a seed
+    that has memorised its labels keeps its last accuracy in later means.
     """
     ax = ax or new_axes(6, 4)
     by_epoch = memorising.set_index(["shuffle", "seed", "shuffle_epoch"])["accuracy"].unstack("shuffle_epoch")
@@ -46,21 +37,7 @@ def memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def shuffles(shuffles: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """
-    Draw the epochs that memorising takes, shuffle by shuffle.
-
-    Parameters
-    ----------
-    shuffles
-        From `summarise_shuffles`.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Means with 95 % intervals; the dotted line marks the first shuffle.
-    """
+    """Draw the epochs that memorising takes, shuffle by shuffle; `shuffles` is from `summarise_shuffles`."""
     ax = ax or new_axes(6, 4)
     style = {"fmt": "D-", "color": PALETTE[0], "capsize": 4, "linewidth": 1}
     ax.errorbar(shuffles.index, shuffles["epochs"], errors(shuffles, "epochs"), **style)
@@ -73,21 +50,9 @@ def shuffles(shuffles: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def effects(table: pd.DataFrame, unit: str = "points", ax: Axes | None = None) -> Axes:
     """
-    Draw the differences to scratch for each arm and number of labelled samples.
+    Draw the differences to scratch for each arm and number of labelled samples, with 95 % intervals.
 
-    Parameters
-    ----------
-    table
-        From `tabulate_effects` or `tabulate_speed`.
-    unit
-        ``"points"`` of accuracy, or ``"epochs"``.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Means with 95 % intervals.
+    `table` is from `tabulate_effects`, or from `tabulate_speed` with ``"epochs"`` as `unit`.
     """
     ax = ax or new_axes(6, 4)
     found = table.dropna(subset=["difference"])
@@ -109,19 +74,9 @@ def effects(table: pd.DataFrame, unit: str = "points", ax: Axes | None = None) -
 
 def alignment(curves: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """
-    Draw the spread of first-layer weights along the directions in which the inputs vary.
+    Draw the spread of first-layer weights along the directions in which the inputs vary, by name; see `align`.
 
-    Parameters
-    ----------
-    curves
-        Curves from `rlm.labels.align`, by name.
-    ax
-        Axes to draw on; a new figure by default.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        Flat for weights that do not depend on the data. Directions in which the data hardly vary are dropped.
+    It is flat for weights that do not depend on the data. Directions in which the data hardly vary are dropped.
     """
     ax = ax or new_axes(6, 4)
     colours = colours_of(curves)

@@ -36,26 +36,19 @@ class Samples:
     inputs
         Channel, then height and width of an image, or frame, height and width of a clip. Brightness in [0, 1], or
         in 0 to 255 as uint8, which needs a quarter of the memory.
-    labels
-        Class numbers from 0.
-    classes
-        Names of at least two classes.
+    labels, classes
+        Class numbers from 0, and the names of at least two classes.
     official
         ``"train"``, ``"validation"`` or ``"test"`` for each sample, if the dataset has such a split. If it has no
         ``"validation"``, a share of the training samples is drawn for it.
     groups
-        A split never divides the samples of one group, since they show the same thing; by default each is its own
-        group.
-    about
-        Source: ``name``, ``title``, ``licence``.
-    skipped
-        Files that could not be used: columns path and reason.
+        A split never divides the samples of one group, since they show the same thing; by default there are none.
+    about, skipped
+        Source (``name``, ``title``, ``licence``), and unusable files with the columns path and reason.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> samples = Samples(np.zeros((6, 1, 4, 4)), np.arange(6) % 2, ("cat", "dog"))
-    >>> len(samples)
+    >>> len(Samples(np.zeros((6, 1, 4, 4)), np.arange(6) % 2, ("cat", "dog")))
     6
     """
 
@@ -80,14 +73,7 @@ class Samples:
 
 
 class Parts(NamedTuple):
-    """
-    The samples that a seed trains, validates and tests on.
-
-    Attributes
-    ----------
-    train, validation, test
-        Numbers of samples, ascending; no sample is in two of them.
-    """
+    """The numbers of the samples that a seed trains, validates and tests on, ascending; no sample is in two parts."""
 
     train: Int64[np.ndarray, " train"]
     validation: Int64[np.ndarray, " validation"]
@@ -166,10 +152,9 @@ def divide(
     Returns
     -------
     Parts
-        Whole groups, each class in every part.
+        Numbers of the samples in each part: whole groups, each class in every part.
     numpy.ndarray
-        The training samples with labels, ascending. A larger number of labels includes the smaller one of the same
-        seed.
+        The training samples with labels, ascending. A larger number includes the smaller one of the same seed.
 
     Raises
     ------
@@ -292,8 +277,7 @@ def make_moving_digits(clips: int = 1797, seed: int = 0) -> Samples:
     """
     Make clips of 8 frames of 16 x 16 pixels: one real handwritten digit under one of eight motions, which is the label.
 
-    It is a small task of action recognition. A single frame has no information about the motion: every position, and
-    every digit, is equally likely under each of them.
+    A single frame has no information about the motion: every position and digit is equally likely under each of them.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ def read_labels(path: Path | str, study: int | None = None) -> StoredStudy:
     path
         The file.
     study
-        Its number; may be left out where there is only one.
+        Its number; not needed if there is only one.
 
     Returns
     -------
@@ -96,6 +96,13 @@ def read_labels(path: Path | str, study: int | None = None) -> StoredStudy:
     ------
     InputError
         If there is no such file or study, the file is not a store or is damaged, or no block is finished.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.labels.read_labels("none.db")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    rlm.errors.InputError: expected a store of studies, found no file ...
     """
     return read_stored(path, TASK, LabelsConfig, study)
 
@@ -153,20 +160,16 @@ def run_labels(
     config
         What to study.
     seeds
-        A number of seeds, counted from 0, or the seeds. Each has a split of its own, the same for all arms.
+        A number of seeds, counted from 0, or the seeds. Each has its own split, the same for all arms.
     samples
         Images or clips; loaded by ``config.dataset`` by default.
-    db
-        SQLite file to keep every finished block in, see `rlm.run_study`.
-    n_jobs
-        Processes; -1 for one per core.
-    progress
-        Show a progress bar.
+    db, n_jobs, progress
+        As in `rlm.run_study`.
 
     Returns
     -------
     LabelsResult
-        In the order of the config and of the seeds. The tables have ``attrs["watched"]``, see `rlm.run_study`.
+        Its tables ``results``, ``history`` and ``memorising`` are in the order of the config and of the seeds.
 
     Raises
     ------
@@ -179,6 +182,15 @@ def run_labels(
     References
     ----------
     Pondenkandath et al., "Leveraging random label memorization for unsupervised pre-training", arXiv 1811.01640.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> config = rlm.labels.LabelsConfig(encoder="mlp", dim=8, shuffle_epochs=0, max_epochs=0)
+    >>> digits = rlm.labels.load_digits(100)
+    >>> study = rlm.labels.run_labels(config, seeds=1, samples=digits, n_jobs=1, progress=False)
+    >>> study.results[["arm", "seed", "epochs"]].to_numpy().tolist()
+    [['scratch', 0, 0], ['pretrained', 0, 0]]
     """
     found, _ = collect(
         iter_labels(config, seeds, samples=samples, db=db, n_jobs=n_jobs, progress=progress), config.arms
@@ -295,28 +307,34 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
 
 def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds: Sequence[int]) -> Block:
     """
-    Classifiers before any training.
+    Make classifiers before any training.
 
     Parameters
     ----------
     config
-        Names the encoder.
+        Its encoder is used.
     samples
-        Say what shape an input has.
+        Their shape is that of an input.
     classes
-        How many.
+        Number of classes.
     seeds
-        Of the block. A seed's encoder is the same for any number of classes.
+        Seeds of the block. A seed's encoder is the same for any number of classes.
 
     Returns
     -------
     Block
-        Of `Classifier`.
+        One classifier per seed.
 
     Raises
     ------
     InputError
         If the encoder is for another kind of input, or has fewer layers than are to be transferred.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.labels.new_classifiers(rlm.labels.LabelsConfig(), rlm.labels.load_digits(100), 10, [0, 1]).seeds
+    (0, 1)
     """
     shape = samples.inputs.shape[1:]
     name = config.encoder or DEFAULT_ENCODERS[len(shape)]

@@ -43,7 +43,7 @@ def load_video_folder(
     size
         Height and width in pixels, from 1, to which all frames are resized.
     colour
-        Three channels, red, green and blue, instead of one of grey.
+        As of `load_image_folder`.
     splits
         A file of an official split; its other files are found beside it. UCF101: ``trainlist01.txt`` or
         ``testlist01.txt``, with lines ``Class/video.avi``, optionally with a number. HMDB51: any

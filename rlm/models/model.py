@@ -40,23 +40,15 @@ _DAMAGES += (OverflowError,)
 @dataclass(frozen=True)
 class Model:
     """
-    One trained encoder.
+    One trained encoder: a `block` of one seed, and the `config` that made it, with its one arm.
 
-    Attributes
-    ----------
-    block
-        The encoder and its weights, for one seed.
-    words
-        Token of every word that training has seen; all others are unknown, except for the letters that DSSM reads.
-    vocabulary_size
-        Rows of the word-vector table.
-    config
-        The config that made it, with the one arm of the model.
+    `words` has the token of every word that training has seen; all others are unknown, except for the letters that DSSM
+    reads. `vocabulary_size` counts the rows of the word-vector table.
 
     Examples
     --------
     >>> import rlm
-    >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
+    >>> slices = rlm.prepare(rlm.StudyConfig())
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 32, 8), (0,))
     >>> model = Model.of(block, slices, rlm.StudyConfig(encoder="mean", dim=8))
     >>> model.encode(["How are you?", "how are you"]).shape, model.knows("qwxz")
@@ -70,25 +62,7 @@ class Model:
 
     @classmethod
     def of(cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None) -> "Model":
-        """
-        Take one seed of a block, with the words of its training split.
-
-        Parameters
-        ----------
-        block
-            Trained encoders.
-        slices
-            What the seed was trained on.
-        config
-            The config that made the encoder.
-        seed
-            A seed of the block; its first one by default.
-
-        Returns
-        -------
-        Model
-            Copies of the weights, on the CPU.
-        """
+        """Copy one seed of a block (by default the first) to the CPU, with the words of its training split."""
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
@@ -97,24 +71,10 @@ class Model:
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
         """
-        Embed texts.
+        Embed texts, one row each, read as in training; raise InputError if these are not texts.
 
-        Parameters
-        ----------
-        texts
-            They are read as in training: cut to the same number of words; new words are unknown, or read by their
-            letters.
-
-        Returns
-        -------
-        numpy.ndarray
-            One row per text. Texts with the same words have bit-identical rows; the last bits of a row may depend on
-            the other texts of the call. A text without words has the row of the empty phrase.
-
-        Raises
-        ------
-        InputError
-            If these are not texts.
+        Texts with the same words have bit-identical rows; a row's last bits may depend on the other texts of the call.
+        A text without words has the row of the empty phrase.
         """
         is_one = isinstance(texts, str)
         texts = list(texts)
@@ -154,21 +114,10 @@ class Model:
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """
-        Write the model: weights (safetensors), vocabulary and config (JSON).
+        Write weights (safetensors), vocabulary and config (JSON) into a new folder in one that exists.
 
-        Parameters
-        ----------
-        folder
-            A new folder in one that exists.
-        overwrite
-            Replace an existing model.
-
-        Raises
-        ------
-        InputError
-            If the parent folder does not exist or cannot be written, or the folder exists and is not to be overwritten.
-        OSError
-            If the files cannot be written; existing files stay unchanged.
+        Raise InputError if the folder exists and is not to be overwritten, or its parent cannot be written; OSError if
+        writing fails, which leaves existing files unchanged.
         """
         folder = check_place(folder, overwrite)
         state = self.block.encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
@@ -266,7 +215,6 @@ def check_place(folder: str | Path, overwrite: bool) -> Path:
 
 
 def _check_hashes(description: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
-    """Require the files and the config that were saved."""
     found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     if description["version"] > 1:
         found[CONFIG] = _hash_of(description)
@@ -308,7 +256,6 @@ def _type(tensor: Tensor) -> str:
 
 
 def _bare(encoder: nn.Module) -> nn.Module:
-    """Return the encoder without the output step of its loss."""
     return encoder.encoder if isinstance(encoder, OutputStep) else encoder
 
 
@@ -319,7 +266,6 @@ def _by_token(words: Mapping[str, int], size: int) -> list[str]:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    """Read the config file of a model of any version."""
     try:
         description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if (description["format"], type(description["version"])) != (FORMAT, int) or description["version"] < 1:

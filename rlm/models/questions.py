@@ -28,12 +28,7 @@ class QuestionBlock(NamedTuple):
 
 
 def read_questions(path: str | Path, encoding: str | None = None) -> list[QuestionBlock]:
-    """
-    Read an evaluation file: blocks of lines ``T: premise``, then lines ``Q: question``, separated by empty lines.
-
-    Lines ``A: answer`` after the questions are ignored. Raise if a line has another form or position, or a text no
-    word.
-    """
+    """Read blocks of lines ``T: premise``, then ``Q: question``, separated by empty lines; ``A:`` lines are ignored."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an evaluation file of T: and Q: lines, found none; check the path")
@@ -47,7 +42,6 @@ def read_questions(path: str | Path, encoding: str | None = None) -> list[Questi
 
 
 def _blocks(text: io.TextIOBase) -> Iterator[QuestionBlock]:
-    """Yield the blocks of a text; raise for a text without words."""
     for premises, questions in read_blocks(text):
         for kind, (line, content) in [*(("T:", one) for one in premises), *(("Q:", one) for one in questions)]:
             if not tokenise(content):

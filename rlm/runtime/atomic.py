@@ -19,24 +19,7 @@ _swapping = threading.Lock()
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """
-    Write to a temporary file, then rename it atomically.
-
-    Parameters
-    ----------
-    path
-        Where it is to be; its folder exists. What stood there stays if the writing fails, or the machine does.
-
-    Yields
-    ------
-    pathlib.Path
-        The file to write, of the same suffix; no other thread or process has one of this name.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
+    """Write to a temporary file, then rename it atomically; a failure leaves the existing file."""
     _clean(path)
     with _temporary(path) as temporary:
         yield temporary
@@ -46,44 +29,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """
-    Write a text file, or leave what stood there.
-
-    Parameters
-    ----------
-    path
-        Where to; its folder exists.
-    text
-        Written as UTF-8.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
+    """Write a UTF-8 text file atomically."""
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
-    """
-    Write a folder of files, or leave what stood there.
-
-    A process that is killed leaves the old folder or the new one, if perhaps under a temporary name; `recover` brings
-    it back, which every writing and reading of a model calls first.
-
-    Parameters
-    ----------
-    path
-        Where to; its own folder exists. A folder that is there is replaced, with all that is in it.
-    contents
-        By file name.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written.
-    """
+    """Write files by name into a new folder that replaces `path`; a killed process leaves what `recover` restores."""
     with _temporary(path) as temporary:
         temporary.mkdir()
         for name, content in contents.items():
@@ -102,19 +54,7 @@ def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def recover(path: Path) -> None:
-    """
-    Bring back a folder whose replacement was killed halfway, and remove what killed writers left behind.
-
-    Parameters
-    ----------
-    path
-        As of `write_folder`.
-
-    Raises
-    ------
-    OSError
-        If the folder is there under its temporary name and cannot be renamed.
-    """
+    """Restore a folder whose replacement was killed halfway, and remove what killed writers left behind."""
     _clean(path)
     old = _old(path)
     if old.exists():
@@ -125,42 +65,13 @@ def recover(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """
-    Check that a file or folder can be written, before the work that it is to hold.
-
-    Parameters
-    ----------
-    path
-        As of `whole` or `write_folder`.
-
-    Raises
-    ------
-    OSError
-        If its folder does not take a new entry of such a name.
-    """
+    """Raise OSError unless a file or folder of this name can be created."""
     with _temporary(path) as temporary:
         temporary.touch()
 
 
 def sha256_of(path: Path) -> str:
-    """
-    Hash the content of a file.
-
-    Parameters
-    ----------
-    path
-        A file; not a device or a pipe, which could be read only once.
-
-    Returns
-    -------
-    str
-        SHA-256, in hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+    """Return the SHA-256 of a file in hexadecimal digits; raise OSError for a pipe, which could be read only once."""
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is not a file")
     with path.open("rb") as file:
@@ -169,7 +80,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name that is nobody else's, beside `path`; what is left there in the end is removed."""
+    """Yield a unique name beside `path`, and remove what is left there in the end."""
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{path.name}")
     _mine.add(temporary)
     try:
@@ -180,7 +91,6 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def _old(path: Path) -> Path:
-    """Where the folder lies that is being replaced."""
     return path.with_name(f".old.{path.name}")
 
 
@@ -195,7 +105,7 @@ def _clean(path: Path) -> None:
 
 
 def _writes(process: int) -> bool:
-    """Whether another process may still be writing; of this one `_mine` knows."""
+    """Return True if another process may still be writing; `_mine` lists what this one writes."""
     return process != os.getpid() and psutil.pid_exists(process)
 
 
@@ -208,7 +118,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk; some file systems do not offer it of folders."""
+    """Wait until a file, or the entries of a folder, are on the disk; some file systems cannot sync folders."""
     if path.is_dir():
         with contextlib.suppress(OSError):
             _sync_descriptor(os.open(path, os.O_RDONLY))

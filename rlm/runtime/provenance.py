@@ -12,27 +12,13 @@ PACKAGES = ("rlm", "torch", "numpy", "scipy")
 
 @cache
 def versions() -> dict[str, str]:
-    """
-    The versions that decide numbers.
-
-    Returns
-    -------
-    dict
-        Of Python and the packages that compute, by name.
-    """
+    """Return the versions of Python and of the packages that determine numbers."""
     return {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 @cache
 def commit() -> str | None:
-    """
-    The commit of the checkout that this package is run from.
-
-    Returns
-    -------
-    str or None
-        Its hash, with ``-dirty`` where files have changed since; None for an installed package.
-    """
+    """Return the commit of this checkout, with ``-dirty`` after changes; None for an installed package."""
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists() or not shutil.which("git"):
         return None

@@ -17,18 +17,10 @@ BISECTIONS = 50
 @dataclass(frozen=True)
 class ConfidenceSequence:
     """
-    Mean paired difference after each pair, with intervals that hold simultaneously.
-
-    Attributes
-    ----------
-    differences
-        Paired differences in their order.
-    reach
-        Largest possible difference.
+    Mean of paired `differences`, none larger than `reach`, after each pair, with intervals that hold simultaneously.
 
     Examples
     --------
-    >>> import numpy as np
     >>> import rlm
     >>> gains = np.random.default_rng(0).normal(0.02, 0.01, size=12)
     >>> list(rlm.stats.confidence_sequence(gains).table["pairs"])
@@ -140,8 +132,7 @@ def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Confi
     k. So is its mean over normal k with variance 1 / r, which is sqrt(r / (r + V)) exp(S² / (2 (r + V))). With 95 %
     probability it never reaches 20; an interval holds all m for which it has not. r is a share of V after the 10th
     pair, which the signs do not change. Differences of equal arms are symmetric for any distribution of the
-    accuracies; for other distributions the intervals rely on the central limit theorem, and their coverage was
-    measured.
+    accuracies; otherwise the intervals rely on the central limit theorem, and their coverage was measured.
 
     References
     ----------
@@ -151,7 +142,6 @@ def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Confi
 
     Examples
     --------
-    >>> import numpy as np
     >>> import rlm
     >>> gains = np.random.default_rng(0).normal(0.02, 0.01, size=30)
     >>> rlm.stats.confidence_sequence(gains).last.excludes(0)

@@ -23,23 +23,14 @@ Name = TypeVar("Name", bound=Hashable)
 
 class Estimate(NamedTuple):
     """
-    A number with its 95 % interval; the bounds are missing where the data determine none.
-
-    Attributes
-    ----------
-    value
-        The estimate.
-    low, high
-        Bounds of the interval; NaN if there is none.
+    A number with the bounds of its 95 % interval, which are NaN where the data determine none.
 
     Examples
     --------
     >>> import rlm
     >>> gain = rlm.stats.Estimate(0.0042, 0.0002, 0.0073)
-    >>> gain.excludes(0)
-    True
-    >>> gain.format(100, "+")
-    '+0.42 [+0.02, +0.73]'
+    >>> gain.excludes(0), gain.format(100, "+")
+    (True, '+0.42 [+0.02, +0.73]')
     """
 
     value: float
@@ -88,25 +79,10 @@ class Estimate(NamedTuple):
         missing: str = " [no interval]",
     ) -> str:
         """
-        Format the estimate and its interval, with as many decimals as the width justifies.
+        Format as ``"+1.2 [-0.3, +2.7]"``, with the decimals that the width justifies; ``"unknown"`` without a value.
 
-        Parameters
-        ----------
-        scale
-            Factor of all numbers: 100 for percent or points.
-        sign
-            ``"+"`` to write the sign of positive numbers as well.
-        digits
-            Number of decimals instead.
-        unit
-            Text after every number.
-        missing
-            Text in place of a missing interval.
-
-        Returns
-        -------
-        str
-            Such as ``"+1.2 [-0.3, +2.7]"``; ``"unknown"`` if the value is missing.
+        `scale` multiplies all numbers, `sign` is ``"+"`` to write that of positive ones, `unit` follows every number
+        and `missing` replaces a missing interval.
         """
         scaled = Estimate(*(scale * number for number in self))
         if not np.isfinite(scaled.value):
@@ -118,7 +94,6 @@ class Estimate(NamedTuple):
         return f"{value} [{low}, {high}]" if np.isfinite(scaled.high) else f"{value} [{low} or more]"
 
     def __str__(self) -> str:
-        """Format the estimate with two decimals."""
         return self.format(digits=2)
 
 

@@ -14,11 +14,10 @@ Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
 
 class Judged(NamedTuple):
     """
-    Result of the tests of one arm.
+    Result of the tests of one arm; no decision is possible with fewer than `enough` pairs.
 
-    The interval of `difference` has 1 - `level` confidence, 95 % for one arm and Holm-corrected for several. The
-    corrected `p` is below 0.05 exactly where the interval excludes 0. No decision is possible with fewer than `enough`
-    pairs.
+    The interval of `difference` has 1 - `level` confidence, Holm-corrected for several arms. The corrected `p` is below
+    0.05 exactly where the interval excludes 0.
     """
 
     difference: Estimate
@@ -63,10 +62,9 @@ def judge(
 
 def pairs_to_judge(arms: int, *, watched: bool = False) -> int:
     """
-    Count the pairs, at least 10, from which on one of several arms can differ significantly.
+    Count the pairs, at least 10, from which on the smallest possible corrected p value of an arm is significant.
 
-    From there on the smallest possible p value is significant after the correction: 2 sign patterns of 2^pairs in the
-    sign-flip test, or that of the confidence sequence.
+    That is 2 sign patterns of 2^pairs in the sign-flip test, or that of the confidence sequence.
     """
     if arms < 1:
         raise InputError(f"expected at least one arm to compare, found {arms}; pass arms beside the baseline")

@@ -41,8 +41,8 @@ class Metric:
     Examples
     --------
     >>> import rlm
-    >>> rlm.stats.Metric("perplexity", low=1, better="lower")
-    Metric(name='perplexity', low=1, high=inf, better='lower', failed=None)
+    >>> rlm.stats.Metric("perplexity", low=1, better="lower").is_share
+    False
     """
 
     name: str
@@ -52,7 +52,6 @@ class Metric:
     failed: float | int | str | None = None
 
     def __post_init__(self) -> None:
-        """Check the range, the direction and the value of a failed seed."""
         if self.better not in get_args(Direction):
             raise InputError(f'expected better="higher" or better="lower" for {self.name}, found {self.better!r}')
         if not self.low < self.high:
@@ -140,7 +139,6 @@ def count_failed(results: pd.DataFrame, metric: str | Metric = "test_accuracy") 
 
     Examples
     --------
-    >>> import pandas as pd
     >>> import rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": [0, 1], "test_accuracy": [0.75, None]})
     >>> rlm.stats.count_failed(results)["test_accuracy"].tolist()
@@ -197,7 +195,7 @@ def _value_of_failed(results: pd.DataFrame, metric: Metric) -> np.ndarray:
 
 
 def noise_of_chance(clusters: pd.Series) -> pd.Series:
-    """Return the accuracy that guessing exceeds in 5 % of test splits with so many clusters."""
+    """Return the accuracy that guessing exceeds in 5 % of test splits with this many clusters."""
     return (CHANCE + stats.norm.ppf(CONFIDENCE) * 0.5 / np.sqrt(clusters)).clip(upper=1.0)
 
 

@@ -17,27 +17,17 @@ PARTS = ("seed", "split", "test set")
 
 class Spread(NamedTuple):
     """
-    Variances of the test accuracy of single runs, in squared accuracy.
+    Variances of the test accuracy of single runs, in squared accuracy, and their `shares` in the sum by name.
 
-    Attributes
-    ----------
-    seed
-        Over seeds, which means initial weights and order, of one split.
-    split
-        Over splits, which means the held-out anchors, beyond the test set.
-    test_set
-        Over test sets of the same size, drawn from unrelated groups.
-    shares
-        Share of each part in their sum, by its name.
-    splits
-        Number of splits.
+    `seed` is over initial weights and order, of one split; `split` over held-out anchors, beyond the test set; and
+    `test_set` over test sets of the same size, drawn from unrelated groups.
 
     Examples
     --------
     >>> import rlm
     >>> half, none = rlm.stats.Estimate(0.5, 0.4, 0.6), rlm.stats.Estimate(0.0, 0.0, 0.0)
     >>> shares = {"seed": half, "split": none, "test set": half}
-    >>> rlm.stats.Spread(half, none, half, shares, 10).table()["share"].tolist()
+    >>> rlm.stats.Spread(half, none, half, shares, splits=10).table()["share"].tolist()
     [0.5, 0.0, 0.5]
     """
 
@@ -81,13 +71,10 @@ def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
     Notes
     -----
     A one-way random-effects analysis: the variance between the means of splits contains a share of the variance between
-    seeds, and that of the finite test set, which is a bootstrap over the clusters of each test split. Triplets of one
-    cluster are not independent, so clusters are resampled, not triplets.
+    seeds, and that of the finite test set, which is a bootstrap over the clusters of each test split.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> import pandas as pd
     >>> import rlm
     >>> index = pd.MultiIndex.from_product([range(4), range(3), range(20)], names=["split_seed", "seed", "component"])
     >>> groups = pd.DataFrame({"triplets": 5, "test_accuracy": 0.6}, index=index).reset_index()

@@ -70,6 +70,13 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
     ------
     InputError
         If there is no such file, or it is not a store, or is damaged.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.list_studies("none.db")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    rlm.errors.InputError: expected a store of studies, found no file ...
     """
     with reading(path) as (connection, name):
         return _list(_records(connection, name, task))

@@ -1,4 +1,4 @@
-"""The other encoders and losses, and the registries of both."""
+"""Encoders and losses: the defaults, and the registries of all."""
 
 import lazy_loader
 

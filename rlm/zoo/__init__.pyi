@@ -1,14 +1,4 @@
-"""The other encoders and losses, and the registries of both."""
+"""Encoders and losses: the defaults, and the registries of all."""
 
-from .encoders import (
-    ENCODERS as ENCODERS,
-    BiLSTMEncoder as BiLSTMEncoder,
-    ConvolutionalLSTMEncoder as ConvolutionalLSTMEncoder,
-    DSSMEncoder as DSSMEncoder,
-    LSTMEncoder as LSTMEncoder,
-    MeanEncoder as MeanEncoder,
-    OutputStep as OutputStep,
-    StackedLSTMEncoder as StackedLSTMEncoder,
-    new_encoder as new_encoder,
-)
-from .losses import LOSSES as LOSSES, Objective as Objective, make_objective as make_objective
+from .encoders import ENCODERS as ENCODERS, LSTMEncoder as LSTMEncoder, MeanEncoder as MeanEncoder
+from .losses import LOSSES as LOSSES

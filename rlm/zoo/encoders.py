@@ -21,26 +21,9 @@ HIDDEN = 300
 
 class BiLSTMEncoder(nn.Module):
     """
-    The last hidden states of an LSTM that reads backwards and of one that reads forwards: ``bilstm``.
+    The last states of a backward and a forward LSTM, which make an embedding of twice `dim`: ``bilstm``.
 
-    Parameters
-    ----------
-    vocabulary_size
-        Rows of the word-vector table, see `Slices.vocabulary_size`.
-    word_dim
-        Size of a word vector.
-    dim
-        Size of each state; the embedding has both, the backward state first, so that its size is twice this.
-
-    References
-    ----------
     ``net_arch`` bilstm of Koziev's nn_relevancy_tripleloss, as ``torch.nn.LSTM`` computes it.
-
-    Examples
-    --------
-    >>> import torch
-    >>> BiLSTMEncoder(vocabulary_size=10, dim=4)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
-    torch.Size([2, 8])
     """
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
@@ -62,24 +45,7 @@ class StackedLSTMEncoder(nn.Module):
     """
     The last hidden state of an LSTM that reads the hidden states of another, both forwards: ``lstm(lstm)``.
 
-    Parameters
-    ----------
-    vocabulary_size
-        Rows of the word-vector table, see `Slices.vocabulary_size`.
-    word_dim
-        Size of a word vector.
-    dim
-        Size of both states, and of the embedding.
-
-    References
-    ----------
     ``net_arch`` lstm(lstm) of Koziev's nn_relevancy_tripleloss, as ``torch.nn.LSTM`` of two layers computes it.
-
-    Examples
-    --------
-    >>> import torch
-    >>> StackedLSTMEncoder(vocabulary_size=10, dim=4)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
-    torch.Size([2, 4])
     """
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
@@ -100,26 +66,9 @@ class ConvolutionalLSTMEncoder(nn.Module):
 
     A window begins at every word; beyond the end of a phrase it sees zeros, which is Koziev's padding on the right.
     The maximum is taken over as many windows as the kernel is wide, over fewer at the end. Windows that begin beyond
-    the end, whose number depends on Koziev's longest phrase, have no influence.
+    the end, whose number depends on Koziev's longest phrase, have no influence. Values are in (0, 1).
 
-    Parameters
-    ----------
-    vocabulary_size
-        Rows of the word-vector table, see `Slices.vocabulary_size`.
-    word_dim
-        Size of a word vector; an LSTM's state has twice this size.
-    dim
-        Size of the embedding; each value is in (0, 1).
-
-    References
-    ----------
     ``net_arch`` lstm(cnn) of Koziev's nn_relevancy_tripleloss.
-
-    Examples
-    --------
-    >>> import torch
-    >>> ConvolutionalLSTMEncoder(vocabulary_size=10, dim=4)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
-    torch.Size([2, 4])
     """
 
     ends_with = "sigmoid"
@@ -164,26 +113,10 @@ def _pool(
 
 class DSSMEncoder(nn.Module):
     """
-    Counts of the letter trigrams of a phrase, through three layers of tanh: ``dssm``.
+    Counts of the letter trigrams of a phrase (see `letter_trigrams`), through three layers of tanh: ``dssm``.
 
-    Parameters
-    ----------
-    trigrams
-        Numbers ``[token, trigram]`` of the trigrams of each token, from 1; 0 is padding.
-    dim
-        Size of the embedding.
-
-    References
-    ----------
     Huang et al., "Learning deep structured semantic models for web search using clickthrough data", CIKM 2013: word
     hashing in section 3.2, layers and initial weights in sections 3.1 and 3.4.
-
-    Examples
-    --------
-    >>> import torch
-    >>> encoder = DSSMEncoder(letter_trigrams(["cat", "at"]), dim=8)
-    >>> encoder(torch.tensor([[2, 3], [3, 0]]), batch_sizes=[2, 1]).shape
-    torch.Size([2, 8])
     """
 
     def __init__(self, trigrams: Int64[Tensor, "token trigram"], dim: int = 128) -> None:
@@ -246,36 +179,10 @@ def new_encoder(
     fixed: bool = False,
 ) -> nn.Module:
     """
-    Make an encoder by name, with newly drawn weights.
+    Make an encoder by name, with newly drawn weights; word ``i`` of `words` has token ``i + 2``.
 
-    Parameters
-    ----------
-    name
-        A name in `ENCODERS`.
-    words
-        Words of the corpus; word ``i`` has token ``i + 2``.
-    word_dim
-        Size of a word vector; DSSM has none.
-    dim
-        Size of the embedding.
-    output
-        A last step, see `OutputStep`, unless the encoder already ends with it.
-    vectors
-        Word vectors ``[token, word_dim]`` to start from; random ones by default.
-    fixed
-        Keep these vectors fixed.
-
-    Returns
-    -------
-    torch.nn.Module
-        One model.
-
-    Examples
-    --------
-    >>> import torch
-    >>> encoder = new_encoder("bilstm", ["cat", "sat"], word_dim=4, dim=3, output="unit")
-    >>> encoder(torch.tensor([[2, 3], [2, 0]]), batch_sizes=[2, 1]).shape
-    torch.Size([2, 6])
+    `output` is a last step, unless the encoder already ends with it. It may start from word vectors, which stay as they
+    are if `fixed`.
     """
     if name == "dssm":
         encoder: nn.Module = DSSMEncoder(letter_trigrams(words), dim)
