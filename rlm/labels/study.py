@@ -38,19 +38,13 @@ _LABELLED = {"labelled": int, **_RUN}
 
 class LabelsResult(NamedTuple):
     """
-    What a study of random labels gave.
+    Tables of a study of random labels.
 
-    Attributes
-    ----------
-    results
-        One row per number of labelled samples, arm and seed: labelled (0 for all), arm, seed, validation_accuracy (at
-        the best epoch), test_accuracy, best_epoch, epochs, chance (the accuracy of guessing), seconds (of its block,
-        over the block's runs). A seed that diverged has no accuracies and counts as guessing; its best_epoch is 0.
-    history
-        One row per number of labelled samples, arm, seed and epoch of fine-tuning: loss, validation_accuracy.
-    memorising
-        One row per pre-training (arm pretrained, also for its controls, or pretrained_once), seed, shuffle and epoch,
-        see `rlm.labels.memorise`.
+    `results` has one row per number of labelled samples (labelled, 0 for all), arm and seed: validation_accuracy (best
+    one), test_accuracy, best_epoch, epochs, chance (the accuracy of guessing), seconds (of its block, over the
+    block's runs). A seed that diverged has no accuracies and counts as guessing; its best_epoch is 0. `history` has one
+    row per epoch of fine-tuning: loss, validation_accuracy. `memorising` has one row per pre-training (arm pretrained,
+    also for its controls, or pretrained_once), seed, shuffle and epoch, see `rlm.labels.memorise`.
     """
 
     results: pd.DataFrame
@@ -82,10 +76,8 @@ def read_labels(path: Path | str, study: int | None = None) -> StoredStudy:
 
     Parameters
     ----------
-    path
-        The file.
-    study
-        Its number; not needed if there is only one.
+    path, study
+        As in `rlm.read_study`.
 
     Returns
     -------
@@ -95,7 +87,7 @@ def read_labels(path: Path | str, study: int | None = None) -> StoredStudy:
     Raises
     ------
     InputError
-        If there is no such file or study, the file is not a store or is damaged, or no block is finished.
+        As in `rlm.read_study`.
 
     Examples
     --------
@@ -169,7 +161,7 @@ def run_labels(
     Returns
     -------
     LabelsResult
-        Its tables ``results``, ``history`` and ``memorising`` are in the order of the config and of the seeds.
+        Tables as `rlm.labels.study.LabelsResult` describes them, in the order of the config and of the seeds.
 
     Raises
     ------
@@ -207,24 +199,7 @@ def iter_labels(
     n_jobs: int = -1,
     progress: bool = True,
 ) -> Iterator[LabelsResult]:
-    """
-    Run a study of random labels block by block.
-
-    Parameters
-    ----------
-    config, seeds, samples, db, n_jobs, progress
-        As in `run_labels`.
-
-    Yields
-    ------
-    LabelsResult
-        What the store has of it already, if anything; then each block as it is finished, in no particular order.
-
-    Raises
-    ------
-    InputError
-        As in `run_labels`.
-    """
+    """Do as `run_labels`, block by block: first all that the store has, then each block as it is finished."""
     seeds = check_request(seeds, config.arms, db)
     resolve_device(config.device)
     if samples is None:
