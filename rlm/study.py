@@ -42,8 +42,8 @@ class BlockResult(NamedTuple):
     ----------
     results
         One row per arm and seed, see `rlm.run_study`.
-    groups
-        One row per arm, seed and cluster of the test split: component (its number in that split), triplets,
+    clusters
+        One row per arm, seed and cluster of the test split: cluster (its number in that split), triplets,
         test_accuracy.
     history
         One row per arm, seed and epoch of fine-tuning: arm and the columns of the history of `rlm.finetune`.
@@ -52,7 +52,7 @@ class BlockResult(NamedTuple):
     """
 
     results: pd.DataFrame
-    groups: pd.DataFrame
+    clusters: pd.DataFrame
     history: pd.DataFrame
     pretraining: pd.DataFrame
 
@@ -62,9 +62,9 @@ class BlockResult(NamedTuple):
             _RUN,
             dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
             | {"best_epoch": int, "epochs": int, "seconds": float, "split": str}
-            | dict.fromkeys(["test_triplets", "test_anchors", "test_components"], int),
+            | dict.fromkeys(["test_triplets", "test_anchors", "test_clusters"], int),
         ),
-        "groups": Table({**_RUN, "component": int}, {"triplets": int, "test_accuracy": float}),
+        "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
         "history": Table(_EPOCH, {"loss": float, "validation_accuracy": float}),
         "pretraining": Table(_EPOCH, dict.fromkeys(["loss", "seen_accuracy", "unseen_accuracy", "spread"], float)),
     }
@@ -173,7 +173,7 @@ def run_study(
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
         seconds (wall time of its block, pre-training and compilation included, over the block's runs), split,
-        test_triplets, test_anchors, test_components. A seed that diverged (its loss was not finite) has no test
+        test_triplets, test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test
         metrics, and best_epoch 0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its
         results, was extended or was interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
 
@@ -316,8 +316,8 @@ def run_block(
     slices = slice_for(config, corpus, seeds)
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
-        results, groups = judge_block(trained.block, slices, corpus, trained.history)
-        tables = results.assign(split=config.split), groups, trained.history, trained.pretraining
+        results, clusters = judge_block(trained.block, slices, corpus, trained.history)
+        tables = results.assign(split=config.split), clusters, trained.history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)

@@ -152,7 +152,7 @@ def compare(
     ----------
     results
         One row per arm and seed: columns arm, seed and `metric`. With the columns ``test_triplets``, ``test_anchors``,
-        ``test_components`` and ``split``, the verdict includes the size of the test split.
+        ``test_clusters`` and ``split``, the verdict includes the size of the test split.
     arm, baseline
         Arms of `results`; seeds that only one of them has are dropped and counted.
     metric

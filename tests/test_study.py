@@ -33,7 +33,7 @@ COLUMNS = [
     "split",
     "test_triplets",
     "test_anchors",
-    "test_components",
+    "test_clusters",
 ]
 DATA = topic_pairs(np.random.default_rng(0), topics=6, pairs=120)
 CORPUS = index_corpus(DATA)
@@ -117,12 +117,12 @@ class TestTable:
         epochs = joined.history.groupby(["arm", "seed"], sort=False)["epoch"]
         assert list(epochs.groups) == expected
         assert epochs.apply(lambda epoch: list(epoch) == list(range(len(epoch)))).all()
-        assert len(joined.groups) == sum(len(block.groups) for block in blocks)
+        assert len(joined.clusters) == sum(len(block.clusters) for block in blocks)
 
     def test_groups_add_up_to_the_test_accuracy(self):
         (block,) = iter_study(small(arms=["scratch"]), 3, data=DATA, n_jobs=1, progress=False)
-        for (_, groups), row in zip(block.groups.groupby("seed"), block.results.itertuples(), strict=True):
-            assert len(groups) == row.test_components
+        for (_, groups), row in zip(block.clusters.groupby("seed"), block.results.itertuples(), strict=True):
+            assert len(groups) == row.test_clusters
             assert groups["triplets"].sum() == row.test_triplets
             assert np.average(groups["test_accuracy"], weights=groups["triplets"]) == pytest.approx(row.test_accuracy)
 

@@ -19,7 +19,7 @@ from rlm.stats.estimates import Estimate, MeanTest, SignFlips, spell_p
 from rlm.stats.judging import pairs_to_judge
 
 ARMS = ["pretrained", "pretrained_once", "rescaled", "shuffled", "margin_1", "margin_2"]
-BASIS = {"test_triplets": 1234, "test_anchors": 56, "test_components": 43, "split": "fixed"}
+BASIS = {"test_triplets": 1234, "test_anchors": 56, "test_clusters": 43, "split": "fixed"}
 NUMBER = r"[+-]?\d+\.\d+"
 
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from rlm.config import ROLES, ReadOptions, Role
 from rlm.data.columns import check_labels, choose_columns, make_pairs
+from rlm.data.json_records import is_record_table, json_rows, record_rows
 from rlm.data.parsers import ROWS_AT_ONCE, Choose, blocks, delimited, groups, irrelevant_pairs, to_frame
-from rlm.data.records import is_record_table, json_rows, record_rows
 from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, most_bytes, open_bytes, shorten
 from rlm.errors import InputError
 

@@ -18,19 +18,19 @@ MOST_QUERIES = 20_000  # every query meets every candidate: a large test split w
 def judge_block(
     block: Block, slices: Sequence[Slices], corpus: Corpus, history: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of trained seeds in `rlm.study.BlockResult.results` and `BlockResult.groups`."""
+    """Return the rows of trained seeds in `rlm.study.BlockResult.results` and `BlockResult.clusters`."""
     judged = judge_history(history, block.seeds)
     batch, embeddings = embedded_split(block, slices, "test", "distance")
     scores = triplet_scores(embeddings, batch).cpu().numpy()
     scores = [mine[:size] for mine, size in zip(scores, batch.sizes, strict=True)]
     different = {id(one): one for one in slices}  # one, of a fixed split
-    component_of = {key: _test_components(one) for key, one in different.items()}
-    groups = []
+    cluster_of = {key: _test_clusters(one) for key, one in different.items()}
+    clusters = []
     for seed, one, score, is_failed in zip(block.seeds, slices, scores, judged["has_diverged"], strict=True):
-        component, triplets = component_of[id(one)]
-        accuracy = np.where(is_failed, np.nan, np.bincount(component, score) / triplets)
-        found = {"seed": seed, "component": range(len(triplets)), "triplets": triplets, "test_accuracy": accuracy}
-        groups.append(pd.DataFrame(found))
+        cluster, triplets = cluster_of[id(one)]
+        accuracy = np.where(is_failed, np.nan, np.bincount(cluster, score) / triplets)
+        found = {"seed": seed, "cluster": range(len(triplets)), "triplets": triplets, "test_accuracy": accuracy}
+        clusters.append(pd.DataFrame(found))
     found = find_first(embeddings, batch, slices, corpus, most_queries=MOST_QUERIES)
     test = pd.DataFrame([one.summary.set_index("split").loc["test"] for one in slices])
     metrics = pd.DataFrame(
@@ -41,10 +41,10 @@ def judge_block(
         },
         index=judged.index,
     ).mask(judged["has_diverged"])
-    columns = {"test_triplets": "triplets", "test_anchors": "anchors", "test_components": "clusters"}
+    columns = {"test_triplets": "triplets", "test_anchors": "anchors", "test_clusters": "clusters"}
     sizes = {name: test[column].astype(int).to_numpy() for name, column in columns.items()}
     results = judged.drop(columns="has_diverged").join(metrics).assign(**sizes).reset_index()
-    return results, pd.concat(groups, ignore_index=True)
+    return results, pd.concat(clusters, ignore_index=True)
 
 
 def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
@@ -63,8 +63,8 @@ def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     )
 
 
-def _test_components(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+def _test_clusters(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
     """Return the cluster of every test triplet, numbered from 0, and the number of triplets in each cluster."""
-    component = relevance_clusters(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
-    _, number, triplets = np.unique(component, return_inverse=True, return_counts=True)
+    cluster = relevance_clusters(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
+    _, number, triplets = np.unique(cluster, return_inverse=True, return_counts=True)
     return number, triplets

@@ -29,7 +29,7 @@ from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
 SHARES = ("validation_accuracy", "test_accuracy", "roc_auc", "top_1")  # columns of a study's results
-DETAILS = ["split", "test_triplets", "test_anchors", "test_components"]  # columns of no interest to most readers
+DETAILS = ["split", "test_triplets", "test_anchors", "test_clusters"]  # columns of no interest to most readers
 
 
 class Picture(NamedTuple):

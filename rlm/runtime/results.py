@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import pandas as pd
 
-KEYS = ("labelled", "arm", "seed", "epoch", "component", "shuffle")  # of all tables, as far as they have them
+KEYS = ("labelled", "arm", "seed", "epoch", "cluster", "shuffle")  # of all tables, as far as they have them
 
 
 class Table(NamedTuple):

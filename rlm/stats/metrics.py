@@ -201,11 +201,11 @@ def noise_of_chance(clusters: pd.Series) -> pd.Series:
 
 def share_failed(results: pd.DataFrame, metric: Metric) -> dict[str, Estimate]:
     """Return the share of failed seeds by arm, if the results contain the size of their test splits."""
-    if "test_components" not in results:
+    if "test_clusters" not in results:
         return {}
     is_failed = results[metric.name].isna()
     if metric.name == "test_accuracy":
-        is_failed |= results[metric.name] <= noise_of_chance(results["test_components"])
+        is_failed |= results[metric.name] <= noise_of_chance(results["test_clusters"])
     counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
     return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}
 

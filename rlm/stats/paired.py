@@ -109,7 +109,7 @@ def describe_pairs(treated: np.ndarray, control: np.ndarray, metric: Metric) -> 
 
 def find_basis(results: pd.DataFrame) -> Basis:
     """Read the size of the test split from the results, as far as they contain it."""
-    columns = ["test_anchors", "test_components", "test_triplets"]
+    columns = ["test_anchors", "test_clusters", "test_triplets"]
     ranges = [None] * 3
     if {*columns, "split"} <= set(results):
         ranges = [(int(results[column].min()), int(results[column].max())) for column in columns]

@@ -20,7 +20,7 @@ class Spread(NamedTuple):
     Variances of the test accuracy of single runs, in squared accuracy, and their `shares` in the sum by name.
 
     `seed` is over initial weights and order, of one split; `split` over held-out anchors, beyond the test set; and
-    `test_set` over test sets of the same size, drawn from unrelated groups.
+    `test_set` over test sets of the same size, drawn from unrelated clusters.
 
     Examples
     --------
@@ -46,15 +46,15 @@ class Spread(NamedTuple):
         return pd.DataFrame.from_dict(rows, orient="index", columns=["sd", "low", "high", "share"]).rename_axis("part")
 
 
-def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
+def decompose_spread(clusters: pd.DataFrame, seed: int = 0) -> Spread:
     """
     Decompose the spread of single runs into the parts of seed, split and test set.
 
     Parameters
     ----------
-    groups
+    clusters
         Runs of one arm with the same number of seeds on several splits, one row per run and cluster of the test set:
-        columns split_seed, seed, component, triplets and test_accuracy.
+        columns split_seed, seed, cluster, triplets and test_accuracy.
     seed
         Seed of the resampling.
 
@@ -76,24 +76,24 @@ def decompose_spread(groups: pd.DataFrame, seed: int = 0) -> Spread:
     Examples
     --------
     >>> import rlm
-    >>> index = pd.MultiIndex.from_product([range(4), range(3), range(20)], names=["split_seed", "seed", "component"])
-    >>> groups = pd.DataFrame({"triplets": 5, "test_accuracy": 0.6}, index=index).reset_index()
-    >>> groups["test_accuracy"] += 0.01 * groups["seed"]
-    >>> round(rlm.stats.decompose_spread(groups).shares["seed"].value, 6)
+    >>> index = pd.MultiIndex.from_product([range(4), range(3), range(20)], names=["split_seed", "seed", "cluster"])
+    >>> clusters = pd.DataFrame({"triplets": 5, "test_accuracy": 0.6}, index=index).reset_index()
+    >>> clusters["test_accuracy"] += 0.01 * clusters["seed"]
+    >>> round(rlm.stats.decompose_spread(clusters).shares["seed"].value, 6)
     1.0
     """
-    seeds = groups.groupby("split_seed")["seed"].nunique()
+    seeds = clusters.groupby("split_seed")["seed"].nunique()
     if len(seeds) < FEWEST_SPLITS or seeds.min() < 2 or seeds.nunique() > 1:
         raise InputError(
             f"expected at least {FEWEST_SPLITS} splits with the same number of seeds, 2 or more, found "
             f"{', '.join(map(str, seeds)) or 'none'} seeds; run the study once for each of several values of split_seed"
         )
     rng = np.random.default_rng(seed)
-    groups = groups.fillna({"test_accuracy": find_metric("test_accuracy").failed})
+    clusters = clusters.fillna({"test_accuracy": find_metric("test_accuracy").failed})
     parts = []
-    for _, split in groups.groupby("split_seed"):
-        triplets = split.pivot(index="seed", columns="component", values="triplets").to_numpy(float)
-        right = triplets * split.pivot(index="seed", columns="component", values="test_accuracy").to_numpy()
+    for _, split in clusters.groupby("split_seed"):
+        triplets = split.pivot(index="seed", columns="cluster", values="triplets").to_numpy(float)
+        right = triplets * split.pivot(index="seed", columns="cluster", values="test_accuracy").to_numpy()
         accuracy = right.sum(axis=1) / triplets.sum(axis=1)
         draws = rng.multinomial(triplets.shape[1], np.full(triplets.shape[1], 1 / triplets.shape[1]), size=RESAMPLES)
         resampled = (draws @ right.mean(axis=0)) / (draws @ triplets.mean(axis=0))

@@ -619,7 +619,7 @@ class TestRoles:
 class TestBounds:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch):
-        for name in ("textfiles", "parsers", "records", "files"):
+        for name in ("textfiles", "parsers", "json_records", "files"):
             monkeypatch.setattr(f"rlm.data.{name}.MOST_CHARACTERS", 1000)
         monkeypatch.setattr("rlm.data.parsers.MOST_PAIRS", 20)
         monkeypatch.setattr("rlm.data.textfiles.ENOUGH_BYTES", 20_000)

@@ -17,7 +17,7 @@ def planted(rng, seed, split, group, splits=40, seeds=5, groups=50):
         triplets = rng.integers(3, 8, groups)
         for number in range(seeds):
             accuracy = level + of_group + rng.normal(0, seed)
-            found = {"component": range(groups), "triplets": triplets, "test_accuracy": accuracy}
+            found = {"cluster": range(groups), "triplets": triplets, "test_accuracy": accuracy}
             rows.append(pd.DataFrame(found).assign(split_seed=split_seed, seed=number))
     return pd.concat(rows, ignore_index=True)
 

@@ -37,7 +37,7 @@ def study(pairs=20, effect=0.0, spread=0.01, seed=0, **columns):
     return table(scratch, np.clip(scratch + effect + rng.normal(0, spread, pairs), 0, 1), **columns)
 
 
-BASIS = {"test_triplets": 1234, "test_anchors": 56, "test_components": 43, "split": "fixed"}
+BASIS = {"test_triplets": 1234, "test_anchors": 56, "test_clusters": 43, "split": "fixed"}
 
 
 def swapped(results):
@@ -182,7 +182,7 @@ class TestEstimates:
     def test_failed_seeds_are_those_within_noise_of_chance(self):
         scratch, pretrained = np.full(20, 0.7), np.full(20, 0.7)
         scratch[:6] = [0.5, 0.4, 0.55, 0.57, 0.59, np.nan]
-        found = compare(table(scratch, pretrained, **BASIS | {"test_components": 100})).failed
+        found = compare(table(scratch, pretrained, **BASIS | {"test_clusters": 100})).failed
         # Of 100 groups chance gets 58 or fewer right 95 times out of 100.
         assert stats.binom.cdf(58, 100, 0.5) == pytest.approx(0.95, abs=0.01)
         assert {arm: share.value for arm, share in found.items()} == {"scratch": 5 / 20, "pretrained": 0}

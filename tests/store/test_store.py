@@ -178,7 +178,7 @@ class TestGoingOn:
         config = CONFIG.model_copy(update={"arms": ("scratch",)})
         block = next(iter_study(config, 1, data=killed_study.DATA, n_jobs=1, progress=False))
         repeated = [pd.concat([table] * len(seeds)).assign(seed=seeds) for table in (block.results,)]
-        block = block._replace(results=repeated[0], groups=block.groups[:0], history=block.history[:0])
+        block = block._replace(results=repeated[0], clusters=block.clusters[:0], history=block.history[:0])
         with writing(db, TripletStudy(config, index_corpus(killed_study.DATA)).identify(), BlockResult) as store:
             store.plan(config.arms, list(seeds), None, False)
             store.save(block, "cpu")
