@@ -125,6 +125,7 @@ def slice_corpus(
     cluster = corpus.clusters[rows[:, 0]]
     split_of_row = _split_rows(cluster, fractions, stream(seed, "split"))
     home = _find_homes(corpus, split_of_row)
+    is_unusable = np.zeros(len(rows), bool)
     if corpus.has_negatives:
         is_unusable = (home[rows[:, 2]] != split_of_row) | is_contradicted(rows)
     rng = stream(seed, "negatives")

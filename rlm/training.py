@@ -248,7 +248,8 @@ def _diagnose(
     trainer: Trainer, sources: Sequence[RandomTriplets], table: PhraseTable, batch_size: int, epoch: int
 ) -> pd.DataFrame:
     """Measure pre-training after an epoch; epoch 0 is judged by the triplets of epoch 1."""
-    block, objective, epoch_drawn = trainer.block, trainer.objective, max(epoch, 1)
+    block, objective, relevance = trainer.block, trainer.objective, trainer.relevance
+    epoch_drawn = max(epoch, 1)
     # Spread over the epoch, because the last triplets are remembered best.
     paired = [
         (one, torch.arange(0, len(one), -(-len(one) // DIAGNOSED_TRIPLETS), device=block.device)) for one in sources
@@ -259,11 +260,11 @@ def _diagnose(
     embeddings = embed(block, seen)
     if epoch == 0:
         objective.check(embeddings, seen.tokens)
-    if objective.needs_relevance:  # with phrases of its own batch, as in training
+    if relevance is not None and objective.needs_relevance:  # with phrases of its own batch, as in training
         loss = torch.zeros(len(block.seeds), device=block.device)
         for batch in cut(triplets, table, batch_size):
             share = batch.mask.sum(dim=1) / seen.mask.sum(dim=1)
-            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, trainer.relevance(batch))
+            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, relevance(batch))
     else:
         loss = objective(embeddings, seen.triplets, seen.weights)
     return per_seed(

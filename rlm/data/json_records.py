@@ -28,7 +28,8 @@ class _Json:
     def peek(self, length: int = 1) -> str:
         """Return the next characters after blanks; none at the end."""
         while True:
-            self._pass(_BLANKS.match(self.buffer, self.place).end())
+            blanks = _BLANKS.match(self.buffer, self.place)
+            self._pass(blanks.end() if blanks else self.place)
             if self.place + length <= len(self.buffer) or not self._read():
                 return self.buffer[self.place : self.place + length]
 

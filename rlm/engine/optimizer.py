@@ -57,13 +57,13 @@ class BlockAdam:
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """Update all weights but the tables, of the seeds that are `present`; the others do not count the step."""
         parts: Sequence[int | slice] = [slice(None)] if self.synchronous else present
-        weights, gradients, means, squares, steps = (
+        weights, slopes, means, squares, steps = (
             [tensors[name][part] for part in parts for name in self.dense]
             for tensors in (self.dense, gradients, self.means, self.squares, self.steps)
         )
         adam(
             weights,
-            [gradient.contiguous() for gradient in gradients],  # the fused kernel ignores strides
+            [gradient.contiguous() for gradient in slopes],  # the fused kernel ignores strides
             means,
             squares,
             [],

@@ -119,7 +119,7 @@ class Trainer:
                 words = F.pad(words, (0, self.most_words - words.shape[1]), value=self.vocabulary_size)
             else:
                 step = self._gradients
-        relevant = self.relevance(batch) if self.objective.needs_relevance else None
+        relevant = self.relevance(batch) if self.relevance is not None and self.objective.needs_relevance else None
         loss, gradients = step(inputs, words, row_sizes, batch.targets, batch.weights, relevant)
         self.adam.step(gradients, present)
         return loss.detach()
@@ -138,7 +138,7 @@ class Trainer:
         # The used rows replace the tables, so that nothing has the size of the vocabulary.
         for name, table in self.adam.tables.items():
             rows[name] = self.adam.find_rows(name, words)
-            leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)
+            leaves[name] = F.embedding(rows[name], table).unflatten(0, words.shape)  # type: ignore[union-attr]
 
         def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             """Return the sum of all seeds' losses, and each seed's own."""

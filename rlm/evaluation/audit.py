@@ -162,7 +162,8 @@ def _contradictions(subject: _Subject) -> _Found:
 
 
 def _redrawn(subject: _Subject) -> _Found:
-    redrawn = int(subject.slices.summary.get("redrawn_negatives", pd.Series([0])).sum())
+    summary = subject.slices.summary
+    redrawn = int(summary["redrawn_negatives"].sum()) if "redrawn_negatives" in summary else 0
     share = redrawn / subject.splits["triplets"].sum()
     return share, (
         f"{redrawn:,} negatives ({share:.1%}) are random, because the data have no usable ones, or none of the "

@@ -214,7 +214,8 @@ def decode_files(listing: Listing, read: Read) -> Samples:
     """Decode the listed files in parallel."""
     folder, kind, files, classes, skipped = listing
     _check_classes(files, classes, skipped)  # before decoding, which may take an hour
-    inputs, kept = None, []
+    inputs: np.ndarray = np.empty(0, np.uint8)
+    kept: list[int] = []
     pool = ThreadPoolExecutor(joblib.effective_n_jobs(-1))  # both decoders release the lock of the interpreter
     try:
         results = pool.map(partial(_attempt, read), files["path"])
@@ -223,10 +224,10 @@ def decode_files(listing: Listing, read: Read) -> Samples:
             if isinstance(result, str):
                 skipped.append((name, result))
                 continue
-            if inputs is None:
+            if not kept:
                 inputs = np.empty((len(files), *result.shape), np.uint8)
             if result.shape != inputs.shape[1:]:
-                (height, width), (other_height, other_width) = inputs.shape[-2:], result.shape[-2:]
+                (*_, height, width), (*_, other_height, other_width) = inputs.shape, result.shape
                 raise InputError(
                     f"expected images of one size, found {width} x {height} pixels ({files['name'].iloc[kept[0]]}) and "
                     f"{other_width} x {other_height} ({name}); pass size= to resize all of them"

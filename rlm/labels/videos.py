@@ -111,7 +111,7 @@ def _read_clip(
         start, clip, resize = max(0, count - span) // 2, [], VideoReformatter().reformat
         with opened() as container:
             stream = container.streams.best("video")
-            stream.codec_context.thread_count = 1  # the videos are spread over threads already
+            stream.codec_context.thread_count = 1  # type: ignore[union-attr] # the videos are spread over threads already
             count = 0
             for frame in container.decode(stream):
                 if count >= start and (count - start) % every == 0:
@@ -158,7 +158,8 @@ def _read_split(path: Path) -> dict[str, str]:
     elif match := _HMDB51.fullmatch(path.name):
         line_form, example = re.compile(r"([^/]+\.\w+)\s+([012])"), "video.avi 1"
         siblings = sorted({path, *path.parent.glob(f"*_test_split{match[2]}.txt")})
-        sources = {source: (_HMDB51.fullmatch(source.name)[1] + "/", None) for source in siblings}
+        named = {source: _HMDB51.fullmatch(source.name) for source in siblings}
+        sources = {source: (match[1] + "/", None) for source, match in named.items() if match}
     else:
         raise InputError(
             "expected a split by the name trainlist01.txt or testlist01.txt, as of UCF101, or CLASS_test_split1.txt, "
