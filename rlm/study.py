@@ -248,9 +248,9 @@ def iter_study(
     resolve_device(config.device)
     corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
     if len(corpus.dropped):
-        log.info("left out of the data: %s", corpus.explain_left_out())
+        log.info("dropped from the data: %s", corpus.explain_dropped())
         if data is not None and (corpus.dropped["reason"] != "repeated").any():
-            warnings.warn(f"left out of the data: {corpus.explain_left_out()}", stacklevel=2)
+            warnings.warn(f"dropped from the data: {corpus.explain_dropped()}", stacklevel=2)
     experiment = TripletStudy(config, corpus, make_encoder)
     settings = {"db": db, "until": until, "watched": watched, "block_size": block_size}
     yield from iter_experiment(experiment, seeds, n_jobs=n_jobs, progress=progress, **settings)

@@ -149,7 +149,7 @@ class TestIndexCorpus:
             (6, "same phrase twice"),
             (7, "repeated"),
         ]
-        assert corpus.explain_left_out(examples=2) == (
+        assert corpus.explain_dropped(examples=2) == (
             "3 without words (line 3, 4, ...), 1 same phrase twice (line 6), 1 repeated (line 7)"
         )
 
@@ -181,7 +181,7 @@ class TestIndexCorpus:
     def test_a_negative_that_is_another_phrase_of_its_row_is_dropped(self, negative):
         corpus = index_corpus(table([("a", "Two dogs", negative), ("c", "d", "e")]))
         assert len(corpus.rows) == 1
-        assert corpus.explain_left_out() == "1 same phrase twice (row 0)"
+        assert corpus.explain_dropped() == "1 same phrase twice (row 0)"
 
     def test_irrelevant_pairs_are_kept_apart_unless_they_are_called_relevant_too(self):
         data = table([("a", "b"), ("a", "c"), ("b", "a"), ("d", "e"), ("a", "c")]).assign(relevance=[1, "0", 0, 1.0, 0])
@@ -189,7 +189,7 @@ class TestIndexCorpus:
         texts = np.array(corpus.phrases.texts)
         assert texts[corpus.rows].tolist() == [["a", "b"], ["d", "e"]]
         assert texts[corpus.irrelevant].tolist() == [["a", "c"]]
-        assert corpus.explain_left_out() == "1 relevant elsewhere (row 2), 1 repeated (row 4)"
+        assert corpus.explain_dropped() == "1 relevant elsewhere (row 2), 1 repeated (row 4)"
 
 
 class TestSplit:

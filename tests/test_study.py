@@ -278,7 +278,7 @@ def test_rows_of_a_table_that_cannot_be_used_are_said():
     data = topic_pairs(np.random.default_rng(0), topics=8, pairs=80)
     data.loc[5, "positive"] = "???"
     config = StudyConfig(encoder="mean", arms=("scratch",), max_epochs=0)
-    with pytest.warns(UserWarning, match=r"left out of the data: 1 without words \(row 5\)"):
+    with pytest.warns(UserWarning, match=r"dropped from the data: 1 without words \(row 5\)"):
         run_study(config, 1, data=data, n_jobs=1, progress=False)
 
 

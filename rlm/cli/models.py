@@ -77,7 +77,7 @@ def train(
     data = read_table(table)
     corpus = load_corpus(study) if data is None else index_corpus(data, study.max_tokens)
     if len(corpus.dropped):
-        log.info("left out of the data: %s", corpus.explain_left_out())
+        log.info("dropped from the data: %s", corpus.explain_dropped())
     slices = slice_for(study, corpus, [seed])
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])

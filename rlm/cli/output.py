@@ -92,7 +92,7 @@ def _write(out: Path, found: Result) -> None:
     try:
         write_whole(out, found.results.to_csv(index=False))
     except OSError as error:
-        log.warning("the results cannot be written to %s: %s; the study goes on", out, error.strerror or error)
+        log.warning("the results cannot be written to %s: %s; the study continues", out, error.strerror or error)
 
 
 def print_files(found: Result, out: Path | None, db: Path | None) -> None:

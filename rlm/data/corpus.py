@@ -73,7 +73,7 @@ class Corpus:
     --------
     >>> data = pd.DataFrame({"anchor": ["Snow is white", "..."], "positive": ["What is white?", "Who?"]})
     >>> corpus = index_corpus(data)
-    >>> corpus.rows.tolist(), corpus.explain_left_out()
+    >>> corpus.rows.tolist(), corpus.explain_dropped()
     ([[0, 1]], '1 without words (row 1)')
     """
 
@@ -107,7 +107,7 @@ class Corpus:
         """Which phrases are relevant to each other."""
         return Relevance(self.rows[:, :2], self.clusters if self.is_transitive else None)
 
-    def explain_left_out(self, examples: int = 3) -> str:
+    def explain_dropped(self, examples: int = 3) -> str:
         """Describe what is dropped by reason: ``"2 without words (line 7, 9), 1 repeated (line 8)"``, ``"nothing"``."""
         not_read = [f"{count:,} {reason}" for reason, count in self.not_read.items() if count]
         return ", ".join(not_read + _explain(self.dropped, examples)) or "nothing"

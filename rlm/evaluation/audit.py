@@ -151,7 +151,7 @@ def _dropped_rows(subject: _Subject) -> _Found:
     corpus = subject.corpus
     dropped = len(corpus.dropped) + sum(corpus.not_read.values())
     share = dropped / (len(corpus.rows) + len(corpus.irrelevant) + dropped)
-    return share, f"{share:.1%}: {corpus.explain_left_out()}"
+    return share, f"{share:.1%}: {corpus.explain_dropped()}"
 
 
 def _contradictions(subject: _Subject) -> _Found:

@@ -405,7 +405,7 @@ class TestMistakes:
         code, printed, errors = rlm_command(*run, "--out", tmp_path / "r.csv", "--db", tmp_path / "my s.db")
         assert code == 2
         assert "test accuracy over seeds" in printed
-        assert "No space left on device; the study goes on" in caplog.text
+        assert "No space left on device; the study continues" in caplog.text
         assert f"rlm results '{tmp_path / 'my s.db'}' --out FILE.csv" in errors
         assert len(rlm.read_study(tmp_path / "my s.db").finished.results) == 4
 
@@ -473,7 +473,7 @@ class TestOwnData:
         frame.loc[2, "positive"] = "???"
         frame.to_csv(tmp_path / "mine.csv", index=False)
         assert rlm_command("study", "--dataset", tmp_path / "mine.csv", "--seeds", 1, *QUICK)[0] == 0
-        assert "left out of the data: 1 without words (line 4)" in caplog.text
+        assert "dropped from the data: 1 without words (line 4)" in caplog.text
 
 
 class TestHelp:

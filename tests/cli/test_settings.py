@@ -44,12 +44,12 @@ def test_a_study_of_a_table_continues_one_from_python(rlm_command, tmp_path):
     data, db = topic_pairs(np.random.default_rng(0), topics=6, pairs=90), tmp_path / "s.db"
     data.loc[3, "positive"] = None
     data.to_parquet(tmp_path / "t.parquet")
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="dropped"):
         expected = rlm.run_study(StudyConfig(**SMALL), 2, data=data, n_jobs=1, progress=False)
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="dropped"):
         rlm.run_study(StudyConfig(**SMALL), 1, data=data, db=db, n_jobs=1, progress=False)
     given = ["--table", tmp_path / "t.parquet", "--seeds", 2, "--watched", "--block-size", 1, "--db", db]
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="dropped"):
         code, _, errors = rlm_command("study", *QUICK, *given)
     assert code == 0, errors
     assert len(list_studies(db)) == 1

@@ -94,7 +94,7 @@ def test_what_a_corpus_drops_is_counted_by_reason(tmp_path, monkeypatch):
     assert frame.attrs["dropped"] == {"malformed conversations": 3}
     corpus = index_corpus(frame)
     assert len(corpus.rows) == 2
-    assert corpus.explain_left_out() == (
+    assert corpus.explain_dropped() == (
         "3 malformed conversations, 1 repeated (row 2), 1 without words (row 3), 1 same phrase twice (row 4)"
     )
 

@@ -84,7 +84,7 @@ def test_an_irrelevant_pair_of_one_label_is_a_contradiction():
     rows += [("a 0", "a 3", "", 0), ("a 0", "b 3", "", 0)]
     corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "label", "relevance"]))
     assert len(corpus.irrelevant) == 1
-    assert corpus.explain_left_out() == "1 relevant elsewhere (row 48)"
+    assert corpus.explain_dropped() == "1 relevant elsewhere (row 48)"
 
 
 def test_shares_are_met_and_missing_manual_negatives_are_random(corpus):

@@ -203,7 +203,7 @@ class TestLayouts:
             ["four d", "one a"],
         ]
         corpus = rlm.index_corpus(found)
-        assert corpus.explain_left_out() == "4 without label or words, 1 repeated with the same label"
+        assert corpus.explain_dropped() == "4 without label or words, 1 repeated with the same label"
         path = tmp_path / "own.jsonl"
         path.write_text(
             '{"text": "a", "label": NaN}\n{"text": "b", "label": null}\n' + '{"text": "c", "label": 1}\n' * 2

@@ -493,7 +493,7 @@ def in_process(code, stream="stderr"):
 
 class TestFaults:
     def test_killed_at_random_it_loses_nothing(self, tmp_path, monkeypatch):
-        """Each time the study goes on where it was killed; when it is done, a new one begins."""
+        """Each time the study continues where it was killed; when it is done, a new one begins."""
         many = {"seeds": 5, "largest_block": 1}  # a kill seldom hits what takes long
         uninterrupted = run(**many)
         context = multiprocessing.get_context("forkserver")
