@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--speed", action="store_true", help="time the settings anew")
     if parser.parse_args().speed or not SPEED.exists():
-        write_whole(SPEED, json.dumps({"machine": machine(), "seconds": measure_speed()}, indent=1))
+        write_whole(SPEED, json.dumps({"machine": machine(), "rounds": ROUNDS, "seconds": measure_speed()}, indent=1))
     timed = json.loads(SPEED.read_text())
     settings = {
         name: ", ".join(f"{key} {value}" for key, value in mine.items()) or "the defaults"
@@ -88,7 +88,8 @@ def main() -> None:
     }
     table = tabulate(train(), timed["seconds"]).to_markdown(index=False, floatfmt=".2f")
     page = Template(TEMPLATE.read_text(encoding="utf-8"))
-    write_whole(DOCS / "defaults.md", page.render(machine=timed["machine"], settings=settings, table=table) + "\n")
+    text = page.render(**{name: timed[name] for name in ("machine", "rounds")}, settings=settings, table=table)
+    write_whole(DOCS / "defaults.md", text + "\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
+YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rlm.arms import train_arms
-from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, StudyConfig
+from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
 from rlm.data.corpus import Corpus, index_corpus
 from rlm.data.datasets import load
 from rlm.evaluation.held_out import judge_block
@@ -28,7 +28,6 @@ from rlm.store.identity import Identity, digest_file, digest_module, identify, r
 from rlm.store.read import TRIPLETS
 
 log = logging.getLogger(__name__)
-YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 _RUN = {"arm": str, "seed": int}
 _EPOCH = {**_RUN, "epoch": int}

@@ -84,7 +84,7 @@ def labels(
         numbers = pd.Series(samples.official).value_counts()
         print(f"given split: {', '.join(f'{numbers[part]:,} {part}' for part in Parts._fields if part in numbers)}")
     if len(samples.skipped):
-        print(f"left out: {len(samples.skipped):,} files")
+        print(f"dropped: {len(samples.skipped):,} files")
         print(samples.skipped.groupby("reason").size().to_string(header=False))
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})

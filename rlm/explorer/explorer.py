@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from rlm.config import PRESETS, READ_AS_IT_IS, Plan, ReadOptions, StudyConfig
+from rlm.config import PRESETS, READ_AS_IT_IS, YOUR_TABLE, Plan, ReadOptions, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.panel import Panel
 from rlm.explorer.probe import Probe, describe_data
@@ -24,7 +24,6 @@ from rlm.runtime.process import Child, ask
 from rlm.store.file import check_file
 from rlm.store.read import Progress, read_asked
 
-YOUR_TABLE = "data"  # the name of a table's dataset, as in a study of it without the panel
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 REST = 2  # while a study runs, pictures take a third of the time, because they take a core from training
 _OPEN: dict[Path, "Explorer"] = {}
