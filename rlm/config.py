@@ -10,7 +10,7 @@ from rlm.errors import InputError
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
-Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
+Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled", "shuffled_change"]
 EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
@@ -45,6 +45,7 @@ ARMS: dict[Arm, ArmKind] = {
     "pretrained_once": ArmKind("once", "one fixed set of random triplets"),
     "rescaled": ArmKind("epoch", "random weights with the scale of the pre-trained ones", is_control=True),
     "shuffled": ArmKind("epoch", "the pre-trained weights in random order", is_control=True),
+    "shuffled_change": ArmKind("epoch", "the change of the weights by pre-training in random order", is_control=True),
 }
 REDRAW: dict[Arm, Redraw] = {name: arm.redraw for name, arm in ARMS.items() if arm.redraw}
 CONTROLS: dict[Arm, str] = {name: arm.meaning for name, arm in ARMS.items() if arm.is_control}
@@ -203,6 +204,13 @@ class _Encoding(_Settings):
         None,
         description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
         "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
+    )
+    min_count: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Number of training phrases that must contain a word; rarer words are read as the unknown word, "
+        "unless unseen words are kept.",
     )
     word_vectors: str | None = Field(
         None,

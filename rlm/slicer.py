@@ -32,7 +32,7 @@ class Slices:
     """
     A corpus cut into training, validation and test triplets (phrase indices) that share no phrase.
 
-    `tokens` is the token table of `phrases`, with the unknown word in place of every word that training never sees.
+    `tokens` is the token table of `phrases`, with the unknown word in place of every word that is rare in training.
     `relevance` covers all splits. `summary` has one row per split: its size, numbers of anchors and clusters, redrawn
     negatives, and share of unknown words.
     """
@@ -71,6 +71,7 @@ def slice_corpus(
     negatives: int = 5,
     negative_kinds: Mapping[str, float | int] | None = None,
     train_fraction: float | int = 1,
+    min_count: int = 1,
 ) -> Slices:
     """
     Split a corpus by clusters of relevant phrases, and give every pair its negatives.
@@ -93,6 +94,8 @@ def slice_corpus(
         Shares of ``"random"``, ``"similar"`` (by character trigrams) and ``"manual"`` (known to be irrelevant)
         negatives; by default all manual if the corpus has irrelevant pairs, otherwise all random. Random ones replace
         those of a kind that is not available.
+    min_count
+        Number of training phrases that must contain a word; other words are read as the unknown word.
     train_fraction
         Share of the training pairs to keep, above 0, at most 1; a smaller share is part of a larger one. Other splits
         stay the same, except for words that training no longer sees.
@@ -159,7 +162,7 @@ def slice_corpus(
                 "redrawn_negatives": redrawn,
             }
         )
-    tokens = known_words(corpus.phrases, splits[0])
+    tokens = known_words(corpus.phrases, splits[0], min_count)
     for row, triplets in zip(summary, splits, strict=True):
         read = tokens[np.unique(triplets)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
@@ -201,9 +204,13 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
     return home
 
 
-def known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int32[np.ndarray, "row token"]:
-    """Return the token table with the unknown word in place of all words that training does not see."""
-    known = np.full(len(phrases.words) + 2, UNKNOWN, np.int32)
-    seen = np.append(phrases.tokens[np.unique(train)], PAD)
-    known[seen] = seen
+def known_words(
+    phrases: Phrases, train: Int32[np.ndarray, "triplet 3"], min_count: int = 1
+) -> Int32[np.ndarray, "row token"]:
+    """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
+    rows = np.sort(phrases.tokens[np.unique(train)], axis=1)
+    is_first = np.diff(rows, axis=1, prepend=-1) != 0  # a word counts once in a phrase
+    count = np.bincount(rows[is_first], minlength=len(phrases.words) + 2)
+    count[PAD] = min_count
+    known = np.where(count >= min_count, np.arange(len(count), dtype=np.int32), np.int32(UNKNOWN))
     return known[phrases.tokens]

@@ -163,7 +163,8 @@ class TestTransfer:
             for name, weight in pretrained.weights.items()
             if name.startswith("encoder")
         )
-        pretrained = shuffle(pretrained)
+        zeros = {name: torch.zeros_like(weight) for name, weight in pretrained.weights.items()}
+        pretrained = shuffle(dataclasses.replace(pretrained, weights=zeros), pretrained)
         names = list_layers(initial.encoder.encoder)
         for layers, taken in [(None, names), (1, names[:1]), (0, [])]:
             found = transfer(initial, pretrained, layers)
