@@ -52,11 +52,9 @@ def train_arms(
     The arms must share one pre-training, see `rlm.config.REDRAW`, and so do the initial weights: a seed's draws depend
     neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` is that of `run_study`.
     """
-    if make_encoder is None:
-        make = encoder_maker(config, slices[0].phrases)
-    else:
-        make = partial(make_encoder, slices[0].vocabulary_size)
-    initial = init_block(make, seeds).to(resolve_device(config.device))
+    initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(
+        resolve_device(config.device)
+    )
     pretrained, pretraining = initial, pd.DataFrame()
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
@@ -64,12 +62,40 @@ def train_arms(
         pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
+        if config.transfer is not None:
+            start = take_layers(initial, start, list_layers(initial.encoder)[: config.transfer])
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
         yield Trained(*finetune(start, slices, config, **settings), pretraining, measure_change(initial, start))
 
 
-def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
-    """Return a function that makes the encoder of a study, with the output step of its loss and newly drawn weights."""
+def list_layers(encoder: nn.Module) -> list[str]:
+    """List the names of an encoder's layers: its modules with direct weights, in order; "" is the encoder itself."""
+    owned = {name: list(module.parameters(recurse=False)) for name, module in encoder.named_modules()}
+    return [name for name, weights in owned.items() if weights]
+
+
+def check_transfer(encoder: nn.Module, layers: int | None, name: str) -> None:
+    """Raise InputError if an encoder has fewer layers than are to be transferred."""
+    most = len(list_layers(encoder))
+    if layers is not None and layers > most:
+        raise InputError(f"expected to transfer at most {most} layers, which {name} has, found {layers}; give fewer")
+
+
+def take_layers(initial: Block, start: Block, names: Sequence[str]) -> Block:
+    """Give the named layers the weights of `start`; the others keep the initial ones."""
+    weights = {
+        name: (start.weights[name] if name.rpartition(".")[0] in names else weight).clone()
+        for name, weight in initial.weights.items()
+    }
+    return dataclasses.replace(initial, weights=weights)
+
+
+def encoder_maker(
+    config: StudyConfig, phrases: Phrases, make_encoder: Callable[[int], nn.Module] | None = None
+) -> Callable[[], nn.Module]:
+    """Return a function that makes the encoder of a study, with newly drawn weights and the output step of its loss."""
+    if make_encoder is not None:
+        return partial(make_encoder, len(phrases.words) + 2)
     output = LOSSES[config.loss].output
     make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
     if config.word_vectors is None:

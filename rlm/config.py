@@ -27,6 +27,7 @@ KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
+TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
 
@@ -246,6 +247,7 @@ class StudyConfig(Recipe, _Encoding):
     random_triplets: int | None = Field(
         None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
     )
+    transfer: int | None = Field(None, ge=0, description=TRANSFER)
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
     device: Device = Field("auto", description="Where to train; auto takes a GPU if there is one. Draws are the same.")

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import train_arms
+from rlm.arms import check_transfer, encoder_maker, train_arms
 from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
 from rlm.data.corpus import Corpus, index_corpus
 from rlm.data.datasets import load
@@ -109,6 +109,9 @@ class TripletStudy:
 
     def check(self, seeds: Sequence[int]) -> None:
         slice_for(self.config, self.corpus, seeds)
+        if self.config.transfer is not None:
+            make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
+            check_transfer(make(), self.config.transfer, self.config.encoder)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)

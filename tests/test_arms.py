@@ -7,7 +7,7 @@ import torch
 from conftest import topic_pairs
 
 import rlm
-from rlm.arms import measure_change, rescale, shuffle, shuffle_change
+from rlm.arms import measure_change, rescale, shuffle, shuffle_change, train_arms
 from rlm.data.phrases import PAD
 
 SEEDS = (3, 1, 4)
@@ -108,3 +108,23 @@ def test_a_study_runs_all_arms(slices):
     change = results.groupby("arm")["start_change"]
     assert change.max()["scratch"] == 0 < change.min().drop("scratch").min()
     assert (unchanged["start_change"] == 0).all()
+
+
+def test_only_the_transferred_layers_are_pretrained(slices):
+    """Without further training, a study's start differs from scratch in the first layers only."""
+    config = rlm.StudyConfig(encoder="mean", word_dim=4, dim=5, pretrain_epochs=2, max_epochs=0, learning_rate=0.05)
+    starts = {}
+    for layers in (None, 0, 1, 2):
+        given = config.model_copy(update={"transfer": layers})
+        (trained,) = train_arms(given, [slices] * 2, ["pretrained"], [0, 1])
+        starts[layers] = trained.block.weights
+    for name, weight in starts[None].items():
+        assert not torch.equal(weight, starts[0][name])
+        torch.testing.assert_close(weight, starts[2][name], rtol=0, atol=0)
+        torch.testing.assert_close(starts[1][name], starts[None if name == "words.weight" else 0][name], rtol=0, atol=0)
+
+
+def test_more_layers_than_there_are_cannot_be_transferred():
+    config = rlm.StudyConfig(encoder="mean", transfer=3)
+    with pytest.raises(rlm.InputError, match="expected to transfer at most 2 layers, which mean has, found 3"):
+        rlm.run_study(config, 1, n_jobs=1, progress=False)
