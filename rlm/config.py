@@ -25,6 +25,7 @@ Device = Literal["auto", "cpu", "cuda"]
 ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
+MIN_COUNT = 2  # rare words train the vector of the unknown word, see docs/unknown_words.md
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
 TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
@@ -207,7 +208,7 @@ class _Encoding(_Settings):
         "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
     )
     min_count: int = Field(
-        1,
+        MIN_COUNT,
         ge=1,
         le=1000,
         description="Number of training phrases that must contain a word; rarer words are read as the unknown word, "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32
 
-from rlm.config import FRACTIONS
+from rlm.config import FRACTIONS, MIN_COUNT
 from rlm.data.corpus import Corpus, Relevance, is_contradicted, unordered_keys
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
@@ -71,7 +71,7 @@ def slice_corpus(
     negatives: int = 5,
     negative_kinds: Mapping[str, float | int] | None = None,
     train_fraction: float | int = 1,
-    min_count: int = 1,
+    min_count: int = MIN_COUNT,
 ) -> Slices:
     """
     Split a corpus by clusters of relevant phrases, and give every pair its negatives.
@@ -205,7 +205,7 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
 
 
 def known_words(
-    phrases: Phrases, train: Int32[np.ndarray, "triplet 3"], min_count: int = 1
+    phrases: Phrases, train: Int32[np.ndarray, "triplet 3"], min_count: int = MIN_COUNT
 ) -> Int32[np.ndarray, "row token"]:
     """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
     rows = np.sort(phrases.tokens[np.unique(train)], axis=1)
