@@ -18,7 +18,7 @@ from rlm.errors import InputError
 from rlm.runtime.device import resolve_device
 from rlm.seeding import stream
 from rlm.slicer import Slices
-from rlm.training import finetune, pretrain
+from rlm.training import finetune, train_on_random
 from rlm.zoo.encoders import new_encoder
 from rlm.zoo.losses import LOSSES
 
@@ -50,15 +50,17 @@ def train_arms(
     else:
         make = partial(make_encoder, slices[0].vocabulary_size)
     initial = init_block(make, seeds).to(resolve_device(config.device))
-    pretrained, pretraining = initial, pd.DataFrame()
+    pretrained, pretraining, trainer = initial, pd.DataFrame(), None
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
-        pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
+        trainer, pretraining = train_on_random(initial, slices, config, **settings, progress=progress)
+        pretrained = trainer.block
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
-        yield Trained(*finetune(start, slices, config, **settings), pretraining)
+        after = trainer if config.keep_moments and start is pretrained else None
+        yield Trained(*finetune(start, slices, config, **settings, after=after), pretraining)
 
 
 def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:

@@ -18,7 +18,7 @@ Loss = Literal[
 Mining = Literal["all", "semi_hard", "hard"]
 Batching = Literal["flat", "grouped"]
 Redraw = Literal["epoch", "once"]
-Optimizer = Literal["adam", "rowwise_adam"]
+Optimizer = Literal["adam", "rowwise_adam", "nadam"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -148,7 +148,7 @@ class Recipe(_Settings):
         None,
         description="Negatives of facenet: all, hard (nearest), or by default semi_hard (nearest beyond positive).",
     )
-    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
+    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of the optimizer.")
     batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
     epoch_triplets: int | None = Field(None, ge=1, le=MOST_TRIPLETS, description="Triplets per epoch; all by default.")
     batching: Batching = Field(
@@ -159,7 +159,7 @@ class Recipe(_Settings):
     optimizer: Optimizer = Field(
         "adam",
         description="adam, or rowwise_adam: word vectors move only in steps that use them, at a cost that does not "
-        "grow with the vocabulary.",
+        "grow with the vocabulary; or nadam, Adam with Nesterov momentum.",
     )
     precision: Precision = Field(
         "fp32",
@@ -237,6 +237,9 @@ class StudyConfig(Recipe, _Encoding):
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
     random_triplets: int | None = Field(
         None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
+    )
+    keep_moments: bool = Field(
+        False, description="Fine-tuning continues with the optimizer's moments from pre-training, except in controls."
     )
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")

@@ -84,6 +84,22 @@ def pretrain(
     >>> history[["seed", "epoch"]].to_numpy().tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
+    settings = {"epochs": epochs, "random_triplets": random_triplets, "redraw": redraw, "progress": progress}
+    trainer, history = train_on_random(block, slices, recipe, **settings)
+    return trainer.block, history
+
+
+def train_on_random(
+    block: Block,
+    slices: Slices | Sequence[Slices],
+    recipe: Recipe,
+    *,
+    epochs: int,
+    random_triplets: int | None,
+    redraw: Redraw,
+    progress: bool,
+) -> tuple[Trainer, pd.DataFrame]:
+    """Do the same as `pretrain`; return the trainer, which has the block and the optimizer's moments."""
     mine = one_per_seed(block, slices)
     table = PhraseTable(mine, block.device)
     sources = []
@@ -96,7 +112,7 @@ def pretrain(
     for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
         trainer.train(epoch_batches(sources, table, epoch, recipe.batch_size))
         history.append(_diagnose(trainer, sources, table, recipe.batch_size, epoch))
-    return trainer.block, pd.concat(history, ignore_index=True)
+    return trainer, pd.concat(history, ignore_index=True)
 
 
 def finetune(
@@ -107,6 +123,7 @@ def finetune(
     max_epochs: int = 50,
     patience: int = 20,
     progress: bool = True,
+    after: Trainer | None = None,
 ) -> tuple[Block, pd.DataFrame]:
     """
     Train on the real triplets until each seed's validation accuracy stops rising.
@@ -121,6 +138,8 @@ def finetune(
         A seed stops after this many epochs without a new best validation triplet accuracy.
     progress
         As in `pretrain`.
+    after
+        Trainer of the same recipe, see `train_on_random`, whose moments to continue with; by default they are zero.
 
     Returns
     -------
@@ -152,6 +171,8 @@ def finetune(
     data = _TripletData(sources, mine, recipe.batch_size)
     relevance, epochs = RelevanceMask(mine[0].relevance, block.device), min(max_epochs, 2 * patience)
     trainer = _make_trainer(block, recipe, relevance, sources, data.table, epochs)
+    if after is not None:
+        trainer.adam.resume(after.adam)
     if trainer.objective.output:
         trainer.objective.check(embed(block, data.validation), data.validation.tokens)
     return train_to_best(trainer, data, max_epochs=max_epochs, patience=patience, progress=progress)

@@ -20,7 +20,7 @@ GROUPS = {
         *("dataset", "reading", "train_fraction", "negatives", "negative_kinds", "max_tokens"),
         *("fractions", "split", "split_seed"),
     ],
-    "Pre-training": ["arms", "pretrain_epochs", "random_triplets"],
+    "Pre-training": ["arms", "pretrain_epochs", "random_triplets", "keep_moments"],
     "Encoder and loss": [
         *("encoder", "word_dim", "dim", "unseen_words", "word_vectors", "fixed_vectors"),
         *("loss", "margin", "mining"),
