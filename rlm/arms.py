@@ -58,9 +58,9 @@ def train_arms(
         pretrained = trainer.block
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
-        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
+        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "stop_by": config.stop_by}
         after = trainer if config.keep_moments and start is pretrained else None
-        yield Trained(*finetune(start, slices, config, **settings, after=after), pretraining)
+        yield Trained(*finetune(start, slices, config, **settings, after=after, progress=progress), pretraining)
 
 
 def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:

@@ -21,6 +21,7 @@ Redraw = Literal["epoch", "once"]
 Optimizer = Literal["adam", "rowwise_adam", "nadam"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+StopBy = Literal["accuracy", "loss"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
@@ -243,6 +244,7 @@ class StudyConfig(Recipe, _Encoding):
     )
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
+    stop_by: StopBy = Field("accuracy", description="What is best: the highest validation accuracy or the lowest loss.")
     device: Device = Field("auto", description="Where to train; auto takes a GPU if there is one. Draws are the same.")
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
     negative_kinds: Mapped[float] | None = Field(

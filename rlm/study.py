@@ -168,7 +168,7 @@ def run_study(
     Returns
     -------
     pandas.DataFrame
-        One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
+        One row per arm and seed: arm, seed, validation_accuracy (at the best epoch, which early stopping chose),
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
         seconds (wall time of its block, pre-training and compilation included, over the block's runs), split,
@@ -316,7 +316,8 @@ def run_block(
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
         results, clusters = judge_block(trained.block, slices, corpus, trained.history)
-        tables = results.assign(split=config.split), clusters, trained.history, trained.pretraining
+        history = trained.history.drop(columns="validation_loss", errors="ignore")
+        tables = results.assign(split=config.split), clusters, history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)

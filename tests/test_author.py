@@ -1,5 +1,7 @@
 """The settings of Koziev's nn_relevancy_tripleloss, piece by piece, against plain loops in PyTorch."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from conftest import finetune, topic_pairs
 import rlm
 from rlm.arms import train_arms
 from rlm.block import init_block
+from rlm.evaluation.held_out import judge_history
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.study import slice_for
 from rlm.training import train_on_random
@@ -172,3 +175,75 @@ def test_controls_start_with_new_moments_and_zero_epochs_are_no_pretraining():
         assert losses[True, 2, arm] == losses[False, 2, arm]
     assert losses[True, 2, "pretrained"] != losses[False, 2, "pretrained"]
     assert losses[True, 0, "pretrained"] == losses[True, 0, "scratch"]
+
+
+STOPPING = {"max_epochs": 12, "patience": 2, "progress": False, "stop_by": "loss"}
+
+
+def test_a_seed_stops_at_the_lowest_validation_loss(unequal_slices):
+    """Against a plain loop with Keras's EarlyStopping and ModelCheckpoint; here epoch 0 counts, too."""
+    block = new_block(unequal_slices[0], "mean")
+    trained, history = rlm.finetune(block, unequal_slices, rlm.Recipe(**NADAM | {"learning_rate": 3e-2}), **STOPPING)
+    ends = []
+    for row, (seed, one) in enumerate(zip(block.seeds, unequal_slices, strict=True)):
+        embed, weights = twin_of(block, row)
+        optimizer = torch.optim.NAdam(list(weights.values()), lr=3e-2)
+        best, wait, losses = np.inf, 0, []
+        for epoch in range(13):
+            if epoch:
+                step(embed, optimizer, one, list(RealTriplets(one.train, seed).epoch(epoch, 15)))
+            with torch.no_grad():
+                losses.append(loss_of(embed, one, one.validation).item())
+            if losses[-1] < best:
+                best, wait, kept = losses[-1], 0, {name: weight.detach().clone() for name, weight in weights.items()}
+            else:
+                wait += 1
+                if wait == 2:
+                    break
+        found = history.query("seed == @seed").validation_loss
+        np.testing.assert_allclose(found, losses, atol=1e-6)
+        for name, weight in kept.items():
+            torch.testing.assert_close(trained.weights[name][row], weight, rtol=0, atol=1e-5)
+        ends.append(len(losses))
+    assert len(set(ends)) > 1
+
+
+@pytest.mark.parametrize("loss", ["triplet", "facenet", "in_batch", "lossless"])
+def test_a_study_reports_the_epoch_of_the_lowest_loss(loss):
+    config, corpus, slices = study(stop_by="loss", max_epochs=8, patience=3, loss=loss, encoder="mean")
+    (trained,) = train_arms(config, slices, ["scratch"], [0, 1])
+    lowest = trained.history.groupby("seed").validation_loss.idxmin()
+    data = topic_pairs(np.random.default_rng(0), topics=6, pairs=90)
+    (block,) = rlm.iter_study(config.model_copy(update={"arms": ("scratch",)}), 2, data=data, n_jobs=1, progress=False)
+    assert block.results.best_epoch.tolist() == trained.history.epoch[lowest].tolist()
+    expected = trained.history.validation_accuracy[lowest]
+    np.testing.assert_allclose(block.results.validation_accuracy, expected, atol=1e-9)
+    found = rlm.evaluate(trained.block, slices, "test").triplet_accuracy
+    np.testing.assert_allclose(block.results.test_accuracy, found, atol=1e-9)
+    assert "validation_loss" not in block.history
+
+
+def test_the_validation_loss_has_batches_as_training_if_the_loss_takes_their_phrases(slices):
+    """Negatives of in_batch are the phrases of a batch: a batch of all triplets would be another task."""
+    block = new_block(slices, "mean", seeds=(0,), dtype=torch.float32)
+    unit = init_block(lambda: rlm.encoder.OutputStep(block.encoder, "unit"), (0,))
+    recipe = rlm.Recipe(loss="in_batch", batch_size=10, learning_rate=1e-7)
+    _, history = rlm.finetune(unit, slices, recipe, max_epochs=0, stop_by="loss", progress=False)
+    total = 0.0
+    for start in range(0, len(slices.validation), 10):
+        some = dataclasses.replace(slices, train=slices.validation[start : start + 10])
+        one = RealTriplets(some.train, 0)
+        trained, inner = rlm.finetune(unit, some, recipe, max_epochs=1, progress=False)
+        total += inner.loss[1] * len(one)
+    assert history.validation_loss[0] == pytest.approx(total / len(slices.validation), abs=1e-5)
+
+
+def test_a_seed_that_diverges_keeps_its_first_weights_and_counts_as_failed(slices):
+    block = new_block(slices, "mean", dtype=torch.float32)
+    recipe = rlm.Recipe.model_construct(learning_rate=1e30)
+    trained, history = rlm.finetune(block, slices, recipe, max_epochs=5, stop_by="loss", progress=False)
+    judged = judge_history(history, block.seeds)
+    assert judged.has_diverged.all()
+    assert (judged.best_epoch == 0).all()
+    for name, weight in block.weights.items():
+        torch.testing.assert_close(trained.weights[name], weight, rtol=0, atol=0)

@@ -25,7 +25,10 @@ GROUPS = {
         *("encoder", "word_dim", "dim", "unseen_words", "word_vectors", "fixed_vectors"),
         *("loss", "margin", "mining"),
     ],
-    "Fine-tuning": ["learning_rate", "batch_size", "max_epochs", "patience", "epoch_triplets", "batching", "optimizer"],
+    "Fine-tuning": [
+        *("learning_rate", "batch_size", "max_epochs", "patience", "stop_by"),
+        *("epoch_triplets", "batching", "optimizer"),
+    ],
     "Study": ["seeds", "until", "device", "precision", "compile"],
 }
 OWN = "own settings"
