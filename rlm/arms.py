@@ -17,7 +17,7 @@ from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
 from rlm.runtime.device import resolve_device
 from rlm.seeding import stream
-from rlm.slicer import Slices
+from rlm.slicer import Slices, pad_slices
 from rlm.training import finetune, train_on_random
 from rlm.zoo.encoders import new_encoder
 from rlm.zoo.losses import LOSSES
@@ -54,19 +54,22 @@ def train_arms(
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
-        trainer, pretraining = train_on_random(initial, slices, config, **settings, progress=progress)
+        padded = pad_slices(slices, config.pretrain_padding or config.padding)
+        trainer, pretraining = train_on_random(initial, padded, config, **settings, progress=progress)
         pretrained = trainer.block
+    padded = pad_slices(slices, config.padding)
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "stop_by": config.stop_by}
         after = trainer if config.keep_moments and start is pretrained else None
-        yield Trained(*finetune(start, slices, config, **settings, after=after, progress=progress), pretraining)
+        yield Trained(*finetune(start, padded, config, **settings, after=after, progress=progress), pretraining)
 
 
 def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
     """Return a function that makes the encoder of a study, with the output step of its loss and newly drawn weights."""
     output = LOSSES[config.loss].output
-    make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
+    settings = {"output": output, "initialisation": config.initialisation, "zero_unknown": config.pads}
+    make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, **settings)
     if config.word_vectors is None:
         return make
     vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
@@ -75,7 +78,7 @@ def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Modu
             f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
             f"{config.word_dim}; set it to that"
         )
-    return partial(make, vectors, config.fixed_vectors)
+    return partial(make, vectors=vectors, fixed=config.fixed_vectors)
 
 
 def rescale(initial: Block, pretrained: Block) -> Block:

@@ -22,6 +22,8 @@ Optimizer = Literal["adam", "rowwise_adam", "nadam"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 StopBy = Literal["accuracy", "loss"]
+Padding = Literal["masked", "left", "right"]
+Initialisation = Literal["torch", "keras"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
@@ -212,9 +214,23 @@ class _Encoding(_Settings):
         "fastText .vec or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
     )
     fixed_vectors: bool = Field(False, description="Keep the vectors of word_vectors fixed.")
+    initialisation: Initialisation = Field(
+        "torch",
+        description="Initial weights of layers, but not of words: as in PyTorch, or as in Keras (Glorot uniform, "
+        "recurrent ones orthogonal, biases 0, of the forget gate 1).",
+    )
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
+    padding: Padding = Field(
+        "masked",
+        description="Padding in training and validation: masked, or on the left or right up to the longest phrase, read "
+        "as the unknown word, whose vector starts with zeros.",
+    )
+    pretrain_padding: Padding | None = Field(None, description="Padding in pre-training; as padding by default.")
+    test_padding: Padding | None = Field(
+        None, description="Padding in the test and of a saved model; as padding by default."
+    )
 
 
 class StudyConfig(Recipe, _Encoding):
@@ -291,6 +307,16 @@ class StudyConfig(Recipe, _Encoding):
         if self.unseen_words:
             return self.unseen_words == "kept"
         return self.encoder == "dssm" or self.word_vectors is not None
+
+    @property
+    def pads(self) -> bool:
+        """True if encoders read padding, at any time."""
+        return not {self.padding, self.pretrain_padding, self.test_padding} <= {"masked", None}
+
+    @property
+    def final_padding(self) -> Padding:
+        """Padding in the test and of a saved model."""
+        return self.test_padding or self.padding
 
 
 class Plan(_Settings):

@@ -1,7 +1,8 @@
 """The slicer: text in, index triplets out, split so that no phrase is in two splits."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32
 
-from rlm.config import FRACTIONS
+from rlm.config import FRACTIONS, Padding
 from rlm.data.corpus import Corpus, Relevance, is_contradicted, unordered_keys
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
@@ -207,3 +208,24 @@ def known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int3
     seen = np.append(phrases.tokens[np.unique(train)], PAD)
     known[seen] = seen
     return known[phrases.tokens]
+
+
+def pad_slices(slices: Sequence[Slices], padding: Padding) -> list[Slices]:
+    """Replace the padding of token tables, see `pad_tokens`; slices that are one object stay one."""
+    padded = {id(one): dataclasses.replace(one, tokens=pad_tokens(one.tokens, padding)) for one in slices}
+    return [padded[id(one)] for one in slices]
+
+
+def pad_tokens(tokens: Int32[np.ndarray, "row token"], padding: Padding) -> Int32[np.ndarray, "row token"]:
+    """
+    Put the unknown word in place of padding, on the left or right, so that encoders read it; ``"masked"`` changes nothing.
+
+    Rows without a word, such as the last one, stay empty. Koziev's nn_relevancy_tripleloss has no mask: its LSTM reads
+    vectors of zeros beside a phrase, up to the length of the longest one.
+    """
+    if padding == "masked":
+        return tokens
+    lengths = (tokens != PAD).sum(axis=1, keepdims=True)
+    if padding == "left":
+        tokens = np.take_along_axis(tokens, (np.arange(tokens.shape[1]) + lengths) % tokens.shape[1], axis=1)
+    return np.where((tokens == PAD) & (lengths > 0), np.int32(UNKNOWN), tokens)

@@ -23,7 +23,7 @@ from rlm.evaluation.held_out import judge_block
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
-from rlm.slicer import Slices, slice_corpus
+from rlm.slicer import Slices, pad_slices, slice_corpus
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
 from rlm.store.read import TRIPLETS
 
@@ -313,9 +313,10 @@ def run_block(
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
+    padded = pad_slices(slices, config.final_padding)
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
-        results, clusters = judge_block(trained.block, slices, corpus, trained.history)
+        results, clusters = judge_block(trained.block, padded, corpus, trained.history)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
         tables = results.assign(split=config.split), clusters, history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))

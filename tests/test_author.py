@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import finetune, topic_pairs
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import kstest, uniform
 
 import rlm
-from rlm.arms import train_arms
+from rlm.arms import encoder_maker, train_arms
 from rlm.block import init_block
 from rlm.evaluation.held_out import judge_history
 from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.slicer import pad_tokens
 from rlm.study import slice_for
 from rlm.training import train_on_random
-from rlm.zoo.encoders import ENCODERS
+from rlm.zoo.encoders import ENCODERS, new_encoder
 
 PRETRAINING = {"epochs": 2, "random_triplets": 40, "progress": False}
 TUNING = {"max_epochs": 3, "progress": False}
@@ -154,18 +158,18 @@ class _Both:
 
 
 def study(**changed):
-    """A config of a small study, its slices, and the arms that it trains."""
+    """A config of a small study of two seeds, and their slices."""
     small = {"word_dim": 4, "dim": 5, "negatives": 2, "pretrain_epochs": 2, "max_epochs": 2, "batch_size": 15}
     config = rlm.StudyConfig(**small | changed)
     corpus = rlm.index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90), config.max_tokens)
-    return config, corpus, slice_for(config, corpus, [0, 1])
+    return config, slice_for(config, corpus, [0, 1])
 
 
 def test_controls_start_with_new_moments_and_zero_epochs_are_no_pretraining():
     losses = {}
     for keep_moments in (False, True):
         for epochs in (0, 2):
-            config, _, slices = study(keep_moments=keep_moments, pretrain_epochs=epochs, optimizer="nadam")
+            config, slices = study(keep_moments=keep_moments, pretrain_epochs=epochs, optimizer="nadam")
             arms = ["pretrained", "rescaled", "shuffled"]
             for arm, trained in zip(arms, train_arms(config, slices, arms, [0, 1]), strict=True):
                 losses[keep_moments, epochs, arm] = trained.history.loss[2:].tolist()
@@ -210,7 +214,7 @@ def test_a_seed_stops_at_the_lowest_validation_loss(unequal_slices):
 
 @pytest.mark.parametrize("loss", ["triplet", "facenet", "in_batch", "lossless"])
 def test_a_study_reports_the_epoch_of_the_lowest_loss(loss):
-    config, corpus, slices = study(stop_by="loss", max_epochs=8, patience=3, loss=loss, encoder="mean")
+    config, slices = study(stop_by="loss", max_epochs=8, patience=3, loss=loss, encoder="mean")
     (trained,) = train_arms(config, slices, ["scratch"], [0, 1])
     lowest = trained.history.groupby("seed").validation_loss.idxmin()
     data = topic_pairs(np.random.default_rng(0), topics=6, pairs=90)
@@ -232,9 +236,8 @@ def test_the_validation_loss_has_batches_as_training_if_the_loss_takes_their_phr
     total = 0.0
     for start in range(0, len(slices.validation), 10):
         some = dataclasses.replace(slices, train=slices.validation[start : start + 10])
-        one = RealTriplets(some.train, 0)
-        trained, inner = rlm.finetune(unit, some, recipe, max_epochs=1, progress=False)
-        total += inner.loss[1] * len(one)
+        _, inner = rlm.finetune(unit, some, recipe, max_epochs=1, progress=False)
+        total += inner.loss[1] * len(some.train)
     assert history.validation_loss[0] == pytest.approx(total / len(slices.validation), abs=1e-5)
 
 
@@ -247,3 +250,193 @@ def test_a_seed_that_diverges_keeps_its_first_weights_and_counts_as_failed(slice
     assert (judged.best_epoch == 0).all()
     for name, weight in block.weights.items():
         torch.testing.assert_close(trained.weights[name], weight, rtol=0, atol=0)
+
+
+class Script(torch.nn.Module):
+    """The encoder of the script: an LSTM without a mask that goes backwards over vectors, zeros beside the phrase."""
+
+    def __init__(self, block, row, fixed=False):
+        super().__init__()
+        weights = dict(block.encoder.named_parameters()) | {name: one[row] for name, one in block.weights.items()}
+        weights = {name: one.detach().clone() for name, one in weights.items()}
+        self.words = torch.nn.Parameter(weights["words.weight"], requires_grad=not fixed)
+        self.layer = torch.nn.LSTM(self.words.shape[1], weights["cell.weight_hh"].shape[1], batch_first=True)
+        for name, one in self.layer.named_parameters():
+            one.data[...] = weights[f"cell.{name.removesuffix('_l0')}"]
+        self.layer.bias_hh_l0.requires_grad_("cell.bias_hh" in block.weights)
+
+    def forward(self, tokens, padding):
+        width = tokens.shape[1]
+        rows = []
+        for row in tokens.tolist():
+            phrase = [token for token in row if token]
+            beside = [1] * (width - len(phrase))
+            rows.append(beside + phrase if padding == "left" else phrase + beside)
+        return self.layer(self.words[torch.tensor(rows).flip(1)])[1][0][0]
+
+    def distances(self, slices, triplets, padding):
+        used, places = np.unique(triplets, return_inverse=True)
+        vectors = self(torch.from_numpy(slices.tokens[used]), padding)
+        anchor, positive, negative = vectors[torch.from_numpy(places.reshape(-1, 3))].unbind(1)
+        return (anchor - positive).square().sum(1), (anchor - negative).square().sum(1)
+
+    def loss(self, *arguments):
+        near, far = self.distances(*arguments)
+        return (near - far + 0.5).relu().mean()
+
+    def accuracy(self, *arguments):
+        near, far = self.distances(*arguments)
+        return ((near < far).double() + (near == far).double() / 2).mean().item()
+
+    def fit(self, optimizer, slices, batches, padding):
+        total = 0.0
+        for triplets in batches:
+            optimizer.zero_grad()
+            loss = self.loss(slices, triplets, padding)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(triplets)
+        return total / sum(map(len, batches))
+
+
+def run_script(config, slices, arm, seed, block, row, fixed=False):
+    """Train as the script does; return losses of training, of validation, and the test accuracy of the best epoch."""
+    script = Script(block, row, fixed)
+    optimizer = torch.optim.NAdam([one for one in script.parameters() if one.requires_grad], lr=config.learning_rate)
+    if arm == "pretrained_once":
+        drawn = RandomTriplets(slices.components, seed, config.random_triplets, "once")
+        for epoch in range(1, config.pretrain_epochs + 1):
+            script.fit(optimizer, slices, list(drawn.epoch(epoch, config.batch_size)), config.pretrain_padding)
+    order, found, best = RealTriplets(slices.train, seed, config.epoch_triplets), [], np.inf
+    for epoch in range(config.max_epochs + 1):
+        loss = np.nan
+        if epoch:
+            loss = script.fit(optimizer, slices, list(order.epoch(epoch, config.batch_size)), config.padding)
+        with torch.no_grad():
+            validation = script.loss(slices, slices.validation, config.padding).item()
+        if validation < best:
+            best, kept, best_epoch = validation, {n: one.clone() for n, one in script.state_dict().items()}, epoch
+        found.append((loss, validation))
+        if epoch - best_epoch == config.patience:
+            break
+    script.load_state_dict(kept)
+    with torch.no_grad():
+        return np.array(found), script.accuracy(slices, slices.test, config.final_padding)
+
+
+AUTHOR = {
+    "optimizer": "nadam", "learning_rate": 0.01, "keep_moments": True, "stop_by": "loss", "initialisation": "keras",
+    "random_triplets": 60, "max_epochs": 6, "patience": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    """Random vectors of the words of `study`, and of more."""
+    rng = np.random.default_rng(0)
+    words = [*(f"fill{i}" for i in range(5)), *(f"topic{i}" for i in range(6)), *(f"serial{i}" for i in range(300))]
+    path = tmp_path / "words.vec"
+    path.write_text("".join(f"{word} {' '.join(f'{x:.4f}' for x in rng.normal(size=4))}\n" for word in words))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("padding", "pretrain_padding", "test_padding"),
+    [("left", "right", "right"), ("right", "right", None), ("right", "left", "left")],
+)
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("arm", ["scratch", "pretrained_once"])
+def test_a_study_trains_and_judges_as_the_script(padding, pretrain_padding, test_padding, fixed, arm, vectors):
+    """The same initial weights and batches give the same losses, the same best epoch and the same test accuracy."""
+    settings = {"word_vectors": vectors, "fixed_vectors": True} if fixed else {}
+    settings |= {"padding": padding, "pretrain_padding": pretrain_padding, "test_padding": test_padding}
+    config, slices = study(**AUTHOR, **settings, arms=(arm,))
+    initial = init_block(encoder_maker(config, slices[0].phrases), [0, 1])
+    (trained,) = train_arms(config, slices, [arm], [0, 1])
+    data = topic_pairs(np.random.default_rng(0), topics=6, pairs=90)
+    (block,) = rlm.iter_study(config, 2, data=data, n_jobs=1, progress=False)
+    for row, seed in enumerate([0, 1]):
+        expected, accuracy = run_script(config, slices[row], arm, seed, initial, row, fixed)
+        found = trained.history.query("seed == @seed")[["loss", "validation_loss"]]
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+        assert block.results.test_accuracy[row] == pytest.approx(accuracy, abs=0.03)
+        assert block.results.epochs[row] == len(expected) - 1
+
+
+def test_each_padding_changes_its_own_phase():
+    data, losses, accuracies = topic_pairs(np.random.default_rng(0), topics=6, pairs=90), {}, {}
+    for settings in [{}, {"test_padding": "right"}, {"padding": "right"}, {"padding": "left"}]:
+        config, _ = study(**AUTHOR, **settings, arms=("scratch",))
+        (block,) = rlm.iter_study(config, 4, data=data, n_jobs=1, progress=False)
+        key = config.padding, config.final_padding
+        losses[key] = tuple(block.history.loss.dropna())
+        accuracies[key] = tuple(block.results.test_accuracy)
+    assert losses["masked", "masked"] == losses["masked", "right"]
+    assert len(set(losses.values())) == 3
+    assert accuracies["masked", "masked"] != accuracies["masked", "right"]
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_saved_model_reads_padding_as_in_the_test(padding, tmp_path):
+    """Its embeddings are those of the script; a word it does not know has the vector of padding."""
+    config, slices = study(**AUTHOR, padding="masked", test_padding=padding)
+    (trained,) = train_arms(config, slices, ["scratch"], [0, 1])
+    rlm.models.Model.of(trained.block, slices[0], config).save(tmp_path / "model")
+    model = rlm.load_model(tmp_path / "model")
+    script, one = Script(trained.block, 0), slices[0]
+    phrases = np.unique(one.test)
+    texts = [one.phrases.texts[phrase] for phrase in phrases]
+    with torch.no_grad():
+        expected = script(torch.from_numpy(one.tokens[phrases]), padding)
+        unknown = script(torch.full((1, one.tokens.shape[1]), 1), padding)
+    np.testing.assert_allclose(model.encode(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode(texts[:1]), expected[:1], atol=1e-5)  # whatever else is asked
+    np.testing.assert_allclose(model.encode(["xyzzy", "xyzzy " * 50]), unknown.expand(2, -1), atol=1e-5)
+
+
+@given(
+    arrays(np.int32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.integers(2, 9)),
+    st.sampled_from(["left", "right"]),
+    st.data(),
+)
+def test_padding_surrounds_the_same_words(words, padding, data):
+    lengths = data.draw(arrays(np.int64, len(words), elements=st.integers(0, words.shape[1])))
+    tokens = np.where(np.arange(words.shape[1]) < lengths[:, None], words, 0)
+    for row, found, length in zip(tokens, pad_tokens(tokens, padding), lengths, strict=True):
+        assert found[found > 1].tolist() == row[:length].tolist()
+        if length:
+            assert (found > 0).all()
+            assert (found[-length:] if padding == "left" else found[:length]).min() > 1
+        else:
+            assert not found.any()
+    assert pad_tokens(tokens, "masked") is tokens
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_initial_weights_are_those_of_keras(name):
+    """By their definitions: Glorot's limits, orthonormal columns, and biases; words stay as they are."""
+    torch.manual_seed(0)
+    words = [f"word{number}" for number in range(50)]
+    encoder = new_encoder(name, words, 16, 24, initialisation="keras")
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.LSTMCell):
+            gates = torch.eye(4)[1].repeat_interleave(module.hidden_size)
+            assert torch.equal(module.bias_ih, gates)
+            assert not module.bias_hh.any()
+            assert not module.bias_hh.requires_grad
+            square = module.weight_hh.T @ module.weight_hh
+            torch.testing.assert_close(square, torch.eye(module.hidden_size), rtol=0, atol=1e-5)
+            weight, fans = module.weight_ih, sum(module.weight_ih.shape)
+        elif isinstance(module, torch.nn.Linear | torch.nn.Conv1d):
+            assert not module.bias.any()
+            weight = module.weight
+            fans = sum(weight.shape[:2]) * weight[0, 0].numel()
+        else:
+            continue
+        limit = np.sqrt(6 / fans)
+        assert weight.abs().max() <= limit
+        if weight.numel() > 200:
+            assert kstest(weight.detach().numpy().ravel(), uniform(-limit, 2 * limit).cdf).pvalue > 1e-3
+    if name != "dssm":
+        torch.manual_seed(0)
+        assert torch.equal(encoder.words.weight, new_encoder(name, words, 16, 24).words.weight)

@@ -25,6 +25,7 @@ from rlm.models.model import Model, check_place, load_model
 from rlm.models.questions import evaluate_questions, read_questions
 from rlm.models.search import Index, Method
 from rlm.runtime.device import resolve_config
+from rlm.slicer import pad_slices
 from rlm.study import load_corpus, slice_for
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def train(
     (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
+    slices = pad_slices(slices, study.final_padding)
     Model.of(trained.block, slices[0], study).save(save, overwrite)
     (best,) = judge_history(trained.history, [seed]).to_dict("records")
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))

@@ -22,7 +22,8 @@ GROUPS = {
     ],
     "Pre-training": ["arms", "pretrain_epochs", "random_triplets", "keep_moments"],
     "Encoder and loss": [
-        *("encoder", "word_dim", "dim", "unseen_words", "word_vectors", "fixed_vectors"),
+        *("encoder", "word_dim", "dim", "unseen_words", "word_vectors", "fixed_vectors", "initialisation"),
+        *("padding", "pretrain_padding", "test_padding"),
         *("loss", "margin", "mining"),
     ],
     "Fine-tuning": [
