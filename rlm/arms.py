@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -68,14 +69,16 @@ def train_arms(
 def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
     """Return a function that makes the encoder of a study, with the output step of its loss and newly drawn weights."""
     output = LOSSES[config.loss].output
-    settings = {"output": output, "initialisation": config.initialisation, "zero_unknown": config.pads}
+    settings = {"output": output, "initialisation": config.initialisation}
+    settings["zero_unknown"] = not {config.padding, config.pretrain_padding, config.test_padding} <= {"masked", None}
     make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, **settings)
     if config.word_vectors is None:
         return make
-    vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
+    paths = [path for path in (config.word_vectors, config.character_vectors) if path is not None]
+    vectors = torch.from_numpy(np.hstack([read_vectors(Path(path), phrases.words) for path in paths]))
     if vectors.shape[1] != config.word_dim:
         raise InputError(
-            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
+            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {' and '.join(paths)}, found "
             f"{config.word_dim}; set it to that"
         )
     return partial(make, vectors=vectors, fixed=config.fixed_vectors)

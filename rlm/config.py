@@ -24,9 +24,10 @@ Device = Literal["auto", "cpu", "cuda"]
 StopBy = Literal["accuracy", "loss"]
 Padding = Literal["masked", "left", "right"]
 Initialisation = Literal["torch", "keras"]
+SplitBy = Literal["cluster", "triplet"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-KINDS = ("random", "similar", "manual")
+KINDS = ("random", "similar", "manual", "cascade")
 FRACTIONS = (0.70, 0.21, 0.09)
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
@@ -213,6 +214,12 @@ class _Encoding(_Settings):
         description="File of word vectors to start from, instead of random ones: word2vec text or .bin, GloVe text, "
         "fastText .vec or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
     )
+    character_vectors: str | None = Field(
+        None,
+        min_length=1,
+        description="Second file of word vectors, such as ones made from characters: a word has the vectors of both "
+        "files end to end, zeros where one lacks it. word_dim is the sum of their sizes.",
+    )
     fixed_vectors: bool = Field(False, description="Keep the vectors of word_vectors fixed.")
     initialisation: Initialisation = Field(
         "torch",
@@ -224,8 +231,8 @@ class _Encoding(_Settings):
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
     padding: Padding = Field(
         "masked",
-        description="Padding in training and validation: masked, or on the left or right up to the longest phrase, read "
-        "as the unknown word, whose vector starts with zeros.",
+        description="Padding in training and validation: masked, or on the left or right up to the longest phrase and "
+        "read as the unknown word, whose vector starts with zeros.",
     )
     pretrain_padding: Padding | None = Field(None, description="Padding in pre-training; as padding by default.")
     test_padding: Padding | None = Field(
@@ -265,8 +272,9 @@ class StudyConfig(Recipe, _Encoding):
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
     negative_kinds: Mapped[float] | None = Field(
         None,
-        description="Shares of random, similar (most alike by character trigrams) and manual (known to be irrelevant) "
-        "negatives, as similar=0.5,random=0.5; all manual where data have a column relevance, else all random.",
+        description="Shares of random, similar (most alike by character trigrams), manual (known to be irrelevant) "
+        "and cascade (manual, else with a word of the anchor, else random) negatives, as similar=0.5,random=0.5; all "
+        "manual where data have a column relevance, else all random.",
     )
     fractions: tuple[float, float, float] = Field(
         FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
@@ -279,6 +287,11 @@ class StudyConfig(Recipe, _Encoding):
     )
     split: Literal["fixed", "per_seed"] = Field(
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
+    )
+    split_by: SplitBy = Field(
+        "cluster",
+        description="What is assigned to a split as a whole: a cluster of relevant phrases, or a triplet, with which "
+        "phrases leak from training to the test.",
     )
     split_seed: int = Field(0, ge=0, description="Seed of the fixed split.")
 
@@ -297,6 +310,8 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
         if self.fixed_vectors and not self.word_vectors:
             raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
+        if self.character_vectors and not self.word_vectors:
+            raise InputError("expected word_vectors beside character_vectors, found none; give that one file as them")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         return self
@@ -307,11 +322,6 @@ class StudyConfig(Recipe, _Encoding):
         if self.unseen_words:
             return self.unseen_words == "kept"
         return self.encoder == "dssm" or self.word_vectors is not None
-
-    @property
-    def pads(self) -> bool:
-        """True if encoders read padding, at any time."""
-        return not {self.padding, self.pretrain_padding, self.test_padding} <= {"masked", None}
 
     @property
     def final_padding(self) -> Padding:
@@ -329,17 +339,3 @@ class Plan(_Settings):
         le=2,
         description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
     )
-
-
-class Preset(NamedTuple):
-    """A study that a user may want to start from."""
-
-    config: StudyConfig
-    plan: Plan
-
-
-PRESETS = {
-    "quick look": Preset(StudyConfig(pretrain_epochs=2, max_epochs=6, patience=2, batching="grouped"), Plan(seeds=20)),
-    "the paper's redraw": Preset(StudyConfig(arms=("scratch", "pretrained")), Plan()),
-    "one fixed set": Preset(StudyConfig(arms=("scratch", "pretrained_once")), Plan()),
-}

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -103,12 +104,17 @@ class TripletStudy:
         settings = config.model_dump_json(exclude={"arms"})
         source = None if make is None else read_source(make)
         more = [] if make is None else [digest_module(lambda: make(len(self.corpus.phrases.words) + 2))]
-        if config.word_vectors is not None:
-            more.append(digest_file(Path(config.word_vectors), "word vectors"))
+        paths = config.word_vectors, config.character_vectors
+        more += [digest_file(Path(path), "word vectors") for path in paths if path is not None]
         return identify(TRIPLETS, settings, self.corpus.fingerprint, source, *more)
 
     def check(self, seeds: Sequence[int]) -> None:
-        slice_for(self.config, self.corpus, seeds)
+        one = slice_for(self.config, self.corpus, seeds)[0]
+        if self.config.split_by == "triplet":
+            leaked = np.isin(one.test, one.train).any(axis=1).mean()
+            log.warning(
+                "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets", 100 * leaked
+            )
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
@@ -294,7 +300,7 @@ def load_corpus(config: StudyConfig) -> Corpus:
 
 def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
     """Slice the data by a config, once per seed; all are the same object for a fixed split."""
-    names = ["fractions", "negatives", "negative_kinds", "train_fraction"]
+    names = ["fractions", "negatives", "negative_kinds", "train_fraction", "split_by"]
     settings = {name: getattr(config, name) for name in names}
     split_seeds = [config.split_seed] if config.split == "fixed" else seeds
     slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]

@@ -3,12 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import finetune, topic_pairs
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import kstest, uniform
+from scipy.stats import kstest, ttest_ind, uniform
 
 import rlm
 from rlm.arms import encoder_maker, train_arms
@@ -112,8 +113,8 @@ def test_kept_moments_are_those_of_one_optimizer_for_both_trainings(optimizer, r
     """With as many random triplets for each seed, seeds step together in pre-training, but not in fine-tuning."""
     block = new_block(unequal_slices[0], "mean")
     recipe = rlm.Recipe(**NADAM | {"optimizer": optimizer})
-    settings = PRETRAINING | {"random_triplets": random_triplets}
-    trainer, _ = train_on_random(block, unequal_slices, recipe, redraw="once", **settings)
+    given_ = PRETRAINING | {"random_triplets": random_triplets}
+    trainer, _ = train_on_random(block, unequal_slices, recipe, redraw="once", **given_)
     _, history = rlm.finetune(trainer.block, unequal_slices, recipe, after=trainer, **TUNING)
     for row, (seed, one) in enumerate(zip(block.seeds, unequal_slices, strict=True)):
         embed, weights = twin_of(block, row)
@@ -348,9 +349,9 @@ def vectors(tmp_path):
 @pytest.mark.parametrize("arm", ["scratch", "pretrained_once"])
 def test_a_study_trains_and_judges_as_the_script(padding, pretrain_padding, test_padding, fixed, arm, vectors):
     """The same initial weights and batches give the same losses, the same best epoch and the same test accuracy."""
-    settings = {"word_vectors": vectors, "fixed_vectors": True} if fixed else {}
-    settings |= {"padding": padding, "pretrain_padding": pretrain_padding, "test_padding": test_padding}
-    config, slices = study(**AUTHOR, **settings, arms=(arm,))
+    changed = {"word_vectors": vectors, "fixed_vectors": True} if fixed else {}
+    changed |= {"padding": padding, "pretrain_padding": pretrain_padding, "test_padding": test_padding}
+    config, slices = study(**AUTHOR, **changed, arms=(arm,))
     initial = init_block(encoder_maker(config, slices[0].phrases), [0, 1])
     (trained,) = train_arms(config, slices, [arm], [0, 1])
     data = topic_pairs(np.random.default_rng(0), topics=6, pairs=90)
@@ -365,8 +366,8 @@ def test_a_study_trains_and_judges_as_the_script(padding, pretrain_padding, test
 
 def test_each_padding_changes_its_own_phase():
     data, losses, accuracies = topic_pairs(np.random.default_rng(0), topics=6, pairs=90), {}, {}
-    for settings in [{}, {"test_padding": "right"}, {"padding": "right"}, {"padding": "left"}]:
-        config, _ = study(**AUTHOR, **settings, arms=("scratch",))
+    for changed in [{}, {"test_padding": "right"}, {"padding": "right"}, {"padding": "left"}]:
+        config, _ = study(**AUTHOR, **changed, arms=("scratch",))
         (block,) = rlm.iter_study(config, 4, data=data, n_jobs=1, progress=False)
         key = config.padding, config.final_padding
         losses[key] = tuple(block.history.loss.dropna())
@@ -440,3 +441,96 @@ def test_initial_weights_are_those_of_keras(name):
     if name != "dssm":
         torch.manual_seed(0)
         assert torch.equal(encoder.words.weight, new_encoder(name, words, 16, 24).words.weight)
+
+
+def split_by_triplet(corpus, seed=0, **settings):
+    return rlm.slice_corpus(corpus, seed, split_by="triplet", **settings)
+
+
+def rows_of(slices):
+    return np.concatenate([slices.train, slices.validation, slices.test])
+
+
+@given(st.integers(6, 60), st.integers(1, 3), st.integers(0, 5))
+@settings(max_examples=20)
+def test_triplets_are_dealt_to_the_splits_at_random(pairs, negatives, seed):
+    """Shares as train_test_split has them, up to rounding; nothing is lost; the deal depends on the seed alone."""
+    rows = [(f"a{i}", f"b{i}") for i in range(pairs)]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive"]))
+    slices = split_by_triplet(corpus, seed, negatives=negatives)
+    count = pairs * negatives
+    for part, share in zip((slices.train, slices.validation, slices.test), (0.7, 0.21, 0.09), strict=True):
+        assert abs(len(part) - share * count) <= 1
+    triplets, counts = np.unique(np.sort(rows_of(slices)[:, :2], axis=1), axis=0, return_counts=True)
+    assert len(triplets) == pairs
+    assert (counts == negatives).all()
+    assert slices.summary.triplets.tolist() == [len(slices.train), len(slices.validation), len(slices.test)]
+    again = split_by_triplet(corpus, seed, negatives=negatives)
+    assert again.fingerprint == slices.fingerprint
+
+
+def test_a_split_by_triplet_leaks_and_says_so(caplog):
+    rows = [(f"fact{i % 30}", f"question{i}") for i in range(200)]
+    data = pd.DataFrame(rows, columns=["anchor", "positive"])
+    corpus = rlm.index_corpus(data)
+    slices = split_by_triplet(corpus, negatives=2)
+    leaked = np.isin(slices.test, slices.train).any(axis=1).mean()
+    assert leaked > 0.9
+    checks = rlm.audit(corpus, slices).findings.set_index("check")
+    assert checks.loc["shared phrases", "severity"] == "warning"
+    small = {"encoder": "mean", "word_dim": 4, "dim": 4, "max_epochs": 1, "arms": ("scratch",), "negatives": 2}
+    config = rlm.StudyConfig(split_by="triplet", **small)
+    results = rlm.run_study(config, 2, data=data, n_jobs=1, progress=False)
+    assert f"{100 * leaked:.0f} % of the test triplets have a phrase of the training triplets" in caplog.text
+    assert results.test_triplets.tolist() == [len(slices.test)] * 2
+    assert results.test_accuracy.between(0, 1).all()
+
+
+def test_given_negatives_are_kept_unless_they_are_relevant():
+    rows = [(f"a{i}", f"p{i}", f"n{i % 7}") for i in range(100)] + [("a0", "p1", "n3"), ("a0", "p2", "p0")]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive", "negative"]))
+    slices = split_by_triplet(corpus)
+    assert slices.summary.redrawn_negatives.sum() == 1
+    found, given_ = ({tuple(row) for row in some.tolist()} for some in (rows_of(slices), corpus.rows))
+    assert len(found - given_) == len(given_ - found) == 1
+
+
+def test_too_few_triplets_for_three_splits_are_an_error():
+    corpus = rlm.index_corpus(pd.DataFrame([("a", "b"), ("c", "d"), ("e", "f")], columns=["anchor", "positive"]))
+    with pytest.raises(ValueError, match="expected a triplet for every split, found 3 in all; give more data"):
+        split_by_triplet(corpus, negatives=1)
+
+
+def test_the_preset_is_the_setting_of_the_script():
+    """The whole of it, on small data: the same losses and accuracies as the script's own loop."""
+    preset = rlm.PRESETS["the author's setting"].config
+    small = {"word_dim": 4, "dim": 5, "random_triplets": 300, "pretrain_epochs": 2, "max_epochs": 6, "patience": 3}
+    config = rlm.StudyConfig(**dict(preset) | small | {"batch_size": 15, "arms": ("scratch", "pretrained_once")})
+    data = topic_pairs(np.random.default_rng(0), topics=6, pairs=200)
+    corpus = rlm.index_corpus(data, config.max_tokens)
+    slices = slice_for(config, corpus, [0, 1])
+    initial = init_block(encoder_maker(config, slices[0].phrases), [0, 1])
+    for arm in config.arms:
+        (trained,) = train_arms(config, slices, [arm], [0, 1])
+        for row, seed in enumerate([0, 1]):
+            expected, _ = run_script(config, slices[row], arm, seed, initial, row)
+            found = trained.history.query("seed == @seed")[["loss", "validation_loss"]]
+            np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_own_runs_of_the_script_and_a_study_agree_over_seeds():
+    """With draws of their own: initial weights, order, random triplets. The means agree within the interval."""
+    preset = rlm.PRESETS["the author's setting"].config
+    small = {"word_dim": 6, "dim": 8, "random_triplets": 300, "pretrain_epochs": 2, "max_epochs": 10, "patience": 4}
+    config = rlm.StudyConfig(**dict(preset) | small | {"batch_size": 15, "learning_rate": 0.01})
+    data = topic_pairs(np.random.default_rng(0), topics=4, pairs=150)
+    results = rlm.run_study(config, 12, data=data, n_jobs=1, progress=False)
+    (slices,) = slice_for(config, rlm.index_corpus(data, config.max_tokens), [0])
+    for arm in config.arms:
+        theirs = []
+        for seed in range(100, 110):
+            initial = init_block(encoder_maker(config, slices.phrases), [seed])
+            theirs.append(run_script(config, slices, arm, seed, initial, 0)[1])
+        ours = results[results.arm == arm].test_accuracy
+        assert ttest_ind(ours, theirs, equal_var=False).pvalue > 1e-3
+        assert abs(ours.mean() - np.mean(theirs)) < 0.1

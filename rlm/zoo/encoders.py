@@ -204,8 +204,8 @@ def initialise_as_keras(encoder: nn.Module) -> None:
     Draw initial weights of LSTMs, convolutions and linear layers as Keras does by default.
 
     Kernels are Glorot uniform (Glorot and Bengio, AISTATS 2010, equation 16), recurrent ones orthogonal (Saxe et al.,
-    ICLR 2014), biases 0, those of the forget gate 1 (Jozefowicz et al., ICML 2015). Keras has one vector of biases where
-    PyTorch has two, which would learn twice as fast: the other one stays 0.
+    ICLR 2014), biases 0, those of the forget gate 1 (Jozefowicz et al., ICML 2015). Keras has one vector of biases.
+    PyTorch has two, whose sum would learn twice as fast, so that the other one stays 0.
     """
     for module in encoder.modules():
         if isinstance(module, PackedLSTM):
