@@ -19,8 +19,8 @@ from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
 from rlm.runtime.device import resolve_device
 from rlm.seeding import stream
-from rlm.slicer import Slices
-from rlm.training import finetune, pretrain
+from rlm.slicer import Slices, pad_slices
+from rlm.training import finetune, train_on_random
 from rlm.zoo.encoders import new_encoder
 from rlm.zoo.losses import LOSSES
 
@@ -55,17 +55,22 @@ def train_arms(
     initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(
         resolve_device(config.device)
     )
-    pretrained, pretraining = initial, pd.DataFrame()
+    pretrained, pretraining, trainer = initial, pd.DataFrame(), None
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
-        pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
+        padded = pad_slices(slices, config.pretrain_padding or config.padding)
+        trainer, pretraining = train_on_random(initial, padded, config, **settings, progress=progress)
+        pretrained = trainer.block
+    padded = pad_slices(slices, config.padding)
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
         if config.transfer is not None:
             start = take_layers(initial, start, list_layers(initial.encoder)[: config.transfer])
-        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
-        yield Trained(*finetune(start, slices, config, **settings), pretraining, measure_change(initial, start))
+        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "stop_by": config.stop_by}
+        after = trainer if config.keep_moments and start is pretrained else None
+        trained = finetune(start, padded, config, **settings, after=after, progress=progress)
+        yield Trained(*trained, pretraining, measure_change(initial, start))
 
 
 def list_layers(encoder: nn.Module) -> list[str]:
@@ -98,15 +103,17 @@ def encoder_maker(
         return partial(make_encoder, len(phrases.words) + 2)
     output = LOSSES[config.loss].output
     make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
+    make = partial(make, initialisation=config.initialisation)
     if config.word_vectors is None:
         return make
-    vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
+    paths = [path for path in (config.word_vectors, config.character_vectors) if path is not None]
+    vectors = torch.from_numpy(np.hstack([read_vectors(Path(path), phrases.words) for path in paths]))
     if vectors.shape[1] != config.word_dim:
         raise InputError(
-            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
+            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {' and '.join(paths)}, found "
             f"{config.word_dim}; set it to that"
         )
-    return partial(make, vectors, config.fixed_vectors)
+    return partial(make, vectors=vectors, fixed=config.fixed_vectors)
 
 
 def rescale(initial: Block, pretrained: Block) -> Block:

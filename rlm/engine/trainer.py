@@ -57,7 +57,7 @@ class Trainer:
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
         self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
-        self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous)
+        self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous, optimizer == "nadam")
         self.frozen = block
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()

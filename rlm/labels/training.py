@@ -164,8 +164,8 @@ class _LabelData:
     def batches(self, epoch: int) -> Iterator[Step]:
         return self.train.batches(epoch, self.batch_size)
 
-    def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
-        return self.validation.accuracy(block)
+    def validate(self, block: Block) -> dict[str, Float[np.ndarray, " seed"]]:
+        return {"validation_accuracy": self.validation.accuracy(block)}
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "_LabelData":
         return _LabelData(self.train.keep(rows), self.validation.keep(rows), self.batch_size)
