@@ -54,7 +54,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
     'With so few seeds nothing follows.'
     """
-    watched, metric = is_watched(results, watched), find_metric(metric)
+    watched, metric = is_watched(results, watched), find_metric(metric, results)
     others = [arm for arm in paired_arms(results) if arm not in (TREATED, *CONTROLS)]
     verdicts = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS, *others], watched=watched)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)

@@ -14,7 +14,6 @@ from rlm.labels.config import LabelsConfig
 from rlm.labels.folders import load_image_folder
 from rlm.labels.report import (
     MEMORISED,
-    accuracy_metric,
     explain_effects,
     explain_shuffles,
     summarise_shuffles,
@@ -95,8 +94,9 @@ def labels(
         theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
         memorised = min(MEMORISED, config.until or MEMORISED)
         shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
-        print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
-        print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
+        if shuffles["reached"].any():  # else the numbers are only those of epochs that were trained
+            print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
+            print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
         print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     if BASELINE in set(finished.results["arm"]):
@@ -113,7 +113,7 @@ def labels(
             print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
-            table = summarise(mine, accuracy_metric(mine)).to_string(float_format="{:.3f}".format, na_rep="")
+            table = summarise(mine).to_string(float_format="{:.3f}".format, na_rep="")
             print(f"{labelled or 'all'} labelled samples\n{table}")
     print_files(finished, out, db)
 

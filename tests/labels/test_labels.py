@@ -596,6 +596,22 @@ class TestWords:
         )
         pd.testing.assert_frame_equal(tabulate_effects(lost), tabulate_effects(counted))
 
+    def test_the_judge_counts_a_missing_accuracy_as_the_column_chance(self, study):
+        """Also where nobody names the column; the first hit and roc_auc have a chance of their own."""
+        results = study.results[study.results["labelled"] == 12].assign(chance=1 / 3)
+        is_lost = (results["arm"] == "pretrained") & (results["seed"] == 1)
+        lost, counted = (
+            results.assign(test_accuracy=results["test_accuracy"].mask(is_lost, value)) for value in (np.nan, 1 / 3)
+        )
+        pd.testing.assert_frame_equal(rlm.summarise(lost), rlm.summarise(counted))
+        assert rlm.compare(lost).text == rlm.compare(counted).text
+        expected = {"test_accuracy": 1 / 3, "my_accuracy": 1 / 3, "top_1_accuracy": 0, "roc_auc": 1 / 2}
+        for metric, value in expected.items():
+            table = lost.assign(**{metric: lost["test_accuracy"]})
+            assert rlm.stats.count_failed(table, metric).loc[is_lost, metric].tolist() == [value]
+        without = lost.drop(columns="chance")
+        assert rlm.stats.count_failed(without).loc[is_lost, "test_accuracy"].tolist() == [1 / 2]
+
     def test_tables_to_be_read_say_what_was_measured(self, study):
         effects, speed = tabulate_effects(study.results), tabulate_speed(study.history)
         for table, value, unit, scale in ((effects, "accuracy", "points", 100), (speed, "epochs", "epochs", 1)):
@@ -714,8 +730,20 @@ class TestCommand:
         assert code == 0
         assert "1,797 samples, 10 classes" in said
         assert "No seed memorised 90% of the random labels within 1 epoch the first time (2 seeds)" in said
+        assert "raise shuffle_epochs (--shuffle-epochs), or lower the share" in said
+        assert "epochs until" not in said  # a table would show how long they were trained
         assert "with 50 labelled samples pretrained" in said
         assert len(pd.read_csv(out)) == 8
+
+    def test_until_has_time_by_default(self, rlm_command, tmp_path):
+        db = tmp_path / "labels.db"
+        code, said, _ = rlm_command(
+            "labels", "--encoder", "mlp", "--dim", 8, "--shuffles", 1, "--until", 0.15, "--max-epochs", 0,
+            "--seeds", 1, "--jobs", 1, "--db", db,
+        )  # fmt: skip
+        assert code == 0
+        assert rlm.labels.read_labels(db).config.shuffle_epochs == 60
+        assert "epochs until 15% of the random labels are memorised" in said
 
     def test_images_of_ones_own_are_studied(self, rlm_command, tmp_path, blobs):
         from PIL import Image
