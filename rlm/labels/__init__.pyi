@@ -27,5 +27,5 @@ from .samples import (
     make_moving_digits as make_moving_digits,
 )
 from .study import new_classifiers as new_classifiers, read_labels as read_labels, run_labels as run_labels
-from .training import memorise as memorise
+from .training import SGD as SGD, memorise as memorise
 from .videos import load_video_folder as load_video_folder

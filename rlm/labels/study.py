@@ -20,7 +20,7 @@ from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
 from rlm.labels.config import LabelsConfig
 from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
 from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
-from rlm.labels.training import learn, memorise
+from rlm.labels.training import SGD, learn, memorise
 from rlm.runtime.device import resolve_device
 from rlm.runtime.results import Table
 from rlm.store.identity import Identity, identify
@@ -231,6 +231,8 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
     table = tabulate(samples, parts, device)
     initial = new_classifiers(config, samples, len(samples.classes), seeds).to(device)
     begins, memorising = {"scratch": initial}, pd.DataFrame(columns=_columns("memorising"))
+    optimizer = SGD(config.momentum, config.weight_decay) if config.optimizer == "sgd" else config.optimizer
+    recipe = config.model_dump(include={"learning_rate", "batch_size"}) | {"optimizer": optimizer, "progress": False}
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         labels = [_random_labels(config, samples, seed, mine) for seed, mine in zip(seeds, parts, strict=True)]
@@ -245,9 +247,7 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
             epochs=config.shuffle_epochs * (config.shuffles if redraw == "once" else 1),
             until=None if redraw == "once" else config.until,
             new_head=config.new_head,
-            learning_rate=config.learning_rate,
-            batch_size=config.batch_size,
-            progress=False,
+            **recipe,
         )
         starts = {arm: STARTS[arm](untrained, pretrained) if arm in STARTS else pretrained for arm in arms}
         layers = None if config.transfer == "all" else config.transfer
@@ -263,9 +263,7 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
                 [labelled for _, labelled in mine],
                 max_epochs=config.max_epochs,
                 patience=config.patience,
-                learning_rate=config.learning_rate,
-                batch_size=config.batch_size,
-                progress=False,
+                **recipe,
             )
             results.append(_judge(block, samples, table, parts, history).assign(labelled=size, arm=arm))
             histories.append(history.assign(labelled=size, arm=arm))
