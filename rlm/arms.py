@@ -86,9 +86,9 @@ def rescale(initial: Block, pretrained: Block) -> Block:
     """
     weights = {}
     for name, after in pretrained.weights.items():
-        before = initial.weights[name].flatten(1).double()
+        before = initial.weights[name].reshape(len(after), -1).double()
         spread = before.std(dim=1, correction=0, keepdim=True)
-        wanted = after.flatten(1).double()
+        wanted = after.reshape(len(after), -1).double()
         standard = (before - before.mean(dim=1, keepdim=True)) / spread.clamp(min=torch.finfo(torch.float64).tiny)
         moved = standard * wanted.std(dim=1, correction=0, keepdim=True) + wanted.mean(dim=1, keepdim=True)
         is_kept = (spread == 0) | (before == wanted).all(dim=1, keepdim=True)

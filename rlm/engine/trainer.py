@@ -60,7 +60,8 @@ class Trainer:
         self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous)
         if isinstance(optimizer, SGD):
             self.adam = BlockSGD(weights, learning_rate, optimizer)
-        self.frozen = block
+        kept = {name: weight if name in weights else weight.clone() for name, weight in block.weights.items()}
+        self.frozen = dataclasses.replace(block, weights=kept)
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()
         self.most_words = 0
