@@ -11,7 +11,7 @@ from rlm.cli.output import check_out, gather, print_files
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
-from rlm.labels.folders import load_image_folder
+from rlm.labels.folders import list_some, load_image_folder
 from rlm.labels.report import (
     MEMORISED,
     explain_effects,
@@ -54,9 +54,11 @@ def labels(
     images
         Folder of images, one sub-folder per class, instead of --dataset.
     videos
-        Folder of videos, one sub-folder per class, as UCF101 and HMDB51 have them; needs rlm[video].
+        Folder of videos, one sub-folder per class, as UCF101 and HMDB51 have them, or any with a list as --splits;
+        needs rlm[video].
     splits
-        With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt.
+        With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt; or a list of files
+        and labels: a CSV with columns label,youtube_id,time_start,time_end,split as of Kinetics, or lines "path label".
     size
         Pixels to a side that images and frames are brought to; frames have 32 by default.
     colour
@@ -84,7 +86,8 @@ def labels(
         print(f"given split: {', '.join(f'{numbers[part]:,} {part}' for part in Parts._fields if part in numbers)}")
     if len(samples.skipped):
         print(f"dropped: {len(samples.skipped):,} files")
-        print(samples.skipped.groupby("reason").size().to_string(header=False))
+        for reason, paths in samples.skipped.groupby("reason")["path"]:
+            print(f"{len(paths):,} {reason}: {list_some(paths.tolist())}")
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})
     blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
