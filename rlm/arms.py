@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rlm.block import Block, init_block
+from rlm.block import Block, init_block, running_statistics
 from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.data.phrases import Phrases
 from rlm.data.word_vectors import read_vectors
@@ -75,8 +75,9 @@ def train_arms(
 
 def list_layers(encoder: nn.Module) -> list[str]:
     """List the names of an encoder's layers: its modules with direct weights, in order; "" is the encoder itself."""
-    owned = {name: list(module.parameters(recurse=False)) for name, module in encoder.named_modules()}
-    return [name for name, weights in owned.items() if weights]
+    known = [*dict(encoder.named_parameters()), *running_statistics(encoder)]
+    owners = {name.rpartition(".")[0] for name in known}
+    return [name for name, _ in encoder.named_modules() if name in owners]
 
 
 def check_transfer(encoder: nn.Module, layers: int | None, name: str) -> None:

@@ -57,7 +57,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
     'With so few seeds nothing follows.'
     """
-    watched, metric = is_watched(results, watched), find_metric(metric)
+    watched, metric = is_watched(results, watched), find_metric(metric, results)
     arms = paired_arms(results)
     present = [control for control in CONTROLS if control in arms]
     if TREATED not in arms or not present:

@@ -1,7 +1,8 @@
-"""Adam for a block of seeds: every seed its own steps, word vectors all at once or only those that are used."""
+"""Adam and SGD for a block of seeds, each with its own steps; word vectors all at once or only those that are used."""
 
 from collections.abc import Collection, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 from torch.optim.nadam import nadam
+from torch.optim.sgd import sgd
 
 BETAS = 0.9, 0.999
 EPS = 1e-8
@@ -150,6 +152,43 @@ class BlockAdam:
         self.steps = {name: steps[counted] for name, steps in self.steps.items()}
         self.products = {name: products[counted] for name, products in self.products.items()}
         self.table_steps = self.table_steps[rows]
+
+
+class SGD(NamedTuple):
+    """
+    Stochastic gradient descent with momentum and weight decay, by the formulas of ``torch.optim.SGD``.
+
+    Attributes
+    ----------
+    momentum
+        Share of the last step that the next one keeps, from 0 to less than 1.
+    weight_decay
+        Factor of each weight that is added to its gradient, from 0.
+
+    Examples
+    --------
+    >>> SGD(momentum=0.9)
+    SGD(momentum=0.9, weight_decay=0.0)
+    """
+
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+class BlockSGD(BlockAdam):
+    """A copy of a block's weights, all dense, that SGD changes in place; `means` are its momentum buffers."""
+
+    def __init__(self, weights: dict[str, Tensor], learning_rate: float, settings: SGD) -> None:
+        super().__init__(weights, learning_rate, tables=(), synchronous=False)
+        self.settings = settings
+
+    def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
+        weights, slopes, velocities = (
+            [tensors[name][place] for place in present for name in self.dense]
+            for tensors in (self.dense, gradients, self.means)
+        )
+        settings = self.settings._asdict() | {"lr": self.learning_rate, "dampening": 0.0}
+        sgd(weights, slopes, velocities, nesterov=False, maximize=False, **settings)
 
 
 def _with_spare_row(table: Float[Tensor, "seed row dim"]) -> Float[Tensor, "rows dim"]:
