@@ -173,7 +173,7 @@ class TestBatchNormalisation:
         initial, pretrained = block_of(make), block_of(make)
         pretrained.weights["encoder.1.running_var"].copy_(torch.arange(18).view(3, 6))
         pretrained.weights["encoder.1.num_batches_tracked"] += 9
-        for control in (rescale(initial, pretrained), shuffle(pretrained)):
+        for control in (rescale(initial, pretrained), shuffle(initial, pretrained)):
             assert control.weights["encoder.1.num_batches_tracked"].tolist() == [9, 9, 9]
             ordered = control.weights["encoder.1.running_var"].sort(dim=1).values
             assert ordered.flatten().tolist() == list(range(18))
