@@ -72,7 +72,7 @@ systems: $(READY) ## Train every system with the seeds a verdict takes, write do
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.systems --db systems.db
 
-labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (half an hour)
+labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.random_labels --db labels.db
 
