@@ -10,6 +10,7 @@ from . import (
     loss as loss,
     models as models,
     plots as plots,
+    presets as presets,
     report as report,
     slicer as slicer,
     stats as stats,

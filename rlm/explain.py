@@ -1,18 +1,20 @@
 """What the numbers of a study mean, in words: controls, pre-training, limits, and the parts of the spread."""
 
+from collections.abc import Hashable
+
 import pandas as pd
 
 from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.sentences import CONTROLS, count
-from rlm.stats.estimates import FEWEST_PAIRS, mean_with_interval
+from rlm.stats.estimates import FEWEST_PAIRS, Estimate, mean_with_interval
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import arrange_by_seed, pair
 from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, Spread
 from rlm.verdict import BASELINE, compare_all, is_watched, paired_arms
 
-__all__ = ["controls", "limits", "pretraining", "spread"]
+__all__ = ["causes", "controls", "limits", "pretraining", "spread"]
 
 TREATED = "pretrained"
 UNCHANGED = 0.05  # of the norm of a weight matrix
@@ -251,3 +253,52 @@ def spread(found: Spread) -> str:
     if found.shares[largest].low > 0.5:
         return f"{said} Most of what looks like instability is {PARTS[largest]}."
     return f"{said} No part is certainly larger than the others together."
+
+
+def causes(table: pd.DataFrame) -> str:
+    """
+    Explain how much of the spread of runs each of several causes accounts for.
+
+    Parameters
+    ----------
+    table
+        As `rlm.stats.tabulate_spread` returns it.
+
+    Returns
+    -------
+    str
+        Standard deviations in points with their intervals: under the first setting, what each later one removes or
+        adds, and what remains. Settings whose interval includes 0 are not shown to change it.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import rlm
+    >>> wide = pd.DataFrame({"setting": "wide", "seed": range(12), "test_accuracy": [0.4, 0.6] * 6})
+    >>> narrow = wide.assign(setting="narrow", test_accuracy=wide["test_accuracy"] / 2)
+    >>> rlm.explain.causes(rlm.stats.tabulate_spread(pd.concat([wide, narrow]))).split(". ")[1]
+    '"narrow" removes 5.2 [5.2, 5.2] points of it'
+    """
+    first, last, seeds = table.index[0], table.index[-1], int(table["seeds"].iloc[0])
+
+    def spell(setting: Hashable, name: str, sign: str = "") -> str:
+        columns = [name, f"{name}_low", f"{name}_high"]
+        return Estimate(*map(float, table.loc[setting, columns])).format(100, sign)
+
+    said = [f'Under "{first}" the standard deviation of {count(seeds, "run")} is {spell(first, "sd")} points.']
+    if seeds < FEWEST_PAIRS:
+        return f"{said[0]} So few runs cannot tell what causes it."
+    unclear = []
+    for setting, row in table.iloc[1:].iterrows():
+        if row["removed_low"] > 0:
+            said.append(f'"{setting}" removes {spell(setting, "removed")} points of it.')
+        elif row["removed_high"] < 0:
+            added = Estimate(*(-row[["removed", "removed_high", "removed_low"]]).astype(float))
+            said.append(f'"{setting}" adds {added.format(100)} points to it.')
+        else:
+            unclear.append(f'"{setting}" ({spell(setting, "removed", "+")})')
+    if unclear:
+        said.append(f"Not shown to remove or add anything: {', '.join(unclear)}.")
+    said.append(f'Under "{last}", {spell(last, "sd")} points remain.')
+    said.append(f"The mean goes from {table['mean'].iloc[0]:.1%} to {table['mean'].iloc[-1]:.1%}.")
+    return " ".join(said)

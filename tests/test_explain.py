@@ -138,3 +138,32 @@ def test_encoder_epochs_and_baseline_are_named():
 def test_without_fine_tuning_nothing_is_cut_short():
     config = CONFIG.model_copy(update={"max_epochs": 0})
     assert "cut short" not in explain.limits(config, results_of((0, 0, 0.5)))
+
+
+class TestCauses:
+    def table(self, rows):
+        columns = ["seeds", "mean", "sd", "sd_low", "sd_high", "removed", "removed_low", "removed_high"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+    def test_tells_what_removes_adds_or_is_unclear(self):
+        nan = float("nan")
+        table = self.table(
+            {
+                "everything": [20, 0.54, 0.05, 0.04, 0.06, nan, nan, nan],
+                "one padding": [20, 0.6, 0.03, 0.02, 0.04, 0.02, 0.01, 0.03],
+                "another split": [20, 0.6, 0.035, 0.03, 0.04, -0.005, -0.008, -0.002],
+                "more words": [20, 0.65, 0.035, 0.03, 0.04, 0.0, -0.004, 0.004],
+            }
+        )
+        assert explain.causes(table) == (
+            'Under "everything" the standard deviation of 20 runs is 5.0 [4.0, 6.0] points. "one padding" removes 2.0 '
+            '[1.0, 3.0] points of it. "another split" adds 0.50 [0.20, 0.80] points to it. Not shown to remove or add '
+            'anything: "more words" (+0.0 [-0.4, +0.4]). Under "more words", 3.5 [3.0, 4.0] points remain. '
+            "The mean goes from 54.0% to 65.0%."
+        )
+
+    def test_few_runs_tell_nothing(self):
+        table = self.table(
+            {"all": [3, 0.5, 0.05, 0.01, 0.2, 0, 0, 0], "less": [3, 0.5, 0.01, 0.005, 0.02, 0.04, 0.03, 0.05]}
+        )
+        assert explain.causes(table).endswith("So few runs cannot tell what causes it.")

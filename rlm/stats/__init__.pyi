@@ -3,4 +3,4 @@
 from .anytime import ConfidenceSequence as ConfidenceSequence, confidence_sequence as confidence_sequence
 from .estimates import Estimate as Estimate
 from .metrics import Metric as Metric, count_failed as count_failed
-from .variance import Spread as Spread, decompose_spread as decompose_spread
+from .variance import Spread as Spread, decompose_spread as decompose_spread, tabulate_spread as tabulate_spread

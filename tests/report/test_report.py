@@ -29,7 +29,8 @@ FORMULA = r"$\text{<form action='https://evil.example'>}$ ![x](https://evil.exam
 NAME = r"$x$ ![x](a.png) <b>pairs"
 SEEDS = {
     "01_data": "", "02_pretraining": "pretraining_seeds 1", "03_fine_tuning": "seed 0", "04_variance": "seeds 2",
-    "05_explore": "seeds 2", "06_systems": "seeds_per_system 1", "07_random_labels": "seeds 2", "index": "seeds 2",
+    "05_explore": "seeds 2", "06_systems": "seeds_per_system 1", "07_random_labels": "seeds 2",
+    "08_instability": "seeds 2", "index": "seeds 2",
 }  # fmt: skip
 
 

@@ -1,0 +1,78 @@
+"""
+Measure what made runs of the author's setting differ, and write docs/instability.md.
+
+python -m benchmarks.instability
+
+It takes hours on two cores. Parts that docs/benchmarks/instability.csv has already are not trained again; --parts N
+stops after N new ones, --page writes the page from what there is.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Template
+
+import rlm
+from benchmarks.performance import machine
+from benchmarks.resume import complete
+from rlm.runtime.atomic import write_whole
+
+DATASETS = {"chatterbot-english": {}, "pqa": {"max_epochs": 30, "patience": 5}}
+SEEDS, SPLITS, SEEDS_PER_SPLIT = 20, 10, 3
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS, SPLIT_RESULTS = DOCS / "benchmarks" / "instability.csv", DOCS / "benchmarks" / "instability_splits.csv"
+TEMPLATE = Path(__file__).with_name("instability.md.jinja")
+
+
+def configure(dataset: str, setting: str) -> rlm.StudyConfig:
+    """Return the author's setting without pre-training, and without the causes up to this setting."""
+    settings = dict(rlm.PRESETS["the author's setting"].config) | {"dataset": dataset, "arms": ("scratch",)}
+    for name, change in rlm.presets.CAUSES.items():
+        settings |= change
+        if name == setting:
+            break
+    return rlm.StudyConfig(**settings | DATASETS[dataset])
+
+
+def train(dataset: str, setting: str) -> pd.DataFrame:
+    return rlm.run_study(configure(dataset, setting), SEEDS)[["seed", "test_accuracy", "best_epoch", "epochs"]]
+
+
+def train_on_split(dataset: str, split_seed: int) -> pd.DataFrame:
+    """Train the last setting on a split of its own, for the accuracy by cluster."""
+    config = configure(dataset, list(rlm.presets.CAUSES)[-1]).model_copy(update={"split_seed": split_seed})
+    clusters = pd.concat([block.clusters for block in rlm.iter_study(config, SEEDS_PER_SPLIT)])
+    return clusters[["seed", "cluster", "triplets", "test_accuracy"]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", type=int, help="stop after as many new parts")
+    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
+    given = parser.parse_args()
+    most = 0 if given.page else given.parts
+    settings = [(dataset, setting) for dataset in DATASETS for setting in rlm.presets.CAUSES]
+    runs = complete(RESULTS, ["dataset", "setting"], {key: partial(train, *key) for key in settings}, most)
+    splits = [(dataset, split) for dataset in DATASETS for split in range(SPLITS)]
+    keys = ["dataset", "split_seed"]
+    clusters = complete(SPLIT_RESULTS, keys, {key: partial(train_on_split, *key) for key in splits}, most)
+    pages = {}
+    for dataset, mine in runs.groupby("dataset", sort=False):
+        table = rlm.stats.tabulate_spread(mine)
+        shown = (
+            (100 * table.drop(columns="seeds")).reset_index().to_markdown(index=False, floatfmt=".1f", missingval="")
+        )
+        theirs = clusters[clusters["dataset"] == dataset]
+        spread = ""
+        if theirs["split_seed"].nunique() >= SPLITS:
+            spread = rlm.explain.spread(rlm.stats.decompose_spread(theirs))
+        pages[dataset] = {"causes": rlm.explain.causes(table), "table": shown, "spread": spread}
+    page = Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = page.render(pages=pages, seeds=SEEDS, machine=machine(), settings=DATASETS)
+    write_whole(DOCS / "instability.md", text + "\n")
+
+
+if __name__ == "__main__":
+    main()
