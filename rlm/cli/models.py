@@ -78,6 +78,8 @@ def train(
     corpus = load_corpus(study) if data is None else index_corpus(data, study.max_tokens)
     if len(corpus.dropped):
         log.info("dropped from the data: %s", corpus.explain_dropped())
+    if unused := corpus.explain_unused():
+        log.warning(unused)
     slices = slice_for(study, corpus, [seed])
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])

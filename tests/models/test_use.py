@@ -328,10 +328,7 @@ class TestEvaluate:
             ("T: a\nQ: b\n\nA: c", "expected a premise (T:) to begin a block, found 'A: c' in line 4"),
             ("T: a\n\nT: b\nQ: c", "expected a question (Q:) after the premises, found the end of the block in line 2"),
             ("T: a", "expected a question (Q:) after the premises, found the end of the block in line 2; add one"),
-            (
-                "T: a\nQ: b\nT: c",
-                "expected an empty line before the premises of the next block, found 'T: c' in line 3",
-            ),
+            ("T: a\nQ: b\nT: c", "expected a question (Q:) after the premises, found the end of the block in line 4"),
             ("T: a\nwhat\n", "expected T:, Q: or A: to begin a line, found 'what' in line 2; correct the line"),
             ("T: ...\nQ: b", "expected a text after T:, found no word in line 1; give one or drop it"),
         ],
