@@ -12,6 +12,7 @@ import pandas as pd
 from cyclopts import Parameter
 
 from rlm.arms import train_arms
+from rlm.cli.output import check_table_out, write_table
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import Arm, StudyConfig
 from rlm.data.corpus import index_corpus
@@ -27,6 +28,8 @@ from rlm.runtime.device import resolve_config
 from rlm.study import load_corpus, slice_for
 
 log = logging.getLogger(__name__)
+MOST_UNKNOWN = 0.2  # share of unknown words beyond which scores deserve a warning
+MISSED_SHOWN = 20
 
 
 class TrainConfig(StudyConfig):
@@ -147,27 +150,61 @@ def query(
         print(flush=True)
 
 
-def evaluate(model: Path, file: Path, *, encoding: str | None = None) -> None:
+def evaluate(
+    model: Path, file: Path, *, premises: Path | None = None, out: Path | None = None, encoding: str | None = None
+) -> None:
     """
     Print how often a model finds a right premise of a question as the first, or among the first 5 or 10.
+
+    Trigram overlap and TF-IDF, which are not trained, are judged on the same candidates.
 
     Parameters
     ----------
     model
         Folder that ``rlm train --save`` wrote.
     file
-        Blocks separated by empty lines: lines T: premise, then lines Q: question; any premise of a block is right for
-        any of its questions.
+        Blocks of lines T: premise, then lines Q: question, as ``--layout blocks`` reads them; any premise of a block is
+        right for any of its questions.
+    premises
+        Text file of distractors, one premise per line: more candidates, which are wrong unless the block has them too.
+    out
+        File ending in .csv, .json, .parquet or .tsv for one row per question: the chosen premise, right or wrong.
     encoding
-        Of the file, such as cp1251; found out by default.
+        Of the files, such as cp1251; detected by default.
     """
+    check_table_out(out)
     encoder = load_model(model)
     blocks = read_questions(file, encoding)
-    questions = sum(len(block.questions) for block in blocks)
-    premises = {text for block in blocks for text in block.premises}
-    print(f"{file}: {questions:,} questions in {len(blocks):,} blocks, {len(premises):,} different premises")
-    print("mean over questions with its 95 % interval over blocks\n")
-    print(evaluate_questions(encoder, blocks).to_string(float_format="{:.3f}".format))
+    distractors = [] if premises is None else _read_premises(premises, encoding)
+    found = evaluate_questions(encoder, blocks, distractors)
+    unknown = encoder.unknown_share(dict.fromkeys(text for block in blocks for part in block for text in part))
+    pairs = sum(len(block.premises) * len(block.questions) for block in blocks)
+    different = len({text for block in blocks for text in block.premises})
+    print(
+        f"{file}: {len(found.answers):,} questions in {len(blocks):,} blocks, {different:,} different premises, "
+        f"{pairs:,} pairs, {len(distractors):,} distractors; {unknown:.0%} of the words are unknown to the model"
+    )
+    if unknown > MOST_UNKNOWN:
+        log.warning(
+            "%.0f %% of the words of the questions and premises are unknown to the model; train it on data that have "
+            "them%s",
+            100 * unknown,
+            "" if encoder.config.encoder == "dssm" else ", or use --encoder dssm, which reads the letters of any word",
+        )
+    print("mean over questions with its 95 % interval over blocks, and two baselines on the same candidates\n")
+    print(found.scores.to_string(float_format="{:.3f}".format))
+    if distractors:
+        print("pair_: over pairs, each right premise alone among the distractors")
+    missed = found.answers[found.answers["result"] == "wrong"]
+    print(f"\nmissed: {len(missed):,} of {len(found.answers):,} questions")
+    for one in missed.head(MISSED_SHOWN).itertuples():
+        print(f"{printable(one.question)}\n{one.score:8.3f}  {printable(one.chosen)}")
+        print(f"{one.right_score:8.3f}  {printable(one.right)} (right, rank {one.rank:,})")
+    if len(missed) > MISSED_SHOWN:
+        print(f"... and {len(missed) - MISSED_SHOWN:,} more{'; --out FILE.csv lists all' if out is None else ''}")
+    if out is not None:
+        write_table(out, found.answers)
+        print(f"\nanswers: {out}")
 
 
 def _read_premises(path: Path, encoding: str | None) -> list[str]:

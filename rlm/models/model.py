@@ -5,9 +5,11 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ import pandas as pd
 import pydantic
 import safetensors.torch
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rlm.block import Block
 from rlm.config import StudyConfig
@@ -98,10 +101,22 @@ class Model:
 
     def knows(self, text: str) -> bool:
         """Return True if a text has a word, or for DSSM a letter trigram, that training has seen."""
-        words = tokenise(text)
-        if not self._reads_letters:
-            return not self.words.keys().isdisjoint(words)
-        return bool(words) and bool(self._trigrams(words)[-len(words) :].any())
+        return any(self._is_known(tokenise(text)))
+
+    def unknown_share(self, texts: Iterable[str]) -> float:
+        """Return the share of the words of texts that the model does not know, see `knows`."""
+        counts = Counter(word for text in texts for word in tokenise(text))
+        known = compress(counts.values(), self._is_known(list(counts)))
+        return 1 - sum(known) / max(1, counts.total())
+
+    def _is_known(self, words: Sequence[str]) -> list[bool]:
+        if not (words and self._reads_letters):
+            return [word in self.words for word in words]
+        return self._trigrams(words)[-len(words) :].any(dim=1).tolist()
+
+    def score(self, first: Float[Tensor, "*#pair dim"], second: Float[Tensor, "*#pair dim"]) -> Float[Tensor, "*pair"]:
+        """Score pairs of embeddings: cosines."""
+        return F.cosine_similarity(first, second, dim=-1)
 
     @property
     def _reads_letters(self) -> bool:
