@@ -15,6 +15,7 @@ EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
 ]
+HeadName = Literal["bilinear", "mahalanobis", "classifier"]
 Mining = Literal["all", "semi_hard", "hard"]
 Batching = Literal["flat", "grouped"]
 Redraw = Literal["epoch", "once"]

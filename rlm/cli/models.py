@@ -14,11 +14,14 @@ from cyclopts import Parameter
 from rlm.arms import train_arms
 from rlm.cli.output import check_table_out, write_table
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
-from rlm.config import Arm, StudyConfig
+from rlm.config import Arm, HeadName, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
+from rlm.engine.accuracy import embed
+from rlm.engine.batches import split_batch
 from rlm.errors import InputError
+from rlm.evaluation.heads import head_accuracy, train_head
 from rlm.evaluation.retrieval import retrieve
 from rlm.evaluation.triplets import evaluate as evaluate_triplets
 from rlm.models.model import Model, check_place, load_model
@@ -43,6 +46,7 @@ def train(
     save: Path,
     config: Annotated[TrainConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = TrainConfig(),  # noqa: B008
     arm: Arm = "scratch",
+    head: HeadName | None = None,
     seed: int = 0,
     overwrite: bool = False,
     config_file: ConfigFile = None,
@@ -60,6 +64,9 @@ def train(
         What to train and how.
     arm
         Way to reach the weights that fine-tuning starts from.
+    head
+        Similarity to learn on top of the finished embeddings; ``rlm query`` and ``rlm evaluate`` then take it in place
+        of the cosine. It is trained with the epochs, patience, learning rate and batch size of fine-tuning.
     seed
         Owner of all random draws.
     overwrite
@@ -88,10 +95,15 @@ def train(
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
         texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
     (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
-    if not np.isfinite(trained.history["loss"][1:]).all():
+    heads, histories = None, [trained.history]
+    if head is not None:
+        settings = {name: getattr(study, name) for name in ("max_epochs", "patience", "learning_rate", "batch_size")}
+        heads, history = train_head(trained.block, slices, head, **settings)
+        histories.append(history)
+    if not all(np.isfinite(history["loss"][1:]).all() for history in histories):
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
-    Model.of(trained.block, slices[0], study).save(save, overwrite)
-    best = trained.history.loc[trained.history["validation_accuracy"].idxmax()]
+    Model.of(trained.block, slices[0], study, heads=heads).save(save, overwrite)
+    best, *best_of_head = (history.loc[history["validation_accuracy"].idxmax()] for history in histories)
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
     print(f"{study.dataset}, encoder {study.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
     print(f"best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}\n")
@@ -99,6 +111,13 @@ def train(
         log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
     print("test split: triplets and their pairs by distance, retrieval by cosine")
     print(test.drop(columns="seed").T.to_string(header=False, float_format="{:.3f}".format))
+    if heads is not None:
+        (best,), batch = best_of_head, split_batch(trained.block, slices, "test")
+        accuracy = head_accuracy(heads, embed(trained.block, batch), batch).item()
+        print(
+            f"\nhead {head}: best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}, "
+            f"test triplet accuracy {accuracy:.3f}"
+        )
     print(f"\nmodel: {save}")
 
 
@@ -111,7 +130,7 @@ def query(
     encoding: str | None = None,
 ) -> None:
     """
-    Print the premises nearest to each question, with their cosines.
+    Print the premises nearest to each question, with their cosines, or with the scores of the model's head.
 
     Questions come from the terminal, or one per line from a pipe.
 
@@ -134,8 +153,9 @@ def query(
         raise InputError("expected questions from the terminal or a pipe, found standard input closed; open it")
     encoder = load_model(model)
     texts = _read_premises(premises, encoding)
-    index = Index(encoder.encode(texts), method)
-    log.info("%s premises, search: %s", f"{index.count:,}", index.method)
+    index = Index(encoder.encode(texts), method, encoder.head)
+    by = "" if encoder.head is None else f", scores of the head {encoder.head_name}"
+    log.info("%s premises, search: %s%s", f"{index.count:,}", index.method, by)
     for question in _questions():
         if not encoder.knows(question):
             log.warning(
@@ -191,7 +211,8 @@ def evaluate(
             100 * unknown,
             "" if encoder.config.encoder == "dssm" else ", or use --encoder dssm, which reads the letters of any word",
         )
-    print("mean over questions with its 95 % interval over blocks, and two baselines on the same candidates\n")
+    print(f"by {encoder.head_name or 'cosine'}, with two baselines on the same candidates")
+    print("mean over questions with its 95 % interval over blocks\n")
     print(found.scores.to_string(float_format="{:.3f}".format))
     if distractors:
         print("pair_: over pairs, each right premise alone among the distractors")

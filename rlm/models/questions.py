@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +18,7 @@ from rlm.data.phrases import index_phrases, tokenise
 from rlm.data.textfiles import decode
 from rlm.errors import InputError
 from rlm.evaluation.baselines import text_likeness, with_interval
+from rlm.evaluation.heads import score_all
 from rlm.evaluation.retrieval import (
     Likeness,
     Pairs,
@@ -84,8 +85,8 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock], distractors: S
     """
     Measure how often a model finds a premise of a question's block among the premises of the file and distractors.
 
-    Texts of the same words are one text; a question in several blocks has the premises of all of them. Ties count
-    against the model.
+    It ranks by its head, or by cosine. Texts of the same words are one text; a question in several blocks has the
+    premises of all of them. Ties count against the model.
     """
     texts = [text for block in blocks for text in (*block.premises, *block.questions)] + list(distractors)
     phrases, numbers = index_phrases(texts, model.config.max_tokens)
@@ -99,7 +100,7 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock], distractors: S
     places = np.stack([np.searchsorted(queries, pairs[:, 0]), np.searchsorted(candidates, pairs[:, 1])], axis=1)
     search = Search(queries, candidates, np.unique(places, axis=0), NO_PAIRS)
     vectors = torch.from_numpy(model.encode(phrases.texts))
-    likeness = {"mean": nearness(F.normalize(vectors[queries]), F.normalize(vectors[candidates]))}
+    likeness = {"mean": _by_model(model, vectors[queries], vectors[candidates])}
     likeness |= text_likeness(*([phrases.texts[number] for number in side] for side in (queries, candidates)))
 
     query, cluster = np.searchsorted(queries, asked), relevance_clusters(pairs, len(phrases))
@@ -128,6 +129,16 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock], distractors: S
         }
     )
     return Evaluation(scores, answers)
+
+
+def _by_model(
+    model: Model, queries: Float32[Tensor, "query dim"], candidates: Float32[Tensor, "candidate dim"]
+) -> Likeness:
+    head = model.head
+    if head is None:
+        return nearness(F.normalize(queries), F.normalize(candidates))
+    unique, place = candidates.unique(dim=0, return_inverse=True)  # so that equal ones tie
+    return lambda rows: score_all(head, queries[rows], unique).double()[:, place]
 
 
 def _tabulate(ranks: Mapping[str, Ranks], cluster: Int32[np.ndarray, " query"]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import QUICK, SMALL
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
@@ -18,10 +19,13 @@ from sklearn.metrics.pairwise import cosine_similarity
 import rlm.cli.models
 from rlm.cli.models import TrainConfig, train
 from rlm.config import StudyConfig
+from rlm.engine.accuracy import embed
+from rlm.engine.batches import split_batch
 from rlm.errors import InputError
+from rlm.evaluation.heads import head_accuracy
 from rlm.models.model import load_model
 from rlm.models.questions import evaluate_questions, read_questions
-from rlm.study import run_study
+from rlm.study import load_corpus, run_study, slice_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 TRAIN = QUICK[2:]  # without --jobs
@@ -88,6 +92,7 @@ class TestTrain:
             (["--save", "/proc/model"], ["expected a folder that can be written at /proc/model"]),
             (["--save", "model", "--seed", "-1"], ["--seed of at least 0, found -1"]),
             (["--save", "model", "--arm", "lucky"], ["--arm", "lucky"]),
+            (["--save", "model", "--head", "linear"], ["--head", "linear", "bilinear"]),
             (["--save", "model", "--arms", "scratch"], ["--arms"]),
         ],
     )
@@ -98,6 +103,79 @@ class TestTrain:
         assert "Traceback" not in errors
         for word in words:
             assert word in errors
+
+
+class TestHead:
+    @pytest.fixture(scope="class", params=["bilinear", "mahalanobis", "classifier"])
+    @staticmethod
+    def headed(request, pairs, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("models") / "model"
+        train(
+            save=folder, config=TrainConfig(dataset=str(pairs), **SMALL), arm="pretrained", head=request.param, seed=1
+        )
+        return folder
+
+    def test_the_command_trains_the_one_of_the_library(self, rlm_command, trained, headed, pairs, tmp_path):
+        """On an encoder that is the same as without a head."""
+        name = load_model(headed).head_name
+        arguments = ["--dataset", pairs, "--arm", "pretrained", "--seed", 1, "--head", name, *TRAIN]
+        code, printed, _ = rlm_command("train", *arguments, "--save", tmp_path / "m")
+        assert code == 0
+        model, plain = load_model(tmp_path / "m"), load_model(trained)
+        assert plain.head is None
+        assert all(torch.equal(weight, plain.block.weights[name]) for name, weight in model.block.weights.items())
+        slices = slice_for(model.config, load_corpus(model.config), [1])
+        heads, history = rlm.evaluation.train_head(model.block, slices, name, max_epochs=2)
+        for name_of_weight, weight in model.head.state_dict().items():
+            assert torch.equal(weight, heads.weights[name_of_weight][0])
+        batch = split_batch(model.block, slices, "test")
+        accuracy = head_accuracy(heads, embed(model.block, batch), batch).item()
+        best = history.loc[history["validation_accuracy"].idxmax()]
+        assert (
+            f"head {name}: best epoch {best.epoch:.0f}, validation accuracy {best.validation_accuracy:.3f}" in printed
+        )
+        assert f"test triplet accuracy {accuracy:.3f}" in printed
+
+    def test_query_and_evaluate_rank_by_it(self, rlm_command, headed, premises, pipe, tmp_path):
+        model = load_model(headed)
+        texts = list(dict.fromkeys(text for text in PREMISES if any(map(str.isalnum, text))))
+        pipe(b"topic3 fill1")
+        code, printed, _ = rlm_command("query", headed, "--premises", premises, "-k", 2)
+        assert code == 0
+        query, *vectors = map(torch.from_numpy, model.encode(["topic3 fill1", *texts]))
+        scores = [model.head(query, one).item() for one in vectors]
+        nearest = sorted(range(len(texts)), key=lambda place: -scores[place])[:2]
+        assert printed.splitlines()[1:3] == [f"{scores[place]:8.3f}  {texts[place]}" for place in nearest]
+        pipe(b"topic3 fill1")
+        assert rlm_command("query", headed, "--premises", premises, "--method", "hnsw")[0] == 2
+
+        path = tmp_path / "questions.txt"
+        path.write_text(QUESTIONS)
+        blocks = read_questions(path)
+        everything = list(dict.fromkeys(words_of(text) for block in blocks for text in block.premises))
+        for one in evaluate_questions(model, blocks).answers.itertuples():
+            query, *vectors = map(torch.from_numpy, model.encode([one.question, *everything]))
+            scores = dict(zip(everything, (model.head(query, vector).item() for vector in vectors), strict=True))
+            assert one.score == pytest.approx(max(scores.values()), abs=1e-5)
+            assert one.right_score == pytest.approx(scores[words_of(one.right)], abs=1e-5)
+        code, printed, _ = rlm_command("evaluate", headed, path)
+        assert code == 0
+        assert f"by {model.head_name}, with two baselines" in printed
+
+    def test_one_that_diverges_is_not_saved(self, rlm_command, pairs, tmp_path, monkeypatch):
+        trained = rlm.cli.models.train_head
+
+        def diverges(*args, **settings):
+            heads, history = trained(*args, **settings)
+            return heads, history.assign(loss=np.nan)
+
+        monkeypatch.setattr(rlm.cli.models, "train_head", diverges)
+        code, _, errors = rlm_command(
+            "train", "--dataset", pairs, "--head", "bilinear", "--save", tmp_path / "m", *TRAIN
+        )
+        assert code == 2
+        assert "diverged; lower --learning-rate" in errors
+        assert not (tmp_path / "m").exists()
 
 
 class TestQuery:
