@@ -15,6 +15,7 @@ EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
 ]
+HeadName = Literal["bilinear", "mahalanobis", "classifier"]
 Mining = Literal["all", "semi_hard", "hard"]
 Batching = Literal["flat", "grouped"]
 Redraw = Literal["epoch", "once"]
@@ -105,8 +106,8 @@ class ReadOptions(_Settings):
     columns: Mapped[str] = Field({}, description="Names of the file's columns, as anchor=fact,positive=question.")
     layout: Layout = Field(
         "columns",
-        description="columns: a table. blocks: lines T: premise and Q: question. groups: lines that mean the same, "
-        "groups separated by empty lines.",
+        description="columns: a table. blocks: lines T: premise, then Q: question. groups: lines that mean the same, "
+        "except those marked (-). Empty lines or lines of hyphens separate blocks and groups.",
     )
     encoding: str | None = Field(None, description="Encoding of text, such as cp1251; detected by default.")
     delimiter: str | None = Field(None, pattern=r"^[^\r\n]$", description="Separator of cells; detected by default.")

@@ -260,6 +260,8 @@ def iter_study(
         log.info("dropped from the data: %s", corpus.explain_dropped())
         if data is not None and (corpus.dropped["reason"] != "repeated").any():
             warnings.warn(f"dropped from the data: {corpus.explain_dropped()}", stacklevel=2)
+    if unused := corpus.explain_unused():
+        log.warning(unused)
     experiment = TripletStudy(config, corpus, make_encoder)
     settings = {"db": db, "until": until, "watched": watched, "block_size": block_size}
     yield from iter_experiment(experiment, seeds, n_jobs=n_jobs, progress=progress, **settings)

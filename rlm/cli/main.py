@@ -11,7 +11,6 @@ import textwrap
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -23,14 +22,21 @@ from cyclopts import App, CycloptsError, Parameter
 
 from rlm.cli.labels import labels
 from rlm.cli.models import evaluate, query, train
-from rlm.cli.output import check_out, check_out_folder, ending_like_ctrl_c, gather, print_files
+from rlm.cli.output import (
+    check_out,
+    check_out_folder,
+    check_table_out,
+    ending_like_ctrl_c,
+    gather,
+    print_files,
+    write_table,
+)
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
 from rlm.errors import InputError
 from rlm.experiment import judge_so_far
-from rlm.runtime.atomic import whole
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.store.read import read_study
 from rlm.study import iter_study, load_corpus, slice_for
@@ -115,23 +121,15 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
     study
         Number of the study; may be left out where there is only one. The message without it lists them.
     out
-        File ending in .csv, .json or .parquet.
+        File ending in .csv, .json, .parquet or .tsv.
     """
-    check_out(out, db)
+    check_table_out(out, db)
     stored = read_study(db, study)
     table = stored.finished.results
     if out is None:
         print(table.to_string(index=False, float_format="{:.4f}".format))
         return
-    writers = {
-        ".csv": partial(table.to_csv, index=False),
-        ".json": partial(table.to_json, orient="records", indent=2),
-        ".parquet": partial(table.to_parquet, index=False),
-    }
-    if out.suffix not in writers:
-        raise InputError(f"expected --out FILE ending in {', '.join(writers)}, found {out}")
-    with whole(out) as temporary:
-        writers[out.suffix](temporary)
+    write_table(out, table)
     print(f"results: {out}")
 
 

@@ -12,12 +12,16 @@ import pandas as pd
 from cyclopts import Parameter
 
 from rlm.arms import train_arms
+from rlm.cli.output import check_table_out, write_table
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
-from rlm.config import Arm, StudyConfig
+from rlm.config import Arm, HeadName, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
+from rlm.engine.accuracy import embed
+from rlm.engine.batches import split_batch
 from rlm.errors import InputError
+from rlm.evaluation.heads import head_accuracy, train_head
 from rlm.evaluation.held_out import judge_history
 from rlm.evaluation.retrieval import retrieve
 from rlm.evaluation.triplets import evaluate as evaluate_triplets
@@ -29,6 +33,8 @@ from rlm.slicer import pad_slices
 from rlm.study import load_corpus, slice_for
 
 log = logging.getLogger(__name__)
+MOST_UNKNOWN = 0.2  # share of unknown words beyond which scores deserve a warning
+MISSED_SHOWN = 20
 
 
 class TrainConfig(StudyConfig):
@@ -42,6 +48,7 @@ def train(
     save: Path,
     config: Annotated[TrainConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = TrainConfig(),  # noqa: B008
     arm: Arm = "scratch",
+    head: HeadName | None = None,
     seed: int = 0,
     overwrite: bool = False,
     config_file: ConfigFile = None,
@@ -59,6 +66,9 @@ def train(
         What to train and how.
     arm
         Way to reach the weights that fine-tuning starts from.
+    head
+        Similarity to learn on top of the finished embeddings; ``rlm query`` and ``rlm evaluate`` then take it in place
+        of the cosine. It is trained with the epochs, patience, learning rate and batch size of fine-tuning.
     seed
         Owner of all random draws.
     overwrite
@@ -80,15 +90,22 @@ def train(
     corpus = load_corpus(study) if data is None else index_corpus(data, study.max_tokens)
     if len(corpus.dropped):
         log.info("dropped from the data: %s", corpus.explain_dropped())
+    if unused := corpus.explain_unused():
+        log.warning(unused)
     slices = slice_for(study, corpus, [seed])
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
         texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
     (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
-    if not np.isfinite(trained.history["loss"][1:]).all():
-        raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
     slices = pad_slices(slices, study.final_padding)
-    Model.of(trained.block, slices[0], study).save(save, overwrite)
+    heads, histories = None, [trained.history]
+    if head is not None:
+        settings = {name: getattr(study, name) for name in ("max_epochs", "patience", "learning_rate", "batch_size")}
+        heads, history = train_head(trained.block, slices, head, **settings)
+        histories.append(history)
+    if not all(np.isfinite(history["loss"][1:]).all() for history in histories):
+        raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
+    Model.of(trained.block, slices[0], study, heads=heads).save(save, overwrite)
     (best,) = judge_history(trained.history, [seed]).to_dict("records")
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
     print(f"{study.dataset}, encoder {study.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
@@ -97,6 +114,13 @@ def train(
         log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
     print("test split: triplets and their pairs by distance, retrieval by cosine")
     print(test.drop(columns="seed").T.to_string(header=False, float_format="{:.3f}".format))
+    if heads is not None:
+        best, batch = history.loc[history["validation_accuracy"].idxmax()], split_batch(trained.block, slices, "test")
+        accuracy = head_accuracy(heads, embed(trained.block, batch), batch).item()
+        print(
+            f"\nhead {head}: best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}, "
+            f"test triplet accuracy {accuracy:.3f}"
+        )
     print(f"\nmodel: {save}")
 
 
@@ -109,7 +133,7 @@ def query(
     encoding: str | None = None,
 ) -> None:
     """
-    Print the premises nearest to each question, with their cosines.
+    Print the premises nearest to each question, with their cosines, or with the scores of the model's head.
 
     Questions come from the terminal, or one per line from a pipe.
 
@@ -132,8 +156,9 @@ def query(
         raise InputError("expected questions from the terminal or a pipe, found standard input closed; open it")
     encoder = load_model(model)
     texts = _read_premises(premises, encoding)
-    index = Index(encoder.encode(texts), method)
-    log.info("%s premises, search: %s", f"{index.count:,}", index.method)
+    index = Index(encoder.encode(texts), method, encoder.head)
+    by = "" if encoder.head is None else f", scores of the head {encoder.head_name}"
+    log.info("%s premises, search: %s%s", f"{index.count:,}", index.method, by)
     for question in _questions():
         if not encoder.knows(question):
             log.warning(
@@ -148,27 +173,62 @@ def query(
         print(flush=True)
 
 
-def evaluate(model: Path, file: Path, *, encoding: str | None = None) -> None:
+def evaluate(
+    model: Path, file: Path, *, premises: Path | None = None, out: Path | None = None, encoding: str | None = None
+) -> None:
     """
     Print how often a model finds a right premise of a question as the first, or among the first 5 or 10.
+
+    Trigram overlap and TF-IDF, which are not trained, are judged on the same candidates.
 
     Parameters
     ----------
     model
         Folder that ``rlm train --save`` wrote.
     file
-        Blocks separated by empty lines: lines T: premise, then lines Q: question; any premise of a block is right for
-        any of its questions.
+        Blocks of lines T: premise, then lines Q: question, as ``--layout blocks`` reads them; any premise of a block is
+        right for any of its questions.
+    premises
+        Text file of distractors, one premise per line: more candidates, which are wrong unless the block has them too.
+    out
+        File ending in .csv, .json, .parquet or .tsv for one row per question: the chosen premise, right or wrong.
     encoding
-        Of the file, such as cp1251; found out by default.
+        Of the files, such as cp1251; detected by default.
     """
+    check_table_out(out)
     encoder = load_model(model)
     blocks = read_questions(file, encoding)
-    questions = sum(len(block.questions) for block in blocks)
-    premises = {text for block in blocks for text in block.premises}
-    print(f"{file}: {questions:,} questions in {len(blocks):,} blocks, {len(premises):,} different premises")
+    distractors = [] if premises is None else _read_premises(premises, encoding)
+    found = evaluate_questions(encoder, blocks, distractors)
+    unknown = encoder.unknown_share(dict.fromkeys(text for block in blocks for part in block for text in part))
+    pairs = sum(len(block.premises) * len(block.questions) for block in blocks)
+    different = len({text for block in blocks for text in block.premises})
+    print(
+        f"{file}: {len(found.answers):,} questions in {len(blocks):,} blocks, {different:,} different premises, "
+        f"{pairs:,} pairs, {len(distractors):,} distractors; {unknown:.0%} of the words are unknown to the model"
+    )
+    if unknown > MOST_UNKNOWN:
+        log.warning(
+            "%.0f %% of the words of the questions and premises are unknown to the model; train it on data that have "
+            "them%s",
+            100 * unknown,
+            "" if encoder.config.encoder == "dssm" else ", or use --encoder dssm, which reads the letters of any word",
+        )
+    print(f"by {encoder.head_name or 'cosine'}, with two baselines on the same candidates")
     print("mean over questions with its 95 % interval over blocks\n")
-    print(evaluate_questions(encoder, blocks).to_string(float_format="{:.3f}".format))
+    print(found.scores.to_string(float_format="{:.3f}".format))
+    if distractors:
+        print("pair_: over pairs, each right premise alone among the distractors")
+    missed = found.answers[found.answers["result"] == "wrong"]
+    print(f"\nmissed: {len(missed):,} of {len(found.answers):,} questions")
+    for one in missed.head(MISSED_SHOWN).itertuples():
+        print(f"{printable(one.question)}\n{one.score:8.3f}  {printable(one.chosen)}")
+        print(f"{one.right_score:8.3f}  {printable(one.right)} (right, rank {one.rank:,})")
+    if len(missed) > MISSED_SHOWN:
+        print(f"... and {len(missed) - MISSED_SHOWN:,} more{'; --out FILE.csv lists all' if out is None else ''}")
+    if out is not None:
+        write_table(out, found.answers)
+        print(f"\nanswers: {out}")
 
 
 def _read_premises(path: Path, encoding: str | None) -> list[str]:

@@ -12,12 +12,20 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import NoReturn
 
+import pandas as pd
+
 from rlm.errors import InputError
 from rlm.experiment import collect
-from rlm.runtime.atomic import write_whole
+from rlm.runtime.atomic import whole, write_whole
 from rlm.runtime.results import R, Result
 
 log = logging.getLogger(__name__)
+_WRITERS = {
+    ".csv": partial(pd.DataFrame.to_csv, index=False),
+    ".json": partial(pd.DataFrame.to_json, orient="records", indent=2),
+    ".parquet": pd.DataFrame.to_parquet,
+    ".tsv": partial(pd.DataFrame.to_csv, index=False, sep="\t"),
+}
 
 
 def check_out(out: Path | None, db: Path | None = None) -> None:
@@ -37,6 +45,19 @@ def check_out(out: Path | None, db: Path | None = None) -> None:
             f"expected a file that can be written for --out, found {out}; make it writable or give another"
         )
     _try_to_write(out)
+
+
+def check_table_out(out: Path | None, db: Path | None = None) -> None:
+    """Check as `check_out`, and that the name of the file ends in a format of `write_table`."""
+    check_out(out, db)
+    if out is not None and out.suffix not in _WRITERS:
+        raise InputError(f"expected --out FILE ending in {', '.join(_WRITERS)}, found {out}; rename it")
+
+
+def write_table(out: Path, table: pd.DataFrame) -> None:
+    """Write a table in the format of the file's suffix."""
+    with whole(out) as temporary:
+        _WRITERS[out.suffix](table, temporary)
 
 
 def check_out_folder(out: Path) -> None:

@@ -157,25 +157,35 @@ def index_name(index: pd.Index) -> str:
 
 
 def make_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Chain the texts of each label into pairs, the last with the first; also count the unpaired texts by reason."""
+    """
+    Chain the texts of each label into pairs, the last with the first; also count the unpaired texts by reason.
+
+    Texts of relevance 0 are irrelevant to the others of their label: they make pairs of relevance 0 with each of them.
+    """
     frame = frame.rename_axis(index=[None] * frame.index.nlevels)  # a level may be called label, too
-    frame = pd.DataFrame(
-        {"text": frame["text"].astype(object), "label": [spell_label(cell) for cell in frame["label"]]}, frame.index
-    )
+    is_other = (frame["relevance"] == "0").to_numpy(bool) if "relevance" in frame else False
+    labels = [spell_label(cell) for cell in frame["label"]]
+    frame = pd.DataFrame({"text": frame["text"].astype(object), "label": labels, "is_other": is_other}, frame.index)
     # Texts without words would be dropped later, and the chain would break there.
     has_words = [isinstance(text, str) and bool(tokenise(text)) for text in frame["text"]]
     usable = frame[(frame["label"] != "").to_numpy(bool) & has_words]
     texts = usable[~usable.duplicated()]
-    by_label = texts.groupby("label", sort=False)
+    same, other = texts[~texts["is_other"]], texts[texts["is_other"]]
+    by_label = same.groupby("label", sort=False)
     size = by_label["text"].transform("size")
     following = by_label["text"].shift(-1).fillna(by_label["text"].transform("first"))
     is_pair = (size > 2) | ((size == 2) & (by_label.cumcount() == 0))  # of two, once is enough
-    pairs = pd.DataFrame({"anchor": texts["text"], "positive": following, "label": texts["label"]})[is_pair]
+    pairs = pd.DataFrame({"anchor": same["text"], "positive": following, "label": same["label"]})[is_pair]
     if pairs.empty:
         raise InputError("expected at least two texts with one label, or in one group; found none")
+    is_alone = ~other["label"].isin(pairs["label"])
     dropped = {
         "without label or words": len(frame) - len(usable),
         "repeated with the same label": len(usable) - len(texts),
-        "alone with their label": int((size == 1).sum()),
+        "alone with their label": int((size == 1).sum() + is_alone.sum()),
     }
+    if len(other := other[~is_alone]):
+        known = same.merge(other.reset_index(names="place"), on="label", suffixes=("", "_other")).set_index("place")
+        known = pd.DataFrame({"anchor": known["text"], "positive": known["text_other"], "label": "", "relevance": "0"})
+        pairs = pd.concat([pairs.assign(relevance="1"), known])
     return pairs.astype("str"), dropped

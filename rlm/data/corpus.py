@@ -112,6 +112,19 @@ class Corpus:
         not_read = [f"{count:,} {reason}" for reason, count in self.not_read.items() if count]
         return ", ".join(not_read + _explain(self.dropped, examples)) or "nothing"
 
+    def explain_unused(self) -> str:
+        """Describe irrelevant pairs that give no negatives, since neither phrase is in a relevant pair; or ``""``."""
+        in_data = np.isin(self.irrelevant, self.rows[:, :2])
+        unused = np.flatnonzero(~in_data.any(axis=1))
+        if not len(unused):
+            return ""
+        first, second = (shorten(self.phrases.texts[phrase]) for phrase in self.irrelevant[unused[0]])
+        return (
+            f"of {len(in_data):,} irrelevant pairs {in_data[:, 0].sum():,} have a premise (anchor) and "
+            f"{in_data[:, 1].sum():,} a question (positive) of the data; {len(unused):,} have neither and give no "
+            f"negatives, such as {first} and {second}; spell them as in the data"
+        )
+
 
 def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     """

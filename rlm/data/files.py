@@ -95,7 +95,7 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         classes, dropped = {}, {}
         if "text" in frame:
             frame, dropped = make_pairs(frame)
-            classes = {"classes": frame["label"].nunique()}
+            classes = {"classes": frame["label"][frame["label"] != ""].nunique()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     frame.attrs = {

@@ -100,21 +100,35 @@ class TextBlock(NamedTuple):
     questions: list[tuple[int, str]]
 
 
+def _lines(text: io.TextIOBase) -> Iterator[tuple[int, str]]:
+    """Number the lines, without spaces at their ends and without the byte order marks of files that were joined."""
+    return ((number, content.lstrip("\ufeff").strip()) for number, content in enumerate(text, 1))
+
+
+def _is_separator(content: str) -> bool:
+    """Return True for a line of three or more hyphens."""
+    return len(content) > 2 and not content.strip("-")
+
+
 def read_blocks(text: io.TextIOBase) -> Iterator[TextBlock]:
-    """Yield the blocks of a text: lines ``T: premise``, lines ``Q: question``, perhaps ``A: answer``, an empty line."""
-    block, line = TextBlock([], []), 0
-    for line, content in enumerate(text, 1):
+    """
+    Yield the blocks of a text: lines ``T: premise``, lines ``Q: question``, perhaps ``A: answer``.
+
+    A line of hyphens ends a block, and so does a ``T:`` after a ``Q:``. An empty line ends it unless a ``Q:`` follows.
+    """
+    block, line, gap = TextBlock([], []), 0, None  # the line of the first empty line since the last other one
+    for line, content in _lines(text):
         kind, rest = content[:2], content[2:].strip()
-        if not content.strip():
-            if block.premises:
-                yield _whole(block, line)
+        if not content:
+            gap = gap or line
+            continue
+        is_separator = _is_separator(content)
+        if block.premises and (is_separator or (kind == "T:" and (block.questions or gap))):
+            yield _whole(block, gap or line)
             block = TextBlock([], [])
-        elif kind == "T:" and block.questions:
-            raise InputError(
-                f"expected an empty line before the premises of the next block, found {shorten(content)} in line "
-                f"{line}; put one there"
-            )
-        elif kind in ("Q:", "A:") and not block.premises:
+        if is_separator:
+            pass
+        elif (kind in ("Q:", "A:") and not block.premises) or (kind == "A:" and gap):
             raise InputError(
                 f"expected a premise (T:) to begin a block, found {shorten(content)} in line {line}; put one before it"
             )
@@ -129,8 +143,9 @@ def read_blocks(text: io.TextIOBase) -> Iterator[TextBlock]:
             raise InputError(
                 f"expected T:, Q: or A: to begin a line, found {shorten(content)} in line {line}; correct the line"
             )
+        gap = None
     if block.premises:
-        yield _whole(block, line + 1)
+        yield _whole(block, gap or line + 1)
 
 
 def _whole(block: TextBlock, line: int) -> TextBlock:
@@ -152,28 +167,40 @@ def blocks(text: io.TextIOBase) -> tuple[list[str], Rows]:
 
 
 def groups(text: io.TextIOBase) -> tuple[list[str], Rows]:
-    """Return the roles text and label, and a row per line; empty lines separate groups, whose label is their line."""
+    """
+    Return the roles text, label and relevance, and a row per line; the label of a group is the line before it.
+
+    Empty lines and lines of hyphens separate groups. A text marked ``(-)`` has relevance 0: it does not mean the same
+    as the others of its group, which may be marked ``(+)``.
+    """
 
     def rows() -> Rows:
-        group = 0
-        for line, content in enumerate(text, 1):
-            if content.strip():
-                yield line, (content.strip(), str(group))
-            else:
-                group = line
+        group, counts = 0, {"1": 0, "0": 0}
+        for line, content in _lines(text):
+            if not content or _is_separator(content):
+                group, counts = line, {"1": 0, "0": 0}
+                continue
+            relevance = "0" if content.startswith("(-)") else "1"
+            counts[relevance] += 1
+            if counts["1"] * counts["0"] > MOST_PAIRS:
+                raise InputError(
+                    f"expected at most {MOST_PAIRS:,} pairs of a (+) and a (-) text in a group, found more in line "
+                    f"{line}; divide it"
+                )
+            yield line, (content.removeprefix("(+)").removeprefix("(-)").strip(), str(group), relevance)
 
-    return ["text", "label"], rows()
+    return ["text", "label", "relevance"], rows()
 
 
 def irrelevant_pairs(text: io.TextIOBase) -> tuple[list[str], Rows]:
     """Return the roles of a pair and relevance, and a row of relevance 0 for every line ``premise|question``."""
 
     def rows() -> Rows:
-        for line, content in enumerate(text, 1):
+        for line, content in _lines(text):
             parts = [part.strip() for part in content.split("|")]
             if len(parts) == 2:
                 yield line, (*parts, "0")
-            elif content.strip():
+            elif content:
                 raise InputError(
                     f"expected premise|question, found {shorten(content)} in line {line}; correct the line"
                 )

@@ -165,9 +165,10 @@ def _redrawn(subject: _Subject) -> _Found:
     summary = subject.slices.summary
     redrawn = int(summary["redrawn_negatives"].sum()) if "redrawn_negatives" in summary else 0
     share = redrawn / subject.splits["triplets"].sum()
+    unused = subject.corpus.explain_unused()
     return share, (
         f"{redrawn:,} negatives ({share:.1%}) are random, because the data have no usable ones, or none of the "
-        "requested kind"
+        f"requested kind{'; ' if unused else ''}{unused}"
     )
 
 

@@ -1,9 +1,12 @@
 """Baselines that every encoder must beat: trigram overlap, TF-IDF, and a classifier that never sees the anchor."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Float64, Int, Int32
+from scipy.sparse import csr_array
 from scipy.stats import bootstrap
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -15,13 +18,13 @@ from rlm.data.negatives import Triplets, draw_negatives
 from rlm.data.phrases import tokenise
 from rlm.data.similarity import jaccard, trigrams
 from rlm.errors import InputError
-from rlm.evaluation.retrieval import ranks_by, scores_of, search_of
+from rlm.evaluation.retrieval import Likeness, ranks_by, scores_of, search_of
 from rlm.seeding import stream
 from rlm.slicer import Slices
 from rlm.stats.estimates import Estimate
 
 LOOKED_AT = 20_000
-OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
+OVERLAP, TFIDF, BLIND = "trigram overlap", "TF-IDF cosine", "anchor-blind classifier"
 
 
 def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
@@ -30,7 +33,7 @@ def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " ph
     contestants = {
         OVERLAP: (_by_overlap, test),
         "trigram overlap, most similar negatives": (_by_overlap, _hard_triplets(corpus, slices, seed)),
-        "TF-IDF cosine": (_by_tfidf, test),
+        TFIDF: (_by_tfidf, test),
         BLIND: (_by_candidate, test),
     }
     found = {}
@@ -140,19 +143,34 @@ def overlap_scores(corpus: Corpus, slices: Slices) -> dict[str, float]:
     place = place.reshape(slices.test.shape)
     pairs, first = np.unique(np.concatenate([place[:, :2], place[:, ::2]]), axis=0, return_index=True)
     search = search_of(slices, corpus, "test")
-    queries, candidates = (grams[np.searchsorted(used, side)] for side in search[:2])
-    sizes = candidates.sum(axis=1)
-
-    def likeness(rows: slice) -> Float64[Tensor, "query candidate"]:
-        some = queries[rows]
-        common = (some @ candidates.T).toarray()
-        return torch.from_numpy(common / (some.sum(axis=1)[:, None] + sizes - common)).double()
-
+    likeness = _overlap(*(grams[np.searchsorted(used, side)] for side in search[:2]))
     return {
         "test_accuracy": is_right(_by_overlap(slices, slices.test)).mean(),
         "roc_auc": roc_auc_score(first < len(slices.test), jaccard(grams[pairs[:, 0]], grams[pairs[:, 1]])),
         "top_1": scores_of(ranks_by(likeness, search))["top_1"],
     }
+
+
+def text_likeness(queries: Sequence[str], candidates: Sequence[str]) -> dict[str, Likeness]:
+    """Return what compares texts without training: trigram overlap, and TF-IDF weighted by the candidates."""
+    grams = trigrams([*queries, *candidates])
+    vectorizer = TfidfVectorizer(analyzer=tokenise).fit(candidates)
+    asked, known = vectorizer.transform(queries), vectorizer.transform(candidates)
+    return {
+        OVERLAP: _overlap(grams[: len(queries)], grams[len(queries) :]),
+        TFIDF: lambda rows: torch.from_numpy((asked[rows] @ known.T).toarray()).double(),
+    }
+
+
+def _overlap(queries: csr_array, candidates: csr_array) -> Likeness:
+    sizes = candidates.sum(axis=1)
+
+    def likeness(rows: slice | Int[np.ndarray, " query"]) -> Float64[Tensor, "query candidate"]:
+        some = queries[rows]
+        common = (some @ candidates.T).toarray()
+        return torch.from_numpy(common / (some.sum(axis=1)[:, None] + sizes - common)).double()
+
+    return likeness
 
 
 def some_of(triplets: Triplets, rng: np.random.Generator) -> Triplets:

@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from rlm.block import Block, init_block, of_triplets
+from rlm.config import HeadName
 from rlm.engine.accuracy import embed, mean_accuracy
 from rlm.engine.batches import Batch, Step, epoch_order, one_per_seed, split_batch, step_sizes
 from rlm.engine.trainer import Trainer
@@ -22,6 +23,7 @@ from rlm.training import train_to_best
 
 Pairs = Float[Tensor, "*batch dim"]
 Scores = Float[Tensor, "*batch"]
+PAIRS_AT_ONCE = 2**16
 
 
 class BilinearHead(nn.Module):
@@ -74,7 +76,7 @@ class ClassifierHead(nn.Module):
         return relevant - irrelevant
 
 
-HEADS: dict[str, type[nn.Module]] = {
+HEADS: dict[HeadName, type[nn.Module]] = {
     "bilinear": BilinearHead,
     "mahalanobis": MahalanobisHead,
     "classifier": ClassifierHead,
@@ -86,6 +88,19 @@ def score(
 ) -> Float[Tensor, "seed pair"]:
     """Score pairs, each seed by its own head: the higher, the more relevant."""
     return vmap(lambda weights, x, y: functional_call(heads.encoder, weights, (x, y)))(heads.weights, first, second)
+
+
+@torch.no_grad()
+def score_all(
+    head: nn.Module, queries: Float[Tensor, "query dim"], candidates: Float[Tensor, "candidate dim"]
+) -> Float[Tensor, "query candidate"]:
+    """Score every query with every candidate, in parts, since a head may take many numbers for each pair."""
+    scores = queries.new_empty(len(queries), len(candidates))
+    for row, query in zip(scores, queries, strict=True):
+        parts = zip(row.split(PAIRS_AT_ONCE), candidates.split(PAIRS_AT_ONCE), strict=True)
+        for place, part in parts:
+            place.copy_(head(query.expand_as(part), part))
+    return scores
 
 
 def head_loss(head: nn.Module, positive: Scores, negative: Scores) -> Scores:

@@ -20,6 +20,7 @@ CUTOFFS = (1, 5, 10)
 SCORES_AT_ONCE = 2**24
 Query = Literal["anchor", "positive"]
 Pairs = Int[np.ndarray, "_ 2"]
+Likeness = Callable[[slice | Int[np.ndarray, " query"]], Float64[Tensor, "query candidate"]]
 Clusters = tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]]
 
 
@@ -145,19 +146,22 @@ def first_relevant_ranks(
     An irrelevant candidate at the same distance comes first, so an encoder that maps everything to one point gets the
     worst ranks, and so do embeddings that are NaN.
     """
-    # Equal candidates are compared once, so that they tie exactly whatever the order of summation.
-    unique, place = candidates.double().unique(dim=0, return_inverse=True)
-    lengths = unique.square().sum(dim=1)
     excluded = np.empty((0, 2), np.int64) if excluded is None else excluded
     return ranks_by(
-        lambda rows: (2 * queries[rows].double() @ unique.T - lengths)[:, place],
+        nearness(queries, candidates),
         Search(np.arange(len(queries)), np.arange(len(candidates)), relevant, excluded, clusters),
     )
 
 
-def ranks_by(
-    likeness: Callable[[slice], Float64[Tensor, "_ candidate"]], search: Search
-) -> Int64[np.ndarray, " query"]:
+def nearness(queries: Real[Tensor, "query dim"], candidates: Real[Tensor, "candidate dim"]) -> Likeness:
+    """Return what compares some queries with all candidates: the more, the smaller their Euclidean distance."""
+    # Equal candidates are compared once, so that they tie exactly whatever the order of summation.
+    unique, place = candidates.double().unique(dim=0, return_inverse=True)
+    lengths = unique.square().sum(dim=1)
+    return lambda rows: (2 * queries[rows].double() @ unique.T - lengths)[:, place]
+
+
+def ranks_by(likeness: Likeness, search: Search) -> Int64[np.ndarray, " query"]:
     """Rank the most similar relevant candidate of every query, with ties as in `first_relevant_ranks`."""
     ranks = []
     step = max(1, SCORES_AT_ONCE // len(search.candidates))
@@ -176,6 +180,19 @@ def ranks_by(
         not_behind = (~(scores < best)).sum(dim=1)  # true for NaN, unlike scores >= best
         ranks.append(not_behind - (is_relevant & (scores == best)).sum(dim=1) + 1)
     return torch.cat(ranks).cpu().numpy()
+
+
+def nearest_by(likeness: Likeness, search: Search) -> tuple[Int64[np.ndarray, " query"], Int64[np.ndarray, " query"]]:
+    """Return the rows of the most similar relevant and of the most similar other candidate of every query."""
+    right, other = [], []
+    step = max(1, SCORES_AT_ONCE // len(search.candidates))
+    for start in range(0, len(search.queries), step):
+        scores = likeness(slice(start, start + step))
+        is_relevant = torch.zeros_like(scores, dtype=torch.bool)
+        is_relevant[_between(search.relevant, start, step)] = True
+        right.append(scores.masked_fill(~is_relevant, -torch.inf).argmax(dim=1))
+        other.append(scores.masked_fill(is_relevant, -torch.inf).argmax(dim=1))
+    return torch.cat(right).numpy(), torch.cat(other).numpy()
 
 
 def scores_of(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:

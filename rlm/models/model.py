@@ -5,9 +5,11 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,18 @@ import pandas as pd
 import pydantic
 import safetensors.torch
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rlm.block import Block
-from rlm.config import StudyConfig
+from rlm.config import HeadName, StudyConfig
 from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
 from rlm.encoder import OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
+from rlm.evaluation.heads import HEADS
 from rlm.runtime.atomic import check_writable, recover, write_folder
 from rlm.slicer import Slices, pad_tokens
 from rlm.zoo.encoders import DSSMEncoder, letter_trigrams, new_encoder
@@ -33,6 +37,7 @@ from rlm.zoo.losses import LOSSES
 
 FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
+HEAD = "head."  # begins the names of the head's weights
 _DAMAGES = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError, MemoryError)
 _DAMAGES += (OverflowError,)
 
@@ -43,7 +48,8 @@ class Model:
     One trained encoder: a `block` of one seed, and the `config` that made it, with its one arm.
 
     `words` has the token of every word that training has seen; all others are unknown, except for the letters that DSSM
-    reads. `vocabulary_size` counts the rows of the word-vector table.
+    reads. `vocabulary_size` counts the rows of the word-vector table. `head` scores pairs of embeddings in place of
+    their cosine, see `rlm.evaluation.train_head`.
 
     Examples
     --------
@@ -59,11 +65,14 @@ class Model:
     words: Mapping[str, int]
     vocabulary_size: int
     config: StudyConfig
+    head: nn.Module | None = None
 
     @classmethod
-    def of(cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None) -> "Model":
+    def of(
+        cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None, heads: Block | None = None
+    ) -> "Model":
         """
-        Copy one seed of a block (by default the first) to the CPU, with the words of its training split.
+        Copy one seed of a block (by default the first) and of heads to the CPU, with the words of its training.
 
         A model that reads padding keeps the length of the longest phrase as `max_tokens`.
         """
@@ -71,9 +80,18 @@ class Model:
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
         mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows([row])  # `to` moves the encoder
+        head = None
+        if heads is not None:
+            head = copy.deepcopy(heads.encoder).to("cpu")
+            head.load_state_dict({name: weight[row] for name, weight in heads.weights.items()})
         if config.final_padding != "masked":
             config = config.model_copy(update={"max_tokens": slices.tokens.shape[1]})
-        return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
+        return cls(mine.to("cpu"), words, slices.vocabulary_size, config, head)
+
+    @property
+    def head_name(self) -> HeadName | None:
+        """The name of the head in `rlm.evaluation.HEADS`."""
+        return next((name for name, kind in HEADS.items() if type(self.head) is kind), None)
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
         """
@@ -105,10 +123,25 @@ class Model:
 
     def knows(self, text: str) -> bool:
         """Return True if a text has a word, or for DSSM a letter trigram, that training has seen."""
-        words = tokenise(text)
-        if not self._reads_letters:
-            return not self.words.keys().isdisjoint(words)
-        return bool(words) and bool(self._trigrams(words)[-len(words) :].any())
+        return any(self._is_known(tokenise(text)))
+
+    def unknown_share(self, texts: Iterable[str]) -> float:
+        """Return the share of the words of texts that the model does not know, see `knows`."""
+        counts = Counter(word for text in texts for word in tokenise(text))
+        known = compress(counts.values(), self._is_known(list(counts)))
+        return 1 - sum(known) / max(1, counts.total())
+
+    def _is_known(self, words: Sequence[str]) -> list[bool]:
+        if not (words and self._reads_letters):
+            return [word in self.words for word in words]
+        return self._trigrams(words)[-len(words) :].any(dim=1).tolist()
+
+    def score(self, first: Float[Tensor, "*#pair dim"], second: Float[Tensor, "*#pair dim"]) -> Float[Tensor, "*pair"]:
+        """Score pairs of embeddings by the head, or by their cosine."""
+        if self.head is None:
+            return F.cosine_similarity(first, second, dim=-1)
+        with torch.no_grad():
+            return self.head(*torch.broadcast_tensors(first, second))
 
     @property
     def _reads_letters(self) -> bool:
@@ -128,6 +161,8 @@ class Model:
         """
         folder = check_place(folder, overwrite)
         state = self.block.encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
+        if self.head is not None:
+            state |= {f"{HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()}
         contents = {
             WEIGHTS: safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}),
             VOCABULARY: _json(dict(self.words)),
@@ -140,6 +175,8 @@ class Model:
             "vocabulary_size": self.vocabulary_size,
             "config": self.config.model_dump(mode="json"),
         }
+        if self.head is not None:
+            description["head"] = self.head_name
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         description["sha256"] = hashes | {CONFIG: _hash_of(description)}
         write_folder(folder, {CONFIG: _json(description)} | contents)
@@ -157,7 +194,7 @@ def load_model(folder: str | Path) -> Model:
     Returns
     -------
     Model
-        On the same machine its embeddings are bit-identical to those of the saved model.
+        On the same machine its embeddings, and the scores of its head, are bit-identical to those of the saved model.
 
     Raises
     ------
@@ -187,6 +224,7 @@ def load_model(folder: str | Path) -> Model:
         words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
         # Copied for the usual alignment in memory, on which the last bits of a matrix product may depend.
         state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
+        head = {name: state.pop(name) for name in list(state) if "head" in description and name.startswith(HEAD)}
         _check_words(words, size, most=sum(tensor.numel() for tensor in state.values()))
         if type(seed := description["seed"]) is not int or seed < 0:
             raise InputError(f"expected a seed of at least 0, found {seed!r}")
@@ -197,9 +235,23 @@ def load_model(folder: str | Path) -> Model:
         _check_tensors(state, encoder)
         encoder.load_state_dict(state, assign=True)
         block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})
+        model = Model(block, words, size, config)
+        if "head" in description:
+            model = dataclasses.replace(model, head=_load_head(description["head"], head, model))
     except _DAMAGES as error:
         raise InputError(f"{folder}: expected a whole model, found: {_say(error)}; train it or get it again") from error
-    return Model(block, words, size, config)
+    return model
+
+
+def _load_head(name: Any, state: Mapping[str, Tensor], model: Model) -> nn.Module:  # noqa: ANN401
+    if name not in HEADS:
+        raise InputError(f"expected a head of {', '.join(HEADS)}, found {name!r}")
+    with torch.random.fork_rng(devices=[]):
+        head = HEADS[name](model.encode([""]).shape[1])
+    state = {name.removeprefix(HEAD): tensor for name, tensor in state.items()}
+    _check_tensors(state, head)
+    head.load_state_dict(state, assign=True)
+    return head
 
 
 def check_place(folder: str | Path, overwrite: bool) -> Path:

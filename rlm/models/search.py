@@ -6,10 +6,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlm.errors import InputError
+from rlm.evaluation.heads import score_all
 
 Method = Literal["exact", "ivf", "hnsw", "lsh"]
 EXACT_UP_TO = 100_000
@@ -17,7 +18,11 @@ SCORES_AT_ONCE = 2**26
 
 
 class Neighbours(NamedTuple):
-    """Cosines in [-1, 1] and rows of the nearest vectors, nearest first; row -1 if an approximate index found none."""
+    """
+    Similarities and rows of the nearest vectors, nearest first; row -1 if an approximate index found none.
+
+    Similarities are cosines in [-1, 1], or the scores of a head.
+    """
 
     similarity: Float32[np.ndarray, "query k"]
     row: Int64[np.ndarray, "query k"]
@@ -25,7 +30,7 @@ class Neighbours(NamedTuple):
 
 class Index:
     """
-    Vectors that can be searched for those of the largest cosine.
+    Vectors that can be searched for those of the largest cosine, or of the largest score of a head.
 
     Parameters
     ----------
@@ -36,11 +41,13 @@ class Index:
         search reads the 80 lists nearest to the query. ``"hnsw"``: a graph of near vectors. ``"lsh"``: exact comparison
         of those 10 k vectors whose signs under 256 random projections differ least. The default is exact up to 100,000
         vectors, otherwise ``"ivf"``. All but exact need the extra ``search``.
+    head
+        A head, see `rlm.evaluation.train_head`; it scores every vector, so that its search is exact.
 
     Raises
     ------
     InputError
-        If there is no vector, or faiss is needed and not installed.
+        If there is no vector, the method is not exact with a head, or faiss is needed and not installed.
 
     References
     ----------
@@ -55,10 +62,19 @@ class Index:
     [[0, 2]]
     """
 
-    def __init__(self, vectors: Float32[np.ndarray, "vector dim"], method: Method | None = None) -> None:
+    def __init__(
+        self, vectors: Float32[np.ndarray, "vector dim"], method: Method | None = None, head: nn.Module | None = None
+    ) -> None:
         if not len(vectors):
             raise InputError("expected at least one vector to search, found none; give at least one")
-        self.count = len(vectors)
+        self.count, self._head = len(vectors), head
+        if head is not None:
+            if method not in (None, "exact"):
+                raise InputError(
+                    f"expected the method exact for a head, which scores every vector, found {method}; drop it"
+                )
+            self.method, self._index = "exact", torch.from_numpy(vectors)
+            return
         self.method = method or ("exact" if self.count <= EXACT_UP_TO else "ivf")
         unit = F.normalize(torch.from_numpy(vectors))
         self._index = unit if self.method == "exact" else _faiss_index(unit, self.method)
@@ -68,6 +84,9 @@ class Index:
         if k < 1:
             raise InputError(f"expected k of at least 1, found {k}")
         k = min(k, self.count)
+        if self._head is not None:
+            similarity, row = score_all(self._head, torch.from_numpy(queries), self._index).topk(k)
+            return Neighbours(similarity.numpy(), row.numpy())
         unit = F.normalize(torch.from_numpy(queries))
         if isinstance(self._index, Tensor):
             parts = unit.split(max(1, SCORES_AT_ONCE // self.count))

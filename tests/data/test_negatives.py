@@ -136,6 +136,32 @@ def test_triplets_have_negatives_of_their_own():
         rlm.slice_corpus(rlm.index_corpus(data), negative_kinds={"similar": 1})
 
 
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ([], None),
+        (["anchor 0|no question", "no premise|positive 1"], None),
+        (["a|b", "anchor 0|c", "d|positive 1", "e|f"], "of 4 irrelevant pairs 1 have a premise (anchor) and 1 a"),
+        (["a|b", "c|d"], "of 2 irrelevant pairs 0 have a premise (anchor) and 0 a question (positive) of the data; 2"),
+    ],
+)
+def test_irrelevant_pairs_that_give_no_negatives_are_counted_once(known, words, tmp_path, caplog, rlm_command):
+    """By `rlm study`, `rlm train` and `rlm audit`: neither of their phrases is in a relevant pair."""
+    pairs = pd.DataFrame([(f"anchor {i}", f"positive {i}") for i in range(60)], columns=["anchor", "positive"])
+    pairs.to_csv(tmp_path / "own.csv", index=False)
+    (tmp_path / "known.txt").write_text("\n".join(["anchor 2|positive 3", *known][bool(words) :]))
+    data = ["--dataset", tmp_path / "own.csv", "--irrelevant", tmp_path / "known.txt"]
+    quick = ["--encoder", "mean", "--max-epochs", 1, "--arms", "scratch"]
+    for command in (["study", *quick, "--seeds", 1, "--jobs", 1], ["train", *quick[:-2], "--save", tmp_path / "model"]):
+        caplog.clear()
+        assert rlm_command(command[0], *data, *command[1:])[0] == 0
+        told = [record.getMessage() for record in caplog.records if "irrelevant pairs" in record.getMessage()]
+        assert len(told) == (words is not None)
+        assert all(message.startswith(words) and "such as 'a' and 'b'" in message for message in told)
+    printed = rlm_command("audit", *data)[1]
+    assert printed.count("irrelevant pairs") == (words is not None)
+
+
 def test_manual_negatives_need_irrelevant_pairs(corpus):
     with pytest.raises(ValueError, match="expected pairs known to be irrelevant, for manual negatives, found none"):
         rlm.slice_corpus(corpus, negative_kinds={"manual": 1})

@@ -169,6 +169,94 @@ class TestLayouts:
         assert found.to_numpy().tolist() == [["Снег белый", "какой снег?"], ["Снег белый", "что белое?"], ["a", "b"]]
         assert found.index.tolist() == [2, 4, 7]
 
+    BLOCKS = """\
+T: Снег белый
+T: Снег холодный.
+
+Q: какой снег?
+A: белый
+
+Q:что это?
+------------------------
+-----
+T: Трава зелёная
+Q: что зелёное?
+T: Лёд тает
+Q: что тает?
+Q: что со льдом?
+----
+"""
+
+    def test_every_premise_of_a_block_goes_with_every_question_of_it(self, tmp_path):
+        """Empty lines may be among its questions; a line of hyphens, or a premise after a question, ends a block."""
+        (tmp_path / "own.txt").write_text(self.BLOCKS)
+        found = rlm.read(tmp_path / "own.txt", layout="blocks")
+        snow = [[t, q] for q in ("какой снег?", "что это?") for t in ("Снег белый", "Снег холодный.")]
+        grass, ice = ["Трава зелёная", "что зелёное?"], "Лёд тает"
+        assert found.to_numpy().tolist() == [*snow, grass, [ice, "что тает?"], [ice, "что со льдом?"]]
+        assert found.index.tolist() == [4, 4, 7, 7, 11, 13, 14]
+
+    GROUPS = """\
+Солнце всходит рано.
+(+) рано всходит солнце
+(+) восход ранний
+(-) Солнце светит ярко!
+(-) - Рано ещё...
+---
+кот спит
+кошка спит
+
+(+) дождь идёт
+(-) дождя нет
+"""
+
+    def test_texts_marked_minus_are_irrelevant_to_those_that_mean_the_same(self, tmp_path):
+        (tmp_path / "own.txt").write_text(self.GROUPS)
+        found = rlm.read(tmp_path / "own.txt", layout="groups")
+        assert found.attrs["dropped"]["alone with their label"] == 2
+        corpus = rlm.index_corpus(found)
+        texts = np.array(corpus.phrases.texts)
+        same = ["Солнце всходит рано.", "рано всходит солнце", "восход ранний"]
+        assert {frozenset(pair) for pair in texts[corpus.rows].tolist()} == {
+            *map(frozenset, [same[:2], same[1:], same[::2], ["кот спит", "кошка спит"]])
+        }
+        other = ["Солнце светит ярко!", "- Рано ещё..."]
+        assert sorted(texts[corpus.irrelevant].tolist()) == sorted([a, b] for a in same for b in other)
+        assert set(found.index[found["relevance"] == "0"]) == {4, 5}
+
+    def test_manual_negatives_of_marked_groups_are_the_texts_marked_minus(self, tmp_path):
+        groups = [[f"g{i} m{j}" for j in range(4)] + [f"(-) g{i} other{j}" for j in range(3)] for i in range(40)]
+        (tmp_path / "own.txt").write_text(
+            "\n\n".join("\n(+) ".join(group) for group in groups).replace("(+) (-)", "(-)")
+        )
+        slices = rlm.slice_corpus(rlm.index_corpus(rlm.read(tmp_path / "own.txt", layout="groups")))
+        assert slices.summary["redrawn_negatives"].sum() == 0
+        for anchor, positive, negative in np.array(slices.phrases.texts)[slices.train]:
+            assert anchor.split()[0] == positive.split()[0] == negative.split()[0]
+            assert [text.split()[1][0] for text in (anchor, positive, negative)] == ["m", "m", "o"]
+
+    def test_a_group_without_marks_has_no_relevance(self, tmp_path):
+        (tmp_path / "own.txt").write_text("a\nb\n\n(+) c\n(+) d\n")
+        found = rlm.read(tmp_path / "own.txt", layout="groups")
+        assert found.to_dict("list") == {"anchor": ["a", "c"], "positive": ["b", "d"], "label": ["0", "3"]}
+
+    @pytest.mark.parametrize("style", [{"newline": "\r\n"}, {"encoding": "utf-8-sig"}, {"encoding": "utf-16"}])
+    @pytest.mark.parametrize("layout", ["blocks", "groups"])
+    def test_line_ends_and_marks_make_no_difference(self, tmp_path, layout, style):
+        content = {"blocks": self.BLOCKS, "groups": self.GROUPS}[layout]
+        (tmp_path / "own.txt").write_text(content, encoding="utf-8")
+        expected = rlm.read(tmp_path / "own.txt", layout=layout)
+        (tmp_path / "own.txt").write_text(content, **{"encoding": "utf-8"} | style)
+        pd.testing.assert_frame_equal(rlm.read(tmp_path / "own.txt", layout=layout), expected)
+        joined = f"\ufeff{content}---\n\ufeff{content}".replace("\n", "\r\n")
+        (tmp_path / "own.txt").write_bytes(joined.encode())
+        twice = rlm.read(tmp_path / "own.txt", layout=layout)
+        columns = ["anchor", "positive"]
+        pd.testing.assert_frame_equal(
+            twice[columns].drop_duplicates().reset_index(drop=True),
+            expected[columns].drop_duplicates().reset_index(drop=True),
+        )
+
     def test_groups_and_labels_are_connected_and_give_no_negatives_of_their_own(self, tmp_path):
         rng = np.random.default_rng(0)
         groups = [[f"g{group} m{member}" for member in range(rng.integers(1, 7))] for group in range(40)]
@@ -239,6 +327,8 @@ class TestLayouts:
         texts = np.array(corpus.phrases.texts)
         assert texts[corpus.rows].tolist() == [["a", "c"], ["b", "d"]]
         assert texts[corpus.irrelevant].tolist() == [["a", "d"], ["b", "c"]]
+        (tmp_path / "irrelevant.txt").write_bytes("\ufeffa|d\r\n\r\nb | c\r\n".encode())
+        pd.testing.assert_frame_equal(rlm.read(path, irrelevant=str(tmp_path / "irrelevant.txt")), found)
 
 
 HEADER = "anchor\tpositive\tnegative\n"
@@ -319,6 +409,12 @@ class TestErrors:
         [
             ("blocks", "Q: what?\n", "expected a premise (T:) to begin a block, found 'Q: what?' in line 1"),
             ("blocks", "T: a\nQ: b\nWhat?\n", "expected T:, Q: or A: to begin a line, found 'What?' in line 3"),
+            ("blocks", "T: a\nQ: b\n---\nQ: c\n", "expected a premise (T:) to begin a block, found 'Q: c' in line 4"),
+            (
+                "blocks",
+                "T: a\n---\nQ: c\n",
+                "expected a question (Q:) after the premises, found the end of the block in",
+            ),
             ("blocks", "T: a\n", "expected a question (Q:) after the premises, found the end of the block in line 2"),
             ("blocks", "", "expected at least one row, found none"),
             ("groups", "\n\n", "expected at least one row, found none"),

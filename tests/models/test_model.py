@@ -14,11 +14,15 @@ from torch_twin import TorchTwin
 
 import rlm.models.model
 from rlm.arms import encoder_maker, train_arms
-from rlm.block import init_block
+from rlm.block import init_block, of_triplets
 from rlm.config import StudyConfig
 from rlm.data.corpus import index_corpus
+from rlm.engine.accuracy import embed
+from rlm.engine.batches import split_batch
 from rlm.errors import InputError
+from rlm.evaluation.heads import HEADS, score, train_head
 from rlm.models.model import Model, load_model
+from rlm.models.search import Index
 from rlm.study import run_block, slice_for
 from rlm.zoo.encoders import ENCODERS
 
@@ -185,6 +189,67 @@ class TestSaveAndLoad:
         with pytest.raises(InputError, match=r"found .*model; choose another, or use --overwrite"):
             models["lstm"].save(saved)
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+class TestHead:
+    @pytest.fixture(params=HEADS)
+    def headed(self, request, slices):
+        """A model of the second of three seeds, with its trained head; the heads of all; the block."""
+        config = config_of()
+        block = init_block(encoder_maker(config, slices.phrases), (0, 1, 2))
+        heads, _ = train_head(block, slices, request.param, max_epochs=2, learning_rate=1e-2)
+        return Model.of(block, slices, config, seed=1, heads=heads), heads, block
+
+    def test_it_is_that_of_the_seed_and_comes_back_bit_for_bit(self, headed, slices, tmp_path):
+        model, heads, block = headed
+        model.save(tmp_path / "model")
+        state = torch.random.get_rng_state()
+        loaded = load_model(tmp_path / "model")
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert loaded.head_name == model.head_name is not None
+        for name, weight in loaded.head.state_dict().items():
+            assert torch.equal(weight, heads.weights[name][1])
+        np.testing.assert_array_equal(loaded.encode(TEXTS), model.encode(TEXTS))
+        batch = split_batch(block, slices, "test")
+        first, second, _ = of_triplets(embed(block, batch), batch.triplets)
+        torch.testing.assert_close(loaded.score(first[1], second[1]), score(heads, first, second)[1])
+        loaded.save(tmp_path / "again")
+        for path in (tmp_path / "model").iterdir():
+            assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+    def test_search_by_it_is_a_slow_loop(self, headed):
+        model, *_ = headed
+        vectors = torch.from_numpy(model.encode(TEXTS))
+        found = Index(vectors.numpy(), head=model.head).search(vectors[:3].numpy(), k=4)
+        for query, similarity, row in zip(vectors, found.similarity, found.row, strict=False):
+            expected = torch.stack([model.head(query, one) for one in vectors])
+            np.testing.assert_allclose(similarity, expected.sort(descending=True).values[:4].detach(), atol=1e-5)
+            np.testing.assert_allclose(expected[row].detach(), similarity, atol=1e-5)
+        assert Index(vectors.numpy(), head=model.head).search(vectors[:0].numpy()).row.shape == (0, 8)
+        with pytest.raises(InputError, match=r"expected the method exact for a head, .* found hnsw; drop it"):
+            Index(vectors.numpy(), "hnsw", model.head)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (lambda state: state | {"head.form": state["head.form"][:, :-1].contiguous()}, "expected form as"),
+            (lambda state: state | {"head.form": state["head.form"] * torch.nan}, "found NaN or infinity"),
+            (lambda state: {name: one for name, one in state.items() if name != "head.form"}, "form"),
+            (lambda state: state | {"head.other": torch.zeros(1)}, "other"),
+        ],
+    )
+    def test_damage_is_named(self, slices, tmp_path, change, words):
+        config = config_of()
+        block = init_block(encoder_maker(config, slices.phrases), (0,))
+        heads = init_block(lambda: HEADS["bilinear"](6), (0,))
+        Model.of(block, slices, config, heads=heads).save(tmp_path / "m")
+        save_file(change(load_file(tmp_path / "m" / "model.safetensors")), tmp_path / "m" / "model.safetensors")
+        TestDamage().rewrite(tmp_path / "m", "model.safetensors")
+        TestDamage().refused(tmp_path / "m", f"a whole model, found: (?s:.*){words}")
+
+    def test_an_unknown_head_is_named(self, saved):
+        TestDamage().rewrite(saved, head="cosine")
+        TestDamage().refused(saved, "a head of bilinear, mahalanobis, classifier, found 'cosine'")
 
 
 class TestDamage:
