@@ -118,7 +118,7 @@ class TestHead:
     def test_the_command_trains_the_one_of_the_library(self, rlm_command, trained, headed, pairs, tmp_path):
         """On an encoder that is the same as without a head."""
         name = load_model(headed).head_name
-        arguments = ["--dataset", pairs, "--arm", "pretrained", "--seed", 1, "--head", name, *TRAIN]
+        arguments = ["--dataset", pairs, "--arm", "pretrained", "--seed", 1, "--head", name, "--min-count", 1, *TRAIN]
         code, printed, _ = rlm_command("train", *arguments, "--save", tmp_path / "m")
         assert code == 0
         model, plain = load_model(tmp_path / "m"), load_model(trained)
