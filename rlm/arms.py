@@ -24,11 +24,12 @@ from rlm.zoo.losses import LOSSES
 
 
 class Trained(NamedTuple):
-    """A block of seeds trained under one arm, each at its best epoch, and the histories of both trainings."""
+    """A block of seeds trained under one arm, each at its best epoch; the histories of both trainings; what it read."""
 
     block: Block
     history: pd.DataFrame
     pretraining: pd.DataFrame
+    slices: Sequence[Slices]
 
 
 def train_arms(
@@ -44,6 +45,7 @@ def train_arms(
 
     The arms must share one pre-training, see `rlm.config.REDRAW`, and so do the initial weights: a seed's draws depend
     neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` is that of `run_study`.
+    Controls read the words of unlabelled texts as the pre-trained arm does, so that the arms show what these words do.
     """
     if make_encoder is None:
         make = encoder_maker(config, slices[0].phrases)
@@ -55,10 +57,12 @@ def train_arms(
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
         pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
+        if config.pretrain_epochs:
+            slices = [one.after_pretraining for one in slices]
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
-        yield Trained(*finetune(start, slices, config, **settings), pretraining)
+        yield Trained(*finetune(start, slices, config, **settings), pretraining, slices)
 
 
 def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:

@@ -26,7 +26,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
-YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
+YOUR_TABLE = "data"  # what a config calls data and texts that are handed over
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
 
@@ -227,6 +227,14 @@ class StudyConfig(Recipe, _Encoding):
     True
     """
 
+    pretrain_texts: str | None = Field(
+        None,
+        min_length=1,
+        description="Unlabelled texts that pre-training draws random triplets from, instead of the training triplets: "
+        "a .txt file of one phrase per line, a table with a column text or anchor, positive, negative, or a dataset. "
+        "Phrases of the validation and test splits are excluded.",
+    )
+    pretrain_reading: ReadOptions = Field(READ_AS_IT_IS, description="How to read pretrain_texts.")
     epoch_triplets: int = Field(
         20_000,
         ge=1,
@@ -236,7 +244,11 @@ class StudyConfig(Recipe, _Encoding):
     )
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
     random_triplets: int | None = Field(
-        None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
+        None,
+        ge=1,
+        le=MOST_TRIPLETS,
+        description="Random triplets per epoch; by default one per training triplet, or text of pretrain_texts, and "
+        "at most epoch_triplets.",
     )
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
@@ -254,7 +266,8 @@ class StudyConfig(Recipe, _Encoding):
         1.0,
         gt=0,
         le=1,
-        description="Share of the training pairs to use, also in pre-training; the test stays the same.",
+        description="Share of the training pairs to use, also in pre-training without pretrain_texts; the test stays "
+        "the same.",
     )
     split: Literal["fixed", "per_seed"] = Field(
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
@@ -276,6 +289,8 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
         if self.fixed_vectors and not self.word_vectors:
             raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
+        if self.pretrain_reading != READ_AS_IT_IS and not self.pretrain_texts:
+            raise InputError("expected pretrain_texts, for pretrain_reading to read, found none; give a file")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         return self

@@ -14,7 +14,6 @@ from cyclopts import Parameter
 from rlm.arms import train_arms
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import Arm, StudyConfig
-from rlm.data.corpus import index_corpus
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
 from rlm.errors import InputError
@@ -74,17 +73,19 @@ def train(
     study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)})
     if study.encoder == "dssm" and not study.keeps_unseen_words:
         raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
-    data = read_table(table)
-    corpus = load_corpus(study) if data is None else index_corpus(data, study.max_tokens)
+    corpus = load_corpus(study, read_table(table))
     if len(corpus.dropped):
         log.info("dropped from the data: %s", corpus.explain_dropped())
     slices = slice_for(study, corpus, [seed])
+    if slices[0].texts is not None:
+        log.info("pre-training draws from %s", slices[0].explain_texts())
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
         texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
     (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
+    slices = trained.slices
     Model.of(trained.block, slices[0], study).save(save, overwrite)
     best = trained.history.loc[trained.history["validation_accuracy"].idxmax()]
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
