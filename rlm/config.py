@@ -10,7 +10,7 @@ from rlm.errors import InputError
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
-Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
+Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled", "shuffled_change"]
 EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
@@ -25,8 +25,10 @@ Device = Literal["auto", "cpu", "cuda"]
 ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual")
 FRACTIONS = (0.70, 0.21, 0.09)
+MIN_COUNT = 2  # rare words train the vector of the unknown word, see docs/unknown_words.md
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 YOUR_TABLE = "data"  # what a config calls data and texts that are handed over
+TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
 
@@ -45,6 +47,7 @@ ARMS: dict[Arm, ArmKind] = {
     "pretrained_once": ArmKind("once", "one fixed set of random triplets"),
     "rescaled": ArmKind("epoch", "random weights with the scale of the pre-trained ones", is_control=True),
     "shuffled": ArmKind("epoch", "the pre-trained weights in random order", is_control=True),
+    "shuffled_change": ArmKind("epoch", "the change of the weights by pre-training in random order", is_control=True),
 }
 REDRAW: dict[Arm, Redraw] = {name: arm.redraw for name, arm in ARMS.items() if arm.redraw}
 CONTROLS: dict[Arm, str] = {name: arm.meaning for name, arm in ARMS.items() if arm.is_control}
@@ -204,6 +207,13 @@ class _Encoding(_Settings):
         description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
         "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
     )
+    min_count: int = Field(
+        MIN_COUNT,
+        ge=1,
+        le=1000,
+        description="Number of training phrases that must contain a word; rarer words are read as the unknown word, "
+        "unless unseen words are kept.",
+    )
     word_vectors: str | None = Field(
         None,
         min_length=1,
@@ -250,6 +260,7 @@ class StudyConfig(Recipe, _Encoding):
         description="Random triplets per epoch; by default one per training triplet, or text of pretrain_texts, and "
         "at most epoch_triplets.",
     )
+    transfer: int | None = Field(None, ge=0, description=TRANSFER)
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
     device: Device = Field("auto", description="Where to train; auto takes a GPU if there is one. Draws are the same.")

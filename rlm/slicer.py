@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32
 
-from rlm.config import FRACTIONS
+from rlm.config import FRACTIONS, MIN_COUNT
 from rlm.data.corpus import Corpus, Relevance, is_contradicted, unordered_keys
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
@@ -33,10 +33,10 @@ class Slices:
     """
     A corpus cut into training, validation and test triplets (phrase indices) that share no phrase.
 
-    `tokens` is the token table of `phrases`, with the unknown word in place of every word that training never sees.
+    `tokens` is the token table of `phrases`, with the unknown word in place of every word that is rare in training.
     `relevance` covers all splits. `summary` has one row per split: its size, numbers of anchors and clusters, redrawn
     negatives, and share of unknown words; with unlabelled texts also how many of them are excluded, being phrases of
-    the split. `texts` are the phrases of the others, which no validation or test triplet has.
+    the split. `texts` are the phrases of the others, which no validation or test triplet has; `min_count` counts both.
     """
 
     phrases: Phrases
@@ -47,6 +47,7 @@ class Slices:
     test: Int32[np.ndarray, "test_triplet 3"]
     summary: pd.DataFrame
     texts: Int32[np.ndarray, " text"] | None = None
+    min_count: int = MIN_COUNT
 
     @property
     def components(self) -> Components:
@@ -58,7 +59,8 @@ class Slices:
         """The slices as a pre-trained encoder reads them: it knows the words of the unlabelled texts, too."""
         if self.texts is None:
             return self
-        return replace(self, tokens=_keep_words(self.phrases, self.tokens, self.phrases.tokens[self.texts]))
+        known = known_words(self.phrases, np.append(self.train, self.texts), self.min_count)
+        return replace(self, tokens=np.where(self.tokens == UNKNOWN, known, self.tokens))
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +91,7 @@ def slice_corpus(
     negatives: int = 5,
     negative_kinds: Mapping[str, float | int] | None = None,
     train_fraction: float | int = 1,
+    min_count: int = MIN_COUNT,
 ) -> Slices:
     """
     Split a corpus by clusters of relevant phrases, and give every pair its negatives.
@@ -115,6 +118,9 @@ def slice_corpus(
     train_fraction
         Share of the training pairs to keep, above 0, at most 1; a smaller share is part of a larger one. Other splits
         stay the same, except for words that training no longer sees.
+    min_count
+        Number of training phrases that must contain a word, and after pre-training on texts of their phrases as well;
+        other words are read as the unknown word.
 
     Returns
     -------
@@ -178,7 +184,7 @@ def slice_corpus(
                 "redrawn_negatives": redrawn,
             }
         )
-    tokens = known_words(corpus.phrases, splits[0])
+    tokens = known_words(corpus.phrases, splits[0], min_count)
     for row, triplets in zip(summary, splits, strict=True):
         read = tokens[np.unique(triplets)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
@@ -195,7 +201,7 @@ def slice_corpus(
                 f"expected unlabelled texts beside the phrases of the validation and test splits, found none: all "
                 f"{len(corpus.texts):,} are such phrases; give other texts"
             )
-    return Slices(corpus.phrases, tokens, relevance, *splits, summary=table, texts=kept)
+    return Slices(corpus.phrases, tokens, relevance, *splits, summary=table, texts=kept, min_count=min_count)
 
 
 def _split_rows(
@@ -233,15 +239,13 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
     return home
 
 
-def known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int32[np.ndarray, "row token"]:
-    """Return the token table with the unknown word in place of all words that training does not see."""
-    return _keep_words(phrases, phrases.tokens[np.unique(train)])
-
-
-def _keep_words(phrases: Phrases, *seen: Int32[np.ndarray, "_ token"]) -> Int32[np.ndarray, "row token"]:
-    """Return the token table with the unknown word in place of all words that none of these tables has."""
-    known = np.full(len(phrases.words) + 2, UNKNOWN, np.int32)
-    known[PAD] = PAD
-    for tokens in seen:
-        known[tokens] = tokens
+def known_words(
+    phrases: Phrases, train: Int32[np.ndarray, "..."], min_count: int = MIN_COUNT
+) -> Int32[np.ndarray, "row token"]:
+    """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
+    rows = np.sort(phrases.tokens[np.unique(train)], axis=1)
+    is_first = np.diff(rows, axis=1, prepend=-1) != 0  # a word counts once in a phrase
+    count = np.bincount(rows[is_first], minlength=len(phrases.words) + 2)
+    count[PAD] = min_count
+    known = np.where(count >= min_count, np.arange(len(count), dtype=np.int32), np.int32(UNKNOWN))
     return known[phrases.tokens]

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import train_arms
+from rlm.arms import check_transfer, encoder_maker, train_arms
 from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus
@@ -61,7 +61,7 @@ class BlockResult(NamedTuple):
         "results": Table(
             _RUN,
             dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
-            | {"best_epoch": int, "epochs": int, "seconds": float, "split": str}
+            | {"best_epoch": int, "epochs": int, "start_change": float, "seconds": float, "split": str}
             | dict.fromkeys(["test_triplets", "test_anchors", "test_clusters"], int),
         ),
         "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
@@ -117,6 +117,9 @@ class TripletStudy:
         first = slice_for(self.config, self.corpus, seeds)[0]
         if first.texts is not None:
             log.info("pre-training draws from %s", first.explain_texts())
+        if self.config.transfer is not None:
+            make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
+            check_transfer(make(), self.config.transfer, self.config.encoder)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
@@ -183,10 +186,11 @@ def run_study(
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
-        seconds (wall time of its block, pre-training and compilation included, over the block's runs), split,
-        test_triplets, test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test
-        metrics, and best_epoch 0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its
-        results, was extended or was interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
+        start_change (largest change of a weight matrix by pre-training or control, as a share of its norm), seconds
+        (wall time of its block, pre-training and compilation included, over the block's runs), split, test_triplets,
+        test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test metrics, and best_epoch
+        0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its results, was extended or was
+        interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
 
     Raises
     ------
@@ -304,7 +308,7 @@ def prepare(config: StudyConfig, seed: int = 0) -> Slices:
 
 def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
     """Slice the data by a config, once per seed; all are the same object for a fixed split."""
-    names = ["fractions", "negatives", "negative_kinds", "train_fraction"]
+    names = ["fractions", "negatives", "negative_kinds", "train_fraction", "min_count"]
     settings = {name: getattr(config, name) for name in names}
     split_seeds = [config.split_seed] if config.split == "fixed" else seeds
     slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
@@ -326,7 +330,8 @@ def run_block(
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
         results, clusters = judge_block(trained.block, trained.slices, corpus, trained.history)
-        tables = results.assign(split=config.split), clusters, trained.history, trained.pretraining
+        results = results.assign(split=config.split, start_change=trained.start_change)
+        tables = results, clusters, trained.history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)

@@ -175,9 +175,8 @@ def _shared_phrases(subject: _Subject) -> _Found:
     held_out = np.concatenate([subject.slices.validation, subject.slices.test])
     share = float(np.isin(held_out, subject.slices.train).any(axis=1).mean())
     found = f"{share:.1%} of the validation and test triplets have a phrase of the training triplets"
-    if subject.slices.texts is not None:
-        found += f"; pre-training draws from {subject.slices.explain_texts()}"
-    return share, found
+    texts = f"; pre-training draws from {subject.slices.explain_texts()}" if subject.slices.texts is not None else ""
+    return share, found + texts
 
 
 def _near_duplicates(subject: _Subject) -> _Found:
@@ -233,10 +232,13 @@ def _size(subject: _Subject) -> _Found:
 
 def _unknown_words(subject: _Subject) -> _Found:
     share = float(subject.splits.loc["test", "unknown words"])
-    found = f"{share:.0%} of the words of the test split are unknown to training"
+    positive, negative = (subject.slices.tokens[subject.slices.test[:, slot]] for slot in (1, 2))
+    alike = (positive == negative).all(axis=1).mean()
+    found = f"{share:.0%} of the words of the test split are unknown to training, and read as one word; in "
+    found += f"{alike:.1%} of the test triplets this makes positive and negative equal"
     if subject.slices.texts is not None:
         read = subject.slices.after_pretraining.tokens[np.unique(subject.slices.test)]
-        found += f", and {(read == UNKNOWN).sum() / (read != PAD).sum():.0%} to pre-training, too"
+        found += f"; {(read == UNKNOWN).sum() / (read != PAD).sum():.0%} are unknown to pre-training, too"
     return share, found
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlm.config import Arm
+from rlm.config import TRANSFER, Arm
 from rlm.errors import InputError
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
@@ -62,9 +62,7 @@ class LabelsConfig(BaseModel):
         None, gt=0, le=1, description="Shuffle as soon as this share of the random labels is memorised."
     )
     new_head: bool = Field(False, description="Draw a new head at each shuffle; the old one is kept by default.")
-    transfer: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        "all", description="Number of the encoder's layers that keep their pre-trained weights, from the first."
-    )
+    transfer: int | None = Field(None, ge=0, description=TRANSFER)
     labelled: tuple[Labelled, ...] = Field(
         ("all",),
         min_length=1,

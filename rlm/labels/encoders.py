@@ -1,6 +1,5 @@
 """Encoders of images and clips, and the classifier that is trained on labels: plain modules for one model."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rlm.arms import list_layers, take_layers
 from rlm.block import Block
 
 
@@ -71,12 +71,6 @@ class Classifier(nn.Module):
         return self.head(self.encoder(inputs))
 
 
-def list_layers(encoder: nn.Module) -> list[str]:
-    """List the names of an encoder's layers: its modules with direct weights, in order; "" is the encoder itself."""
-    owned = {name: list(module.parameters(recurse=False)) for name, module in encoder.named_modules()}
-    return [name for name, weights in owned.items() if weights]
-
-
 def transfer(initial: Block, pretrained: Block, layers: int | None = None) -> Block:
     """
     Give the first `layers` of a classifier's encoder, by default all, the weights of a pre-trained one.
@@ -84,12 +78,8 @@ def transfer(initial: Block, pretrained: Block, layers: int | None = None) -> Bl
     The head stays. Later layers specialise in the labels they were trained on, so that fewer can be better: Maennel et
     al., arXiv 2006.10455, section 3.
     """
-    taken = {f"encoder.{name}".rstrip(".") for name in list_layers(initial.encoder.encoder)[:layers]}
-    weights = {
-        name: (pretrained.weights[name] if name.rpartition(".")[0] in taken else weight).clone()
-        for name, weight in initial.weights.items()
-    }
-    return dataclasses.replace(initial, weights=weights)
+    names = list_layers(initial.encoder.encoder)[:layers]
+    return take_layers(initial, pretrained, [f"encoder.{name}".rstrip(".") for name in names])
 
 
 def classify(block: Block, inputs: Float[Tensor, "seed sample *shape"]) -> Float[Tensor, "seed sample class"]:

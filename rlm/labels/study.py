@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 import torch
 
-from rlm.arms import STARTS
+from rlm.arms import STARTS, check_transfer
 from rlm.block import Block, init_block
 from rlm.config import REDRAW
 from rlm.errors import InputError
@@ -18,7 +18,7 @@ from rlm.evaluation.held_out import judge_history
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
 from rlm.labels.config import LabelsConfig
-from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
+from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, transfer
 from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
 from rlm.labels.training import learn, memorise
 from rlm.runtime.device import resolve_device
@@ -250,8 +250,7 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
             progress=False,
         )
         starts = {arm: STARTS[arm](untrained, pretrained) if arm in STARTS else pretrained for arm in arms}
-        layers = None if config.transfer == "all" else config.transfer
-        begins |= {arm: transfer(initial, start, layers) for arm, start in starts.items()}
+        begins |= {arm: transfer(initial, start, config.transfer) for arm, start in starts.items()}
     results, histories = [], []
     for size, mine in divided.items():
         for arm in arms:
@@ -319,11 +318,7 @@ def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds:
         raise InputError(f"expected encoder {DEFAULT_ENCODERS[len(shape)]} or mlp for {kind}, found {name}")
     example = torch.zeros(2, *shape)
     block = init_block(lambda: Classifier(IMAGE_ENCODERS[name](shape, config.dim), config.dim, classes), seeds, example)
-    layers = list_layers(block.encoder.encoder)
-    if config.transfer != "all" and config.transfer > len(layers):
-        raise InputError(
-            f"expected to transfer at most {len(layers)} layers, which {name} has, found {config.transfer}"
-        )
+    check_transfer(block.encoder.encoder, config.transfer, name)
     return block
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rlm.config import EncoderName
 from rlm.data.phrases import PAD
-from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens
+from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens, WordTable
 from rlm.engine.embedding_bag import SumOfRows
 from rlm.engine.lstm import PackedLSTM, pack, reverse
 
@@ -28,7 +28,7 @@ class BiLSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.backward_cell = PackedLSTM(word_dim, dim)
         self.forward_cell = PackedLSTM(word_dim, dim)
 
@@ -50,7 +50,7 @@ class StackedLSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.first = PackedLSTM(word_dim, dim)
         self.second = PackedLSTM(dim, dim)
 
@@ -75,7 +75,7 @@ class ConvolutionalLSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.convolutions = nn.ModuleList(nn.Conv1d(word_dim, FILTERS, kernel) for kernel in KERNELS)
         self.cells = nn.ModuleList(PackedLSTM(FILTERS, 2 * word_dim) for _ in KERNELS)
         self.dense = nn.Linear(len(KERNELS) * 2 * word_dim, dim)
