@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlm.block import Block, init_block, running_statistics
 from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.data.corpus import Corpus
 from rlm.data.phrases import Phrases
 from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
@@ -29,13 +30,15 @@ class Trained(NamedTuple):
     """
     A block of seeds trained under one arm, each at its best epoch, and the histories of both trainings.
 
-    `start_change` is the largest change of a weight matrix by the arm's start, as a share of its initial norm.
+    `start_change` is the largest change of a weight matrix by the arm's start, as a share of its initial norm. `slices`
+    are what the arm reads: after pre-training, the words of unlabelled texts, too.
     """
 
     block: Block
     history: pd.DataFrame
     pretraining: pd.DataFrame
     start_change: Float[np.ndarray, " seed"]
+    slices: Sequence[Slices]
 
 
 def train_arms(
@@ -51,6 +54,7 @@ def train_arms(
 
     The arms must share one pre-training, see `rlm.config.REDRAW`, and so do the initial weights: a seed's draws depend
     neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` is that of `run_study`.
+    Controls read the words of unlabelled texts as the pre-trained arm does, so that the arms show what these words do.
     """
     initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(
         resolve_device(config.device)
@@ -59,6 +63,8 @@ def train_arms(
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
+        if config.pretrain_epochs:
+            slices = [one.after_pretraining for one in slices]
         padded = pad_slices(slices, config.pretrain_padding or config.padding)
         trainer, pretraining = train_on_random(initial, padded, config, **settings, progress=progress)
         pretrained = trainer.block
@@ -70,7 +76,7 @@ def train_arms(
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "stop_by": config.stop_by}
         after = trainer if config.keep_moments and start is pretrained else None
         trained = finetune(start, padded, config, **settings, after=after, progress=progress)
-        yield Trained(*trained, pretraining, measure_change(initial, start))
+        yield Trained(*trained, pretraining, measure_change(initial, start), slices)
 
 
 def list_layers(encoder: nn.Module) -> list[str]:
@@ -181,3 +187,14 @@ STARTS: dict[Arm, Callable[[Block, Block], Block]] = {
     "shuffled": shuffle,
     "shuffled_change": shuffle_change,
 }
+
+
+def seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:
+    """Return how many seeds half of the GPU's free memory holds: weights, moments, gradients, activations, tables."""
+    free, _ = torch.cuda.mem_get_info(device)
+    weights = len(corpus.phrases.words) * config.word_dim + 8 * config.dim * (config.word_dim + config.dim)
+    positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
+    floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
+    table, texts = corpus.phrases.tokens.nbytes, 0 if corpus.texts is None else corpus.texts.nbytes
+    more = 3 * texts + (table if config.split == "per_seed" else 0)
+    return max(1, (free // 2 - table) // (4 * floats + more))

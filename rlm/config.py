@@ -32,7 +32,7 @@ KINDS = ("random", "similar", "manual", "cascade")
 FRACTIONS = (0.70, 0.21, 0.09)
 MIN_COUNT = 2  # rare words train the vector of the unknown word, see docs/unknown_words.md
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
-YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
+YOUR_TABLE = "data"  # what a config calls data and texts that are handed over
 TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
@@ -182,6 +182,9 @@ class Recipe(_Settings):
         return self
 
 
+_NEEDED = dict.fromkeys(["fixed_vectors", "character_vectors"], "word_vectors") | {"pretrain_reading": "pretrain_texts"}
+
+
 def _list_arms(are_controls: bool) -> str:
     return ", ".join(f"{name} ({arm.meaning})" for name, arm in ARMS.items() if arm.is_control == are_controls)
 
@@ -216,8 +219,7 @@ class _Encoding(_Settings):
         MIN_COUNT,
         ge=1,
         le=1000,
-        description="Number of training phrases that must contain a word; rarer words are read as the unknown word, "
-        "unless unseen words are kept.",
+        description="Training phrases that a word must occur in; rarer ones are unknown words.",
     )
     word_vectors: str | None = Field(
         None,
@@ -241,14 +243,10 @@ class _Encoding(_Settings):
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
     padding: Padding = Field(
-        "masked",
-        description="Padding in training and validation: masked, or on the left or right up to the longest phrase and "
-        "read as the unknown word, whose vector starts with zeros.",
+        "masked", description="In training and validation: masked, or on the left or right, and read as unknown words."
     )
     pretrain_padding: Padding | None = Field(None, description="Padding in pre-training; as padding by default.")
-    test_padding: Padding | None = Field(
-        None, description="Padding in the test and of a saved model; as padding by default."
-    )
+    test_padding: Padding | None = Field(None, description="Padding in the test and of saved models; as padding.")
 
 
 class StudyConfig(Recipe, _Encoding):
@@ -262,21 +260,23 @@ class StudyConfig(Recipe, _Encoding):
     True
     """
 
+    pretrain_texts: str | None = Field(
+        None,
+        min_length=1,
+        description="Unlabelled texts that pre-training draws random triplets from, instead of the training triplets: "
+        "a .txt file of one phrase per line, a table with a column text or anchor, positive, negative, or a dataset. "
+        "Phrases of the validation and test splits are excluded.",
+    )
+    pretrain_reading: ReadOptions = Field(READ_AS_IT_IS, description="How to read pretrain_texts.")
     epoch_triplets: int = Field(
-        20_000,
-        ge=1,
-        le=MOST_TRIPLETS,
-        description="An epoch of fine-tuning ends after at most this many triplets, a new random choice each time, so "
-        "that early stopping looks often enough on large data.",
+        20_000, ge=1, le=MOST_TRIPLETS, description="Most triplets per epoch of fine-tuning, each time a new choice."
     )
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
     random_triplets: int | None = Field(
-        None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
+        None, ge=1, le=MOST_TRIPLETS, description="Per epoch; by default one per text or triplet of an epoch."
     )
     transfer: int | None = Field(None, ge=0, description=TRANSFER)
-    keep_moments: bool = Field(
-        False, description="Fine-tuning continues with the optimizer's moments from pre-training, except in controls."
-    )
+    keep_moments: bool = Field(False, description="Fine-tune with the optimizer's moments from pre-training.")
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
     stop_by: StopBy = Field("accuracy", description="What is best: the highest validation accuracy or the lowest loss.")
@@ -292,10 +292,7 @@ class StudyConfig(Recipe, _Encoding):
         FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
     )
     train_fraction: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Share of the training pairs to use, also in pre-training; the test stays the same.",
+        1.0, gt=0, le=1, description="Share of the training pairs to use; the validation and test splits stay the same."
     )
     split: Literal["fixed", "per_seed"] = Field(
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
@@ -320,10 +317,9 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         if len(set(self.arms)) < len(self.arms):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
-        if self.fixed_vectors and not self.word_vectors:
-            raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
-        if self.character_vectors and not self.word_vectors:
-            raise InputError("expected word_vectors beside character_vectors, found none; give that one file as them")
+        for name, other in _NEEDED.items():
+            if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, other):
+                raise InputError(f"expected {other}, which {name} needs, found none; give a file")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         return self

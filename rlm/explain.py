@@ -81,7 +81,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
             f"{TREATED} adds {metric.spell_difference(added[control].difference)}."
         )
     change = results.groupby("arm")["start_change"].mean() if "start_change" in results else pd.Series(dtype=float)
-    idle = [control for control in present if change.get(control, 1) < UNCHANGED <= change[TREATED]]
+    idle = [name for name in present if name in change and change[name] < UNCHANGED <= change[TREATED]]
     said += [
         f"{control} tests nothing here: it changes no weight matrix by more than {change[control]:.1%} of its norm, "
         f"where pre-training changes one by {change[TREATED]:.1%}."

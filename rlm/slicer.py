@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +23,11 @@ Drawn = tuple[Int32[np.ndarray, "_ 3"], Bool[np.ndarray, "_"]]  # triplets, and 
 
 
 class Components(NamedTuple):
-    """The anchors, positives and negatives of the training triplets, with repeats; random triplets draw from them."""
+    """Anchors, positives and negatives, with repeats, that random triplets are drawn from; see `Slices.components`."""
 
-    anchors: Int32[np.ndarray, " triplet"]
-    positives: Int32[np.ndarray, " triplet"]
-    negatives: Int32[np.ndarray, " triplet"]
+    anchors: Int32[np.ndarray, " anchor"]
+    positives: Int32[np.ndarray, " positive"]
+    negatives: Int32[np.ndarray, " negative"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Slices:
 
     `tokens` is the token table of `phrases`, with the unknown word in place of every word that is rare in training.
     `relevance` covers all splits. `summary` has one row per split: its size, numbers of anchors and clusters, redrawn
-    negatives, and share of unknown words.
+    negatives, and share of unknown words; with unlabelled texts also how many of them are excluded, being phrases of
+    the split. `texts` are the phrases of the others, which no validation or test triplet has; `min_count` counts both.
     """
 
     phrases: Phrases
@@ -46,23 +48,41 @@ class Slices:
     validation: Int32[np.ndarray, "validation_triplet 3"]
     test: Int32[np.ndarray, "test_triplet 3"]
     summary: pd.DataFrame
+    texts: Int32[np.ndarray, " text"] | None = None
+    min_count: int = MIN_COUNT
 
     @property
     def components(self) -> Components:
-        """The component lists of the training triplets."""
-        return Components(*self.train.T)
+        """The component lists: those of the training triplets, or else the unlabelled texts for every role."""
+        return Components(*self.train.T) if self.texts is None else Components(self.texts, self.texts, self.texts)
+
+    @cached_property
+    def after_pretraining(self) -> "Slices":
+        """The slices as a pre-trained encoder reads them: it knows the words of the unlabelled texts, too."""
+        if self.texts is None:
+            return self
+        known = known_words(self.phrases, np.append(self.train, self.texts), self.min_count)
+        return replace(self, tokens=np.where(self.tokens == UNKNOWN, known, self.tokens))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what training and evaluation see: phrases, splits and known words."""
         digest = hashlib.sha256("\n".join(self.phrases.texts).encode())
-        for part in (self.tokens, self.train, self.validation, self.test):
+        texts = [] if self.texts is None else [self.texts]
+        for part in (self.tokens, self.train, self.validation, self.test, *texts):
             digest.update(np.ascontiguousarray(part, "<i4").tobytes())
         return digest.hexdigest()
 
+    def explain_texts(self) -> str:
+        """Count the unlabelled texts, and those that are excluded."""
+        if self.texts is None:
+            return "no unlabelled texts"
+        excluded = self.summary["excluded_texts"].sum()
+        return f"{len(self.texts):,} unlabelled texts; {excluded:,} others are phrases of the validation or test split"
+
     @property
     def vocabulary_size(self) -> int:
-        """Rows of a word-vector table: all words of the corpus, so that random weights do not depend on the split."""
+        """Rows of a word-vector table: all words of the corpus, so random weights depend on neither split nor arm."""
         return len(self.phrases.words) + 2
 
 
@@ -81,7 +101,8 @@ def slice_corpus(
 
     Phrases that are relevant to each other, directly or through others, form a cluster, which is never divided: no
     phrase is in two splits. Negatives are drawn inside their split. Negatives of the data are kept, unless they are in
-    another split or relevant by another row; these are redrawn and counted.
+    another split or relevant by another row; these are redrawn and counted. Unlabelled texts change no split; those
+    that are phrases of a validation or test triplet are excluded and counted.
 
     Parameters
     ----------
@@ -97,11 +118,12 @@ def slice_corpus(
         Shares of ``"random"``, ``"similar"`` (by character trigrams), ``"manual"`` (known to be irrelevant) and
         ``"cascade"`` (manual, else sharing a word with the anchor) negatives; by default all manual if the corpus has
         irrelevant pairs, otherwise all random. Random ones replace those of a kind that is not available.
-    min_count
-        Number of training phrases that must contain a word; other words are read as the unknown word.
     train_fraction
         Share of the training pairs to keep, above 0, at most 1; a smaller share is part of a larger one. Other splits
         stay the same, except for words that training no longer sees.
+    min_count
+        Number of training phrases that must contain a word, and after pre-training on texts of their phrases as well;
+        other words are read as the unknown word.
     split_by
         ``"triplet"`` assigns single triplets, after all negatives are drawn: splits then share phrases.
 
@@ -114,7 +136,7 @@ def slice_corpus(
     ------
     InputError
         If the fractions are not positive with the sum 1, a split would be empty, a phrase is relevant to all
-        candidates of its split, or manual negatives are requested without irrelevant pairs.
+        candidates of its split, manual negatives are requested without irrelevant pairs, or all texts are excluded.
 
     Examples
     --------
@@ -178,7 +200,20 @@ def slice_corpus(
     for row, triplets in zip(summary, splits, strict=True):
         read = tokens[np.unique(triplets)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
-    return Slices(corpus.phrases, tokens, relevance, *splits, summary=pd.DataFrame(summary))
+    table, kept = pd.DataFrame(summary), None
+    if corpus.texts is not None:
+        split_of = np.zeros(len(corpus.phrases), np.int8)
+        for number, triplets in enumerate(splits[1:], 1):
+            split_of[triplets] = number
+        split_of_text = split_of[corpus.texts]
+        kept = corpus.texts[split_of_text == 0]
+        table["excluded_texts"] = [0, *np.bincount(split_of_text, minlength=len(SPLITS))[1:]]
+        if not len(kept):
+            raise InputError(
+                f"expected unlabelled texts beside the phrases of the validation and test splits, found none: all "
+                f"{len(corpus.texts):,} are such phrases; give other texts"
+            )
+    return Slices(corpus.phrases, tokens, relevance, *splits, summary=table, texts=kept, min_count=min_count)
 
 
 def _split_triplets(
@@ -231,7 +266,7 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
 
 
 def known_words(
-    phrases: Phrases, train: Int32[np.ndarray, "triplet 3"], min_count: int = MIN_COUNT
+    phrases: Phrases, train: Int32[np.ndarray, "..."], min_count: int = MIN_COUNT
 ) -> Int32[np.ndarray, "row token"]:
     """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
     rows = np.sort(phrases.tokens[np.unique(train)], axis=1)

@@ -16,10 +16,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import check_transfer, encoder_maker, train_arms
+from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
 from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
-from rlm.data.corpus import Corpus, index_corpus
-from rlm.data.datasets import load
+from rlm.data.corpus import Corpus, Texts
+from rlm.data.datasets import load_corpus
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.runtime.device import resolve_config, resolve_device
@@ -30,6 +30,7 @@ from rlm.store.read import TRIPLETS
 
 log = logging.getLogger(__name__)
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
+MOST_TABLE_BYTES = 2**29  # of the token tables of a block whose seeds have a split each
 _RUN = {"arm": str, "seed": int}
 _EPOCH = {**_RUN, "epoch": int}
 
@@ -97,7 +98,10 @@ class TripletStudy:
 
     @property
     def largest_block(self) -> int:
-        return LARGEST_BLOCK if self.device.type == "cpu" else _seeds_that_fit(self.config, self.corpus, self.device)
+        if self.device.type != "cpu":
+            return seeds_that_fit(self.config, self.corpus, self.device)
+        tables = 2 * self.corpus.phrases.tokens.nbytes if self.config.split == "per_seed" else 0
+        return min(LARGEST_BLOCK, max(1, MOST_TABLE_BYTES // max(1, tables)))
 
     def identify(self) -> Identity:
         config, make = self.config, self.make_encoder
@@ -106,12 +110,16 @@ class TripletStudy:
         more = [] if make is None else [digest_module(lambda: make(len(self.corpus.phrases.words) + 2))]
         paths = config.word_vectors, config.character_vectors
         more += [digest_file(Path(path), "word vectors") for path in paths if path is not None]
-        return identify(TRIPLETS, settings, self.corpus.fingerprint, source, *more)
+        if self.corpus.labelled is not None:
+            more.append(self.corpus.fingerprint)
+        return identify(TRIPLETS, settings, self.corpus.labelled or self.corpus.fingerprint, source, *more)
 
     def check(self, seeds: Sequence[int]) -> None:
-        one = slice_for(self.config, self.corpus, seeds)[0]
+        first = slice_for(self.config, self.corpus, seeds)[0]
+        if first.texts is not None:
+            log.info("pre-training draws from %s", first.explain_texts())
         if self.config.split_by == "triplet":
-            leaked = np.isin(one.test, one.train).any(axis=1).mean()
+            leaked = np.isin(first.test, first.train).any(axis=1).mean()
             log.warning(
                 "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets", 100 * leaked
             )
@@ -131,6 +139,7 @@ def run_study(
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     data: pd.DataFrame | None = None,
+    pretrain_texts: Texts | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
@@ -153,6 +162,9 @@ def run_study(
     data
         Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default. Then the store calls
         them by that name if it is no dataset that can be loaded, else ``"data"``.
+    pretrain_texts
+        Unlabelled texts: a column of a table, or a list; loaded by ``config.pretrain_texts`` by default. The arms with
+        pre-training and their controls know the words of these texts, too.
     make_encoder
         Makes your own encoder from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; by default the one
         that the config names.
@@ -203,8 +215,8 @@ def run_study(
     >>> results.groupby("arm", sort=False)["test_accuracy"].count().to_dict()
     {'scratch': 2, 'pretrained': 2}
     """
-    settings = {"data": data, "make_encoder": make_encoder, "db": db, "until": until, "watched": watched}
-    settings |= {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
+    settings = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
+    settings |= {"watched": watched, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), config.arms)
     return found.results
 
@@ -214,6 +226,7 @@ def iter_study(
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     data: pd.DataFrame | None = None,
+    pretrain_texts: Texts | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
@@ -227,7 +240,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, make_encoder, db, until, watched, block_size, n_jobs, progress
+    config, seeds, data, pretrain_texts, make_encoder, db, until, watched, block_size, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -254,8 +267,10 @@ def iter_study(
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
         dataset = YOUR_TABLE if is_another else name
         config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
+    if pretrain_texts is not None:
+        config = config.model_copy(update={"pretrain_texts": YOUR_TABLE, "pretrain_reading": READ_AS_IT_IS})
     resolve_device(config.device)
-    corpus = load_corpus(config) if data is None else index_corpus(data, config.max_tokens)
+    corpus = load_corpus(config, data, pretrain_texts)
     if len(corpus.dropped):
         log.info("dropped from the data: %s", corpus.explain_dropped())
         if data is not None and (corpus.dropped["reason"] != "repeated").any():
@@ -299,11 +314,6 @@ def prepare(config: StudyConfig, seed: int = 0) -> Slices:
     return slices
 
 
-def load_corpus(config: StudyConfig) -> Corpus:
-    """Load and index the data that a config names."""
-    return index_corpus(load(config.dataset, **config.reading.model_dump()), config.max_tokens)
-
-
 def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
     """Slice the data by a config, once per seed; all are the same object for a fixed split."""
     names = ["fractions", "negatives", "negative_kinds", "train_fraction", "min_count", "split_by"]
@@ -325,9 +335,9 @@ def run_block(
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
-    padded = pad_slices(slices, config.final_padding)
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
+        padded = pad_slices(trained.slices, config.final_padding)
         results, clusters = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
@@ -336,21 +346,3 @@ def run_block(
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)
     return joined._replace(results=joined.results.assign(seconds=seconds)[RESULTS])
-
-
-def _seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:
-    """Return how many seeds half of the GPU's free memory holds: weights, moments, gradients, and activations."""
-    free, _ = torch.cuda.mem_get_info(device)
-    weights = len(corpus.phrases.words) * config.word_dim + 8 * config.dim * (config.word_dim + config.dim)
-    positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
-    floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
-    return max(1, free // (2 * 4 * floats))
-
-
-def describe_data(config: StudyConfig, data: pd.DataFrame | None = None) -> dict[str, str]:
-    """Return title, licence, source and fingerprint of the data that a config names, or of a table instead."""
-    if data is None:
-        data = load(config.dataset, **config.reading.model_dump())
-    known = {"title": config.dataset, "licence": "not stated", "source": None} | data.attrs
-    fingerprint = index_corpus(data, config.max_tokens).fingerprint
-    return {name: str(known[name]) for name in ("title", "licence", "source")} | {"fingerprint": fingerprint}

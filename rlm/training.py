@@ -48,20 +48,22 @@ def pretrain(
     progress: bool = True,
 ) -> tuple[Block, pd.DataFrame]:
     """
-    Train on random triplets, drawn from the components of the training triplets.
+    Train on random triplets, drawn from the components of the training triplets or from unlabelled texts.
 
     Parameters
     ----------
     block
         Where to start from; not changed.
     slices
-        One for all seeds, or one per seed.
+        One for all seeds, or one per seed. With unlabelled texts the encoders also learn their words, so that
+        ``slices.after_pretraining`` are those to fine-tune and to evaluate them on.
     recipe
         Settings. ``batching="grouped"``: as many triplets as a pair has negatives share a random anchor and positive.
     epochs
         0 returns the block unchanged.
     random_triplets
-        Random triplets per epoch; by default as many as in an epoch of `finetune`.
+        Random triplets per epoch; by default as many as there are training triplets, or texts, but at most
+        ``recipe.epoch_triplets``.
     redraw
         ``"epoch"`` or ``"once"``, see `RandomTriplets`.
     progress
@@ -95,14 +97,15 @@ def pretrain(
     >>> history[["seed", "epoch"]].to_numpy().tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
+    mine = [one.after_pretraining for one in one_per_seed(block, slices)]
     settings = {"epochs": epochs, "random_triplets": random_triplets, "redraw": redraw, "progress": progress}
-    trainer, history = train_on_random(block, slices, recipe, **settings)
+    trainer, history = train_on_random(block, mine, recipe, **settings)
     return trainer.block, history
 
 
 def train_on_random(
     block: Block,
-    slices: Slices | Sequence[Slices],
+    mine: Sequence[Slices],
     recipe: Recipe,
     *,
     epochs: int,
@@ -111,11 +114,11 @@ def train_on_random(
     progress: bool,
 ) -> tuple[Trainer, pd.DataFrame]:
     """Do the same as `pretrain`; return the trainer, which has the block and the optimizer's moments."""
-    mine = one_per_seed(block, slices)
     table = PhraseTable(mine, block.device)
     sources = []
     for seed, one in zip(block.seeds, mine, strict=True):
-        size = random_triplets or len(RealTriplets(one.train, seed, recipe.epoch_triplets))
+        most = len(one.components.anchors)
+        size = random_triplets or min(most, recipe.epoch_triplets or most)
         per_pair = 1 if recipe.batching == "flat" else triplets_per_pair(one.train)
         sources.append(RandomTriplets(one.components, seed, size, redraw, per_pair, block.device))
     trainer = _make_trainer(block, recipe, RelevanceMask(device=block.device), sources, table, epochs)

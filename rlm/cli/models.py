@@ -15,7 +15,6 @@ from rlm.arms import train_arms
 from rlm.cli.output import check_table_out, write_table
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import Arm, HeadName, StudyConfig
-from rlm.data.corpus import index_corpus
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
 from rlm.engine.accuracy import embed
@@ -86,19 +85,20 @@ def train(
     study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)})
     if study.encoder == "dssm" and not study.keeps_unseen_words:
         raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
-    data = read_table(table)
-    corpus = load_corpus(study) if data is None else index_corpus(data, study.max_tokens)
+    corpus = load_corpus(study, read_table(table))
     if len(corpus.dropped):
         log.info("dropped from the data: %s", corpus.explain_dropped())
     if unused := corpus.explain_unused():
         log.warning(unused)
     slices = slice_for(study, corpus, [seed])
+    if slices[0].texts is not None:
+        log.info("pre-training draws from %s", slices[0].explain_texts())
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
         texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
     (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
-    slices = pad_slices(slices, study.final_padding)
-    heads, histories = None, [trained.history]
+    slices = pad_slices(trained.slices, study.final_padding)
+    heads, history, histories = None, trained.history, [trained.history]
     if head is not None:
         settings = {name: getattr(study, name) for name in ("max_epochs", "patience", "learning_rate", "batch_size")}
         heads, history = train_head(trained.block, slices, head, **settings)

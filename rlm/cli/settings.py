@@ -22,9 +22,9 @@ def complete(config: C, file: Path | None) -> C:
     given = {name: getattr(config, name) for name in config.model_fields_set}
     try:
         stored = StudyConfig.model_validate_json(file.read_bytes())
-        if "reading" in given:
-            read = {name: getattr(config.reading, name) for name in config.reading.model_fields_set}
-            given["reading"] = dict(stored.reading) | read
+        for field in given.keys() & {"reading", "pretrain_reading"}:
+            read = {name: getattr(given[field], name) for name in given[field].model_fields_set}
+            given[field] = dict(getattr(stored, field)) | read
         return type(config).model_validate(dict(stored) | given)
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())

@@ -75,6 +75,23 @@ def choose_columns(
     return chosen
 
 
+def choose_texts(names: Sequence[object], columns: Mapping[Role, str] | None = None) -> dict[Role, str]:
+    """Return the columns of unlabelled texts by role: the given ones, or text, or all columns with another role."""
+    own = {role: role for role in ROLES if role in names}
+    chosen = dict(columns or {}) or ({role: own[role] for role in LABEL_ROLES if role in own} if "text" in own else own)
+    phrases = [name for role, name in chosen.items() if role not in ("relevance", "label")]
+    if not phrases or any(list(names).count(name) != 1 for name in chosen.values()):
+        raise InputError(
+            "expected one column text, or anchor, positive and perhaps negative, found: "
+            f"{printable(', '.join(map(str, names)))}; name the column of the texts: columns text=NAME "
+            "(--pretrain-reading.columns text=NAME)"
+        )
+    # A single column is read as text, whatever its role, and several as a pair or a triplet.
+    roles = LABEL_ROLES[:1] if len(phrases) == 1 else PAIR_ROLES[:3]
+    others = {role: name for role, name in chosen.items() if name not in phrases}
+    return dict(zip(roles, phrases, strict=False)) | others
+
+
 def _reject_strays(names: Sequence[object], columns: Mapping[Role, str], chosen: Mapping[Role, str]) -> None:
     """Raise for columns with the name of a role, or nearly so, that would not be used."""
     settled = {*chosen, *columns}

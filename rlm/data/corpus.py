@@ -3,8 +3,8 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,7 @@ from rlm.errors import InputError
 COLUMNS = ("anchor", "positive", "negative")
 Rows = Int32[np.ndarray, "row columns"]
 Triplets = Int32[np.ndarray, "triplet 3"]
+Texts = pd.Series | np.ndarray | Sequence[str]
 
 
 class Relevance:
@@ -67,7 +68,8 @@ class Corpus:
     The columns of `rows` are anchor, positive and, where the data have it, negative. `irrelevant` has pairs that the
     data mark as such. With labels the corpus `is_transitive`: all phrases of a cluster are relevant to each other, and
     never serve as negatives. `dropped` lists unused rows of the data (label in their index, reason); `not_read` counts
-    the items that the loader could not turn into rows, by reason.
+    the items that the loader could not turn into rows, by reason. `texts` are the phrases of unlabelled texts, with
+    repeats, if there are such; `labelled` is then the fingerprint of the corpus without them.
 
     Examples
     --------
@@ -83,12 +85,15 @@ class Corpus:
     is_transitive: bool
     dropped: pd.DataFrame
     not_read: Mapping[str, int]
+    texts: Int32[np.ndarray, " text"] | None = None
+    labelled: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of everything that slices are made from."""
         digest = hashlib.sha256(json.dumps([self.phrases.texts, self.phrases.words, self.is_transitive]).encode())
-        for part in (self.phrases.tokens, self.rows, self.irrelevant):
+        texts = [] if self.texts is None else [self.texts]
+        for part in (self.phrases.tokens, self.rows, self.irrelevant, *texts):
             digest.update(str(part.shape).encode() + np.ascontiguousarray(part, "<i4").tobytes())
         return digest.hexdigest()
 
@@ -126,7 +131,7 @@ class Corpus:
         )
 
 
-def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
+def index_corpus(data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None = None) -> Corpus:
     """
     Turn text pairs or triplets into indices.
 
@@ -138,6 +143,8 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
         each other). Alternatively columns ``text`` and ``label``: such pairs are made from them, as by `rlm.read`.
     max_tokens
         Longer phrases are cut to this many tokens.
+    texts
+        Unlabelled texts, for pre-training; those without words are dropped.
 
     Returns
     -------
@@ -150,7 +157,7 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
     ------
     InputError
         If a column is missing or cannot be used, a cell is not text, a relevance is neither 0 nor 1, labels of pairs
-        look like their relevance, or no relevant row remains.
+        look like their relevance, no relevant row remains, or no text has a word.
 
     Warns
     -----
@@ -177,10 +184,10 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
         check_labels(data)
     columns = [column for column in COLUMNS if column in data]
     cells = [_texts(data[column]).reset_index(drop=True) for column in columns]
-    by_column, texts = pd.factorize(pd.concat(cells, ignore_index=True))
+    by_column, different = pd.factorize(pd.concat(cells, ignore_index=True))
     # Row after row instead of column after column, so that words are numbered in reading order.
     by_row, order = pd.factorize(by_column.reshape(len(columns), -1).T.ravel())
-    phrases, phrase_of_text = index_phrases(texts.take(order), max_tokens)
+    phrases, phrase_of_text = index_phrases(different.take(order), max_tokens)
     rows = phrase_of_text[by_row].reshape(-1, len(columns))
     is_relevant, is_transitive = _relevance(data), "label" in data
 
@@ -203,7 +210,21 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32) -> Corpus:
         )
     if cluster is not None:
         _warn_of_apart(data["label"][is_pair], cluster[rows[is_pair, 0]])
-    return Corpus(phrases, rows[is_pair], rows[is_kept & ~is_relevant, :2], is_transitive, dropped, not_read)
+    corpus = Corpus(phrases, rows[is_pair], rows[is_kept & ~is_relevant, :2], is_transitive, dropped, not_read)
+    return corpus if texts is None else _add_texts(corpus, texts, max_tokens)
+
+
+def _add_texts(corpus: Corpus, texts: Texts, max_tokens: int) -> Corpus:
+    """Index the phrases of a corpus anew, together with those of unlabelled texts; their order stays."""
+    if isinstance(texts, str):
+        raise InputError("expected a column or a list of texts, found one text; a file is named by pretrain_texts")
+    code, different = pd.factorize(_texts(pd.Series(texts, dtype=object, name="texts")))
+    phrases, number = index_phrases([*corpus.phrases.texts, *different], max_tokens)
+    old, new = number[: len(corpus.phrases)], number[len(corpus.phrases) :][code]
+    if not (new >= 0).any():
+        raise InputError(f"expected unlabelled texts with words, found none in {len(new):,}; give others")
+    indexed = {"rows": old[corpus.rows], "irrelevant": old[corpus.irrelevant], "texts": new[new >= 0]}
+    return replace(corpus, phrases=phrases, labelled=corpus.fingerprint, **indexed)
 
 
 def _warn_of_apart(labels: pd.Series, cluster: Int32[np.ndarray, " row"]) -> None:
@@ -225,7 +246,7 @@ def _texts(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.StringDtype) and column.dtype.storage == "pyarrow":
         return column.fillna("")
     cells, is_missing = column.astype(object), column.isna().to_numpy(bool)
-    is_usable = np.array([is_text(cell) for cell in cells]) | is_missing
+    is_usable = np.array([is_text(cell) for cell in cells], bool) | is_missing
     if not is_usable.all():
         row = int(np.argmin(is_usable))
         raise InputError(

@@ -13,9 +13,9 @@ import pooch
 import yaml
 from chatterbot_corpus import corpus as chatterbot
 
-from rlm.config import ReadOptions
-from rlm.data.corpus import COLUMNS, index_corpus
-from rlm.data.files import add_irrelevant, read
+from rlm.config import READ_AS_IT_IS, ReadOptions, StudyConfig
+from rlm.data.corpus import COLUMNS, Corpus, Texts, index_corpus
+from rlm.data.files import add_irrelevant, read, read_texts, stack_texts
 from rlm.data.negatives import draw_negatives
 from rlm.errors import InputError
 
@@ -63,7 +63,7 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     'BSD'
     """
     chatterbots = {f"chatterbot-{language}": language for language in _chatterbot_languages()}
-    if name in chatterbots or name == "pqa":
+    if is_named(name):
         irrelevant = options.pop("irrelevant", None)
         encoding = options.pop("encoding", None) if irrelevant is not None else None
         given = ReadOptions(**options).model_dump(exclude_defaults=True)
@@ -78,6 +78,34 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         "Give one of them or the path of a file with the columns anchor, positive and, if there are negatives, "
         "negative"
     )
+
+
+def is_named(name: str | Path) -> bool:
+    """Return True for the name of a dataset that `load` knows."""
+    return str(name) in ("pqa", *(f"chatterbot-{language}" for language in _chatterbot_languages()))
+
+
+def load_texts(name: str, reading: ReadOptions = READ_AS_IT_IS) -> pd.Series:
+    """Load unlabelled texts by name: all phrases of a dataset that `load` knows, or what `read_texts` reads."""
+    return stack_texts(load(name, **reading.model_dump())) if is_named(name) else read_texts(name, reading)
+
+
+def load_corpus(config: StudyConfig, data: pd.DataFrame | None = None, pretrain_texts: Texts | None = None) -> Corpus:
+    """Load and index the data and texts that a config names, or those that are handed over."""
+    if data is None:
+        data = load(config.dataset, **config.reading.model_dump())
+    if pretrain_texts is None and config.pretrain_texts is not None:
+        pretrain_texts = load_texts(config.pretrain_texts, config.pretrain_reading)
+    return index_corpus(data, config.max_tokens, pretrain_texts)
+
+
+def describe_data(config: StudyConfig, data: pd.DataFrame | None = None) -> dict[str, str]:
+    """Return title, licence, source and fingerprint of the data that a config names, or of a table instead."""
+    if data is None:
+        data = load(config.dataset, **config.reading.model_dump())
+    known = {"title": config.dataset, "licence": "not stated", "source": None} | data.attrs
+    fingerprint = index_corpus(data, config.max_tokens).fingerprint
+    return {name: str(known[name]) for name in ("title", "licence", "source")} | {"fingerprint": fingerprint}
 
 
 def load_chatterbot(language: str = "english") -> pd.DataFrame:

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlm.config import ROLES, ReadOptions, Role
-from rlm.data.columns import check_labels, choose_columns, make_pairs
+from rlm.config import READ_AS_IT_IS, ROLES, ReadOptions, Role
+from rlm.data.columns import check_labels, choose_columns, choose_texts, make_pairs
 from rlm.data.json_records import is_record_table, json_rows, record_rows
 from rlm.data.parsers import ROWS_AT_ONCE, Choose, blocks, delimited, groups, irrelevant_pairs, to_frame
 from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, most_bytes, open_bytes, shorten
 from rlm.errors import InputError
 
+TEXT_ROLES = ("anchor", "positive", "negative", "text")
 RECORDS_AT_ONCE = 1_000  # records have lists of texts
 _OTHERS = (".xlsx", ".xls", ".ods", ".pkl", ".feather", ".arrow", ".orc", ".avro", ".npz", ".npy", ".pt", ".h5")
 _OTHERS += (".sqlite", ".db", ".xml", ".yml", ".yaml", ".html", ".pdf", ".docx", ".tar")
@@ -79,17 +80,15 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     """
     roles = {role: options.pop(role) for role in ROLES if role in options}
     reading = ReadOptions(columns={**options.pop("columns", {}), **roles}, **options)
-    path = Path(source)
-    looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _suffix(path) not in _FORMATS
-    if not path.exists() and not looks_like_id:
-        raise FileNotFoundError(f"{path}: expected triplets or pairs in a file, found nothing; check the path")
+    path = _locate(source, "triplets or pairs")
+    choose = partial(choose_columns, columns=reading.columns)
     try:
         if path.is_file():
-            frame = _file(path, reading)
+            frame = _file(path, reading, choose)
             with path.open("rb") as file:
                 version = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         else:
-            frame, version = _hub(str(source), reading)
+            frame, version = _hub(str(source), reading, choose)
         if "anchor" in frame:
             check_labels(frame)
         classes, dropped = {}, {}
@@ -108,6 +107,40 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         **classes,
     }
     return frame if reading.irrelevant is None else add_irrelevant(frame, reading.irrelevant, reading.encoding)
+
+
+def read_texts(source: str | Path, reading: ReadOptions = READ_AS_IT_IS) -> pd.Series:
+    """Read unlabelled texts: lines of a ``.txt`` file, column ``text`` of a table, or the phrases that `read` reads."""
+    path = _locate(source, "unlabelled texts")
+    try:
+        if reading.irrelevant is not None:
+            raise InputError("expected no file of irrelevant pairs beside unlabelled texts, found one; drop it")
+        is_plain = _suffix(path) == ".txt" and path.is_file()
+        if is_plain and not reading.model_dump(exclude={"encoding"}, exclude_defaults=True):
+            lines = decode(path, reading.encoding, lambda text: [line.strip() for line in text])
+            texts = pd.Series(list(filter(None, lines)), dtype=object)
+        else:
+            choose = partial(choose_texts, columns=reading.columns)
+            frame = _file(path, reading, choose) if path.is_file() else _hub(str(source), reading, choose)[0]
+            texts = stack_texts(frame)
+        if texts.empty:
+            raise InputError("expected at least one text, found none; give at least one")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return texts
+
+
+def stack_texts(frame: pd.DataFrame) -> pd.Series:
+    """Return the texts of a table, one column after the other."""
+    return pd.concat([frame[role].astype(object) for role in frame if role in TEXT_ROLES], ignore_index=True)
+
+
+def _locate(source: str | Path, content: str) -> Path:
+    path = Path(source)
+    looks_like_id = re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) and _suffix(path) not in _FORMATS
+    if not path.exists() and not looks_like_id:
+        raise FileNotFoundError(f"{path}: expected {content} in a file, found nothing; check the path")
+    return path
 
 
 def add_irrelevant(pairs: pd.DataFrame, path: str | Path, encoding: str | None = None) -> pd.DataFrame:
@@ -135,8 +168,7 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _file(path: Path, reading: ReadOptions) -> pd.DataFrame:
-    choose = partial(choose_columns, columns=reading.columns)
+def _file(path: Path, reading: ReadOptions, choose: Choose) -> pd.DataFrame:
     suffix = _suffix(path)
     kind = _FORMATS.get(suffix)
     if suffix in _ARCHIVES:
@@ -234,7 +266,7 @@ def _is_string(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _hub(source: str, reading: ReadOptions) -> tuple[pd.DataFrame, str]:
+def _hub(source: str, reading: ReadOptions, choose: Choose) -> tuple[pd.DataFrame, str]:
     """Read a Hugging Face dataset; return also its fingerprint as its version."""
     hint = "if this was meant to be a file, check its path"
     try:
@@ -263,7 +295,6 @@ def _hub(source: str, reading: ReadOptions) -> tuple[pd.DataFrame, str]:
             f"expected a Hugging Face dataset with a part {reading.part!r}, found: {shorten(str(error), 300)}; name "
             f"its subset and part, or, {hint}"
         ) from error
-    choose = partial(choose_columns, columns=reading.columns)
     version = f"fingerprint:{found._fingerprint}"
     if is_record_table(found.column_names, choose):
         batches = found.with_format("arrow").iter(RECORDS_AT_ONCE)

@@ -31,7 +31,7 @@ def delimited(
     if not first.strip():
         raise InputError("expected a first line of column names, found nothing in it; put them there")
     delimiter = delimiter or max(DELIMITERS, key=first.count)
-    is_unquoted = quotechar is None and delimiter == "\t"
+    is_unquoted = quotechar is None and delimiter == "\t" and "\t" in first  # a single column may be quoted
     quotechar = ("" if is_unquoted else '"') if quotechar is None else quotechar
     if delimiter == quotechar:
         raise InputError(f"expected different characters as delimiter and quotechar, found {delimiter!r} as both")

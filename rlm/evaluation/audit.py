@@ -175,7 +175,9 @@ def _redrawn(subject: _Subject) -> _Found:
 def _shared_phrases(subject: _Subject) -> _Found:
     held_out = np.concatenate([subject.slices.validation, subject.slices.test])
     share = float(np.isin(held_out, subject.slices.train).any(axis=1).mean())
-    return share, f"{share:.1%} of the validation and test triplets have a phrase of the training triplets"
+    found = f"{share:.1%} of the validation and test triplets have a phrase of the training triplets"
+    texts = f"; pre-training draws from {subject.slices.explain_texts()}" if subject.slices.texts is not None else ""
+    return share, found + texts
 
 
 def _near_duplicates(subject: _Subject) -> _Found:
@@ -231,12 +233,13 @@ def _size(subject: _Subject) -> _Found:
 
 def _unknown_words(subject: _Subject) -> _Found:
     share = float(subject.splits.loc["test", "unknown words"])
-    positive, negative = (subject.slices.tokens[subject.slices.test[:, slot]] for slot in (1, 2))
+    _, positive, negative = (subject.slices.tokens[column] for column in subject.slices.test.T)
     alike = (positive == negative).all(axis=1).mean()
-    return share, (
-        f"{share:.0%} of the words of the test split are unknown to training, and read as one word; in {alike:.1%} of "
-        "the test triplets this makes positive and negative equal"
-    )
+    found = f"{share:.0%} of the test split's words are unknown; positive and negative are equal in {alike:.1%} by them"
+    if subject.slices.texts is not None:
+        read = subject.slices.after_pretraining.tokens[np.unique(subject.slices.test)]
+        found += f"; {(read == UNKNOWN).sum() / (read != PAD).sum():.0%} are unknown to pre-training, too"
+    return share, found
 
 
 def _long_phrases(subject: _Subject) -> _Found:
@@ -266,7 +269,7 @@ def _anchor_blind(subject: _Subject) -> _Found:
 def _random_signal(subject: _Subject) -> _Found:
     """Score a phrase by how often it is a positive; in random triplets its role is independent of the anchor."""
     count = len(subject.slices.phrases)
-    positives, negatives = (np.bincount(part, minlength=count) for part in subject.slices.train.T[1:])
+    positives, negatives = (np.bincount(part, minlength=count) for part in subject.slices.components[1:])
     total = positives + negatives
     score = np.divide(positives, total, out=np.zeros(count), where=total > 0)
     weights = np.concatenate([positives, negatives])

@@ -21,7 +21,9 @@ GROUPS = {
         *("dataset", "reading", "train_fraction", "negatives", "negative_kinds", "max_tokens"),
         *("fractions", "split", "split_by", "split_seed"),
     ],
-    "Pre-training": ["arms", "pretrain_epochs", "random_triplets", "keep_moments"],
+    "Pre-training": [
+        *("arms", "pretrain_epochs", "random_triplets", "pretrain_texts", "pretrain_reading", "keep_moments")
+    ],
     "Encoder and loss": [
         *(
             "encoder",
@@ -122,7 +124,8 @@ class Panel:
         self.show_difference(shown, *self.valid, is_own=is_own, is_other=is_old)
 
     def _on_these_data(self, preset: Preset) -> tuple[StudyConfig, Plan]:
-        data = {name: getattr(self.valid[0], name) for name in ("dataset", "reading")}
+        names = ("dataset", "reading", "pretrain_texts", "pretrain_reading")
+        data = {name: getattr(self.valid[0], name) for name in names}
         return preset.config.model_copy(update=data), preset.plan
 
     def _choose_preset(self, change: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ class Probe:
 
 
 def describe_data(config: StudyConfig, table: pd.DataFrame | None = None) -> dict[str, str]:
-    """Describe the data of a config, see `rlm.study.describe_data`."""
-    from rlm.study import describe_data  # takes seconds to import
+    """Describe the data of a config, see `rlm.data.datasets.describe_data`."""
+    from rlm.data.datasets import describe_data  # takes seconds to import
 
     return describe_data(config, table)

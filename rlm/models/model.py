@@ -71,11 +71,7 @@ class Model:
     def of(
         cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None, heads: Block | None = None
     ) -> "Model":
-        """
-        Copy one seed of a block (by default the first) and of heads to the CPU, with the words of its training.
-
-        A model that reads padding keeps the length of the longest phrase as `max_tokens`.
-        """
+        """Copy one seed of a block (by default the first) and of heads to the CPU, with the words of its training."""
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
@@ -85,7 +81,7 @@ class Model:
             head = copy.deepcopy(heads.encoder).to("cpu")
             head.load_state_dict({name: weight[row] for name, weight in heads.weights.items()})
         if config.final_padding != "masked":
-            config = config.model_copy(update={"max_tokens": slices.tokens.shape[1]})
+            config = config.model_copy(update={"max_tokens": slices.tokens.shape[1]})  # it reads as much padding
         return cls(mine.to("cpu"), words, slices.vocabulary_size, config, head)
 
     @property

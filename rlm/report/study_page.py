@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
-from rlm.config import StudyConfig
+from rlm.config import YOUR_TABLE, StudyConfig
 from rlm.errors import InputError
 from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
@@ -36,7 +36,7 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     Write what is finished of a study to a folder: one HTML file that loads nothing, the config, and the code.
 
     `describe` returns title, licence, source and fingerprint of the data that a config names, see
-    `rlm.study.describe_data`; a report cannot load data itself.
+    `rlm.data.datasets.describe_data`; a report cannot load data itself.
     """
     seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
     config = stored.config
@@ -50,13 +50,14 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     given = [f"seeds={len(seeds) if seeds == list(range(len(seeds))) else seeds}"]
     given += [f"until={progress.plan.until!r}"] if progress.plan.until else []
     given += ["data=data"] if about is None else []
+    given += ["pretrain_texts=texts"] if config.pretrain_texts == YOUR_TABLE else []
     given += [f"make_encoder={stored.encoder if stored.encoder.isidentifier() else 'make_encoder'}"] if source else []
     given += ["watched=True"] if stored.is_watched else []
     read_config = f'rlm.StudyConfig.model_validate_json(open("{CONFIG}").read())'
     code = f"rlm.run_study({', '.join([read_config, *given, f'db={db.name!r}'])})"
     cells = [
         *_cells(seen, stored.encoder, about["title"] if about else f"{OWN_DATA} ({config.dataset})"),
-        *_to_repeat(code, is_table=about is None, source=source),
+        *_to_repeat(code, is_table=about is None, has_texts=config.pretrain_texts == YOUR_TABLE, source=source),
     ]
     provenance = {
         "command": code,
@@ -88,11 +89,13 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     return [*cells, _text("## Every run"), _table(seen.results.drop(columns=DETAILS), SHARES)]
 
 
-def _to_repeat(code: str, is_table: bool, source: str | None) -> list[NotebookNode]:
+def _to_repeat(code: str, is_table: bool, has_texts: bool, source: str | None) -> list[NotebookNode]:
     """Explain how to repeat a study, and what that requires."""
     texts = [f"With `{CONFIG}`, which is written beside this page, in its folder:"]
     if is_table:
         texts.append("The data were handed over as a table: `data` must be the same table, which is not kept here.")
+    if has_texts:
+        texts.append("The unlabelled texts were handed over: `texts` must be the same ones, which are not kept here.")
     if source:
         texts.append("The encoder is one of your own: it must be defined first, with all that its source names.")
     cells = [_text("## To repeat it\n\n" + "\n\n".join(texts)), _output({"text/plain": code})]
@@ -107,7 +110,8 @@ def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None
         return os.path.relpath(path, folder) if is_relative else path
 
     reading = config.reading.model_copy(update={"irrelevant": seen(config.reading.irrelevant)})
-    paths = {name: seen(getattr(config, name)) for name in ("word_vectors", "character_vectors")} | {"reading": reading}
+    files = "word_vectors", "character_vectors", "pretrain_texts"
+    paths = {name: seen(getattr(config, name)) for name in files} | {"reading": reading}
     if about is not None and about["source"] == config.dataset:
         paths["dataset"] = seen(config.dataset)
     return config.model_copy(update=paths)

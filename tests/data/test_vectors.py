@@ -369,7 +369,7 @@ class TestConfig:
         assert not table[:2].any()
 
     def test_characters_come_with_words_and_count_for_the_store(self, path, corpus, tmp_path):
-        with pytest.raises(ValueError, match="expected word_vectors beside character_vectors, found none; give"):
+        with pytest.raises(ValueError, match="expected word_vectors, which character_vectors needs, found none; give"):
             rlm.StudyConfig(character_vectors=path)
         other, digests = tmp_path / "other.vec", set()
         for number in range(2):
@@ -385,7 +385,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"fixed_vectors": True}, "expected word_vectors, for fixed_vectors to keep, found none"),
+            ({"fixed_vectors": True}, "expected word_vectors, which fixed_vectors needs, found none"),
             ({"encoder": "dssm", "word_vectors": "x"}, "expected no word_vectors for the encoder dssm"),
         ],
     )

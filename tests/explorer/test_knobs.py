@@ -52,21 +52,24 @@ def values_of(name, field):
     raise AssertionError(f"no values for {name}")
 
 
+READINGS = st.builds(
+    ReadOptions,
+    columns=st.dictionaries(st.sampled_from(ROLES), TEXTS, max_size=3),
+    encoding=TEXTS | st.none(),
+    delimiter=st.characters(exclude_characters="\r\n") | st.sampled_from(["\t", " ", '"']) | st.none(),
+    quotechar=st.characters() | st.sampled_from(["", '"', "'"]) | st.none(),
+    irrelevant=TEXTS | st.none(),
+    subset=TEXTS | st.none(),
+    part=TEXTS,
+    layout=st.sampled_from(["columns", "blocks", "groups"]),
+)
 SPECIAL = {
     "dataset": TEXTS.filter(bool),
     "word_vectors": TEXTS.filter(bool) | st.none(),
     "character_vectors": TEXTS.filter(bool) | st.none(),
-    "reading": st.builds(
-        ReadOptions,
-        columns=st.dictionaries(st.sampled_from(ROLES), TEXTS, max_size=3),
-        encoding=TEXTS | st.none(),
-        delimiter=st.characters(exclude_characters="\r\n") | st.sampled_from(["\t", " ", '"']) | st.none(),
-        quotechar=st.characters() | st.sampled_from(["", '"', "'"]) | st.none(),
-        irrelevant=TEXTS | st.none(),
-        subset=TEXTS | st.none(),
-        part=TEXTS,
-        layout=st.sampled_from(["columns", "blocks", "groups"]),
-    ),
+    "pretrain_texts": TEXTS.filter(bool) | st.none(),
+    "reading": READINGS,
+    "pretrain_reading": READINGS,
     "arms": st.lists(
         st.sampled_from(["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]), min_size=1, unique=True
     ).map(tuple),
@@ -88,7 +91,8 @@ def test_every_value_of_every_field_comes_back(knobs, name):
     @settings(max_examples=12)
     def check(value):
         needed = {other: {"word_vectors": "v.vec"} for other in ("fixed_vectors", "character_vectors")}
-        needed = (needed | {"mining": {"loss": "facenet"}}).get(name, {})
+        needed |= {"mining": {"loss": "facenet"}, "pretrain_reading": {"pretrain_texts": "texts.txt"}}
+        needed = needed.get(name, {})
         try:
             made = model.model_validate({**needed, name: value})
         except ValidationError:
@@ -107,6 +111,7 @@ def test_all_fields_together_come_back(knobs, given):
         {"word_vectors": None} if given["encoder"] == "dssm" else {}
     )
     given["character_vectors"] = given["character_vectors"] if given["word_vectors"] else None
+    given |= {} if given["pretrain_texts"] else {"pretrain_reading": ReadOptions()}
     config = StudyConfig.model_validate(given)
     knobs.show(config, Plan())
     assert knobs.read() == ([config, Plan()], "")

@@ -11,9 +11,10 @@ from torch import nn
 
 import rlm
 from rlm.config import StudyConfig
+from rlm.data.datasets import describe_data
 from rlm.report.study_page import export_study
 from rlm.store.read import list_studies, read_study
-from rlm.study import describe_data, run_study
+from rlm.study import run_study
 
 QUICK = {"n_jobs": 1, "progress": False}
 ATTACK = r"$\text{<form action=x>}$ ![x](https://evil.example/x.png) <script>alert(1)</script>"
