@@ -346,7 +346,7 @@ class TestCommands:
         code, said, _ = rlm_command("audit", *files, "--train-fraction", 0.1)
         assert code == 0
         assert f"pre-training draws from {len(with_texts().texts)} unlabelled texts" in said
-        assert "are unknown to training, and" in said
+        assert "words are unknown; positive" in said
 
     def test_a_pretrained_model_knows_the_words_of_the_texts(self, files, rlm_command, tmp_path):
         for arm, knows in (("scratch", False), ("pretrained", True), ("rescaled", True)):
