@@ -165,10 +165,10 @@ def _redrawn(subject: _Subject) -> _Found:
     summary = subject.slices.summary
     redrawn = int(summary["redrawn_negatives"].sum()) if "redrawn_negatives" in summary else 0
     share = redrawn / subject.splits["triplets"].sum()
-    return share, (
-        f"{redrawn:,} negatives ({share:.1%}) are random, because the data have no usable ones, or none of the "
-        "requested kind"
-    )
+    reason = "their split has none of the requested kind for the pair"
+    if subject.corpus.has_negatives:
+        reason = "those of the data are in another split, where other rows use them, or relevant by another row"
+    return share, f"{redrawn:,} negatives ({share:.1%}) are random, because {reason}"
 
 
 def _shared_phrases(subject: _Subject) -> _Found:
@@ -236,6 +236,8 @@ def _unknown_words(subject: _Subject) -> _Found:
 def _long_phrases(subject: _Subject) -> _Found:
     phrases, width = subject.slices.phrases, subject.slices.tokens.shape[1]
     share = phrases.cut / len(phrases)
+    if not share:
+        return 0, f"all of {len(phrases):,} phrases are read as a whole; the longest has {width} words"
     return share, f"{share:.1%} of {len(phrases):,} phrases are longer than the {width} words that are read"
 
 
@@ -285,7 +287,8 @@ _CHECKS = (
     _Check(
         *("redrawn negatives", _redrawn, 0.01, 0.2),
         "They are easier than the others, and make the task easier than it looks.",
-        "Give every anchor negatives from its own cluster of phrases; request fewer negatives per pair.",
+        "Triplets: give negatives that no row of another cluster uses. Pairs: request fewer negatives per pair or a "
+        "larger share of random ones, or list more irrelevant pairs.",
     ),
     _Check(
         *("shared phrases", _shared_phrases, 0, 0),

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlm.config import Arm
+from rlm.config import CONTROLS, Arm
 from rlm.errors import InputError
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
@@ -35,8 +35,8 @@ class LabelsConfig(BaseModel):
         ("scratch", "pretrained"),
         min_length=1,
         description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (labels "
-        "shuffled again and again), pretrained_once (labels dealt once), and controls: rescaled (random init with the "
-        "scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
+        "shuffled again and again), pretrained_once (labels dealt once), and controls: "
+        f"{', '.join(f'{name} ({meaning})' for name, meaning in CONTROLS.items())}.",
     )
     encoder: Literal["mlp", "cnn", "cnn3d"] | None = Field(
         None, description="mlp (all pixels), cnn (images) or cnn3d (clips); by default the convolutions that fit."

@@ -12,7 +12,7 @@ import torch
 
 from rlm.arms import STARTS
 from rlm.block import Block, init_block
-from rlm.config import REDRAW
+from rlm.config import DEFAULT_SEEDS, REDRAW
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import check_request, collect, iter_experiment
@@ -135,7 +135,7 @@ class LabelStudy:
 
 def run_labels(
     config: LabelsConfig,
-    seeds: int | Sequence[int] = 20,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     samples: Samples | None = None,
     db: Path | str | None = None,
@@ -192,7 +192,7 @@ def run_labels(
 
 def iter_labels(
     config: LabelsConfig,
-    seeds: int | Sequence[int] = 20,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     samples: Samples | None = None,
     db: Path | str | None = None,

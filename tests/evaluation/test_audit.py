@@ -102,6 +102,29 @@ def test_planted_faults_are_found(faults, data):
     assert set(faults) <= found_in(FAULTS[faults](data))
 
 
+def triplets_with_negatives(negative_of):
+    rows = [(f"fact {i} x{i}", f"question {i} y{i}", negative_of(i)) for i in range(200)]
+    audit = audited(pd.DataFrame(rows, columns=["anchor", "positive", "negative"]))
+    return audit.checks.set_index("check").loc["redrawn negatives"]
+
+
+def test_redrawn_negatives_of_triplets_are_those_that_another_split_uses():
+    shared = triplets_with_negatives(lambda i: f"question {(i + 1) % 200} y{(i + 1) % 200}")
+    assert shared["severity"] == "warning"
+    assert "in another split, where other rows use them" in shared["found"]
+    assert "negatives that no row of another cluster uses" in shared["advice"]
+    own = triplets_with_negatives(lambda i: f"remark {i} z{i}")
+    assert own["severity"] == "fine"
+    assert own["found"].startswith("0 negatives (0.0%)")
+
+
+@pytest.mark.parametrize(("max_tokens", "found"), [(32, "the longest has 9 words"), (8, "the 8 words that are read")])
+def test_the_limit_of_words_is_not_confused_with_the_longest_phrase(max_tokens, found):
+    rows = [(f"fact {i} x{i}", f"question {i} y{i} " + "and so on " * 2) for i in range(60)]
+    audit = audited(pd.DataFrame(rows, columns=["anchor", "positive"]), max_tokens)
+    assert found in audit.checks.set_index("check").loc["long phrases", "found"]
+
+
 def test_baselines_are_those_of_a_slow_loop(audit_of_clean, data):
     corpus = rlm.index_corpus(data)
     slices = rlm.slice_corpus(corpus, 0)
