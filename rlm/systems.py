@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from rlm import verdict
 from rlm.config import Loss, StudyConfig
 from rlm.errors import InputError
-from rlm.evaluation.baselines import OVERLAP, overlap_scores
+from rlm.evaluation.references import OVERLAP, overlap_scores
 from rlm.runtime.results import join
 from rlm.sentences import escape_markdown
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, Estimate, holm, spell_p

@@ -156,8 +156,8 @@ def compare(
     arm, baseline
         Arms of `results`; seeds that only one of them has are dropped and counted.
     metric
-        Name of a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), or a `Metric`. A failed
-        seed, which has no value, counts as the metric defines.
+        Name of a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), or a
+        `Metric`. A failed seed, which has no value, counts as the metric defines.
     watched
         True if somebody saw results before all seeds were finished, and might have stopped there. The confidence
         sequence then decides, in the order of the seeds. By default ``results.attrs["watched"]``, which

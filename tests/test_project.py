@@ -149,7 +149,9 @@ def test_readme_links_lead_somewhere():
     assert all((ROOT / target).exists() for target in targets)
 
 
-@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "page", [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem
+)
 def test_pages_name_files_that_exist(page):
     named = re.findall(r"`([\w./-]+\.(?:pyi?|md|toml|yaml))`", page.read_text())
     assert len(named) > 20 or page.stem != "CONTRIBUTING"

@@ -187,7 +187,7 @@ def audit(
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
 ) -> None:
     """
-    Look for reasons not to trust a study of this config: leaks, shortcuts, contradictions, and what baselines reach.
+    Look for reasons not to trust a study of this config: leaks, shortcuts, contradictions, and what is reached without an encoder.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def audit(
     corpus = load_corpus(config)
     found = audit(corpus, slice_for(config, corpus, [0])[0])
     print(found.splits.T.to_string(float_format="{:,.2f}".format))
-    print(f"\n{found.baselines.to_string(float_format='{:.3f}'.format)}")
+    print(f"\n{found.references.to_string(float_format='{:.3f}'.format)}")
     for check in found.checks.itertuples():
         print(f"\n{check.severity.upper():8}{check.check}: {check.found}")
         if check.severity != "fine":

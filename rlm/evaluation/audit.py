@@ -1,4 +1,4 @@
-"""Audit: leaks, shortcuts and contradictions in the data, and baselines that every result must beat."""
+"""Audit: leaks, shortcuts and contradictions in the data, and references that every result must beat."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,16 @@ from rlm.data.similarity import most_alike, trigrams
 from rlm.encoder import MeanEncoder
 from rlm.engine.accuracy import embed
 from rlm.engine.batches import split_batch
-from rlm.evaluation.baselines import BLIND, LOOKED_AT, OVERLAP, baselines_of, is_right, percent, some_of, with_interval
+from rlm.evaluation.references import (
+    BLIND,
+    LOOKED_AT,
+    OVERLAP,
+    is_right,
+    percent,
+    references_of,
+    some_of,
+    with_interval,
+)
 from rlm.loss import squared_distance
 from rlm.seeding import stream
 from rlm.slicer import SPLITS, Slices, known_words
@@ -36,14 +45,14 @@ class Audit:
     The checks of a dataset and their findings.
 
     `checks` has the columns check, severity (``"fine"``, ``"note"``, ``"warning"``), found, meaning and advice.
-    `baselines` has the accuracy with its interval (low, high; 95 % bootstrap over clusters of relevant phrases) of
+    `references` has the accuracy with its interval (low, high; 95 % bootstrap over clusters of relevant phrases) of
     predictors without an encoder, on at most 20,000 test triplets, or on pairs with the most similar negatives.
     `splits` has triplets, phrases, words per phrase (mean and range), share of unknown words, anchors and clusters,
     and their effective numbers: 1 / sum of squared shares of the pairs.
     """
 
     checks: pd.DataFrame
-    baselines: pd.DataFrame
+    references: pd.DataFrame
     splits: pd.DataFrame
 
     @property
@@ -58,7 +67,7 @@ class _Subject(NamedTuple):
     slices: Slices
     cluster: Int32[np.ndarray, " phrase"]
     splits: pd.DataFrame
-    baselines: pd.DataFrame
+    references: pd.DataFrame
     seed: int
 
 
@@ -87,7 +96,7 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
     Returns
     -------
     Audit
-        Checks, baselines and splits.
+        Checks, references and splits.
 
     Examples
     --------
@@ -100,14 +109,14 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
     """
     cluster = corpus.clusters
     splits = pd.DataFrame([_describe_split(name, corpus, slices, cluster) for name in SPLITS]).set_index("split")
-    subject = _Subject(corpus, slices, cluster, splits, baselines_of(corpus, slices, cluster, seed), seed)
+    subject = _Subject(corpus, slices, cluster, splits, references_of(corpus, slices, cluster, seed), seed)
     rows = []
     for check in _CHECKS:
         value, found = check.measure(subject)
         severity = "warning" if value > check.warning else "note" if value > check.note else "fine"
         rows.append((check.name, severity, found, check.meaning, check.advice))
     checks = pd.DataFrame(rows, columns=["check", "severity", "found", "meaning", "advice"])
-    return Audit(checks, subject.baselines, splits)
+    return Audit(checks, subject.references, splits)
 
 
 def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
@@ -248,12 +257,12 @@ def _scripts(subject: _Subject) -> _Found:
 
 
 def _difficulty(subject: _Subject) -> _Found:
-    overlap = tuple(subject.baselines.loc[OVERLAP])
+    overlap = tuple(subject.references.loc[OVERLAP])
     return overlap[0], f"trigram overlap, untrained, is right about {percent(overlap)} of the test triplets"
 
 
 def _anchor_blind(subject: _Subject) -> _Found:
-    accuracy, low, high = subject.baselines.loc[BLIND]
+    accuracy, low, high = subject.references.loc[BLIND]
     differs = low > 0.5 or high < 0.5  # False if there is no interval
     found = f"a classifier that never sees the anchor is right about {percent((accuracy, low, high))}"
     return abs(accuracy - 0.5) if differs else 0, found

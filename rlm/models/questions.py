@@ -15,7 +15,7 @@ from rlm.data.parsers import read_blocks
 from rlm.data.phrases import index_phrases, tokenise
 from rlm.data.textfiles import decode
 from rlm.errors import InputError
-from rlm.evaluation.baselines import with_interval
+from rlm.evaluation.references import with_interval
 from rlm.evaluation.retrieval import first_relevant_ranks, scores_by_query
 from rlm.models.model import Model
 

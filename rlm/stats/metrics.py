@@ -111,8 +111,8 @@ def find_metric(metric: str | Metric) -> Metric:
         if re.fullmatch(pattern, metric):
             return replace(known, name=metric)
     raise InputError(
-        f"expected a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), found {metric!r}; "
-        f'pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
+        f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), found "
+        f'{metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
     )
 
 

@@ -58,7 +58,7 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
     path
         The file, or the connection of `rlm.store.schema.reading`.
     task
-        The experiment: ``"triplets"`` or ``"labels"``.
+        The experiment, as its result names it: ``"triplets"``, ``"labels"``, or that of your own.
 
     Returns
     -------

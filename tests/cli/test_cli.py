@@ -456,7 +456,7 @@ class TestOwnData:
         assert results[0].equals(results[1])
         assert results[0].equals(results[2])
 
-    def test_audit_prints_splits_baselines_and_checks(self, rlm_command, files):
+    def test_audit_prints_splits_references_and_checks(self, rlm_command, files):
         columns = "anchor=fact,positive=question,negative=other"
         code, printed, _ = rlm_command("audit", "--dataset", files / "mine.parquet", "--columns", columns)
         assert code == 0

@@ -10,7 +10,7 @@ from synthetic import make_synthetic
 import rlm
 from rlm.data.similarity import jaccard, most_alike, trigrams
 from rlm.evaluation.audit import slice_at_random
-from rlm.evaluation.baselines import OVERLAP
+from rlm.evaluation.references import OVERLAP
 
 PAIRS = 1200
 
@@ -125,7 +125,7 @@ def test_the_limit_of_words_is_not_confused_with_the_longest_phrase(max_tokens, 
     assert found in audit.checks.set_index("check").loc["long phrases", "found"]
 
 
-def test_baselines_are_those_of_a_slow_loop(audit_of_clean, data):
+def test_references_are_those_of_a_slow_loop(audit_of_clean, data):
     corpus = rlm.index_corpus(data)
     slices = rlm.slice_corpus(corpus, 0)
 
@@ -140,13 +140,13 @@ def test_baselines_are_those_of_a_slow_loop(audit_of_clean, data):
         np.sign(likeness(anchor, positive) - likeness(anchor, negative)) / 2 + 0.5
         for anchor, positive, negative in slices.test
     ]
-    baseline = audit_of_clean.baselines.loc[OVERLAP]
-    assert baseline["accuracy"] == pytest.approx(np.mean(right))
-    assert baseline["low"] <= baseline["accuracy"] <= baseline["high"]
+    overlap = audit_of_clean.references.loc[OVERLAP]
+    assert overlap["accuracy"] == pytest.approx(np.mean(right))
+    assert overlap["low"] <= overlap["accuracy"] <= overlap["high"]
 
 
 def test_hard_negatives_are_harder(audit_of_clean):
-    assert audit_of_clean.baselines["accuracy"].iloc[1] < audit_of_clean.baselines["accuracy"].iloc[0] - 0.1
+    assert audit_of_clean.references["accuracy"].iloc[1] < audit_of_clean.references["accuracy"].iloc[0] - 0.1
 
 
 def test_effective_anchors_are_the_inverse_of_the_sum_of_squared_shares():
@@ -175,7 +175,7 @@ def test_tiny_triplets_are_audited_as_far_as_they_go(rows):
         {side: [f"{side} {i} x{i}" for i in range(rows)] for side in ("anchor", "positive", "negative")}
     )
     audit = audited(data)
-    assert audit.baselines["accuracy"].drop("trigram overlap, most similar negatives").notna().all()
+    assert audit.references["accuracy"].drop("trigram overlap, most similar negatives").notna().all()
     assert "size of the test" in found_in(audit)
 
 
@@ -209,9 +209,9 @@ class TestSynthetic:
             assert len(kept) >= 4
 
     def test_difficulty_is_the_overlap_that_is_left(self, audit_of_clean):
-        easy = audited(clean(difficulty=0)).baselines.loc[OVERLAP, "accuracy"]
+        easy = audited(clean(difficulty=0)).references.loc[OVERLAP, "accuracy"]
         assert easy > 0.99
-        assert audit_of_clean.baselines.loc[OVERLAP, "accuracy"] < 0.9
+        assert audit_of_clean.references.loc[OVERLAP, "accuracy"] < 0.9
 
     def test_noise_is_the_share_of_wrong_questions(self):
         right, noisy = (clean(noise=noise, difficulty=0.5) for noise in (0, 0.3))
