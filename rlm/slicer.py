@@ -110,7 +110,7 @@ def slice_corpus(
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> pairs = [(f"fact {i}", f"question {i}") for i in range(100)]
     >>> slices = rlm.slice_corpus(rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"])), negatives=2)
     >>> slices.summary[["split", "pairs", "triplets"]].to_numpy().tolist()
@@ -182,8 +182,8 @@ def _split_rows(
     if empty:
         raise InputError(
             f"the {empty[0]} split would be empty: {len(cluster)} rows form {len(weight)} cluster(s) of relevant "
-            f"phrases, the largest with {share.max():.0%} of the rows, and a cluster is never divided; give more data or "
-            "other fractions"
+            f"phrases, the largest with {share.max():.0%} of the rows, and a cluster is never divided; give more data "
+            "or other fractions"
         )
     return split[place]
 

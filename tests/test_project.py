@@ -1,5 +1,8 @@
 """The project's own files agree with each other."""
 
+import ast
+import builtins
+import doctest
 import importlib
 import inspect
 import re
@@ -92,6 +95,23 @@ def test_public_names_are_documented_with_an_example():
     documented = [(name, member) for name, member in public() if callable(member)]
     assert len(documented) > 90
     assert not [problem for name, member in documented for problem in problems_of(name, member)]
+
+
+def missing_names(docstring):
+    """Return the names that the examples use and do not define."""
+    examples = doctest.DocTestParser().get_examples(docstring)
+    nodes = list(ast.walk(ast.parse("".join(example.source for example in examples))))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    known = {alias.asname or alias.name for node in nodes for alias in getattr(node, "names", ())}
+    known |= {node.name for node in nodes if isinstance(node, (ast.ExceptHandler, ast.FunctionDef, ast.ClassDef))}
+    known |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    known |= {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    return {name.id for name in names} - known - set(dir(builtins))
+
+
+def test_examples_can_be_pasted():
+    missing = {name: missing_names(member.__doc__ or "") for name, member in public() if callable(member)}
+    assert not {name: names for name, names in missing.items() if names}
 
 
 @pytest.mark.parametrize("stub", sorted((ROOT / "rlm").rglob("__init__.pyi")), ids=lambda path: path.parent.name)

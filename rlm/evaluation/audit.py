@@ -19,16 +19,7 @@ from rlm.data.similarity import most_alike, trigrams
 from rlm.encoder import MeanEncoder
 from rlm.engine.accuracy import embed
 from rlm.engine.batches import split_batch
-from rlm.evaluation.references import (
-    BLIND,
-    LOOKED_AT,
-    OVERLAP,
-    is_right,
-    percent,
-    references_of,
-    some_of,
-    with_interval,
-)
+from rlm.evaluation.references import BLIND, LOOKED_AT, OVERLAP, is_right, percent, some_of, tabulate, with_interval
 from rlm.loss import squared_distance
 from rlm.seeding import stream
 from rlm.slicer import SPLITS, Slices, known_words
@@ -100,7 +91,7 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> pairs = [(f"fact {i}", f"question {i}") for i in range(100)]
     >>> corpus = rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"]))
     >>> audit = rlm.audit(corpus, rlm.slice_corpus(corpus))
@@ -109,7 +100,7 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
     """
     cluster = corpus.clusters
     splits = pd.DataFrame([_describe_split(name, corpus, slices, cluster) for name in SPLITS]).set_index("split")
-    subject = _Subject(corpus, slices, cluster, splits, references_of(corpus, slices, cluster, seed), seed)
+    subject = _Subject(corpus, slices, cluster, splits, tabulate(corpus, slices, cluster, seed), seed)
     rows = []
     for check in _CHECKS:
         value, found = check.measure(subject)

@@ -24,7 +24,7 @@ LOOKED_AT = 20_000
 OVERLAP, BLIND = "trigram overlap", "anchor-blind classifier"
 
 
-def references_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
+def tabulate(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
     """Return accuracy with a 95 % interval of every reference."""
     test = some_of(slices.test, stream(seed, "audit", 0))
     contestants = {

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from rlm.config import CONTROLS, Arm
-from rlm.errors import InputError
+from rlm.errors import InputError, Settings
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
 
@@ -13,7 +13,7 @@ EPOCHS_TO_MEMORISE = 60
 Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
 
 
-class LabelsConfig(BaseModel):
+class LabelsConfig(Settings):
     """
     Everything that decides the numbers of a study of random labels, except its seeds and the user's samples.
 
@@ -23,8 +23,6 @@ class LabelsConfig(BaseModel):
     >>> rlm.labels.LabelsConfig(dataset="moving-digits", until=0.9).shuffle_epochs
     60
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = Field(
         "digits",

@@ -50,7 +50,7 @@ class Model:
     >>> import rlm
     >>> slices = rlm.prepare(rlm.StudyConfig())
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 32, 8), (0,))
-    >>> model = Model.of(block, slices, rlm.StudyConfig(encoder="mean", dim=8))
+    >>> model = rlm.models.Model.of(block, slices, rlm.StudyConfig(encoder="mean", dim=8))
     >>> model.encode(["How are you?", "how are you"]).shape, model.knows("qwxz")
     ((2, 8), False)
     """
@@ -159,9 +159,14 @@ def load_model(folder: str | Path) -> Model:
 
     Examples
     --------
-    >>> load_model("no/such/folder")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    rlm.errors.InputError: no/such/folder: expected a model that rlm train --save wrote, found: ...
+    >>> import rlm, tempfile
+    >>> config = rlm.StudyConfig(encoder="mean")
+    >>> slices = rlm.prepare(config)
+    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, config.word_dim, config.dim), (0,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rlm.models.Model.of(block, slices, config).save(f"{folder}/model")
+    ...     rlm.load_model(f"{folder}/model").encode(["How are you?"]).shape
+    (1, 64)
     """
     folder = Path(folder)
     if not folder.exists():

@@ -111,8 +111,8 @@ def find_metric(metric: str | Metric) -> Metric:
         if re.fullmatch(pattern, metric):
             return replace(known, name=metric)
     raise InputError(
-        f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), found "
-        f'{metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
+        f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), "
+        f'found {metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
     )
 
 
@@ -139,7 +139,7 @@ def count_failed(results: pd.DataFrame, metric: str | Metric = "test_accuracy") 
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": [0, 1], "test_accuracy": [0.75, None]})
     >>> rlm.stats.count_failed(results)["test_accuracy"].tolist()
     [0.75, 0.5]
