@@ -119,7 +119,7 @@ def init_block(
 
     Examples
     --------
-    >>> import rlm
+    >>> import rlm, torch
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(vocabulary_size=10, dim=3), seeds=[0, 1])
     >>> block.embed(torch.tensor([[[5, 2]], [[5, 2]]]), batch_sizes=[1, 1]).shape
     torch.Size([2, 1, 3])

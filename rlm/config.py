@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 from cyclopts import Parameter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from rlm.errors import InputError
+from rlm.errors import InputError, Settings
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
@@ -87,19 +87,14 @@ def check_loss(loss: str, margin: float | int | None = None, mining: str | None 
         raise InputError(f"expected no mining for the loss {loss}, found {mining!r}; omit it, or use facenet")
 
 
-class _Settings(BaseModel):
-    """Immutable settings; an unknown name is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ReadOptions(_Settings):
+class ReadOptions(Settings):
     """
     How to read your own data; `rlm.read` takes the same options.
 
     Examples
     --------
-    >>> ReadOptions(columns={"anchor": "fact"}, delimiter=";").delimiter
+    >>> import rlm
+    >>> rlm.data.ReadOptions(columns={"anchor": "fact"}, delimiter=";").delimiter
     ';'
     """
 
@@ -130,13 +125,14 @@ class ReadOptions(_Settings):
 READ_AS_IT_IS = ReadOptions()
 
 
-class Recipe(_Settings):
+class Recipe(Settings):
     """
     The settings that `rlm.pretrain` and `rlm.finetune` share; a `StudyConfig` has them, too.
 
     Examples
     --------
-    >>> Recipe(loss="facenet", mining="hard").batch_size
+    >>> import rlm
+    >>> rlm.Recipe(loss="facenet", mining="hard").batch_size
     150
     """
 
@@ -189,7 +185,7 @@ def _list_arms(are_controls: bool) -> str:
     return ", ".join(f"{name} ({arm.meaning})" for name, arm in ARMS.items() if arm.is_control == are_controls)
 
 
-class _Encoding(_Settings):
+class _Encoding(Settings):
     """The fields of `StudyConfig` that come before those of `Recipe`: data, arms and encoder."""
 
     dataset: str = Field(
@@ -255,8 +251,9 @@ class StudyConfig(Recipe, _Encoding):
 
     Examples
     --------
-    >>> config = StudyConfig(encoder="mean", pretrain_epochs=2)
-    >>> StudyConfig.model_validate_json(config.model_dump_json()) == config
+    >>> import rlm
+    >>> config = rlm.StudyConfig(encoder="mean", pretrain_epochs=2)
+    >>> rlm.StudyConfig.model_validate_json(config.model_dump_json()) == config
     True
     """
 
@@ -337,7 +334,7 @@ class StudyConfig(Recipe, _Encoding):
         return self.test_padding or self.padding
 
 
-class Plan(_Settings):
+class Plan(Settings):
     """How many seeds a study takes, which its config leaves open."""
 
     seeds: int = Field(DEFAULT_SEEDS, ge=1, le=MOST_SEEDS, description="Number of paired seeds.")

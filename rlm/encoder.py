@@ -64,7 +64,8 @@ class LSTMEncoder(nn.Module):
 
     Examples
     --------
-    >>> encoder = LSTMEncoder(vocabulary_size=10, word_dim=4, dim=3)
+    >>> import rlm, torch
+    >>> encoder = rlm.zoo.LSTMEncoder(vocabulary_size=10, word_dim=4, dim=3)
     >>> encoder(torch.tensor([[5, 2, 7], [3, 0, 0]]), batch_sizes=[2, 1, 1]).shape
     torch.Size([2, 3])
     """
@@ -90,7 +91,8 @@ class MeanEncoder(nn.Module):
 
     Examples
     --------
-    >>> MeanEncoder(vocabulary_size=10, dim=3)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
+    >>> import rlm, torch
+    >>> rlm.zoo.MeanEncoder(vocabulary_size=10, dim=3)(torch.tensor([[5, 2], [3, 0]]), batch_sizes=[2, 1]).shape
     torch.Size([2, 3])
     """
 

@@ -1,4 +1,13 @@
-"""The error that a user can correct."""
+"""The error that a user can correct, and settings that explain their errors in the same form."""
+
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from reprlib import repr as shorten
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 
 class InputError(ValueError):
@@ -16,3 +25,46 @@ class InputError(ValueError):
     ...     print(error)
     expected at least one seed, found none
     """
+
+
+class Settings(BaseModel):
+    """Immutable settings; an unknown name is an error. Messages give what was expected and what was found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain_errors(cls, given: Any, validate: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+        try:
+            return validate(given)
+        except ValidationError as error:
+            problems = [
+                InitErrorDetails(
+                    type=PydanticCustomError(problem["type"], _explain(problem, cls.model_fields)),
+                    loc=problem["loc"],
+                    input=problem["input"],
+                )
+                for problem in error.errors()
+            ]
+            raise ValidationError.from_exception_data(error.title, problems) from None
+
+
+def _explain(problem: ErrorDetails, fields: Iterable[str]) -> str:
+    """Put a message of pydantic in the form of this package, with the nearest name or choice."""
+    message, found = problem["msg"].removeprefix("Value error, "), problem["input"]
+    if message.startswith("expected "):
+        return message
+    if problem["type"] == "extra_forbidden":
+        name = str(problem["loc"][-1])
+        return f"expected a known setting, found {name!r}; {_suggest(name, fields) or 'known: ' + ', '.join(fields)}"
+    if problem["type"] == "literal_error":
+        expected = problem.get("ctx", {})["expected"]
+        hint = _suggest(str(found), re.findall(r"'([^']*)'", expected))
+        return f"expected {expected}, found {shorten(found)}{hint and f'; {hint}'}"
+    number = re.sub(r"^\w+ should be (?=greater|less)", "a number ", message)
+    expected = re.sub(r"^\w+ should (?:be|have|match) ", "", number).partition(", ")[0]
+    return f"expected {expected}, found {shorten(found)}"
+
+
+def _suggest(name: str, choices: Iterable[str]) -> str:
+    return "".join(f"did you mean {one!r}?" for one in get_close_matches(name, choices, 1))

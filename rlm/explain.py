@@ -53,7 +53,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> arms = ("scratch", "pretrained", "rescaled", "shuffled")
     >>> runs = [(arm, seed, 0.6) for arm in arms for seed in range(3)]
     >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
@@ -142,7 +142,7 @@ def pretraining(history: pd.DataFrame) -> str:
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> columns = ["seed", "epoch", "seen_accuracy", "unseen_accuracy", "spread"]
     >>> history = pd.DataFrame([(0, 0, 0.5, 0.5, 1.0), (0, 1, 0.75, 0.75, 2.0)], columns=columns)
     >>> rlm.explain.pretraining(history).split(":")[0]
@@ -190,7 +190,7 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> columns = ["arm", "seed", "epochs", "best_epoch", "validation_accuracy", "test_accuracy"]
     >>> results = pd.DataFrame([("scratch", 0, 6, 5, 0.75, 0.75)], columns=columns)
     >>> rlm.explain.limits(rlm.StudyConfig(max_epochs=6), results).split(". ")[0]

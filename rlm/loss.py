@@ -38,8 +38,9 @@ def triplet_loss(anchor: Vectors, positive: Vectors, negative: Vectors, margin: 
 
     Examples
     --------
+    >>> import rlm, torch
     >>> anchor, positive, negative = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
-    >>> triplet_loss(anchor, positive, negative, margin=0.5), triplet_loss(anchor, negative, positive, margin=0.5)
+    >>> rlm.triplet_loss(anchor, positive, negative), rlm.triplet_loss(anchor, negative, positive, margin=0.5)
     (tensor(0.), tensor(3.5000))
     """
     return (squared_distance(anchor, positive) - squared_distance(anchor, negative) + margin).clamp(min=0)

@@ -72,9 +72,9 @@ def seeds(
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": range(3), "test_accuracy": [0.6, 0.7, 0.8]})
-    >>> seeds(results, rlm.summarise(results)).get_title()
+    >>> rlm.plots.seeds(results, rlm.summarise(results)).get_title()
     'test accuracy of 3 seeds, a line each'
     """
     ax = ax or new_axes(2.2 + 2.2 * len(summary), 4.5)
@@ -92,9 +92,8 @@ def seeds(
         for of_these, marker in ((~is_failed, {"s": 18, "edgecolor": "white"}), (is_failed, {"s": 28, "marker": "X"})):
             values = results.loc[(results["arm"] == arm) & of_these, metric]
             ax.scatter([place] * len(values), values, color=colours[arm], linewidth=0.5, zorder=3, **marker)
-    style = {"fmt": "D", "color": "black", "capsize": 4, "markersize": 5, "zorder": 4}
-    middle = np.arange(len(arms)) + 0.34
-    ax.errorbar(middle, summary["mean"], errors(summary, "mean"), label="mean, 95 % interval", **style)
+    style = {"fmt": "D", "color": "black", "capsize": 4, "markersize": 5, "label": "mean, 95 % interval"}
+    ax.errorbar(np.arange(len(arms)) + 0.34, summary["mean"], errors(summary, "mean"), zorder=4, **style)
     if is_failed.any():
         ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {known.spell_failed()}")
     if known.failed == 0.5 and results[metric].min() < 0.55:  # farther away it would squeeze the seeds together
@@ -125,8 +124,8 @@ def effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    >>> gains = pd.DataFrame({"value": 0.02, "low": 0.01, "high": 0.03}, index=pd.Index([8, 16], name="dim"))
-    >>> effects(gains).get_xlabel()
+    >>> import pandas as pd, rlm
+    >>> rlm.plots.effects(pd.DataFrame({"value": 0.2, "low": 0.1, "high": 0.3}, pd.Index([8], name="dim"))).get_xlabel()
     'dim'
     """
     ax = ax or new_axes(6, 4)
@@ -188,8 +187,9 @@ def learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", 
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> history = pd.DataFrame({"arm": "scratch", "seed": 0, "epoch": [0, 1], "validation_accuracy": [0.5, 0.7]})
-    >>> learning_curves(history).get_ylabel()
+    >>> rlm.plots.learning_curves(history).get_ylabel()
     'validation accuracy'
     """
     ax = ax or new_axes(7, 4)
@@ -225,10 +225,10 @@ def pretraining(history: pd.DataFrame, margin: float | None, hue: str = "encoder
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> columns = ["encoder", "seed", "epoch", "loss", "seen_accuracy", "unseen_accuracy", "spread"]
-    >>> axes = pretraining(pd.DataFrame([("mean", 0, 0, 0.5, 0.5, 0.5, 2.0)], columns=columns), margin=0.5)
-    >>> [ax.get_title() for ax in axes[:2]]
-    ['loss', 'triplet accuracy']
+    >>> rlm.plots.pretraining(pd.DataFrame([("mean", 0, 0, 0.5, 0.5, 0.5, 2.0)], columns=columns), 0.5)[1].get_title()
+    'triplet accuracy'
     """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained")
     kinds = list(history[hue].unique())
@@ -274,8 +274,9 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> curve = {"arm": "scratch", "seed": 0, "false_positive_rate": [0, 1], "true_positive_rate": [0, 1]}
-    >>> roc(pd.DataFrame(curve)).get_xlim()
+    >>> rlm.plots.roc(pd.DataFrame(curve)).get_xlim()
     (np.float64(0.0), np.float64(1.0))
     """
     ax = ax or new_axes(4.5, 4.5)
@@ -290,7 +291,7 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def systems(summary: pd.DataFrame) -> Sequence[Axes]:
     """
-    Draw every system under every arm beside the untrained baseline: accuracy, ROC AUC, top-1 and time.
+    Draw every system under every arm beside the untrained reference: accuracy, ROC AUC, top-1 and time.
 
     Parameters
     ----------
@@ -304,11 +305,11 @@ def systems(summary: pd.DataFrame) -> Sequence[Axes]:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> columns = ["dataset", "encoder", "loss", "arm", "metric", "mean", "low", "high"]
-    >>> metrics = ("test_accuracy", "roc_auc", "top_1", "seconds")
-    >>> pairs = [(arm, metric) for arm in ("scratch", "untrained") for metric in metrics]
+    >>> pairs = [(arm, metric) for arm in ("scratch", "untrained") for metric in rlm.systems.METRICS]
     >>> rows = [("pqa", "mean", "triplet", *pair, 0.6, 0.5, 0.7) for pair in pairs]
-    >>> len(systems(pd.DataFrame(rows, columns=columns)))
+    >>> len(rlm.plots.systems(pd.DataFrame(rows, columns=columns)))
     4
     """
     named = summary.assign(system=summary["encoder"] + " + " + summary["loss"])
@@ -322,7 +323,8 @@ def systems(summary: pd.DataFrame) -> Sequence[Axes]:
     figure, axes = plt.subplots(len(heights), 4, squeeze=False, layout="constrained", **shape)
     for (name, systems), row in zip(by_dataset.items(), axes, strict=True):
         place = dict(zip(systems, range(len(systems)), strict=True))
-        for ax, metric in zip(row, metrics, strict=True):
+        for ax, metric, title in zip(row, metrics, titles, strict=True):
+            ax.set_title(title if row[0] is axes[0, 0] else "")
             mine = named[(named["dataset"] == name) & (named["metric"] == metric)]
             for number, arm in enumerate(arms):
                 of_arm = mine[mine["arm"] == arm]
@@ -343,8 +345,6 @@ def systems(summary: pd.DataFrame) -> Sequence[Axes]:
         row[0].set_ylabel(name, fontweight="bold")
         row[3].set_xscale("log")
         plain_ticks(row[3].xaxis, numticks=8)
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title)
     entries = axes[0, 0].get_legend_handles_labels()
     figure.legend(*entries, loc="outside lower center", ncols=len(entries[0]), frameon=False)
     return list(axes.flat)

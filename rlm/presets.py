@@ -43,7 +43,7 @@ CAUSES: dict[str, dict[str, Any]] = {
 
 PRESETS = {
     "quick look": Preset(StudyConfig(pretrain_epochs=2, max_epochs=6, patience=2, batching="grouped"), Plan(seeds=20)),
-    "the paper's redraw": Preset(StudyConfig(arms=("scratch", "pretrained")), Plan()),
+    "new triplets every epoch, as in the paper": Preset(StudyConfig(arms=("scratch", "pretrained")), Plan()),
     "one fixed set": Preset(StudyConfig(arms=("scratch", "pretrained_once")), Plan()),
     "the author's setting": Preset(AUTHOR, Plan()),  # of Koziev's nn_relevancy_tripleloss
 }

@@ -38,7 +38,8 @@ class RealTriplets:
 
     Examples
     --------
-    >>> real = RealTriplets(np.array([[0, 1, 2], [0, 1, 3], [4, 5, 2]], np.int32), seed=0)
+    >>> import numpy as np, rlm
+    >>> real = rlm.RealTriplets(np.array([[0, 1, 2], [0, 1, 3], [4, 5, 2]], np.int32), seed=0)
     >>> [chunk.tolist() for chunk in real.epoch(1, chunk=2)]
     [[[0, 1, 2], [0, 1, 3]], [[4, 5, 2]]]
     """
@@ -117,9 +118,10 @@ class RandomTriplets:
 
     Examples
     --------
+    >>> import numpy as np, rlm, torch
     >>> from rlm.slicer import Components
     >>> anchors, positives, negatives = np.arange(30, dtype=np.int32).reshape(3, 10)
-    >>> random = RandomTriplets(Components(anchors, positives, negatives), seed=0, size=4)
+    >>> random = rlm.RandomTriplets(Components(anchors, positives, negatives), seed=0, size=4)
     >>> random.draw(1, torch.tensor([0, 1])).tolist()
     [[5, 15, 21], [1, 15, 24]]
     """

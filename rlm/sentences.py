@@ -198,6 +198,6 @@ def describe_basis(found: PairedEstimates) -> str:
         return ""
     sizes = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in found.basis[:3]]
     return (
-        f"The test split rests on {sizes[0]} anchors in {sizes[1]} unrelated groups ({sizes[2]} triplets). "
+        f"The test split rests on {sizes[0]} anchors in {sizes[1]} clusters ({sizes[2]} triplets). "
         f"{ONE_SPLIT if found.basis.is_fixed else OWN_SPLITS}"
     )

@@ -1,4 +1,4 @@
-"""The slicer: text in, index triplets out, split so that no phrase is in two splits."""
+"""The slicer: a corpus in, index triplets out, split so that no phrase is in two splits."""
 
 import dataclasses
 import hashlib
@@ -140,7 +140,7 @@ def slice_corpus(
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> pairs = [(f"fact {i}", f"question {i}") for i in range(100)]
     >>> slices = rlm.slice_corpus(rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"])), negatives=2)
     >>> slices.summary[["split", "pairs", "triplets"]].to_numpy().tolist()
@@ -245,9 +245,9 @@ def _split_rows(
     empty = [name for number, name in enumerate(SPLITS) if not (split == number).any()]
     if empty:
         raise InputError(
-            f"the {empty[0]} split would be empty: {len(cluster)} rows form {len(weight)} connected component(s) of "
-            f"relevant phrases, the largest with {share.max():.0%} of the rows, and a component is never divided; give "
-            "more data or other fractions"
+            f"the {empty[0]} split would be empty: {len(cluster)} rows form {len(weight)} cluster(s) of relevant "
+            f"phrases, the largest with {share.max():.0%} of the rows, and a cluster is never divided; give more data "
+            "or other fractions"
         )
     return split[place]
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from rlm import verdict
 from rlm.config import Loss, StudyConfig
 from rlm.errors import InputError
-from rlm.evaluation.baselines import OVERLAP, overlap_scores
+from rlm.evaluation.references import OVERLAP, overlap_scores
 from rlm.runtime.results import join
 from rlm.sentences import escape_markdown
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, Estimate, holm, spell_p
@@ -27,8 +27,7 @@ from rlm.zoo.losses import LOSSES
 __all__ = ["compare", "explain", "run", "summarise", "tabulate"]
 
 METRICS = ("test_accuracy", "roc_auc", "top_1", "seconds")
-UNTRAINED = "untrained"
-SYSTEM = ["dataset", "encoder", "loss"]
+UNTRAINED, SYSTEM = "untrained", ["dataset", "encoder", "loss"]
 # Column of the table, factor of its numbers, decimals.
 SHOWN = {
     "test_accuracy": ("test accuracy, %", 100, 1),
@@ -152,7 +151,7 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> runs = [("pqa", encoder, "triplet", "scratch", 0, score) for encoder, score in [("mean", 0.6), ("lstm", 0.7)]]
     >>> results = pd.DataFrame(runs, columns=["dataset", "encoder", "loss", "arm", "seed", "test_accuracy"])
     >>> rlm.systems.summarise(results.assign(roc_auc=0.5, top_1=0.1, seconds=1))["encoder"].unique().tolist()
@@ -190,9 +189,10 @@ def tabulate(summary: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> columns = ["dataset", "encoder", "loss", "arm", "metric", "seeds", "mean", "low", "high"]
     >>> summary = pd.DataFrame([("pqa", "mean", "triplet", "scratch", "roc_auc", 9, 0.7, 0.6, 0.8)], columns=columns)
-    >>> tabulate(summary)["ROC AUC"].item()
+    >>> rlm.systems.tabulate(summary)["ROC AUC"].item()
     '0.700 [0.600, 0.800]'
     """
 
@@ -233,7 +233,7 @@ def compare(results: pd.DataFrame, arm: str = "pretrained") -> pd.DataFrame:
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> runs = [("pqa", "mean", "triplet", arm, seed, 0.6) for arm in ("scratch", "pretrained") for seed in range(2)]
     >>> results = pd.DataFrame(runs, columns=["dataset", "encoder", "loss", "arm", "seed", "test_accuracy"])
     >>> rlm.systems.compare(results)["decision"].tolist()
@@ -275,10 +275,11 @@ def explain(results: pd.DataFrame) -> str:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> systems = [("mean", "scratch"), ("mean", "pretrained"), ("trigram overlap", "untrained")]
     >>> runs = [("pqa", encoder, "triplet", arm, 0, 0.6, 0.5, 0.1, 1) for encoder, arm in systems]
-    >>> columns = ["dataset", "encoder", "loss", "arm", "seed", *METRICS]
-    >>> explain(pd.DataFrame(runs, columns=columns)).splitlines()[-1].split(": ")[-1]
+    >>> columns = ["dataset", "encoder", "loss", "arm", "seed", *rlm.systems.METRICS]
+    >>> rlm.systems.explain(pd.DataFrame(runs, columns=columns)).splitlines()[-1].split(": ")[-1]
     'mean + triplet +0.0 [no interval] points.'
     """
     compared, summary = compare(results), summarise(results)

@@ -49,7 +49,7 @@ class Verdict(PairedEstimates):
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> runs = [("scratch", seed, 0.6) for seed in range(12)]
     >>> runs += [("pretrained", seed, 0.61 + seed / 1000) for seed in range(12)]
     >>> verdict = rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))
@@ -123,7 +123,7 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": range(3), "test_accuracy": [0.5, 0.625, 0.75]})
     >>> rlm.summarise(results)[["seeds", "mean", "sd"]].loc["scratch"].tolist()
     [3.0, 0.625, 0.125]
@@ -157,8 +157,8 @@ def compare(
     arm, baseline
         Arms of `results`; seeds that only one of them has are dropped and counted.
     metric
-        Name of a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), or a `Metric`. A failed
-        seed, which has no value, counts as the metric defines.
+        Name of a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), or a
+        `Metric`. A failed seed, which has no value, counts as the metric defines.
     watched
         True if somebody saw results before all seeds were finished, and might have stopped there. The confidence
         sequence then decides, in the order of the seeds. By default ``results.attrs["watched"]``, which
@@ -183,7 +183,7 @@ def compare(
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> runs = [("scratch", 0, 0.6), ("scratch", 1, 0.65), ("pretrained", 0, 0.7), ("pretrained", 1, 0.75)]
     >>> rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).decision
     'too few seeds'
@@ -221,7 +221,7 @@ def compare_all(
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> runs = [(arm, seed, 0.6) for arm in ("scratch", "pretrained", "shuffled") for seed in range(12)]
     >>> verdicts = rlm.compare_all(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))
     >>> {arm: verdict.decision for arm, verdict in verdicts.items()}

@@ -35,6 +35,7 @@ def test_registries_hold_what_the_options_name():
     ("config", "field", "options"),
     [
         (StudyConfig, "arms", Arm),
+        (rlm.labels.LabelsConfig, "arms", Arm),
         (StudyConfig, "encoder", EncoderName),
         (StudyConfig, "loss", Loss),
         (ReadOptions, "layout", Layout),

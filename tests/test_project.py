@@ -1,5 +1,8 @@
 """The project's own files agree with each other."""
 
+import ast
+import builtins
+import doctest
 import importlib
 import inspect
 import re
@@ -94,6 +97,23 @@ def test_public_names_are_documented_with_an_example():
     assert not [problem for name, member in documented for problem in problems_of(name, member)]
 
 
+def missing_names(docstring):
+    """Return the names that the examples use and do not define."""
+    examples = doctest.DocTestParser().get_examples(docstring)
+    nodes = list(ast.walk(ast.parse("".join(example.source for example in examples))))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    known = {alias.asname or alias.name for node in nodes for alias in getattr(node, "names", ())}
+    known |= {node.name for node in nodes if isinstance(node, (ast.ExceptHandler, ast.FunctionDef, ast.ClassDef))}
+    known |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    known |= {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    return {name.id for name in names} - known - set(dir(builtins))
+
+
+def test_examples_can_be_pasted():
+    missing = {name: missing_names(member.__doc__ or "") for name, member in public() if callable(member)}
+    assert not {name: names for name, names in missing.items() if names}
+
+
 @pytest.mark.parametrize("stub", sorted((ROOT / "rlm").rglob("__init__.pyi")), ids=lambda path: path.parent.name)
 def test_every_name_of_a_stub_can_be_imported(stub):
     package = importlib.import_module(".".join(stub.parent.relative_to(ROOT).parts))
@@ -149,10 +169,13 @@ def test_readme_links_lead_somewhere():
     assert all((ROOT / target).exists() for target in targets)
 
 
-def test_contributing_names_files_that_exist():
-    named = re.findall(r"`([\w./-]+\.(?:pyi?|md|toml|yaml))`", (ROOT / "CONTRIBUTING.md").read_text())
-    assert len(named) > 20
-    assert not [path for path in named if not (ROOT / path).is_file()]
+@pytest.mark.parametrize(
+    "page", [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem
+)
+def test_pages_name_files_that_exist(page):
+    named = re.findall(r"`([\w./-]+\.(?:pyi?|md|toml|yaml))`", page.read_text())
+    assert len(named) > 20 or page.stem != "CONTRIBUTING"
+    assert not [path for path in named if not any((folder / path).is_file() for folder in (ROOT, ROOT / "rlm"))]
 
 
 GPU = re.compile(r"nvidia-.*|cuda-.*|triton")  # of PyTorch's build for GPUs, which the constraints leave open

@@ -26,7 +26,7 @@ def splits(slices):
 
 
 def chain(name, pairs):
-    """One connected component of the given number of pairs."""
+    """One cluster of the given number of pairs."""
     return [(f"{name} {i}", f"{name} {i + 1}") for i in range(pairs)]
 
 
@@ -247,7 +247,7 @@ class TestSplit:
         slices = slice_corpus(index_corpus(table([(f"a{i} b", f"c{i} d") for i in range(40)])))
         assert slices.tokens[-1].tolist() == [PAD, PAD]
 
-    def test_fractions_are_met_with_many_small_components(self):
+    def test_fractions_are_met_with_many_small_clusters(self):
         rng = np.random.default_rng(0)
         rows = [row for i in range(600) for row in chain(f"group{i}", rng.integers(1, 5))]
         corpus = index_corpus(table(rows))
@@ -255,7 +255,7 @@ class TestSplit:
             summary = slice_corpus(corpus, seed, (0.5, 0.2, 0.3)).summary
             np.testing.assert_allclose(summary.pairs / len(rows), [0.5, 0.2, 0.3], atol=0.01)
 
-    def test_heavy_component_is_in_train(self):
+    def test_heavy_cluster_is_in_train(self):
         rows = chain("heavy", 60) + [(f"a {i}", f"b {i}") for i in range(40)]
         corpus = index_corpus(table(rows))
         for seed in range(20):
@@ -316,7 +316,7 @@ class TestSplit:
             slice_corpus(corpus, fractions=fractions)
 
     def test_one_triplet_cannot_be_split(self):
-        with pytest.raises(ValueError, match=r"split would be empty: 1 rows form 1 connected component\(s\)"):
+        with pytest.raises(ValueError, match=r"split would be empty: 1 rows form 1 cluster\(s\) of relevant"):
             slice_corpus(index_corpus(table([("a", "b", "c")])))
 
     def test_split_without_irrelevant_phrases_is_refused(self):
@@ -329,7 +329,7 @@ class TestSplit:
             slice_corpus(corpus, negatives=0)
 
 
-class TestRelevanceComponents:
+class TestRelevanceClusters:
     @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), min_size=1, max_size=30))
     def test_equals_slow_union_find(self, edges):
         leader = list(range(20))

@@ -287,17 +287,24 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("settings", "text"),
         [
-            ({"encoder": "gru"}, "Input should be 'lstm', 'bilstm'"),
-            ({"arms": ("scratch", "lucky")}, "Input should be 'scratch', 'pretrained', 'pretrained_once', 'resc"),
-            ({"arms": ()}, "at least 1 item"),
+            ({"encoder": "gru"}, "expected 'lstm', 'bilstm'.* or 'mean', found 'gru'"),
+            ({"encoder": "lstmm"}, "found 'lstmm'; did you mean 'lstm'?"),
+            (
+                {"arms": ("scratch", "lucky")},
+                "expected 'scratch', 'pretrained', 'pretrained_once', .*, found 'lucky'",
+            ),
+            ({"arms": ()}, r"expected at least 1 item.*, found \(\)"),
             ({"arms": ("scratch", "scratch")}, "expected every arm once, found scratch, scratch"),
-            ({"margin": 0}, "greater than or equal to"),
+            ({"margin": 0}, "expected a number greater than or equal to 0.000001, found 0"),
             ({"margin": 101}, "less than or equal to 100"),
             ({"max_epochs": -1}, "greater than or equal to 0"),
-            ({"epochs": 3}, r"epochs\n.*Extra inputs are not permitted"),
+            ({"epochs": 3}, r"epochs\n.*expected a known setting, found 'epochs'; did you mean 'max_epochs'\?"),
+            ({"reading": {"delimitr": ";"}}, r"reading.delimitr\n.*found 'delimitr'; did you mean 'delimiter'\?"),
+            ({"qwxz": 3}, "expected a known setting, found 'qwxz'; known: dataset, reading, arms"),
+            ({"dim": "wide"}, "expected a valid integer, found 'wide'"),
             ({"fractions": (0.5, 0.3, 0.3)}, "expected three positive fractions with the sum 1, found"),
             ({"fractions": (1.2, -0.1, -0.1)}, "expected three positive fractions with the sum 1, found"),
-            ({"split": "none"}, "Input should be 'fixed' or 'per_seed'"),
+            ({"split": "none"}, "expected 'fixed' or 'per_seed', found 'none'"),
         ],
     )
     def test_refuses_what_cannot_be_run(self, settings, text):

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 import rlm
 from rlm.data.phrases import tokenise
 from rlm.errors import InputError
-from rlm.evaluation.baselines import overlap_scores
+from rlm.evaluation.references import overlap_scores
 from rlm.slicer import slice_corpus
 
 SYSTEMS = [("mean", "triplet"), ("dssm", "in_batch")]

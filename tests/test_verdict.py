@@ -224,7 +224,7 @@ class TestMetrics:
         metric = rlm.stats.Metric("test_loss", better="lower", failed=5.0)
         assert rlm.summarise(results, metric).loc["scratch", "max"] == 5
 
-    @pytest.mark.parametrize("name", ["top_1_accuracy", "top_5_accuracy", "top_10", "mrr"])
+    @pytest.mark.parametrize("name", ["top_1_accuracy", "top_5_accuracy", "top_10", "mrr", "mean_reciprocal_rank"])
     def test_a_failed_seed_is_never_right_about_the_first(self, name):
         results = self.gains(name, 0.1, 0.01)
         lost = results.assign(**{name: results[name].mask((results["seed"] < 8) & (results["arm"] == "pretrained"))})

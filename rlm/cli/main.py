@@ -99,6 +99,8 @@ def study(
     config, until = complete(config, config_file), plan.until
     if max_seeds is not None and until is None:
         raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
+    if max_seeds is not None and "seeds" in plan.model_fields_set:
+        raise InputError("expected --seeds or --max-seeds, found both; with --until give --max-seeds alone")
     planned = plan.seeds if max_seeds is None else max_seeds
     settings = {"db": db, "until": until, "watched": watched, "block_size": block_size, "n_jobs": jobs}
     blocks = iter_study(config, planned, data=read_table(table), **settings)
@@ -185,7 +187,7 @@ def audit(
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
 ) -> None:
     """
-    Look for reasons not to trust a study of this config: leaks, shortcuts, contradictions, and what baselines reach.
+    Look for reasons not to trust a study of this config: leaks, shortcuts, contradictions, what needs no encoder.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ def audit(
     corpus = load_corpus(config)
     found = audit(corpus, slice_for(config, corpus, [0])[0])
     print(found.splits.T.to_string(float_format="{:,.2f}".format))
-    print(f"\n{found.baselines.to_string(float_format='{:.3f}'.format)}")
+    print(f"\n{found.references.to_string(float_format='{:.3f}'.format)}")
     for check in found.checks.itertuples():
         print(f"\n{check.severity.upper():8}{check.check}: {check.found}")
         if check.severity != "fine":
@@ -311,8 +313,7 @@ def _explain(error: CycloptsError) -> str:
         return str(error)
     lines = []
     for problem in invalid.errors():
-        fields = [part for part in problem["loc"] if isinstance(part, str)]
+        fields = [part for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]  # others name types
         option = "".join(f"--{field} " for field in fields[-1:]).replace("_", "-")
-        found = f", found {problem['input']!r}" if problem["loc"] else ""
-        lines.append(f"{option}{problem['msg'].removeprefix('Value error, ')}{found}")
+        lines.append(f"{option}{problem['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)

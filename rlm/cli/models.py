@@ -113,7 +113,7 @@ def train(
     if not best["best_epoch"]:
         log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
     print("test split: triplets and their pairs by distance, retrieval by cosine")
-    print(test.drop(columns="seed").T.to_string(header=False, float_format="{:.3f}".format))
+    print(test.drop(columns="seed").astype(object).T.to_string(header=False, float_format="{:.3f}".format))
     if heads is not None:
         best, batch = history.loc[history["validation_accuracy"].idxmax()], split_batch(trained.block, slices, "test")
         accuracy = head_accuracy(heads, embed(trained.block, batch), batch).item()

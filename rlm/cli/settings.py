@@ -19,6 +19,8 @@ def complete(config: C, file: Path | None) -> C:
     """Add the settings of a JSON file to those that were given as options, which count first."""
     if file is None:
         return config
+    if not file.is_file():
+        raise InputError(f"expected settings of a study in {file}, found no such file; check the path")
     given = {name: getattr(config, name) for name in config.model_fields_set}
     try:
         stored = StudyConfig.model_validate_json(file.read_bytes())

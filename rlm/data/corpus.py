@@ -73,8 +73,9 @@ class Corpus:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> data = pd.DataFrame({"anchor": ["Snow is white", "..."], "positive": ["What is white?", "Who?"]})
-    >>> corpus = index_corpus(data)
+    >>> corpus = rlm.index_corpus(data)
     >>> corpus.rows.tolist(), corpus.explain_dropped()
     ([[0, 1]], '1 without words (row 1)')
     """
@@ -166,8 +167,9 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None =
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> data = pd.DataFrame({"anchor": ["a cat", "A cat!"], "positive": ["it purrs", "it barks"], "relevance": [1, 0]})
-    >>> corpus = index_corpus(data)
+    >>> corpus = rlm.index_corpus(data)
     >>> corpus.phrases.texts, corpus.rows.tolist(), corpus.irrelevant.tolist()
     (('a cat', 'it purrs', 'it barks'), [[0, 1]], [[0, 2]])
     """

@@ -59,7 +59,8 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
 
     Examples
     --------
-    >>> load("chatterbot-english").attrs["licence"]
+    >>> import rlm
+    >>> rlm.load("chatterbot-english").attrs["licence"]
     'BSD'
     """
     chatterbots = {f"chatterbot-{language}": language for language in _chatterbot_languages()}
@@ -198,8 +199,9 @@ def make_triplets(pairs: pd.DataFrame, negatives: int = 5, *, rng: np.random.Gen
 
     Examples
     --------
+    >>> import numpy as np, pandas as pd, rlm
     >>> pairs = pd.DataFrame({"anchor": ["a cat", "a dog"], "positive": ["it purrs", "it barks"]})
-    >>> make_triplets(pairs, 1, rng=np.random.default_rng(0))["negative"].tolist()
+    >>> rlm.data.make_triplets(pairs, 1, rng=np.random.default_rng(0))["negative"].tolist()
     ['it barks', 'it purrs']
     """
     corpus = index_corpus(pairs.drop(columns="negative", errors="ignore"))

@@ -71,11 +71,11 @@ def read(source: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
 
     Examples
     --------
-    >>> import tempfile
+    >>> import rlm, tempfile
     >>> from pathlib import Path
     >>> path = Path(tempfile.mkdtemp(), "own.csv")
     >>> _ = path.write_text("id,fact,question\n1,Snow is white,What is white?\n", encoding="utf-8")
-    >>> read(path, anchor="fact", positive="question").reset_index().to_dict("records")
+    >>> rlm.read(path, anchor="fact", positive="question").reset_index().to_dict("records")
     [{'line': 2, 'anchor': 'Snow is white', 'positive': 'What is white?'}]
     """
     roles = {role: options.pop(role) for role in ROLES if role in options}

@@ -1,4 +1,4 @@
-"""Evaluation of a trained encoder: triplets, retrieval, verification, heads, and baselines."""
+"""Evaluation of a trained encoder: triplets, retrieval, verification, heads, and references without an encoder."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Evaluation of a trained encoder: triplets, retrieval, verification, heads, and baselines."""
+"""Evaluation of a trained encoder: triplets, retrieval, verification, heads, and references without an encoder."""
 
-from .baselines import overlap_scores as overlap_scores
 from .heads import HEADS as HEADS, train_head as train_head
+from .references import overlap_scores as overlap_scores
 from .retrieval import retrieve as retrieve
 from .triplets import evaluate as evaluate, roc as roc
 from .verification import verify as verify

@@ -1,4 +1,4 @@
-"""Audit: leaks, shortcuts and contradictions in the data, and baselines that every result must beat."""
+"""Audit: leaks, shortcuts and contradictions in the data, and references that every result must beat."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from rlm.data.similarity import most_alike, trigrams
 from rlm.encoder import MeanEncoder
 from rlm.engine.accuracy import embed
 from rlm.engine.batches import split_batch
-from rlm.evaluation.baselines import BLIND, LOOKED_AT, OVERLAP, baselines_of, is_right, percent, some_of, with_interval
+from rlm.evaluation.references import BLIND, LOOKED_AT, OVERLAP, is_right, percent, some_of, tabulate, with_interval
 from rlm.loss import squared_distance
 from rlm.seeding import stream
 from rlm.slicer import SPLITS, Slices, known_words
@@ -36,14 +36,14 @@ class Audit:
     The checks of a dataset and their findings.
 
     `checks` has the columns check, severity (``"fine"``, ``"note"``, ``"warning"``), found, meaning and advice.
-    `baselines` has the accuracy with its interval (low, high; 95 % bootstrap over clusters of relevant phrases) of
+    `references` has the accuracy with its interval (low, high; 95 % bootstrap over clusters of relevant phrases) of
     predictors without an encoder, on at most 20,000 test triplets, or on pairs with the most similar negatives.
     `splits` has triplets, phrases, words per phrase (mean and range), share of unknown words, anchors and clusters,
     and their effective numbers: 1 / sum of squared shares of the pairs.
     """
 
     checks: pd.DataFrame
-    baselines: pd.DataFrame
+    references: pd.DataFrame
     splits: pd.DataFrame
 
     @property
@@ -58,7 +58,7 @@ class _Subject(NamedTuple):
     slices: Slices
     cluster: Int32[np.ndarray, " phrase"]
     splits: pd.DataFrame
-    baselines: pd.DataFrame
+    references: pd.DataFrame
     seed: int
 
 
@@ -87,11 +87,11 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
     Returns
     -------
     Audit
-        Checks, baselines and splits.
+        Checks, references and splits.
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> pairs = [(f"fact {i}", f"question {i}") for i in range(100)]
     >>> corpus = rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive"]))
     >>> audit = rlm.audit(corpus, rlm.slice_corpus(corpus))
@@ -100,14 +100,14 @@ def audit(corpus: Corpus, slices: Slices, seed: int = 0) -> Audit:
     """
     cluster = corpus.clusters
     splits = pd.DataFrame([_describe_split(name, corpus, slices, cluster) for name in SPLITS]).set_index("split")
-    subject = _Subject(corpus, slices, cluster, splits, baselines_of(corpus, slices, cluster, seed), seed)
+    subject = _Subject(corpus, slices, cluster, splits, tabulate(corpus, slices, cluster, seed), seed)
     rows = []
     for check in _CHECKS:
         value, found = check.measure(subject)
         severity = "warning" if value > check.warning else "note" if value > check.note else "fine"
         rows.append((check.name, severity, found, check.meaning, check.advice))
     checks = pd.DataFrame(rows, columns=["check", "severity", "found", "meaning", "advice"])
-    return Audit(checks, subject.baselines, splits)
+    return Audit(checks, subject.references, splits)
 
 
 def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
@@ -124,8 +124,7 @@ def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
 def _describe_split(
     name: str, corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"]
 ) -> dict[str, object]:
-    triplets = getattr(slices, name)
-    phrases = np.unique(triplets)
+    phrases = np.unique(triplets := getattr(slices, name))
     lengths = slices.phrases.lengths[phrases]
     read = slices.tokens[phrases]
     anchors = corpus.rows[np.isin(corpus.rows[:, 0], phrases), 0]
@@ -143,8 +142,7 @@ def _describe_split(
 
 
 def _effective(units: Int32[np.ndarray, " row"]) -> float:
-    _, counts = np.unique(units, return_counts=True)
-    return float(counts.sum() ** 2 / (counts.astype(float) ** 2).sum())
+    return 1 / float(((np.unique(units, return_counts=True)[1] / len(units)) ** 2).sum())
 
 
 def _dropped_rows(subject: _Subject) -> _Found:
@@ -165,11 +163,11 @@ def _redrawn(subject: _Subject) -> _Found:
     summary = subject.slices.summary
     redrawn = int(summary["redrawn_negatives"].sum()) if "redrawn_negatives" in summary else 0
     share = redrawn / subject.splits["triplets"].sum()
-    unused = subject.corpus.explain_unused()
-    return share, (
-        f"{redrawn:,} negatives ({share:.1%}) are random, because the data have no usable ones, or none of the "
-        f"requested kind{'; ' if unused else ''}{unused}"
-    )
+    reason = "their split has none of the requested kind for the pair"
+    if subject.corpus.has_negatives:
+        reason = "those of the data are in another split, where other rows use them, or relevant by another row"
+    found = [f"{redrawn:,} negatives ({share:.1%}) are random, because {reason}", subject.corpus.explain_unused()]
+    return share, "; ".join(filter(None, found))
 
 
 def _shared_phrases(subject: _Subject) -> _Found:
@@ -233,8 +231,7 @@ def _size(subject: _Subject) -> _Found:
 
 def _unknown_words(subject: _Subject) -> _Found:
     share = float(subject.splits.loc["test", "unknown words"])
-    _, positive, negative = (subject.slices.tokens[column] for column in subject.slices.test.T)
-    alike = (positive == negative).all(axis=1).mean()
+    alike = np.equal(*subject.slices.tokens[subject.slices.test[:, 1:].T]).all(axis=1).mean()
     found = f"{share:.0%} of the test split's words are unknown; positive and negative are equal in {alike:.1%} by them"
     if subject.slices.texts is not None:
         read = subject.slices.after_pretraining.tokens[np.unique(subject.slices.test)]
@@ -245,22 +242,24 @@ def _unknown_words(subject: _Subject) -> _Found:
 def _long_phrases(subject: _Subject) -> _Found:
     phrases, width = subject.slices.phrases, subject.slices.tokens.shape[1]
     share = phrases.cut / len(phrases)
+    if not share:
+        return 0, f"all of {len(phrases):,} phrases are read as a whole; the longest has {width} words"
     return share, f"{share:.1%} of {len(phrases):,} phrases are longer than the {width} words that are read"
 
 
 def _scripts(subject: _Subject) -> _Found:
-    texts = subject.slices.phrases.texts
-    share = float(np.mean([is_read_by_character(text) for text in texts[:: max(1, len(texts) // 1000)]]))
+    texts = subject.slices.phrases.texts[:: max(1, len(subject.slices.phrases) // 1000)]
+    share = float(np.mean([is_read_by_character(text) for text in texts]))
     return share, f"{share:.0%} of the phrases are in a script without spaces between words"
 
 
 def _difficulty(subject: _Subject) -> _Found:
-    overlap = tuple(subject.baselines.loc[OVERLAP])
+    overlap = tuple(subject.references.loc[OVERLAP])
     return overlap[0], f"trigram overlap, untrained, is right about {percent(overlap)} of the test triplets"
 
 
 def _anchor_blind(subject: _Subject) -> _Found:
-    accuracy, low, high = subject.baselines.loc[BLIND]
+    accuracy, low, high = subject.references.loc[BLIND]
     differs = low > 0.5 or high < 0.5  # False if there is no interval
     found = f"a classifier that never sees the anchor is right about {percent((accuracy, low, high))}"
     return abs(accuracy - 0.5) if differs else 0, found
@@ -294,7 +293,8 @@ _CHECKS = (
     _Check(
         *("redrawn negatives", _redrawn, 0.01, 0.2),
         "They are easier than the others, and make the task easier than it looks.",
-        "Give every anchor negatives from its own cluster of phrases; request fewer negatives per pair.",
+        "Triplets: give negatives that no row of another cluster uses. Pairs: request fewer negatives per pair or a "
+        "larger share of random ones, or list more irrelevant pairs.",
     ),
     _Check(
         *("shared phrases", _shared_phrases, 0, 0),

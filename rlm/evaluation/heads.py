@@ -167,7 +167,7 @@ def train_head(
     >>> import rlm
     >>> slices = rlm.slice_corpus(rlm.index_corpus(rlm.load("chatterbot-english")))
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size), seeds=[0, 1])
-    >>> heads, history = train_head(block, slices, "mahalanobis", max_epochs=1)
+    >>> heads, history = rlm.evaluation.train_head(block, slices, "mahalanobis", max_epochs=1)
     >>> heads.weights["map"].shape, len(history)
     (torch.Size([2, 64, 64]), 4)
     """

@@ -40,7 +40,8 @@ def align(weights: Float[np.ndarray, "neuron input"], covariance: Float[np.ndarr
 
     Examples
     --------
-    >>> found = align(np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), np.diag([1.0, 4.0]))
+    >>> import numpy as np, rlm
+    >>> found = rlm.labels.align(np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), np.diag([1.0, 4.0]))
     >>> found["data_sd"].tolist(), found["weight_sd"].round(3).tolist()
     ([2.0, 1.0], [0.707, 2.121])
     """
@@ -79,7 +80,8 @@ def misalignment(weights: Float[np.ndarray, "input input"], data: Float[np.ndarr
 
     Examples
     --------
-    >>> misalignment(np.diag([3.0, 1.0]), np.diag([1.0, 5.0]))
+    >>> import numpy as np, rlm
+    >>> rlm.labels.misalignment(np.diag([3.0, 1.0]), np.diag([1.0, 5.0]))
     0.0
     """
     if np.linalg.matrix_rank(weights, hermitian=True) < len(weights):
@@ -116,7 +118,8 @@ def misalignment_by_chance(weights: Float[np.ndarray, "input input"], bases: int
 
     Examples
     --------
-    >>> misalignment_by_chance(np.eye(3), bases=2) < 1e-6
+    >>> import numpy as np, rlm
+    >>> rlm.labels.misalignment_by_chance(np.eye(3), bases=2) < 1e-6
     True
     """
     rng = np.random.default_rng(seed)
@@ -142,7 +145,7 @@ def first_layer(block: Block) -> Float[np.ndarray, "neuron input"]:
     --------
     >>> import rlm
     >>> config = rlm.labels.LabelsConfig(encoder="mlp", dim=5)
-    >>> first_layer(rlm.labels.new_classifiers(config, rlm.labels.load_digits(100), 10, [0, 1])).shape
+    >>> rlm.labels.first_layer(rlm.labels.new_classifiers(config, rlm.labels.load_digits(100), 10, [0, 1])).shape
     (20, 64)
     """
     name = list_layers(block.encoder.encoder)[0]
@@ -170,10 +173,10 @@ def input_covariance(encoder: nn.Module, samples: Samples, rows: Shaped[np.ndarr
 
     Examples
     --------
-    >>> import rlm
+    >>> import numpy as np, rlm
     >>> digits = rlm.labels.load_digits(100)
     >>> block = rlm.labels.new_classifiers(rlm.labels.LabelsConfig(encoder="mlp"), digits, 10, [0])
-    >>> input_covariance(block.encoder.encoder, digits, np.arange(70)).shape
+    >>> rlm.labels.input_covariance(block.encoder.encoder, digits, np.arange(70)).shape
     (64, 64)
     """
     rows = rows[:: -(-len(rows) // MOST_SAMPLES)]

@@ -47,7 +47,8 @@ class RandomLabels:
 
     Examples
     --------
-    >>> RandomLabels(seed=0, samples=6, classes=3).draw(shuffle=0).tolist()
+    >>> import rlm
+    >>> rlm.labels.RandomLabels(seed=0, samples=6, classes=3).draw(shuffle=0).tolist()
     [2, 0, 1, 2, 1, 2]
     """
 
@@ -111,7 +112,7 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
     --------
     >>> import rlm
     >>> digits = rlm.labels.load_digits(100)
-    >>> tabulate(digits, [rlm.labels.divide(digits, seed=0)[0]]).inputs.shape
+    >>> rlm.labels.tabulate(digits, [rlm.labels.divide(digits, seed=0)[0]]).inputs.shape
     torch.Size([100, 1, 8, 8])
     """
     # Sample by sample, since videos may fill most of the memory.

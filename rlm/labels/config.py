@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from rlm.config import TRANSFER, Arm
-from rlm.errors import InputError
+from rlm.config import CONTROLS, TRANSFER, Arm
+from rlm.errors import InputError, Settings
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
 
@@ -13,7 +13,7 @@ EPOCHS_TO_MEMORISE = 60
 Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
 
 
-class LabelsConfig(BaseModel):
+class LabelsConfig(Settings):
     """
     Everything that decides the numbers of a study of random labels, except its seeds and the user's samples.
 
@@ -24,8 +24,6 @@ class LabelsConfig(BaseModel):
     60
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     dataset: str = Field(
         "digits",
         min_length=1,
@@ -35,8 +33,8 @@ class LabelsConfig(BaseModel):
         ("scratch", "pretrained"),
         min_length=1,
         description="Ways to reach the weights that fine-tuning starts from: scratch (random init), pretrained (labels "
-        "shuffled again and again), pretrained_once (labels dealt once), and controls: rescaled (random init with the "
-        "scale of the pre-trained weights), shuffled (pre-trained weights in random order).",
+        "shuffled again and again), pretrained_once (labels dealt once), and controls: "
+        f"{', '.join(f'{name} ({meaning})' for name, meaning in CONTROLS.items())}.",
     )
     encoder: Literal["mlp", "cnn", "cnn3d"] | None = Field(
         None, description="mlp (all pixels), cnn (images) or cnn3d (clips); by default the convolutions that fit."

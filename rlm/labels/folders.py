@@ -68,14 +68,14 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
 
     Examples
     --------
-    >>> import tempfile
+    >>> import rlm, tempfile
     >>> from pathlib import Path
     >>> from PIL import Image
     >>> folder = Path(tempfile.mkdtemp())
     >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
     ...     (folder / name).parent.mkdir(exist_ok=True)
     ...     Image.new("L", (4, 4)).save(folder / name)
-    >>> load_image_folder(folder).inputs.shape
+    >>> rlm.labels.load_image_folder(folder).inputs.shape
     (4, 1, 4, 4)
     """
     check_positive(size=1 if size is None else size)

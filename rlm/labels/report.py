@@ -41,8 +41,9 @@ def summarise_shuffles(
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> memorising = pd.DataFrame({"seed": 0, "shuffle": 0, "shuffle_epoch": range(3), "accuracy": [0.1, 0.5, 1.0]})
-    >>> summarise_shuffles(memorising)["epochs"].tolist()
+    >>> rlm.labels.summarise_shuffles(memorising)["epochs"].tolist()
     [2.0]
     """
     found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch").sort_values("shuffle", kind="stable")
@@ -77,8 +78,9 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
-    >>> tabulate_effects(results).loc[("all", "pretrained"), "decision"]
+    >>> rlm.labels.tabulate_effects(results).loc[("all", "pretrained"), "decision"]
     'too few seeds'
     """
     metric, watched = find_metric("test_accuracy", results), is_watched(results, watched)
@@ -119,12 +121,12 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> runs = [(0, "scratch", 0, epoch, accuracy) for epoch, accuracy in enumerate([0.1, 0.7, 0.8])]
     >>> history = pd.DataFrame(runs, columns=["labelled", "arm", "seed", "epoch", "validation_accuracy"])
-    >>> tabulate_speed(history)["epochs"].tolist()
+    >>> rlm.labels.tabulate_speed(history)["epochs"].tolist()
     [2.0]
     """
-    watched = is_watched(history, watched)
 
     def tabulate(mine: pd.DataFrame) -> pd.DataFrame:
         kept, most = drop_diverged(mine), float(mine["epoch"].max())
@@ -134,7 +136,7 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
         target = share * counted["validation_accuracy"].mean()
         found = epochs_to_reach(kept, target)
         found["epochs"] = found["epochs"].where(found["reached"], most)
-        table = _compare_epochs(found, "arm", BASELINE, most, watched)
+        table = _compare_epochs(found, "arm", BASELINE, most, is_watched(history, watched))
         table.insert(1, "accuracy", target)
         return table
 
@@ -179,8 +181,9 @@ def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"labelled": 0, "arm": "scratch", "seed": range(2), "test_accuracy": [0.5, 0.7]})
-    >>> spell_intervals(tabulate_effects(results)).columns.tolist()
+    >>> rlm.labels.spell_intervals(rlm.labels.tabulate_effects(results)).columns.tolist()
     ['seeds', 'accuracy, %', 'difference, points', 'p', 'decision']
     """
     is_speed = "epochs" in table
@@ -219,23 +222,21 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> memorising = pd.DataFrame({"seed": 0, "shuffle": 0, "shuffle_epoch": [0, 1], "accuracy": [0.1, 1.0]})
-    >>> explain_shuffles(summarise_shuffles(memorising))
+    >>> rlm.labels.explain_shuffles(rlm.labels.summarise_shuffles(memorising))
     'Memorising 90% of the random labels took 1.0 [no interval] epochs the first time (1 seed).'
     """
     first, last = shuffles.iloc[0], shuffles.index[-1]
-    seeds = count(int(first["seeds"]), "seed")
+    seeds, within = count(int(first["seeds"]), "seed"), count(float(first["epochs"]), "epoch")
     if first["reached"] == 0:
-        within = count(float(first["epochs"]), "epoch")
         return (
             f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({seeds}); "
             "raise shuffle_epochs (--shuffle-epochs), or lower the share."
         )
     epochs, differences = _format(shuffles[["epochs", "low", "high"]]), _format(shuffles[DIFFERENCE], sign="+")
-    text = (
-        f"Memorising {accuracy:.0%} of the random labels took {epochs[0]} epochs the first time ({seeds})."
-        f"{_reached(first)}"
-    )
+    text = f"Memorising {accuracy:.0%} of the random labels took {epochs[0]} epochs the first time ({seeds})."
+    text += _reached(first)
     for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
         row, difference = shuffles.loc[shuffle], differences[shuffle - 1]
         said = {
@@ -272,8 +273,9 @@ def explain_effects(table: pd.DataFrame) -> str:
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
-    >>> explain_effects(tabulate_effects(results)).split(": ")[1]
+    >>> rlm.labels.explain_effects(rlm.labels.tabulate_effects(results)).split(": ")[1]
     'with all labelled samples pretrained +0.0 [no interval] (too few seeds).'
     """
     is_speed, parts = "epochs" in table, []
@@ -309,19 +311,19 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
 
     Examples
     --------
-    >>> explain_claim(pd.DataFrame({"seeds": [9]}), pd.DataFrame(), pd.DataFrame())
+    >>> import pandas as pd, rlm
+    >>> rlm.labels.explain_claim(pd.DataFrame({"seeds": [9]}), pd.DataFrame(), pd.DataFrame())
     "With fewer than 10 seeds nothing follows about the paper's claim."
     """
     if (shuffles["seeds"] < FEWEST_PAIRS).any():
         return f"With fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."
     decisions = shuffles["decision"].iloc[1:].tolist()
-    later = len(decisions)
-    faster, slower = decisions.count("faster"), decisions.count("slower")
+    faster, slower, later = decisions.count("faster"), decisions.count("slower"), len(decisions)
     if faster and slower:
         shown = f"was shown for {faster} of the {later} memorisations after the first and reversed for {slower}"
     elif faster or slower:
-        verb, number = ("shown", faster) if faster else ("reversed", slower)
-        shown = f"was {verb} for {number} of the {later} memorisations after the first"
+        verb = "shown" if faster else "reversed"
+        shown = f"was {verb} for {faster or slower} of the {later} memorisations after the first"
     else:
         shown = f"was not shown for any of the {later} memorisations after the first"
     sentences = [

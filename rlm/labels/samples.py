@@ -48,7 +48,8 @@ class Samples:
 
     Examples
     --------
-    >>> len(Samples(np.zeros((6, 1, 4, 4)), np.arange(6) % 2, ("cat", "dog")))
+    >>> import numpy as np, rlm
+    >>> len(rlm.labels.Samples(np.zeros((6, 1, 4, 4)), np.arange(6) % 2, ("cat", "dog")))
     6
     """
 
@@ -163,8 +164,9 @@ def divide(
 
     Examples
     --------
+    >>> import rlm
     >>> from rlm.labels import load_digits
-    >>> parts, labelled = divide(load_digits(200), seed=0, labelled=20)
+    >>> parts, labelled = rlm.labels.divide(load_digits(200), seed=0, labelled=20)
     >>> [len(part) for part in parts], len(labelled)
     ([140, 30, 30], 20)
     """
@@ -253,7 +255,8 @@ def load_digits(images: int | None = None) -> Samples:
 
     Examples
     --------
-    >>> load_digits(100).inputs.shape
+    >>> import rlm
+    >>> rlm.labels.load_digits(100).inputs.shape
     (100, 1, 8, 8)
     """
     from sklearn import datasets  # takes a second; most studies need no digits
@@ -298,7 +301,8 @@ def make_moving_digits(clips: int = 1797, seed: int = 0) -> Samples:
 
     Examples
     --------
-    >>> clips = make_moving_digits(24)
+    >>> import rlm
+    >>> clips = rlm.labels.make_moving_digits(24)
     >>> clips.inputs.shape, clips.classes[:2]
     ((24, 1, 8, 16, 16), ('down', 'up'))
     """

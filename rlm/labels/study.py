@@ -12,7 +12,7 @@ import torch
 
 from rlm.arms import STARTS
 from rlm.block import Block
-from rlm.config import REDRAW
+from rlm.config import DEFAULT_SEEDS, REDRAW
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import check_request, collect, iter_experiment
@@ -139,7 +139,7 @@ class LabelStudy:
 
 def run_labels(
     config: LabelsConfig,
-    seeds: int | Sequence[int] = 20,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     samples: Samples | None = None,
     make_encoder: MakeEncoder | None = None,
@@ -200,7 +200,7 @@ def run_labels(
 
 def iter_labels(
     config: LabelsConfig,
-    seeds: int | Sequence[int] = 20,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     samples: Samples | None = None,
     make_encoder: MakeEncoder | None = None,

@@ -89,7 +89,8 @@ def load_video_folder(
 
     Examples
     --------
-    >>> load_video_folder("videos", frames=0)
+    >>> import rlm
+    >>> rlm.labels.load_video_folder("videos", frames=0)
     Traceback (most recent call last):
     rlm.errors.InputError: expected frames to be an integer of at least 1, found 0
     """

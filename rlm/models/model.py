@@ -37,7 +37,7 @@ from rlm.zoo.losses import LOSSES
 
 FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
-HEAD = "head."  # begins the names of the head's weights
+HEAD, JSON = "head.", {"ensure_ascii": False, "indent": 1}  # HEAD begins the names of the head's weights
 _DAMAGES = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError, MemoryError)
 _DAMAGES += (OverflowError,)
 
@@ -56,7 +56,7 @@ class Model:
     >>> import rlm
     >>> slices = rlm.prepare(rlm.StudyConfig())
     >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, 32, 8), (0,))
-    >>> model = Model.of(block, slices, rlm.StudyConfig(encoder="mean", dim=8))
+    >>> model = rlm.models.Model.of(block, slices, rlm.StudyConfig(encoder="mean", dim=8))
     >>> model.encode(["How are you?", "how are you"]).shape, model.knows("qwxz")
     ((2, 8), False)
     """
@@ -161,7 +161,7 @@ class Model:
             state |= {f"{HEAD}{name}": tensor for name, tensor in self.head.state_dict().items()}
         contents = {
             WEIGHTS: safetensors.torch.save({name: tensor.contiguous() for name, tensor in state.items()}),
-            VOCABULARY: _json(dict(self.words)),
+            VOCABULARY: json.dumps(dict(self.words), **JSON).encode(),
         }
         description = {
             "format": FORMAT,
@@ -175,7 +175,7 @@ class Model:
             description["head"] = self.head_name
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         description["sha256"] = hashes | {CONFIG: _hash_of(description)}
-        write_folder(folder, {CONFIG: _json(description)} | contents)
+        write_folder(folder, {CONFIG: json.dumps(description, **JSON).encode()} | contents)
 
 
 def load_model(folder: str | Path) -> Model:
@@ -199,9 +199,14 @@ def load_model(folder: str | Path) -> Model:
 
     Examples
     --------
-    >>> load_model("no/such/folder")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    rlm.errors.InputError: no/such/folder: expected a model that rlm train --save wrote, found: ...
+    >>> import rlm, tempfile
+    >>> config = rlm.StudyConfig(encoder="mean")
+    >>> slices = rlm.prepare(config)
+    >>> block = rlm.init_block(lambda: rlm.zoo.MeanEncoder(slices.vocabulary_size, config.word_dim, config.dim), (0,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rlm.models.Model.of(block, slices, config).save(f"{folder}/model")
+    ...     rlm.load_model(f"{folder}/model").encode(["How are you?"]).shape
+    (1, 64)
     """
     folder = Path(folder)
     if not folder.exists():
@@ -342,7 +347,3 @@ def _hash_of(description: Mapping[str, Any]) -> str:
     """Return SHA-256 of everything but the hashes."""
     rest = {name: value for name, value in description.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False, indent=1).encode()

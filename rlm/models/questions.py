@@ -17,8 +17,8 @@ from rlm.data.parsers import read_blocks
 from rlm.data.phrases import index_phrases, tokenise
 from rlm.data.textfiles import decode
 from rlm.errors import InputError
-from rlm.evaluation.baselines import text_likeness, with_interval
 from rlm.evaluation.heads import score_all
+from rlm.evaluation.references import text_likeness, with_interval
 from rlm.evaluation.retrieval import (
     Likeness,
     Pairs,

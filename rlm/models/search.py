@@ -57,7 +57,8 @@ class Index:
 
     Examples
     --------
-    >>> index = Index(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
+    >>> import numpy as np, rlm
+    >>> index = rlm.models.Index(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
     >>> index.search(np.array([[2, 0]], np.float32), k=2).row.tolist()
     [[0, 2]]
     """

@@ -21,7 +21,7 @@ class ConfidenceSequence:
 
     Examples
     --------
-    >>> import rlm
+    >>> import numpy as np, rlm
     >>> gains = np.random.default_rng(0).normal(0.02, 0.01, size=12)
     >>> list(rlm.stats.confidence_sequence(gains).table["pairs"])
     [10, 11, 12]
@@ -142,7 +142,7 @@ def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Confi
 
     Examples
     --------
-    >>> import rlm
+    >>> import numpy as np, rlm
     >>> gains = np.random.default_rng(0).normal(0.02, 0.01, size=30)
     >>> rlm.stats.confidence_sequence(gains).last.excludes(0)
     True

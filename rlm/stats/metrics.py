@@ -117,8 +117,8 @@ def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Me
             failed = "chance" if is_guess and results is not None and "chance" in results else known.failed
             return replace(known, name=metric, failed=failed)
     raise InputError(
-        f"expected a known metric (accuracies, roc_auc, top_1, mrr, eer, losses, seconds, epochs), found {metric!r}; "
-        f'pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
+        f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), "
+        f'found {metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
     )
 
 
@@ -145,7 +145,7 @@ def count_failed(results: pd.DataFrame, metric: str | Metric = "test_accuracy") 
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> results = pd.DataFrame({"arm": "scratch", "seed": [0, 1], "test_accuracy": [0.75, None]})
     >>> rlm.stats.count_failed(results)["test_accuracy"].tolist()
     [0.75, 0.5]

@@ -88,8 +88,9 @@ def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> p
 
     Examples
     --------
+    >>> import pandas as pd, rlm
     >>> history = pd.DataFrame({"arm": "scratch", "seed": 0, "epoch": range(3), "validation_accuracy": [0.5, 0.7, 0.6]})
-    >>> best_so_far(history)["best_validation_accuracy"].tolist()
+    >>> rlm.plots.best_so_far(history)["best_validation_accuracy"].tolist()
     [0.5, 0.7, 0.7]
     """
     runs = history.set_index(["arm", "seed", "epoch"])[metric]

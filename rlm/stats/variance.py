@@ -77,7 +77,7 @@ def decompose_spread(clusters: pd.DataFrame, seed: int = 0) -> Spread:
 
     Examples
     --------
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> index = pd.MultiIndex.from_product([range(4), range(3), range(20)], names=["split_seed", "seed", "cluster"])
     >>> clusters = pd.DataFrame({"triplets": 5, "test_accuracy": 0.6}, index=index).reset_index()
     >>> clusters["test_accuracy"] += 0.01 * clusters["seed"]

@@ -58,7 +58,7 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
     path
         The file, or the connection of `rlm.store.schema.reading`.
     task
-        The experiment: ``"triplets"`` or ``"labels"``.
+        The experiment, as its result names it: ``"triplets"``, ``"labels"``, or that of your own.
 
     Returns
     -------
@@ -73,10 +73,13 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
 
     Examples
     --------
-    >>> import rlm
-    >>> rlm.list_studies("none.db")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    rlm.errors.InputError: expected a store of studies, found no file ...
+    >>> import rlm, tempfile
+    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), max_epochs=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
+    ...     studies = rlm.list_studies(f"{folder}/study.db")
+    >>> studies[["encoder", "arms", "seeds"]].to_dict("index")
+    {1: {'encoder': 'mean', 'arms': 'scratch', 'seeds': 2}}
     """
     with reading(path) as (connection, name):
         return _list(_records(connection, name, task))

@@ -311,11 +311,14 @@ class TestMistakes:
             (["--margin", "wide"], ["--margin", "wide"]),
             (["--learning-rate", "7"], ["--learning-rate", "less than or equal to 1"]),
             (["--encoder", "gru"], ["--encoder", "gru", "lstm", "mean"]),
+            (["--encoder", "lstmm"], ["--encoder expected 'lstm'", "found 'lstmm'; did you mean 'lstm'?"]),
+            (["--until", "0.1", "--seeds", "12", "--max-seeds", "13"], ["expected --seeds or --max-seeds, found both"]),
+            (["--config", "no.json"], ["expected settings of a study in no.json, found no such file"]),
             (["--arms", "scratch", "--arms", "scratch"], ["expected every arm once"]),
             (["--columns", "fact"], ["--columns expected name=value,name=value; found 'fact'"]),
-            (["--columns", "anchr=fact"], ["--columns expected columns for anchor, positive", "found 'anchr'"]),
+            (["--columns", "anchr=fact"], ["--columns expected columns for anchor, positive", "found 'anchr'\n"]),
             (["--negative-kinds", "hard=1"], ["--negative-kinds expected shares of random, similar, manual"]),
-            (["--negative-kinds", "similar=0.5"], ["--negative-kinds expected shares", "with the sum 1"]),
+            (["--negative-kinds", "similar=0.5"], ["--negative-kinds expected shares", "found {'similar': 0.5}\n"]),
             (["--negative-kinds", "manual=1"], ["expected pairs known to be irrelevant"]),
             (["--fractions", "0.5", "0.5", "0.5"], ["expected three positive fractions with the sum 1"]),
             (["--out", "no/such/folder/r.csv"], ["no/such/folder", "create the folder first"]),
@@ -456,7 +459,7 @@ class TestOwnData:
         assert results[0].equals(results[1])
         assert results[0].equals(results[2])
 
-    def test_audit_prints_splits_baselines_and_checks(self, rlm_command, files):
+    def test_audit_prints_splits_references_and_checks(self, rlm_command, files):
         columns = "anchor=fact,positive=question,negative=other"
         code, printed, _ = rlm_command("audit", "--dataset", files / "mine.parquet", "--columns", columns)
         assert code == 0

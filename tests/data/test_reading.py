@@ -448,7 +448,7 @@ class TestErrors:
             rlm.read(path, encoding="utf-9")
         with pytest.raises(ValueError, match=r"(?s)columns.*expected columns for anchor, positive.*found 'anchr'"):
             rlm.read(path, columns={"anchr": "fact"})
-        with pytest.raises(ValueError, match=r"(?s)encodin.*Extra inputs are not permitted"):
+        with pytest.raises(ValueError, match=r"expected a known setting, found 'encodin'; did you mean 'encoding'"):
             rlm.read(path, encodin="utf-8")
         with pytest.raises(InputError, match=r"expected columns for anchor.*found label as well; drop it"):
             rlm.read(path, anchor="anchor", label="positive")

@@ -10,7 +10,7 @@ from synthetic import make_synthetic
 import rlm
 from rlm.data.similarity import jaccard, most_alike, trigrams
 from rlm.evaluation.audit import slice_at_random
-from rlm.evaluation.baselines import OVERLAP
+from rlm.evaluation.references import OVERLAP
 
 PAIRS = 1200
 
@@ -102,7 +102,30 @@ def test_planted_faults_are_found(faults, data):
     assert set(faults) <= found_in(FAULTS[faults](data))
 
 
-def test_baselines_are_those_of_a_slow_loop(audit_of_clean, data):
+def triplets_with_negatives(negative_of):
+    rows = [(f"fact {i} x{i}", f"question {i} y{i}", negative_of(i)) for i in range(200)]
+    audit = audited(pd.DataFrame(rows, columns=["anchor", "positive", "negative"]))
+    return audit.checks.set_index("check").loc["redrawn negatives"]
+
+
+def test_redrawn_negatives_of_triplets_are_those_that_another_split_uses():
+    shared = triplets_with_negatives(lambda i: f"question {(i + 1) % 200} y{(i + 1) % 200}")
+    assert shared["severity"] == "warning"
+    assert "in another split, where other rows use them" in shared["found"]
+    assert "negatives that no row of another cluster uses" in shared["advice"]
+    own = triplets_with_negatives(lambda i: f"remark {i} z{i}")
+    assert own["severity"] == "fine"
+    assert own["found"].startswith("0 negatives (0.0%)")
+
+
+@pytest.mark.parametrize(("max_tokens", "found"), [(32, "the longest has 9 words"), (8, "the 8 words that are read")])
+def test_the_limit_of_words_is_not_confused_with_the_longest_phrase(max_tokens, found):
+    rows = [(f"fact {i} x{i}", f"question {i} y{i} " + "and so on " * 2) for i in range(60)]
+    audit = audited(pd.DataFrame(rows, columns=["anchor", "positive"]), max_tokens)
+    assert found in audit.checks.set_index("check").loc["long phrases", "found"]
+
+
+def test_references_are_those_of_a_slow_loop(audit_of_clean, data):
     corpus = rlm.index_corpus(data)
     slices = rlm.slice_corpus(corpus, 0)
 
@@ -117,13 +140,13 @@ def test_baselines_are_those_of_a_slow_loop(audit_of_clean, data):
         np.sign(likeness(anchor, positive) - likeness(anchor, negative)) / 2 + 0.5
         for anchor, positive, negative in slices.test
     ]
-    baseline = audit_of_clean.baselines.loc[OVERLAP]
-    assert baseline["accuracy"] == pytest.approx(np.mean(right))
-    assert baseline["low"] <= baseline["accuracy"] <= baseline["high"]
+    overlap = audit_of_clean.references.loc[OVERLAP]
+    assert overlap["accuracy"] == pytest.approx(np.mean(right))
+    assert overlap["low"] <= overlap["accuracy"] <= overlap["high"]
 
 
 def test_hard_negatives_are_harder(audit_of_clean):
-    assert audit_of_clean.baselines["accuracy"].iloc[1] < audit_of_clean.baselines["accuracy"].iloc[0] - 0.1
+    assert audit_of_clean.references["accuracy"].iloc[1] < audit_of_clean.references["accuracy"].iloc[0] - 0.1
 
 
 def test_effective_anchors_are_the_inverse_of_the_sum_of_squared_shares():
@@ -152,7 +175,7 @@ def test_tiny_triplets_are_audited_as_far_as_they_go(rows):
         {side: [f"{side} {i} x{i}" for i in range(rows)] for side in ("anchor", "positive", "negative")}
     )
     audit = audited(data)
-    assert audit.baselines["accuracy"].drop("trigram overlap, most similar negatives").notna().all()
+    assert audit.references["accuracy"].drop("trigram overlap, most similar negatives").notna().all()
     assert "size of the test" in found_in(audit)
 
 
@@ -186,9 +209,9 @@ class TestSynthetic:
             assert len(kept) >= 4
 
     def test_difficulty_is_the_overlap_that_is_left(self, audit_of_clean):
-        easy = audited(clean(difficulty=0)).baselines.loc[OVERLAP, "accuracy"]
+        easy = audited(clean(difficulty=0)).references.loc[OVERLAP, "accuracy"]
         assert easy > 0.99
-        assert audit_of_clean.baselines.loc[OVERLAP, "accuracy"] < 0.9
+        assert audit_of_clean.references.loc[OVERLAP, "accuracy"] < 0.9
 
     def test_noise_is_the_share_of_wrong_questions(self):
         right, noisy = (clean(noise=noise, difficulty=0.5) for noise in (0, 0.3))

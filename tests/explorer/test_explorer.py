@@ -282,7 +282,7 @@ class TestExplorer:
         (typed,) = [one for one in all_widgets(explorer._panel.knobs.rows["margin"]) if isinstance(one, widgets.Text)]
         typed.value = "-1"
         assert explorer._panel.run.disabled
-        assert "margin: Input should be greater than" in said(explorer._panel.widget)
+        assert "margin: expected a number greater than" in said(explorer._panel.widget)
         with pytest.raises(InputError, match="margin"):
             explorer.run()
         typed.value = ""

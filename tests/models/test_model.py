@@ -383,7 +383,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"config": {"encoder": "gru"}}, "encoder: Input should be"),
+            ({"config": {"encoder": "gru"}}, "encoder: expected 'lstm', "),
             ({"config": {"encoder": "lstm"}}, "LSTMEncoder"),
             ({"vocabulary_size": 9}, "between 1 and 9"),
             ({"vocabulary_size": "many"}, "found 'many'"),

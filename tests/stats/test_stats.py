@@ -469,7 +469,7 @@ class TestText:
         assert "no evidence that the spread differs" in compare(table(narrow, rng.permutation(narrow))).text
 
     def test_says_what_the_verdict_rests_on(self):
-        assert "56 anchors in 43 unrelated groups (1,234 triplets)" in compare(study(**BASIS)).text
+        assert "56 anchors in 43 clusters (1,234 triplets)" in compare(study(**BASIS)).text
         assert "anchors" not in compare(study()).text
 
     def test_says_what_the_interval_covers(self):

@@ -1,4 +1,4 @@
-"""Baselines that every encoder must beat: trigram overlap, TF-IDF, and a classifier that never sees the anchor."""
+"""References that every encoder must beat: trigram overlap, TF-IDF, and a classifier that never sees the anchor."""
 
 from collections.abc import Sequence
 
@@ -27,8 +27,8 @@ LOOKED_AT = 20_000
 OVERLAP, TFIDF, BLIND = "trigram overlap", "TF-IDF cosine", "anchor-blind classifier"
 
 
-def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
-    """Return accuracy with a 95 % interval of every baseline."""
+def tabulate(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase"], seed: int) -> pd.DataFrame:
+    """Return accuracy with a 95 % interval of every reference."""
     test = some_of(slices.test, stream(seed, "audit", 0))
     contestants = {
         OVERLAP: (_by_overlap, test),
@@ -40,7 +40,7 @@ def baselines_of(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " ph
     for name, (score, triplets) in contestants.items():
         right = is_right(score(slices, triplets)) if len(triplets) else np.empty(0)
         found[name] = with_interval(right, cluster[triplets[:, 0]])
-    return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("baseline")
+    return pd.DataFrame.from_dict(found, orient="index", columns=["accuracy", "low", "high"]).rename_axis("reference")
 
 
 def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
