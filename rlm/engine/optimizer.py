@@ -167,7 +167,8 @@ class SGD(NamedTuple):
 
     Examples
     --------
-    >>> SGD(momentum=0.9)
+    >>> import rlm
+    >>> rlm.labels.SGD(momentum=0.9)
     SGD(momentum=0.9, weight_decay=0.0)
     """
 
