@@ -133,7 +133,7 @@ def draw(table: pd.DataFrame) -> plt.Figure:
         ax.set(title=f"{dataset}\npretrained minus {baseline}", xlabel="points", yticks=range(len(sizes)))
         ax.set_yticklabels(sizes)
     axes[0, 0].set_ylabel("labelled pairs")
-    axes[0, -1].legend(title="unlabelled texts", fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), title="unlabelled texts", loc="outside right center")
     return figure
 
 
