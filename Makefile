@@ -8,10 +8,10 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench calibrate defaults unknown experiment systems labels pictures lab app check clean
+.PHONY: help setup report test browser bench calibrate defaults unknown experiment unlabelled systems labels pictures lab app check clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv and install everything, once
 
@@ -67,6 +67,10 @@ unknown: $(READY) ## Compare treatments of unknown words seed by seed, write doc
 experiment: $(READY) ## Run the experiment at full length in parts, write docs/experiment.md (a day on two cores)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.experiment
+
+unlabelled: $(READY) ## Pre-train on unlabelled texts with few and many pairs, write docs/unlabelled.md (hours)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.unlabelled
 
 systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

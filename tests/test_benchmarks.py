@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch_twin import TorchTwin
 
-from benchmarks import calibration, contestants, gpu, growth, performance, reading
+from benchmarks import calibration, contestants, gpu, growth, performance, reading, unlabelled
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -93,3 +93,22 @@ def test_calibration_finds_false_verdicts_as_rare_as_they_are():
     assert watched["ever_excluded"] <= stats.binom.ppf(0.999, 40, 0.05) / 40
     dealt = calibration.aa_studies(pools["test_accuracy"].to_numpy(), 10, 5)
     assert 0 <= dealt["low"] <= dealt["false"] / 5 <= dealt["high"]
+
+
+def test_unlabelled_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    tiny = {"pretrain_epochs": 1, "max_epochs": 1, "epoch_triplets": 300, "random_triplets": 300}
+    changed = {"DATASETS": ("chatterbot-french",), "LABELLED": (20, 0), "TEXTS": ("none", "own"), "SEEDS": 2}
+    changed |= {"SETTINGS": unlabelled.SETTINGS | tiny, "DOCS": tmp_path, "RESULTS": tmp_path / "unlabelled.csv"}
+    for name, value in changed.items():
+        monkeypatch.setattr(unlabelled, name, value)
+    for options, parts in ((["--parts", "1"], 1), ([], 4), (["--page"], 4)):
+        monkeypatch.setattr("sys.argv", ["unlabelled", *options])
+        unlabelled.main()
+        found = pd.read_csv(tmp_path / "unlabelled.csv")
+        assert len(found) == parts * 8
+        assert not found.duplicated([*unlabelled.KEYS, "arm", "seed"]).any()
+    page = (tmp_path / "unlabelled.md").read_text()
+    assert page.count("| chatterbot-french") == 12
+    assert "still to be trained" not in page
+    triplets = unlabelled.rlm.prepare(unlabelled.configure("chatterbot-french", 20)).train
+    assert len(np.unique(np.sort(triplets[:, :2], axis=1), axis=0)) == 20
