@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench calibrate defaults systems labels pictures lab app check clean
+.PHONY: help setup report test browser bench calibrate defaults unknown experiment systems labels pictures lab app check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,11 +60,19 @@ defaults: $(READY) ## Compare orders of triplets and optimizers seed by seed, wr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.defaults
 
+unknown: $(READY) ## Compare treatments of unknown words seed by seed, write docs/unknown_words.md (two hours)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.unknown_words
+
+experiment: $(READY) ## Run the experiment at full length in parts, write docs/experiment.md (a day on two cores)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.experiment
+
 systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.systems --db systems.db
 
-labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (half an hour)
+labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.random_labels --db labels.db
 

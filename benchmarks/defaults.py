@@ -9,6 +9,7 @@ the file to measure anew. `--speed` times the settings, on a machine without oth
 
 import argparse
 import json
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from jinja2 import Template
 
 import rlm
 from benchmarks.performance import machine
+from benchmarks.resume import complete
 from rlm.runtime.atomic import write_whole
 
 DATASETS = {
@@ -39,14 +41,12 @@ def configure(dataset: str, setting: str, **changed: object) -> rlm.StudyConfig:
 
 def train() -> pd.DataFrame:
     """Run the studies that are missing, and write each as it is finished."""
-    found = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=["dataset", "setting"])
-    for (dataset, (_, seeds)), setting in product(DATASETS.items(), SETTINGS):
-        if not ((found["dataset"] == dataset) & (found["setting"] == setting)).any():
-            results = rlm.run_study(configure(dataset, setting), seeds)
-            new = results[["arm", "seed", "test_accuracy"]].assign(dataset=dataset, setting=setting)
-            found = pd.concat([found, new], ignore_index=True)
-            write_whole(RESULTS, found.to_csv(index=False, float_format="%.6g"))
-    return found
+
+    def study(dataset: str, setting: str) -> pd.DataFrame:
+        results = rlm.run_study(configure(dataset, setting), DATASETS[dataset][1])
+        return results[["arm", "seed", "test_accuracy"]]
+
+    return complete(RESULTS, ["dataset", "setting"], {key: partial(study, *key) for key in product(DATASETS, SETTINGS)})
 
 
 def measure_speed() -> dict[str, dict[str, float]]:

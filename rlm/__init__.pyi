@@ -28,6 +28,7 @@ from .evaluation.triplets import evaluate as evaluate
 from .explorer.explorer import Explorer as Explorer
 from .loss import triplet_loss as triplet_loss
 from .models.model import load_model as load_model
+from .presets import PRESETS as PRESETS
 from .sampler import RandomTriplets as RandomTriplets, RealTriplets as RealTriplets
 from .slicer import slice_corpus as slice_corpus
 from .store.read import list_studies as list_studies, read_study as read_study

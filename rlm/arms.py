@@ -6,29 +6,36 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from rlm.block import Block, init_block
+from rlm.block import Block, init_block, running_statistics
 from rlm.config import REDRAW, Arm, StudyConfig
 from rlm.data.phrases import Phrases
 from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
 from rlm.runtime.device import resolve_device
 from rlm.seeding import stream
-from rlm.slicer import Slices
-from rlm.training import finetune, pretrain
+from rlm.slicer import Slices, pad_slices
+from rlm.training import finetune, train_on_random
 from rlm.zoo.encoders import new_encoder
 from rlm.zoo.losses import LOSSES
 
 
 class Trained(NamedTuple):
-    """A block of seeds trained under one arm, each at its best epoch, and the histories of both trainings."""
+    """
+    A block of seeds trained under one arm, each at its best epoch, and the histories of both trainings.
+
+    `start_change` is the largest change of a weight matrix by the arm's start, as a share of its initial norm.
+    """
 
     block: Block
     history: pd.DataFrame
     pretraining: pd.DataFrame
+    start_change: Float[np.ndarray, " seed"]
 
 
 def train_arms(
@@ -45,35 +52,69 @@ def train_arms(
     The arms must share one pre-training, see `rlm.config.REDRAW`, and so do the initial weights: a seed's draws depend
     neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` is that of `run_study`.
     """
-    if make_encoder is None:
-        make = encoder_maker(config, slices[0].phrases)
-    else:
-        make = partial(make_encoder, slices[0].vocabulary_size)
-    initial = init_block(make, seeds).to(resolve_device(config.device))
-    pretrained, pretraining = initial, pd.DataFrame()
+    initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(
+        resolve_device(config.device)
+    )
+    pretrained, pretraining, trainer = initial, pd.DataFrame(), None
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
-        pretrained, pretraining = pretrain(initial, slices, config, **settings, progress=progress)
+        padded = pad_slices(slices, config.pretrain_padding or config.padding)
+        trainer, pretraining = train_on_random(initial, padded, config, **settings, progress=progress)
+        pretrained = trainer.block
+    padded = pad_slices(slices, config.padding)
     for arm in arms:
         start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
-        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "progress": progress}
-        yield Trained(*finetune(start, slices, config, **settings), pretraining)
+        if config.transfer is not None:
+            start = take_layers(initial, start, list_layers(initial.encoder)[: config.transfer])
+        settings = {"max_epochs": config.max_epochs, "patience": config.patience, "stop_by": config.stop_by}
+        after = trainer if config.keep_moments and start is pretrained else None
+        trained = finetune(start, padded, config, **settings, after=after, progress=progress)
+        yield Trained(*trained, pretraining, measure_change(initial, start))
 
 
-def encoder_maker(config: StudyConfig, phrases: Phrases) -> Callable[[], nn.Module]:
-    """Return a function that makes the encoder of a study, with the output step of its loss and newly drawn weights."""
+def list_layers(encoder: nn.Module) -> list[str]:
+    """List the names of an encoder's layers: its modules with direct weights, in order; "" is the encoder itself."""
+    known = [*dict(encoder.named_parameters()), *running_statistics(encoder)]
+    owners = {name.rpartition(".")[0] for name in known}
+    return [name for name, _ in encoder.named_modules() if name in owners]
+
+
+def check_transfer(encoder: nn.Module, layers: int | None, name: str) -> None:
+    """Raise InputError if an encoder has fewer layers than are to be transferred."""
+    most = len(list_layers(encoder))
+    if layers is not None and layers > most:
+        raise InputError(f"expected to transfer at most {most} layers, which {name} has, found {layers}; give fewer")
+
+
+def take_layers(initial: Block, start: Block, names: Sequence[str]) -> Block:
+    """Give the named layers the weights of `start`; the others keep the initial ones."""
+    weights = {
+        name: (start.weights[name] if name.rpartition(".")[0] in names else weight).clone()
+        for name, weight in initial.weights.items()
+    }
+    return dataclasses.replace(initial, weights=weights)
+
+
+def encoder_maker(
+    config: StudyConfig, phrases: Phrases, make_encoder: Callable[[int], nn.Module] | None = None
+) -> Callable[[], nn.Module]:
+    """Return a function that makes the encoder of a study, with newly drawn weights and the output step of its loss."""
+    if make_encoder is not None:
+        return partial(make_encoder, len(phrases.words) + 2)
     output = LOSSES[config.loss].output
     make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
+    make = partial(make, initialisation=config.initialisation)
     if config.word_vectors is None:
         return make
-    vectors = torch.from_numpy(read_vectors(Path(config.word_vectors), phrases.words))
+    paths = [path for path in (config.word_vectors, config.character_vectors) if path is not None]
+    vectors = torch.from_numpy(np.hstack([read_vectors(Path(path), phrases.words) for path in paths]))
     if vectors.shape[1] != config.word_dim:
         raise InputError(
-            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {config.word_vectors}, found "
+            f"expected word_dim {vectors.shape[1]}, the size of the vectors in {' and '.join(paths)}, found "
             f"{config.word_dim}; set it to that"
         )
-    return partial(make, vectors, config.fixed_vectors)
+    return partial(make, vectors=vectors, fixed=config.fixed_vectors)
 
 
 def rescale(initial: Block, pretrained: Block) -> Block:
@@ -81,34 +122,62 @@ def rescale(initial: Block, pretrained: Block) -> Block:
     Give initial weights the mean and standard deviation of the pre-trained ones, tensor by tensor.
 
     This keeps what pre-training gains by the scale of the weights alone; see Maennel et al., "What do neural networks
-    learn when trained with random labels?", NeurIPS 2020, arXiv 2006.10455, section 3. A tensor that pre-training did
-    not change, or whose initial values are all equal, is the pre-trained one.
+    learn when trained with random labels?", NeurIPS 2020, arXiv 2006.10455, section 3. Weights whose initial values are
+    all equal become the pre-trained ones.
     """
-    weights = {}
-    for name, after in pretrained.weights.items():
-        before = initial.weights[name].flatten(1).double()
-        spread = before.std(dim=1, correction=0, keepdim=True)
-        wanted = after.flatten(1).double()
-        standard = (before - before.mean(dim=1, keepdim=True)) / spread.clamp(min=torch.finfo(torch.float64).tiny)
-        moved = standard * wanted.std(dim=1, correction=0, keepdim=True) + wanted.mean(dim=1, keepdim=True)
-        is_kept = (spread == 0) | (before == wanted).all(dim=1, keepdim=True)
-        weights[name] = torch.where(is_kept, wanted, moved).view_as(after).to(after.dtype)
-    return dataclasses.replace(pretrained, weights=weights)
+
+    def rescaled(before: Tensor, after: Tensor, _: np.random.Generator) -> Tensor:
+        (spread, mean), (wanted, centre) = (torch.std_mean(one.double(), correction=0) for one in (before, after))
+        return after if spread == 0 else ((before.double() - mean) / spread * wanted + centre).to(after.dtype)
+
+    return _change_moved(initial, pretrained, rescaled)
 
 
-def shuffle(pretrained: Block) -> Block:
+def shuffle(initial: Block, pretrained: Block) -> Block:
     """Put pre-trained weights in random order inside each tensor, by the stream ``shuffle`` of each seed."""
+    return _change_moved(initial, pretrained, lambda before, after, rng: _permute(after, rng))
+
+
+def shuffle_change(initial: Block, pretrained: Block) -> Block:
+    """Add the change by pre-training to the initial weights, in random order inside each tensor, as `shuffle`."""
+    return _change_moved(initial, pretrained, lambda before, after, rng: before + _permute(after - before, rng))
+
+
+def _permute(weights: Tensor, rng: np.random.Generator) -> Tensor:
+    return weights.flatten()[torch.from_numpy(rng.permutation(weights.numel())).to(weights.device)].view_as(weights)
+
+
+def _change_moved(
+    initial: Block, pretrained: Block, change: Callable[[Tensor, Tensor, np.random.Generator], Tensor]
+) -> Block:
+    """Change the rows of each weight that pre-training moved; a word it never read keeps its vector in every arm."""
     weights = {name: weight.clone() for name, weight in pretrained.weights.items()}
-    for row, seed in enumerate(pretrained.seeds):
-        generator = stream(seed, "shuffle")
-        for weight in weights.values():
-            order = torch.from_numpy(generator.permutation(weight[row].numel())).to(weight.device)
-            weight[row] = weight[row].flatten()[order].view_as(weight[row])
+    for place, seed in enumerate(pretrained.seeds):
+        rng = stream(seed, "shuffle")
+        for name, weight in weights.items():
+            before, after = initial.weights[name][place], pretrained.weights[name][place]
+            is_moved = (before != after).reshape(len(after), -1).any(dim=1) if after.ndim else before != after
+            if is_moved.any():
+                weight[place][is_moved] = change(before[is_moved], after[is_moved], rng)
     return dataclasses.replace(pretrained, weights=weights)
+
+
+def measure_change(initial: Block, start: Block) -> Float[np.ndarray, " seed"]:
+    """Compute each seed's largest change of a weight matrix, relative to its initial norm; biases do not count."""
+    changes = [
+        torch.linalg.vector_norm((start.weights[name] - before).flatten(1), dim=1)
+        / torch.linalg.vector_norm(before.flatten(1), dim=1)
+        for name, before in initial.weights.items()
+        if before.ndim > 2
+    ]
+    return (
+        torch.stack(changes).nan_to_num(0).amax(dim=0).double().cpu().numpy() if changes else np.zeros(len(start.seeds))
+    )
 
 
 # From initial and pre-trained weights to the start of fine-tuning, for arms that do not start from the latter.
 STARTS: dict[Arm, Callable[[Block, Block], Block]] = {
     "rescaled": rescale,
-    "shuffled": lambda initial, pretrained: shuffle(pretrained),
+    "shuffled": shuffle,
+    "shuffled_change": shuffle_change,
 }

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from rlm.data.phrases import UNKNOWN
@@ -30,8 +30,8 @@ class Block:
     S seeds of one encoder.
 
     `encoder` is a plain module for one model: structure, buffers, and frozen parameters that all seeds share. `weights`
-    are the other parameters by name, with a leading seed dimension. An encoder that ``torch.func.vmap`` cannot stack
-    `is_looped`: it runs seed by seed.
+    are the other parameters, and the running statistics of batch normalisation, by name, with a leading seed dimension.
+    An encoder that ``torch.func.vmap`` cannot stack `is_looped`: it runs seed by seed, and changes the statistics.
     """
 
     encoder: nn.Module
@@ -55,14 +55,28 @@ class Block:
         return dataclasses.replace(self, seeds=tuple(self.seeds[row] for row in rows), weights=weights)
 
     def embed(
-        self, inputs: Shaped[Tensor, "seed input *shape"], batch_sizes: Sequence[int] | None = None
+        self,
+        inputs: Shaped[Tensor, "seed input *shape"],
+        batch_sizes: Sequence[int] | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> Float[Tensor, "seed input dim"]:
-        """Embed each seed's inputs, differentiably; batch sizes are those of `Batch`, for phrases only."""
+        """
+        Embed each seed's inputs, differentiably; batch sizes are those of `Batch`, for phrases only.
+
+        `sizes` are the numbers of inputs before the padding of each seed, which must not change statistics.
+        """
         one_model = partial(_embed_one, self.encoder, () if batch_sizes is None else (batch_sizes,))
         if not self.is_looped:
             return vmap(one_model)(self.weights, inputs)
-        models = [{name: weight[row] for name, weight in self.weights.items()} for row in range(len(self.seeds))]
-        return torch.stack(list(map(one_model, models, inputs)))
+        longest = inputs.shape[1]
+        sizes = [longest] * len(self.seeds) if sizes is None else sizes
+        made = {  # of views of the weights, through which statistics change in place
+            row: one_model({name: weight[row] for name, weight in self.weights.items()}, inputs[row, :size])
+            for row, size in enumerate(sizes)
+            if size
+        }
+        nothing = next(iter(made.values()))[:0]
+        return torch.stack([F.pad(made.get(row, nothing), (0, 0, 0, longest - size)) for row, size in enumerate(sizes)])
 
 
 def _embed_one(encoder: nn.Module, shared: tuple[Any, ...], weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
@@ -70,7 +84,11 @@ def _embed_one(encoder: nn.Module, shared: tuple[Any, ...], weights: dict[str, T
 
 
 def init_block(
-    make_encoder: Callable[[], nn.Module], seeds: Sequence[int], example: Shaped[Tensor, "2 *shape"] | None = None
+    make_encoder: Callable[[], nn.Module],
+    seeds: Sequence[int],
+    example: Shaped[Tensor, "2 *shape"] | None = None,
+    *,
+    batch_norm: bool = False,
 ) -> Block:
     """
     Initialise a block of encoders, one per seed.
@@ -84,6 +102,8 @@ def init_block(
         At least one.
     example
         Two inputs to test an encoder with; the tokens of two phrases by default.
+    batch_norm
+        Allow batch normalisation, for training that tells it padding and evaluation; each seed has its own statistics.
 
     Returns
     -------
@@ -94,7 +114,8 @@ def init_block(
     ------
     InputError
         If there is no seed; if the encoder has dropout, which would need a random stream per seed, or batch
-        normalisation, which mixes inputs; or if it has no weights, or does not make one vector per input.
+        normalisation, which mixes inputs, without `batch_norm`; or if it has no weights, or does not make one vector
+        per input.
 
     Examples
     --------
@@ -112,37 +133,61 @@ def init_block(
             encoders.append(make_encoder())
         shared = _in_common(encoders[0], make_encoder)
     inputs = (torch.full((2, 2), UNKNOWN, dtype=torch.int32), (2, 2)) if example is None else (example,)
-    _check_trainable(encoders[0], inputs)
     own = [{n: p.detach() for n, p in one.named_parameters() if n not in shared} for one in encoders]
+    statistics = running_statistics(encoders[0])
+    for mine, one in zip(own, encoders, strict=True):
+        mine.update({name: buffer for name, buffer in one.named_buffers() if name in statistics})
     weights = {name: torch.stack([mine[name] for mine in own]) for name in own[0]}
+    _check_trainable(encoders[0], inputs, batch_norm)
     block = Block(encoders[0], tuple(seeds), weights)
-    reason = _why_not_stacked(block, inputs)
+    reason = "it has running statistics" if statistics else _why_not_stacked(block, inputs)
     if reason:
         _tell(type(encoders[0]).__name__, reason)
     return dataclasses.replace(block, is_looped=bool(reason))
 
 
-def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
+def running_statistics(encoder: nn.Module) -> set[str]:
+    """Return the names of the buffers that batch normalisation changes in training."""
+    layers = [(name, module) for name, module in encoder.named_modules() if isinstance(module, _NormBase)]
+    return {f"{name}.{buffer}".lstrip(".") for name, layer in layers for buffer, _ in layer.named_buffers()}
+
+
+def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...], batch_norm: bool) -> None:
     for module in encoder.modules():
         layer = type(module).__name__
         drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
         if isinstance(drops, float) and drops > 0:
             raise InputError(f"expected an encoder without dropout, found it in {layer}; remove it or set it to 0")
-        if isinstance(module, _BatchNorm):
-            raise InputError(f"expected an encoder without batch normalisation, found {layer}; take nn.LayerNorm")
+        if isinstance(module, _BatchNorm) and not (batch_norm and module.track_running_stats):
+            wanted, remedy = "without batch normalisation", "take nn.LayerNorm"
+            if batch_norm:
+                wanted, remedy = "whose batch normalisation has running statistics", "set track_running_stats"
+            raise InputError(f"expected an encoder {wanted}, found {layer}; {remedy}")
     if not any(weight.requires_grad for weight in encoder.parameters()):
         raise InputError(f"expected an encoder with weights to train, found none in {type(encoder).__name__}")
+    state = torch.get_rng_state()
     try:
         with torch.no_grad():
             made = encoder(*inputs)
     except Exception:  # an encoder is arbitrary code: let it fail where it is used
         return
+    if not torch.equal(torch.get_rng_state(), state):
+        raise InputError(
+            f"expected an encoder without dropout, found that {type(encoder).__name__} draws random numbers as it "
+            "embeds; remove that"
+        )
+    check_vectors(encoder, made)
+
+
+def check_vectors(encoder: nn.Module, made: object) -> int:
+    """Return the size of the vectors that an encoder made of two inputs; raise InputError for other outputs."""
     shape = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
     if not isinstance(shape, list) or len(shape) != 2 or shape[0] != 2:
         raise InputError(
             f"expected an encoder that makes one vector per input, [input, dim], found {type(encoder).__name__}, "
             f"which makes {shape} of two inputs"
         )
+    return shape[1]
 
 
 @cache

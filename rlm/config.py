@@ -10,7 +10,7 @@ from rlm.errors import InputError, Settings
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
-Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled"]
+Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled", "shuffled_change"]
 EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
@@ -18,15 +18,21 @@ Loss = Literal[
 Mining = Literal["all", "semi_hard", "hard"]
 Batching = Literal["flat", "grouped"]
 Redraw = Literal["epoch", "once"]
-Optimizer = Literal["adam", "rowwise_adam"]
+Optimizer = Literal["adam", "rowwise_adam", "nadam"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+StopBy = Literal["accuracy", "loss"]
+Padding = Literal["masked", "left", "right"]
+Initialisation = Literal["torch", "keras"]
+SplitBy = Literal["cluster", "triplet"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-KINDS = ("random", "similar", "manual")
+KINDS = ("random", "similar", "manual", "cascade")
 FRACTIONS = (0.70, 0.21, 0.09)
+MIN_COUNT = 2  # rare words train the vector of the unknown word, see docs/unknown_words.md
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 YOUR_TABLE = "data"  # what a config calls data that are handed over as a table
+TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
 
@@ -45,6 +51,7 @@ ARMS: dict[Arm, ArmKind] = {
     "pretrained_once": ArmKind("once", "one fixed set of random triplets"),
     "rescaled": ArmKind("epoch", "random weights with the scale of the pre-trained ones", is_control=True),
     "shuffled": ArmKind("epoch", "the pre-trained weights in random order", is_control=True),
+    "shuffled_change": ArmKind("epoch", "the change of the weights by pre-training in random order", is_control=True),
 }
 REDRAW: dict[Arm, Redraw] = {name: arm.redraw for name, arm in ARMS.items() if arm.redraw}
 CONTROLS: dict[Arm, str] = {name: arm.meaning for name, arm in ARMS.items() if arm.is_control}
@@ -144,7 +151,7 @@ class Recipe(Settings):
         None,
         description="Negatives of facenet: all, hard (nearest), or by default semi_hard (nearest beyond positive).",
     )
-    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
+    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of the optimizer.")
     batch_size: int = Field(150, ge=1, le=100_000, description="Triplets per step and seed.")
     epoch_triplets: int | None = Field(None, ge=1, le=MOST_TRIPLETS, description="Triplets per epoch; all by default.")
     batching: Batching = Field(
@@ -155,7 +162,7 @@ class Recipe(Settings):
     optimizer: Optimizer = Field(
         "adam",
         description="adam, or rowwise_adam: word vectors move only in steps that use them, at a cost that does not "
-        "grow with the vocabulary.",
+        "grow with the vocabulary; or nadam, Adam with Nesterov momentum.",
     )
     precision: Precision = Field(
         "fp32",
@@ -200,16 +207,43 @@ class _Encoding(Settings):
         description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
         "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
     )
+    min_count: int = Field(
+        MIN_COUNT,
+        ge=1,
+        le=1000,
+        description="Number of training phrases that must contain a word; rarer words are read as the unknown word, "
+        "unless unseen words are kept.",
+    )
     word_vectors: str | None = Field(
         None,
         min_length=1,
         description="File of word vectors to start from, instead of random ones: word2vec text or .bin, GloVe text, "
         "fastText .vec or .bin, which knows unknown words by their character n-grams. word_dim is their size.",
     )
+    character_vectors: str | None = Field(
+        None,
+        min_length=1,
+        description="Second file of word vectors, such as ones made from characters: a word has the vectors of both "
+        "files end to end, zeros where one lacks it. word_dim is the sum of their sizes.",
+    )
     fixed_vectors: bool = Field(False, description="Keep the vectors of word_vectors fixed.")
+    initialisation: Initialisation = Field(
+        "torch",
+        description="Initial weights of layers, but not of words: as in PyTorch, or as in Keras (Glorot uniform, "
+        "recurrent ones orthogonal, biases 0, of the forget gate 1).",
+    )
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
+    padding: Padding = Field(
+        "masked",
+        description="Padding in training and validation: masked, or on the left or right up to the longest phrase and "
+        "read as the unknown word, whose vector starts with zeros.",
+    )
+    pretrain_padding: Padding | None = Field(None, description="Padding in pre-training; as padding by default.")
+    test_padding: Padding | None = Field(
+        None, description="Padding in the test and of a saved model; as padding by default."
+    )
 
 
 class StudyConfig(Recipe, _Encoding):
@@ -235,14 +269,20 @@ class StudyConfig(Recipe, _Encoding):
     random_triplets: int | None = Field(
         None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; as many as fine-tuning sees by default."
     )
+    transfer: int | None = Field(None, ge=0, description=TRANSFER)
+    keep_moments: bool = Field(
+        False, description="Fine-tuning continues with the optimizer's moments from pre-training, except in controls."
+    )
     max_epochs: int = Field(50, ge=0, le=10_000, description="Maximum number of epochs of fine-tuning.")
     patience: int = Field(20, ge=1, le=10_000, description="A seed stops after this many epochs without a new best.")
+    stop_by: StopBy = Field("accuracy", description="What is best: the highest validation accuracy or the lowest loss.")
     device: Device = Field("auto", description="Where to train; auto takes a GPU if there is one. Draws are the same.")
     negatives: int = Field(5, ge=1, le=1000, description="Negatives per pair, for data without negatives.")
     negative_kinds: Mapped[float] | None = Field(
         None,
-        description="Shares of random, similar (most alike by character trigrams) and manual (known to be irrelevant) "
-        "negatives, as similar=0.5,random=0.5; all manual where data have a column relevance, else all random.",
+        description="Shares of random, similar (most alike by character trigrams), manual (known to be irrelevant) "
+        "and cascade (manual, else with a word of the anchor, else random) negatives, as similar=0.5,random=0.5; all "
+        "manual where data have a column relevance, else all random.",
     )
     fractions: tuple[float, float, float] = Field(
         FRACTIONS, description="Shares of the pairs for training, validation and test; their sum is 1."
@@ -255,6 +295,11 @@ class StudyConfig(Recipe, _Encoding):
     )
     split: Literal["fixed", "per_seed"] = Field(
         "fixed", description="One split for all seeds, or one per seed, the same for all arms of the seed."
+    )
+    split_by: SplitBy = Field(
+        "cluster",
+        description="What is assigned to a split as a whole: a cluster of relevant phrases, or a triplet, with which "
+        "phrases leak from training to the test.",
     )
     split_seed: int = Field(0, ge=0, description="Seed of the fixed split.")
 
@@ -273,6 +318,8 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
         if self.fixed_vectors and not self.word_vectors:
             raise InputError("expected word_vectors, for fixed_vectors to keep, found none; give a file")
+        if self.character_vectors and not self.word_vectors:
+            raise InputError("expected word_vectors beside character_vectors, found none; give that one file as them")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         return self
@@ -283,6 +330,11 @@ class StudyConfig(Recipe, _Encoding):
         if self.unseen_words:
             return self.unseen_words == "kept"
         return self.encoder == "dssm" or self.word_vectors is not None
+
+    @property
+    def final_padding(self) -> Padding:
+        """Padding in the test and of a saved model."""
+        return self.test_padding or self.padding
 
 
 class Plan(Settings):
@@ -295,17 +347,3 @@ class Plan(Settings):
         le=2,
         description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
     )
-
-
-class Preset(NamedTuple):
-    """A study that a user may want to start from."""
-
-    config: StudyConfig
-    plan: Plan
-
-
-PRESETS = {
-    "quick look": Preset(StudyConfig(pretrain_epochs=2, max_epochs=6, patience=2, batching="grouped"), Plan(seeds=20)),
-    "new triplets every epoch, as in the paper": Preset(StudyConfig(arms=("scratch", "pretrained")), Plan()),
-    "one fixed set": Preset(StudyConfig(arms=("scratch", "pretrained_once")), Plan()),
-}

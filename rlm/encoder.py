@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlm.data.phrases import PAD
+from rlm.data.phrases import PAD, UNKNOWN
 from rlm.engine.lstm import PackedLSTM, pack
 from rlm.errors import InputError
 
@@ -17,6 +17,29 @@ Embeddings = Float[Tensor, "phrase dim"]
 Output = Literal["unit", "sigmoid"]
 STEPS: dict[Output, Callable[[Tensor], Tensor]] = {"unit": lambda x: F.normalize(x, dim=-1), "sigmoid": torch.sigmoid}
 TOLERANCE = 1e-3
+
+
+class WordTable(nn.Embedding):
+    """
+    Word vectors, initially from N(0, 1), except for the unknown word, which starts with zeros.
+
+    Training may have no unknown word. The test has, and would read a random vector that was never trained.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim
+        As in ``torch.nn.Embedding``: rows, see `Slices.vocabulary_size`, and their size.
+
+    Examples
+    --------
+    >>> WordTable(10, 4).weight[1].tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            self.weight[UNKNOWN] = 0
 
 
 class LSTMEncoder(nn.Module):
@@ -49,7 +72,7 @@ class LSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.cell = PackedLSTM(word_dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
@@ -75,7 +98,7 @@ class MeanEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.output = nn.Linear(word_dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:

@@ -163,7 +163,7 @@ def judge_so_far(
     Returns by arm, except the baseline, what the verdict of a watched study finds; nothing before the first seed is
     finished under every arm.
     """
-    metric = find_metric(metric)
+    metric = find_metric(metric, results)
     counted = count_failed(results, metric)
     values = counted.pivot(index="seed", columns="arm", values=metric.name).reindex(index=seeds, columns=arms)
     values = values[values.notna().all(axis=1).cummin()]

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from rlm.config import StudyConfig
+from rlm.errors import InputError
 from rlm.sentences import CONTROLS, count
 from rlm.stats.estimates import FEWEST_PAIRS, mean_with_interval
 from rlm.stats.judging import judge
@@ -14,6 +15,7 @@ from rlm.verdict import BASELINE, compare_all, is_watched, paired_arms
 __all__ = ["controls", "limits", "pretraining", "spread"]
 
 TREATED = "pretrained"
+UNCHANGED = 0.05  # of the norm of a weight matrix
 COLLAPSED = 0.01  # of the first spread
 MEMORISED = 0.95  # of the seen triplets
 PARTS = {
@@ -31,7 +33,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     Parameters
     ----------
     results
-        As `rlm.run_study` returns them, with the arms scratch, pretrained, rescaled and shuffled.
+        As `rlm.run_study` returns them, with the arms scratch, pretrained and at least one control.
     metric, watched
         As in `rlm.compare`.
 
@@ -39,12 +41,13 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     -------
     str
         The differences with their intervals, and a conclusion. A gain is explained only where pre-training helps by
-        `rlm.compare_all` on all arms. The two comparisons with the controls are corrected for their number.
+        `rlm.compare_all` on all arms. The comparisons with the controls are corrected for their number. A control that
+        hardly changes the initial weights is named, and does not count.
 
     Raises
     ------
     InputError
-        If an arm is missing.
+        If scratch, pretrained or all controls are missing.
 
     Examples
     --------
@@ -54,22 +57,37 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
     'With so few seeds nothing follows.'
     """
-    watched, metric = is_watched(results, watched), find_metric(metric)
-    others = [arm for arm in paired_arms(results) if arm not in (TREATED, *CONTROLS)]
-    verdicts = compare_all(results, metric=metric, arms=[TREATED, *CONTROLS, *others], watched=watched)
+    watched, metric = is_watched(results, watched), find_metric(metric, results)
+    arms = paired_arms(results)
+    present = [control for control in CONTROLS if control in arms]
+    if TREATED not in arms or not present:
+        raise InputError(
+            f"expected the arms {TREATED} and at least one of {', '.join(CONTROLS)}, found {', '.join(arms)}; train "
+            "them with the same seeds"
+        )
+    others = [arm for arm in arms if arm not in (TREATED, *present)]
+    verdicts = compare_all(results, metric=metric, arms=[TREATED, *present, *others], watched=watched)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
-    pairs = {control: pair(by_seed, TREATED, control) for control in CONTROLS}
+    pairs = {control: pair(by_seed, TREATED, control) for control in present}
     differences = {control: (both[TREATED] - both[control]).to_numpy() for control, both in pairs.items()}
     added = judge(differences, metric.reach, watched=watched)
     spelt = {arm: metric.spell_difference(verdict.judged) for arm, verdict in verdicts.items()}
     said = [f"Pre-training changes the {metric.label} by {spelt[TREATED]}."]
-    for control, what in CONTROLS.items():
+    for control in present:
         said.append(
-            f"The control {control}, {what}, changes it by {spelt[control]}; relative to that control, {TREATED} adds "
-            f"{metric.spell_difference(added[control].difference)}."
+            f"The control {control}, {CONTROLS[control]}, changes it by {spelt[control]}; relative to that control, "
+            f"{TREATED} adds {metric.spell_difference(added[control].difference)}."
         )
-    beaten = [control for control in CONTROLS if added[control].decide(metric.better) == "helps"]
-    unbeaten = [control for control in CONTROLS if control not in beaten]
+    change = results.groupby("arm")["start_change"].mean() if "start_change" in results else pd.Series(dtype=float)
+    idle = [control for control in present if change.get(control, 1) < UNCHANGED <= change[TREATED]]
+    said += [
+        f"{control} tests nothing here: it changes no weight matrix by more than {change[control]:.1%} of its norm, "
+        f"where pre-training changes one by {change[TREATED]:.1%}."
+        for control in idle
+    ]
+    counted = [control for control in present if control not in idle]
+    beaten = [control for control in counted if added[control].decide(metric.better) == "helps"]
+    unbeaten = [control for control in counted if control not in beaten]
     decision = verdicts[TREATED].decision
     if decision == "too few seeds":
         conclusion = "With so few seeds nothing follows."
@@ -77,16 +95,28 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
         conclusion = "Pre-training is not shown to help here, so there is no gain to explain."
     elif decision == "hurts":
         conclusion = f"{TREATED.capitalize()} hurts, compared with {BASELINE}; there is no gain to explain."
+    elif not counted:
+        conclusion = "So this study cannot tell what explains the gain."
     elif not unbeaten:
-        conclusion = "It does better than both controls: what it learnt counts, beyond the scale of the weights."
+        name = (
+            "both controls" if len(beaten) == 2 else "all controls" if len(beaten) > 2 else f"the control {beaten[0]}"
+        )
+        conclusion = f"It does better than {name}: what it learnt counts, beyond the scale of the weights."
     elif beaten:
         conclusion = (
-            f"It does better than {beaten[0]} and is not shown to do better than {unbeaten[0]}: the scale of the "
-            "weights may explain part of the gain."
+            f"It does better than {' and '.join(beaten)} and is not shown to do better than {' and '.join(unbeaten)}: "
+            "the scale of the weights may explain part of the gain."
         )
     else:
+        name = (
+            "either control"
+            if len(unbeaten) == 2
+            else "any control"
+            if len(unbeaten) > 2
+            else f"the control {unbeaten[0]}"
+        )
         conclusion = (
-            "It is not shown to do better than either control: the scale of the weights may explain the gain, and the "
+            f"It is not shown to do better than {name}: the scale of the weights may explain the gain, and the "
             "intervals show how much what it learnt could add."
         )
     return " ".join([*said, conclusion])

@@ -78,7 +78,7 @@ def seeds(
     'test accuracy of 3 seeds, a line each'
     """
     ax = ax or new_axes(2.2 + 2.2 * len(summary), 4.5)
-    arms, known = list(summary.index), find_metric(metric)
+    arms, known = list(summary.index), find_metric(metric, results)
     metric = known.name
     colours, is_failed = colours_of(arms), results[metric].isna()
     results = count_failed(results, known)

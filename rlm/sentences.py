@@ -172,11 +172,12 @@ def describe_failures(found: PairedEstimates) -> str:
 def describe_controls(found: PairedEstimates) -> str:
     """Point out that a gain without controls is not explained."""
     is_pretrained = found.arm in REDRAW and found.arm not in CONTROLS
-    if found.decision != "helps" or not is_pretrained or set(CONTROLS) <= found.arms:
+    is_controlled = "rescaled" in found.arms and found.arms & {"shuffled", "shuffled_change"}
+    if found.decision != "helps" or not is_pretrained or is_controlled:
         return ""
     return (
         "Whether it helps by what was memorised or by the scale of the weights, this study cannot tell: add the arms "
-        f"{' and '.join(CONTROLS)}."
+        "rescaled and shuffled_change."
     )
 
 

@@ -1,22 +1,24 @@
 """The slicer: a corpus in, index triplets out, split so that no phrase is in two splits."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, Int32
+from jaxtyping import Bool, Int, Int32
 
-from rlm.config import FRACTIONS
-from rlm.data.corpus import Corpus, Relevance, is_contradicted, unordered_keys
-from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
+from rlm.config import FRACTIONS, MIN_COUNT, Padding, SplitBy
+from rlm.data.corpus import Corpus, Relevance, Triplets, is_contradicted, unordered_keys
+from rlm.data.negatives import draw_marked, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
 from rlm.errors import InputError
 from rlm.seeding import stream
 
 SPLITS = ("train", "validation", "test")
+Drawn = tuple[Int32[np.ndarray, "_ 3"], Bool[np.ndarray, "_"]]  # triplets, and which of them have a redrawn negative
 
 
 class Components(NamedTuple):
@@ -30,9 +32,9 @@ class Components(NamedTuple):
 @dataclass(frozen=True)
 class Slices:
     """
-    A corpus cut into training, validation and test triplets (phrase indices) that share no phrase.
+    A corpus cut into training, validation and test triplets (phrase indices); if cut by cluster, they share no phrase.
 
-    `tokens` is the token table of `phrases`, with the unknown word in place of every word that training never sees.
+    `tokens` is the token table of `phrases`, with the unknown word in place of every word that is rare in training.
     `relevance` covers all splits. `summary` has one row per split: its size, numbers of anchors and clusters, redrawn
     negatives, and share of unknown words.
     """
@@ -71,6 +73,8 @@ def slice_corpus(
     negatives: int = 5,
     negative_kinds: Mapping[str, float | int] | None = None,
     train_fraction: float | int = 1,
+    min_count: int = MIN_COUNT,
+    split_by: SplitBy = "cluster",
 ) -> Slices:
     """
     Split a corpus by clusters of relevant phrases, and give every pair its negatives.
@@ -90,12 +94,16 @@ def slice_corpus(
     negatives
         Negatives per pair; ignored if the corpus has triplets.
     negative_kinds
-        Shares of ``"random"``, ``"similar"`` (by character trigrams) and ``"manual"`` (known to be irrelevant)
-        negatives; by default all manual if the corpus has irrelevant pairs, otherwise all random. Random ones replace
-        those of a kind that is not available.
+        Shares of ``"random"``, ``"similar"`` (by character trigrams), ``"manual"`` (known to be irrelevant) and
+        ``"cascade"`` (manual, else sharing a word with the anchor) negatives; by default all manual if the corpus has
+        irrelevant pairs, otherwise all random. Random ones replace those of a kind that is not available.
+    min_count
+        Number of training phrases that must contain a word; other words are read as the unknown word.
     train_fraction
         Share of the training pairs to keep, above 0, at most 1; a smaller share is part of a larger one. Other splits
         stay the same, except for words that training no longer sees.
+    split_by
+        ``"triplet"`` assigns single triplets, after all negatives are drawn: splits then share phrases.
 
     Returns
     -------
@@ -123,25 +131,32 @@ def slice_corpus(
     kinds = resolve_kinds(corpus, negative_kinds)
     rows, texts, relevance = corpus.rows, corpus.phrases.texts, corpus.relevance
     cluster = corpus.clusters[rows[:, 0]]
-    split_of_row = _split_rows(cluster, fractions, stream(seed, "split"))
-    home = _find_homes(corpus, split_of_row)
-    is_unusable = np.zeros(len(rows), bool)
-    if corpus.has_negatives:
-        is_unusable = (home[rows[:, 2]] != split_of_row) | is_contradicted(rows)
+    is_unusable = is_contradicted(rows) if corpus.has_negatives else np.zeros(len(rows), bool)
     rng = stream(seed, "negatives")
-    splits, summary = [], []
-    for number, name in enumerate(SPLITS):
-        mine = split_of_row == number
-        try:
-            if corpus.has_negatives:
-                triplets, redrawn = redraw_negatives(rows[mine], is_unusable[mine], rng, texts)
-            else:
+
+    def draw(mine: np.ndarray, known: np.ndarray) -> Drawn:
+        """Give some rows their negatives."""
+        if corpus.has_negatives:
+            return redraw_negatives(rows[mine], is_unusable[mine], rng, texts)[0], is_unusable[mine]
+        settings = {"relevance": relevance, "kinds": kinds, "irrelevant": known}
+        return draw_marked(rows[mine], negatives, rng, texts, **settings)
+
+    if split_by == "triplet":
+        drawn = _split_triplets(*draw(np.ones(len(rows), bool), corpus.irrelevant), fractions, stream(seed, "split"))
+    else:
+        split_of_row = _split_rows(cluster, fractions, stream(seed, "split"))
+        home, drawn = _find_homes(corpus, split_of_row), []
+        if corpus.has_negatives:
+            is_unusable |= home[rows[:, 2]] != split_of_row
+        for number, name in enumerate(SPLITS):
+            try:
                 known = corpus.irrelevant[(home[corpus.irrelevant] == number).all(axis=1)]
-                triplets, redrawn = draw_negatives(
-                    rows[mine], negatives, rng, texts, relevance=relevance, kinds=kinds, irrelevant=known
-                )
-        except InputError as error:
-            raise InputError(f"{name} split: {error}") from error
+                drawn.append(draw(split_of_row == number, known))
+            except InputError as error:
+                raise InputError(f"{name} split: {error}") from error
+    splits, summary = [], []
+    for name, (triplets, is_redrawn) in zip(SPLITS, drawn, strict=True):
+        mine = np.isin(unordered_keys(rows), unordered_keys(triplets))
         if name == "train" and train_fraction < 1:
             pairs = stream(seed, "train_fraction").permutation(np.unique(unordered_keys(rows[mine])))
             chosen = pairs[: max(1, round(train_fraction * len(pairs)))]  # a smaller share is part of a larger one
@@ -156,14 +171,28 @@ def slice_corpus(
                 "clusters": len(np.unique(cluster[mine])),
                 "phrases": len(np.unique(triplets)),
                 "triplets": len(triplets),
-                "redrawn_negatives": redrawn,
+                "redrawn_negatives": int(is_redrawn.sum()),
             }
         )
-    tokens = known_words(corpus.phrases, splits[0])
+    tokens = known_words(corpus.phrases, splits[0], min_count)
     for row, triplets in zip(summary, splits, strict=True):
         read = tokens[np.unique(triplets)]
         row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
     return Slices(corpus.phrases, tokens, relevance, *splits, summary=pd.DataFrame(summary))
+
+
+def _split_triplets(
+    triplets: Triplets,
+    is_redrawn: Bool[np.ndarray, " triplet"],
+    fractions: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> list[Drawn]:
+    """Deal triplets to the splits at random, as ``sklearn.model_selection.train_test_split`` does."""
+    ends = np.round(np.cumsum(fractions)[:2] * len(triplets)).astype(int)
+    parts = np.split(rng.permutation(len(triplets)), ends)
+    if not all(map(len, parts)):
+        raise InputError(f"expected a triplet for every split, found {len(triplets)} in all; give more data")
+    return [(triplets[part], is_redrawn[part]) for part in parts]
 
 
 def _split_rows(
@@ -201,9 +230,34 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
     return home
 
 
-def known_words(phrases: Phrases, train: Int32[np.ndarray, "triplet 3"]) -> Int32[np.ndarray, "row token"]:
-    """Return the token table with the unknown word in place of all words that training does not see."""
-    known = np.full(len(phrases.words) + 2, UNKNOWN, np.int32)
-    seen = np.append(phrases.tokens[np.unique(train)], PAD)
-    known[seen] = seen
+def known_words(
+    phrases: Phrases, train: Int32[np.ndarray, "triplet 3"], min_count: int = MIN_COUNT
+) -> Int32[np.ndarray, "row token"]:
+    """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
+    rows = np.sort(phrases.tokens[np.unique(train)], axis=1)
+    is_first = np.diff(rows, axis=1, prepend=-1) != 0  # a word counts once in a phrase
+    count = np.bincount(rows[is_first], minlength=len(phrases.words) + 2)
+    count[PAD] = min_count
+    known = np.where(count >= min_count, np.arange(len(count), dtype=np.int32), np.int32(UNKNOWN))
     return known[phrases.tokens]
+
+
+def pad_slices(slices: Sequence[Slices], padding: Padding) -> list[Slices]:
+    """Replace the padding of token tables, see `pad_tokens`; slices that are one object stay one."""
+    padded = {id(one): dataclasses.replace(one, tokens=pad_tokens(one.tokens, padding)) for one in slices}
+    return [padded[id(one)] for one in slices]
+
+
+def pad_tokens(tokens: Int32[np.ndarray, "row token"], padding: Padding) -> Int32[np.ndarray, "row token"]:
+    """
+    Put the unknown word in place of padding, on the left or right, so that encoders read it.
+
+    Rows without a word, such as the last one, stay empty. Koziev's nn_relevancy_tripleloss has no mask: its LSTM reads
+    vectors of zeros beside a phrase, up to the length of the longest one.
+    """
+    if padding == "masked":
+        return tokens
+    lengths = (tokens != PAD).sum(axis=1, keepdims=True)
+    if padding == "left":
+        tokens = np.take_along_axis(tokens, (np.arange(tokens.shape[1]) + lengths) % tokens.shape[1], axis=1)
+    return np.where((tokens == PAD) & (lengths > 0), np.int32(UNKNOWN), tokens)

@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import train_arms
+from rlm.arms import check_transfer, encoder_maker, train_arms
 from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
 from rlm.data.corpus import Corpus, index_corpus
 from rlm.data.datasets import load
@@ -23,7 +24,7 @@ from rlm.evaluation.held_out import judge_block
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
-from rlm.slicer import Slices, slice_corpus
+from rlm.slicer import Slices, pad_slices, slice_corpus
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
 from rlm.store.read import TRIPLETS
 
@@ -60,7 +61,7 @@ class BlockResult(NamedTuple):
         "results": Table(
             _RUN,
             dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
-            | {"best_epoch": int, "epochs": int, "seconds": float, "split": str}
+            | {"best_epoch": int, "epochs": int, "start_change": float, "seconds": float, "split": str}
             | dict.fromkeys(["test_triplets", "test_anchors", "test_clusters"], int),
         ),
         "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
@@ -103,12 +104,20 @@ class TripletStudy:
         settings = config.model_dump_json(exclude={"arms"})
         source = None if make is None else read_source(make)
         more = [] if make is None else [digest_module(lambda: make(len(self.corpus.phrases.words) + 2))]
-        if config.word_vectors is not None:
-            more.append(digest_file(Path(config.word_vectors), "word vectors"))
+        paths = config.word_vectors, config.character_vectors
+        more += [digest_file(Path(path), "word vectors") for path in paths if path is not None]
         return identify(TRIPLETS, settings, self.corpus.fingerprint, source, *more)
 
     def check(self, seeds: Sequence[int]) -> None:
-        slice_for(self.config, self.corpus, seeds)
+        one = slice_for(self.config, self.corpus, seeds)[0]
+        if self.config.split_by == "triplet":
+            leaked = np.isin(one.test, one.train).any(axis=1).mean()
+            log.warning(
+                "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets", 100 * leaked
+            )
+        if self.config.transfer is not None:
+            make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
+            check_transfer(make(), self.config.transfer, self.config.encoder)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
@@ -168,13 +177,14 @@ def run_study(
     Returns
     -------
     pandas.DataFrame
-        One row per arm and seed: arm, seed, validation_accuracy (at the best epoch: what early stopping saw),
+        One row per arm and seed: arm, seed, validation_accuracy (at the best epoch, which early stopping chose),
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
-        seconds (wall time of its block, pre-training and compilation included, over the block's runs), split,
-        test_triplets, test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test
-        metrics, and best_epoch 0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its
-        results, was extended or was interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
+        start_change (largest change of a weight matrix by pre-training or control, as a share of its norm), seconds
+        (wall time of its block, pre-training and compilation included, over the block's runs), split, test_triplets,
+        test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test metrics, and best_epoch
+        0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its results, was extended or was
+        interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
 
     Raises
     ------
@@ -294,7 +304,7 @@ def load_corpus(config: StudyConfig) -> Corpus:
 
 def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
     """Slice the data by a config, once per seed; all are the same object for a fixed split."""
-    names = ["fractions", "negatives", "negative_kinds", "train_fraction"]
+    names = ["fractions", "negatives", "negative_kinds", "train_fraction", "min_count", "split_by"]
     settings = {name: getattr(config, name) for name in names}
     split_seeds = [config.split_seed] if config.split == "fixed" else seeds
     slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
@@ -313,10 +323,13 @@ def run_block(
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
+    padded = pad_slices(slices, config.final_padding)
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
-        results, clusters = judge_block(trained.block, slices, corpus, trained.history)
-        tables = results.assign(split=config.split), clusters, trained.history, trained.pretraining
+        results, clusters = judge_block(trained.block, padded, corpus, trained.history)
+        results = results.assign(split=config.split, start_change=trained.start_change)
+        history = trained.history.drop(columns="validation_loss", errors="ignore")
+        tables = results, clusters, history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)

@@ -9,12 +9,23 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 from tqdm.auto import trange
 
 from rlm.block import Block
-from rlm.config import Recipe, Redraw
+from rlm.config import Recipe, Redraw, StopBy
 from rlm.engine.accuracy import embed, mean_distance, triplet_accuracy
-from rlm.engine.batches import Batch, PhraseTable, Source, Step, cut, epoch_batches, one_batch, one_per_seed
+from rlm.engine.batches import (
+    Batch,
+    PhraseTable,
+    Source,
+    Step,
+    TripletRows,
+    cut,
+    epoch_batches,
+    one_batch,
+    one_per_seed,
+)
 from rlm.engine.compile import is_worth_compiling
 from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
@@ -84,6 +95,22 @@ def pretrain(
     >>> history[["seed", "epoch"]].to_numpy().tolist()
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
+    settings = {"epochs": epochs, "random_triplets": random_triplets, "redraw": redraw, "progress": progress}
+    trainer, history = train_on_random(block, slices, recipe, **settings)
+    return trainer.block, history
+
+
+def train_on_random(
+    block: Block,
+    slices: Slices | Sequence[Slices],
+    recipe: Recipe,
+    *,
+    epochs: int,
+    random_triplets: int | None,
+    redraw: Redraw,
+    progress: bool,
+) -> tuple[Trainer, pd.DataFrame]:
+    """Do the same as `pretrain`; return the trainer, which has the block and the optimizer's moments."""
     mine = one_per_seed(block, slices)
     table = PhraseTable(mine, block.device)
     sources = []
@@ -96,7 +123,7 @@ def pretrain(
     for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
         trainer.train(epoch_batches(sources, table, epoch, recipe.batch_size))
         history.append(_diagnose(trainer, sources, table, recipe.batch_size, epoch))
-    return trainer.block, pd.concat(history, ignore_index=True)
+    return trainer, pd.concat(history, ignore_index=True)
 
 
 def finetune(
@@ -106,10 +133,12 @@ def finetune(
     *,
     max_epochs: int = 50,
     patience: int = 20,
+    stop_by: StopBy = "accuracy",
     progress: bool = True,
+    after: Trainer | None = None,
 ) -> tuple[Block, pd.DataFrame]:
     """
-    Train on the real triplets until each seed's validation accuracy stops rising.
+    Train on the real triplets until each seed's validation accuracy stops rising, or its validation loss falling.
 
     Parameters
     ----------
@@ -118,9 +147,13 @@ def finetune(
     max_epochs
         Maximum number of epochs.
     patience
-        A seed stops after this many epochs without a new best validation triplet accuracy.
+        A seed stops after this many epochs without a new best.
+    stop_by
+        What is best: the highest ``"accuracy"`` of the validation triplets or their lowest mean ``"loss"``.
     progress
         As in `pretrain`.
+    after
+        Trainer of the same recipe, see `train_on_random`, whose moments to continue with; by default they are zero.
 
     Returns
     -------
@@ -128,7 +161,8 @@ def finetune(
         Each seed with the weights of its best epoch, the earliest of equals; epoch 0, before any step, counts.
     pandas.DataFrame
         One row per seed and epoch it was trained for: seed, epoch, loss (mean over the epoch's steps; missing
-        for epoch 0), validation_accuracy. A seed stops at the first loss that is not finite.
+        for epoch 0), validation_accuracy and, if it decides, validation_loss. A seed stops at the first loss that is
+        not finite.
 
     Raises
     ------
@@ -152,6 +186,10 @@ def finetune(
     data = _TripletData(sources, mine, recipe.batch_size)
     relevance, epochs = RelevanceMask(mine[0].relevance, block.device), min(max_epochs, 2 * patience)
     trainer = _make_trainer(block, recipe, relevance, sources, data.table, epochs)
+    if stop_by == "loss":
+        data.trainer = trainer
+    if after is not None:
+        trainer.adam.resume(after.adam)
     if trainer.objective.output:
         trainer.objective.check(embed(block, data.validation), data.validation.tokens)
     return train_to_best(trainer, data, max_epochs=max_epochs, patience=patience, progress=progress)
@@ -164,8 +202,8 @@ class TrainingData(Protocol):
     def batches(self, epoch: int) -> Iterable[Step]:
         """Return the training steps of an epoch."""
 
-    def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
-        """Compute the validation accuracy of each seed."""
+    def validate(self, block: Block) -> dict[str, Float[np.ndarray, " seed"]]:
+        """Compute each seed's validation_accuracy and, if the lowest is best, its validation_loss."""
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "TrainingData":
         """Return the data of the seeds at these places."""
@@ -174,20 +212,21 @@ class TrainingData(Protocol):
 def train_to_best(
     trainer: Trainer, data: TrainingData, *, max_epochs: int, patience: int, progress: bool
 ) -> tuple[Block, pd.DataFrame]:
-    """Train until each seed's validation accuracy stops rising; return what `finetune` returns."""
+    """Train until each seed's validation loss stops falling, else its accuracy rising; return what `finetune` does."""
     block = trainer.block
     best = {name: weight.clone() for name, weight in block.weights.items()}
-    best_accuracy, best_epoch = np.full(len(block.seeds), -np.inf), np.zeros(len(block.seeds), int)
+    best_score, best_epoch = np.full(len(block.seeds), -np.inf), np.zeros(len(block.seeds), int)
     is_running = np.ones(len(block.seeds), bool)
     rows = np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
     history = []
     for epoch in trange(max_epochs + 1, desc="fine-tuning", unit="epoch", disable=not progress, leave=False):
         mean_loss = trainer.train(data.batches(epoch)) if epoch else np.full(len(rows), np.nan)
-        accuracy = data.accuracy(trainer.block)
-        history.append(per_seed(trainer.block, epoch, loss=mean_loss, validation_accuracy=accuracy)[is_running[rows]])
-        is_better = is_running[rows] & (accuracy > best_accuracy[rows])
+        found = data.validate(trainer.block)
+        score = -found["validation_loss"] if "validation_loss" in found else found["validation_accuracy"]
+        history.append(per_seed(trainer.block, epoch, loss=mean_loss, **found)[is_running[rows]])
+        is_better = is_running[rows] & (score > best_score[rows])  # NaN is never better
         improved = rows[is_better]
-        best_accuracy[improved], best_epoch[improved] = accuracy[is_better], epoch
+        best_score[improved], best_epoch[improved] = score[is_better], epoch
         for name, weight in trainer.block.weights.items():
             best[name][improved] = weight[is_better]
         diverged = rows[is_running[rows] & ~np.isfinite(mean_loss)] if epoch else rows[:0]
@@ -212,21 +251,34 @@ def per_seed(block: Block, epoch: int, **columns: np.ndarray | Sequence[float]) 
 
 
 class _TripletData:
-    def __init__(self, sources: Sequence[RealTriplets], slices: Sequence[Slices], batch_size: int) -> None:
-        self.sources, self.slices, self.batch_size = sources, slices, batch_size
+    """Triplets of fine-tuning; the validation loss, which needs the trainer, decides if it has one."""
+
+    def __init__(
+        self,
+        sources: Sequence[RealTriplets],
+        slices: Sequence[Slices],
+        batch_size: int,
+        trainer: Trainer | None = None,
+    ) -> None:
+        self.sources, self.slices, self.batch_size, self.trainer = sources, slices, batch_size, trainer
         self.table = PhraseTable(slices, sources[0].triplets.device)
-        self.validation = one_batch(
-            [torch.from_numpy(one.validation).to(self.table.device) for one in slices], self.table
-        )
+        self.triplets = [torch.from_numpy(one.validation).to(self.table.device) for one in slices]
+        self.validation = one_batch(self.triplets, self.table)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         return epoch_batches(self.sources, self.table, epoch, self.batch_size)
 
-    def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
-        return triplet_accuracy(embed(block, self.validation), self.validation)
+    def validate(self, block: Block) -> dict[str, Float[np.ndarray, " seed"]]:
+        embeddings = embed(block, self.validation)
+        found = {"validation_accuracy": triplet_accuracy(embeddings, self.validation)}
+        if self.trainer is not None:
+            loss = _mean_loss(self.trainer, self.triplets, self.validation, embeddings, self.table, self.batch_size)
+            found["validation_loss"] = loss
+        return found
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "_TripletData":
-        return _TripletData([self.sources[row] for row in rows], [self.slices[row] for row in rows], self.batch_size)
+        sources, slices = ([some[row] for row in rows] for some in (self.sources, self.slices))
+        return _TripletData(sources, slices, self.batch_size, self.trainer)
 
 
 def _make_trainer(
@@ -248,7 +300,7 @@ def _diagnose(
     trainer: Trainer, sources: Sequence[RandomTriplets], table: PhraseTable, batch_size: int, epoch: int
 ) -> pd.DataFrame:
     """Measure pre-training after an epoch; epoch 0 is judged by the triplets of epoch 1."""
-    block, objective, relevance = trainer.block, trainer.objective, trainer.relevance
+    block, objective = trainer.block, trainer.objective
     epoch_drawn = max(epoch, 1)
     # Spread over the epoch, because the last triplets are remembered best.
     paired = [
@@ -260,18 +312,31 @@ def _diagnose(
     embeddings = embed(block, seen)
     if epoch == 0:
         objective.check(embeddings, seen.tokens)
-    if relevance is not None and objective.needs_relevance:  # with phrases of its own batch, as in training
-        loss = torch.zeros(len(block.seeds), device=block.device)
-        for batch in cut(triplets, table, batch_size):
-            share = batch.mask.sum(dim=1) / seen.mask.sum(dim=1)
-            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, relevance(batch))
-    else:
-        loss = objective(embeddings, seen.triplets, seen.weights)
     return per_seed(
         block,
         epoch,
-        loss=loss.double().cpu().numpy(),
+        loss=_mean_loss(trainer, triplets, seen, embeddings, table, batch_size),
         seen_accuracy=triplet_accuracy(embeddings, seen),
         unseen_accuracy=triplet_accuracy(embed(block, unseen), unseen),
         spread=mean_distance(embeddings, seen),
     )
+
+
+def _mean_loss(
+    trainer: Trainer,
+    triplets: Sequence[TripletRows],
+    whole: Batch,
+    embeddings: Float[Tensor, "seed phrase dim"],
+    table: PhraseTable,
+    batch_size: int,
+) -> Float[np.ndarray, " seed"]:
+    """Compute each seed's mean loss of triplets, which are also one batch with its embeddings."""
+    block, objective, relevance = trainer.block, trainer.objective, trainer.relevance
+    if relevance is not None and objective.needs_relevance:  # with phrases of its own batch, as in training
+        loss = torch.zeros(len(block.seeds), device=block.device)
+        for batch in cut(triplets, table, batch_size):
+            share = batch.mask.sum(dim=1) / whole.mask.sum(dim=1)
+            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, relevance(batch))
+    else:
+        loss = objective(embeddings, whole.triplets, whole.weights)
+    return loss.double().cpu().numpy()

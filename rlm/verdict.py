@@ -106,7 +106,7 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
     ----------
     results
         One row per arm and seed: columns arm, seed and `metric`. A failed seed, which has no value, counts as the
-        metric defines; as chance for accuracies.
+        metric defines: by accuracies as the column ``chance`` if there is one, else as one half.
     metric
         The column to describe.
 
@@ -128,8 +128,9 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
     >>> rlm.summarise(results)[["seeds", "mean", "sd"]].loc["scratch"].tolist()
     [3.0, 0.625, 0.125]
     """
+    check_table(results)
     try:
-        known = find_metric(metric)
+        known = find_metric(metric, results)
     except InputError:
         known = Metric(metric)  # without a comparison the direction makes no difference
     counted = count_failed(results, known)
@@ -227,7 +228,7 @@ def compare_all(
     {'pretrained': 'no evidence either way', 'shuffled': 'no evidence either way'}
     """
     check_table(results)
-    watched, metric = is_watched(results, watched), find_metric(metric)
+    watched, metric = is_watched(results, watched), find_metric(metric, results)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
     arms = list(dict.fromkeys([arm for arm in by_seed if arm != baseline] if arms is None else arms))
     paired = {arm: pair(by_seed, arm, baseline) for arm in arms}

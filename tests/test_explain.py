@@ -6,6 +6,7 @@ import pytest
 
 from rlm import explain
 from rlm.config import StudyConfig
+from rlm.errors import InputError
 from rlm.verdict import compare_all
 
 
@@ -53,6 +54,30 @@ def test_never_contradicts_the_verdict_beside_it(gain, watched):
     assert explains == (verdict.decision == "helps")
     difference = verdict.anytime if watched else verdict.difference
     assert f"Pre-training changes the test accuracy by {difference.format(100, '+')} points" in text
+
+
+def test_a_control_that_hardly_changes_the_weights_tests_nothing():
+    change = {"scratch": 0.0, "pretrained": 0.21, "rescaled": 0.02, "shuffled": 1.2}
+    for gains, conclusion in [
+        ({"pretrained": 0.03}, "It does better than the control shuffled: what it learnt counts"),
+        ({"pretrained": 0.03, "shuffled": 0.03}, "It is not shown to do better than the control shuffled"),
+    ]:
+        results = study(**gains)
+        text = explain.controls(results.assign(start_change=results["arm"].map(change)))
+        assert conclusion in text
+        assert "rescaled tests nothing here: it changes no weight matrix by more than 2.0% of its norm, where" in text
+        assert "tests nothing" not in explain.controls(results.assign(start_change=0.2))
+    alone = results[results["arm"] != "shuffled"]
+    assert "cannot tell what explains the gain" in explain.controls(alone.assign(start_change=alone["arm"].map(change)))
+
+
+def test_any_control_is_enough_and_none_is_not():
+    results = study(pretrained=0.03)
+    assert "better than the control rescaled" in explain.controls(results[results["arm"] != "shuffled"])
+    more = results[results["arm"] == "shuffled"].assign(arm="shuffled_change")
+    assert "better than all controls" in explain.controls(pd.concat([results, more], ignore_index=True))
+    with pytest.raises(InputError, match="at least one of rescaled, shuffled, shuffled_change, found pretrained"):
+        explain.controls(results[results["arm"].isin(["scratch", "pretrained"])])
 
 
 def test_corrects_over_the_arms_of_the_headline():

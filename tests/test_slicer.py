@@ -281,6 +281,23 @@ class TestSplit:
             read = [w for i in np.unique(getattr(slices, name)) for w in tokenise(slices.phrases.texts[i])]
             assert share == pytest.approx(np.mean([word not in trained for word in read]))
 
+    @pytest.mark.parametrize("min_count", [1, 2, 5])
+    def test_words_of_too_few_training_phrases_become_unknown(self, corpus, min_count):
+        slices = slice_corpus(corpus, min_count=min_count)
+        phrases = [set(tokenise(slices.phrases.texts[i])) for i in np.unique(slices.train)]
+        for text, row in zip(slices.phrases.texts, slices.tokens, strict=False):
+            for word, token in zip(tokenise(text), row, strict=False):
+                is_known = sum(word in phrase for phrase in phrases) >= min_count
+                assert token == (slices.phrases.words.index(word) + 2 if is_known else UNKNOWN)
+
+    def test_a_word_repeated_in_one_phrase_counts_once(self):
+        rows = [(f"twice twice {i}", f"other {i}") for i in range(1)] + [(f"a {i}", f"b {i}") for i in range(1, 60)]
+        corpus = index_corpus(table(rows))
+        seed = next(seed for seed in range(99) if 0 in slice_corpus(corpus, seed).train[:, 0])
+        twice = corpus.phrases.words.index("twice") + 2
+        assert twice in slice_corpus(corpus, seed, min_count=1).tokens
+        assert twice not in slice_corpus(corpus, seed, min_count=2).tokens
+
     def test_components_are_the_columns_of_train(self, slices):
         for column, part in enumerate(slices.components):
             np.testing.assert_array_equal(part, slices.train[:, column])

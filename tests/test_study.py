@@ -29,6 +29,7 @@ COLUMNS = [
     "top_1",
     "best_epoch",
     "epochs",
+    "start_change",
     "seconds",
     "split",
     "test_triplets",

@@ -11,10 +11,9 @@ from rlm.cli.output import check_out, gather, print_files
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
-from rlm.labels.folders import load_image_folder
+from rlm.labels.folders import list_some, load_image_folder
 from rlm.labels.report import (
     MEMORISED,
-    accuracy_metric,
     explain_effects,
     explain_shuffles,
     summarise_shuffles,
@@ -55,9 +54,11 @@ def labels(
     images
         Folder of images, one sub-folder per class, instead of --dataset.
     videos
-        Folder of videos, one sub-folder per class, as UCF101 and HMDB51 have them; needs rlm[video].
+        Folder of videos, one sub-folder per class, as UCF101 and HMDB51 have them, or any with a list as --splits;
+        needs rlm[video].
     splits
-        With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt.
+        With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt; or a list of files
+        and labels: a CSV with columns label,youtube_id,time_start,time_end,split as of Kinetics, or lines "path label".
     size
         Pixels to a side that images and frames are brought to; frames have 32 by default.
     colour
@@ -85,7 +86,8 @@ def labels(
         print(f"given split: {', '.join(f'{numbers[part]:,} {part}' for part in Parts._fields if part in numbers)}")
     if len(samples.skipped):
         print(f"dropped: {len(samples.skipped):,} files")
-        print(samples.skipped.groupby("reason").size().to_string(header=False))
+        for reason, paths in samples.skipped.groupby("reason")["path"]:
+            print(f"{len(paths):,} {reason}: {list_some(paths.tolist())}")
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})
     blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
@@ -95,8 +97,9 @@ def labels(
         theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
         memorised = min(MEMORISED, config.until or MEMORISED)
         shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
-        print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
-        print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
+        if shuffles["reached"].any():  # else the numbers are only those of epochs that were trained
+            print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
+            print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
         print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     if BASELINE in set(finished.results["arm"]):
@@ -113,7 +116,7 @@ def labels(
             print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
-            table = summarise(mine, accuracy_metric(mine)).to_string(float_format="{:.3f}".format, na_rep="")
+            table = summarise(mine).to_string(float_format="{:.3f}".format, na_rep="")
             print(f"{labelled or 'all'} labelled samples\n{table}")
     print_files(finished, out, db)
 

@@ -18,12 +18,14 @@ from rlm.data.corpus import index_corpus
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
 from rlm.errors import InputError
+from rlm.evaluation.held_out import judge_history
 from rlm.evaluation.retrieval import retrieve
 from rlm.evaluation.triplets import evaluate as evaluate_triplets
 from rlm.models.model import Model, check_place, load_model
 from rlm.models.questions import evaluate_questions, read_questions
 from rlm.models.search import Index, Method
 from rlm.runtime.device import resolve_config
+from rlm.slicer import pad_slices
 from rlm.study import load_corpus, slice_for
 
 log = logging.getLogger(__name__)
@@ -85,12 +87,13 @@ def train(
     (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
     if not np.isfinite(trained.history["loss"][1:]).all():
         raise InputError(f"expected a finite loss, found none: seed {seed} diverged; lower --learning-rate")
+    slices = pad_slices(slices, study.final_padding)
     Model.of(trained.block, slices[0], study).save(save, overwrite)
-    best = trained.history.loc[trained.history["validation_accuracy"].idxmax()]
+    (best,) = judge_history(trained.history, [seed]).to_dict("records")
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
     print(f"{study.dataset}, encoder {study.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
-    print(f"best epoch {best['epoch']:.0f}, validation accuracy {best['validation_accuracy']:.3f}\n")
-    if not best["epoch"]:
+    print(f"best epoch {best['best_epoch']}, validation accuracy {best['validation_accuracy']:.3f}\n")
+    if not best["best_epoch"]:
         log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
     print("test split: triplets and their pairs by distance, retrieval by cosine")
     print(test.drop(columns="seed").astype(object).T.to_string(header=False, float_format="{:.3f}".format))

@@ -8,11 +8,12 @@ from jaxtyping import Bool, Int, Int32
 
 from rlm.config import check_kinds
 from rlm.data.corpus import Corpus, Relevance, Triplets
-from rlm.data.similarity import most_alike, trigrams
+from rlm.data.similarity import most_alike, rare_words, trigrams
 from rlm.errors import InputError
 
 SPARE = 20  # candidates beyond those that are needed, since the most similar ones are often relevant
 PLACES_AT_ONCE = 2**22
+DRAWS = 10  # of a phrase that may be relevant, before another way is taken
 Draws = Int[np.ndarray, " draw"]
 
 
@@ -32,11 +33,28 @@ def draw_negatives(
     A random negative is drawn from the same side of the other pairs, with repeats, so that the candidate alone does
     not separate positives from negatives. A similar one (by character trigrams) comes from that side too, regardless of
     how often it occurs there. A manual one is any phrase of `irrelevant`; if it is known for the other side of the pair
-    only, that side becomes the anchor. No negative is the query itself or known to be relevant to it.
+    only, that side becomes the anchor. A cascade takes a manual one, else one that shares a word with the query. No
+    negative is the query itself or known to be relevant to it.
 
     Returns the triplets by pair (manual negatives only once, so there may be fewer), and how many negatives are random
     because none of the wanted kind exists.
     """
+    settings = {"relevance": relevance, "kinds": kinds, "irrelevant": irrelevant}
+    triplets, is_missing = draw_marked(pairs, negatives, rng, texts, **settings)
+    return triplets, int(is_missing.sum())
+
+
+def draw_marked(
+    pairs: Int32[np.ndarray, "pair 2"],
+    negatives: int,
+    rng: np.random.Generator,
+    texts: Sequence[str],
+    *,
+    relevance: Relevance | None = None,
+    kinds: Mapping[str, float | int] | None = None,
+    irrelevant: Int32[np.ndarray, "irrelevant 2"] | None = None,
+) -> tuple[Triplets, Bool[np.ndarray, " triplet"]]:
+    """Do the same as `draw_negatives`; mark the negatives that are random because none of the wanted kind exists."""
     if negatives < 1:
         raise InputError(f"expected at least 1 negative per pair, found {negatives}")
     relevance = relevance or Relevance(pairs)
@@ -47,11 +65,10 @@ def draw_negatives(
         mine[..., 1] = pairs[:, 1 - side, None]
         drawn = _draw_irrelevant(mine[..., 0].ravel(), pairs[:, 1 - side], relevance, rng, texts)
         mine[..., 2] = drawn.reshape(mine.shape[:2])
-    missing = 0
+    is_missing = np.zeros(triplets.shape[:2], bool)
     for kind, where in _deal_kinds(kinds or {"random": 1}, triplets.shape[:2], rng).items():
-        wanted = triplets[where]
+        wanted, (sides, ranks) = triplets[where], _sides_and_ranks(where)
         if kind == "similar":
-            sides, ranks = _sides_and_ranks(where)
             found = _most_similar(wanted[:, 0], sides, ranks, pairs, relevance, texts)
         elif irrelevant is None or not len(irrelevant):
             found = np.full(len(wanted), -1)
@@ -60,13 +77,17 @@ def draw_negatives(
             other = np.where(found < 0, _choose_irrelevant(wanted[:, 1], irrelevant, rng), -1)
             wanted[other >= 0, :2] = wanted[other >= 0, 1::-1]
             found = np.maximum(found, other)
+        if kind == "cascade":
+            rest = np.flatnonzero(found < 0)
+            found[rest] = _sharing_a_word(wanted[rest, 0], sides[rest], pairs, relevance, rng, texts)
         wanted[:, 2] = np.where(found >= 0, found, wanted[:, 2])
         triplets[where] = wanted
-        missing += int((found < 0).sum())
-    triplets = triplets.reshape(-1, 3)
-    if kinds and "manual" in kinds:  # few are known: a repeated one would only get more weight
-        triplets = triplets[~pd.DataFrame(triplets).duplicated().to_numpy()]
-    return triplets, missing
+        is_missing[where] = found < 0
+    triplets, is_missing = triplets.reshape(-1, 3), is_missing.ravel()
+    if kinds and kinds.keys() & {"manual", "cascade"}:  # few are known: a repeated one would only get more weight
+        is_first = ~pd.DataFrame(triplets).duplicated().to_numpy()
+        triplets, is_missing = triplets[is_first], is_missing[is_first]
+    return triplets, is_missing
 
 
 def resolve_kinds(corpus: Corpus, kinds: Mapping[str, float | int] | None) -> Mapping[str, float | int]:
@@ -145,6 +166,40 @@ def _choose_irrelevant(query: Draws, irrelevant: Int32[np.ndarray, "irrelevant 2
     return np.where(stop > start, both[np.minimum(chosen, len(both) - 1), 1], -1)
 
 
+def _sharing_a_word(
+    query: Draws,
+    sides: Draws,
+    pairs: Int32[np.ndarray, "pair 2"],
+    relevance: Relevance,
+    rng: np.random.Generator,
+    texts: Sequence[str],
+) -> Draws:
+    """
+    Draw an irrelevant candidate that shares a rare word with each query, see `rare_words`; -1 if no draw finds one.
+
+    As among random negatives, a candidate's chance grows with its pairs, and here with the words that it shares. After
+    prepare_relevancy_dataset of Koziev's chatbot, which has a list of stop words in place of the rare ones.
+    """
+    used = np.unique(pairs)
+    words = rare_words([texts[phrase] for phrase in used])
+    found = np.full(len(query), -1)
+    for side in np.unique(sides):
+        mine, pool = np.flatnonzero(sides == side), pairs[:, 1 - side]
+        having = words[np.searchsorted(used, pool)].tocsc()  # the places in `pool` of each word
+        asked = words[np.searchsorted(used, query[mine])]
+        ends = np.append(0, np.diff(having.indptr)[asked.indices].cumsum())  # of the candidates by each word of a query
+        first, last = ends[asked.indptr[:-1]], ends[asked.indptr[1:]]
+        waiting = np.flatnonzero(last > first)
+        for _ in range(DRAWS):
+            drawn = first[waiting] + (rng.random(len(waiting)) * (last - first)[waiting]).astype(int)
+            word = np.searchsorted(ends, drawn, "right") - 1
+            candidate = pool[having.indices[having.indptr[asked.indices[word]] + drawn - ends[word]]]
+            is_wrong = relevance(query[mine[waiting]], candidate)
+            found[mine[waiting]] = np.where(is_wrong, -1, candidate)
+            waiting = waiting[is_wrong]
+    return found
+
+
 def redraw_negatives(
     rows: Triplets, where: Bool[np.ndarray, " triplet"], rng: np.random.Generator, texts: Sequence[str]
 ) -> tuple[Triplets, int]:
@@ -163,7 +218,7 @@ def _draw_irrelevant(
 ) -> Draws:
     drawn = rng.choice(pool, len(query))
     wrong = np.flatnonzero(relevance(query, drawn))
-    for _ in range(10):
+    for _ in range(DRAWS):
         if not len(wrong):
             return drawn
         drawn[wrong] = rng.choice(pool, len(wrong))

@@ -11,6 +11,8 @@ from sparse_dot_topn import sp_matmul_topn
 
 from rlm.data.phrases import tokenise
 
+RARE = 0.02
+
 
 def trigrams(texts: Sequence[str]) -> csr_array:
     """Return the trigrams of at least one text with words: one row per text, ones and zeros, float32."""
@@ -24,6 +26,14 @@ def trigrams(texts: Sequence[str]) -> csr_array:
         dtype=np.float32,
     )
     return csr_array(vectorizer.fit_transform(texts))
+
+
+def rare_words(texts: Sequence[str]) -> csr_array:
+    """Return the words that at most 2 % of the texts have, or two texts: one row per text, ones and zeros."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    words = csr_array(CountVectorizer(analyzer=tokenise, binary=True, dtype=np.float32).fit_transform(texts))
+    return words[:, np.flatnonzero(words.sum(axis=0) <= max(2, RARE * len(texts)))]
 
 
 def jaccard(first: csr_array, second: csr_array) -> Float[np.ndarray, " row"]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
-from rlm.data.phrases import PAD, UNKNOWN
+from rlm.data.phrases import UNKNOWN
 from rlm.data.textfiles import COMPRESSIONS, open_bytes, shorten
 from rlm.errors import InputError
 from rlm.runtime.atomic import sha256_of
@@ -47,7 +47,7 @@ def read_vectors(path: Path, words: Sequence[str]) -> Float32[np.ndarray, "token
     """
     Read the vectors of words, one row per token (word ``i`` has token ``i + 2``).
 
-    Padding has zeros; the unknown word and words without a vector have the mean of the others. Unusable rows are
+    Padding, the unknown word and words without a vector have zeros, as in Koziev's word_embeddings. Unusable rows are
     counted in a warning of the log. In a text file the last numbers of a line are the vector and the rest, which may
     contain spaces, is the word. A ``.bin`` file is word2vec's binary format or a fastText model, which makes vectors of
     unknown words from their character n-grams; other names are text, with or without a first line of counts. All but a
@@ -64,7 +64,7 @@ def read_vectors(path: Path, words: Sequence[str]) -> Float32[np.ndarray, "token
     return _read(path, tuple(words), content).copy()
 
 
-@functools.lru_cache(maxsize=1)  # all blocks of seeds ask for the same file, which may change between two studies
+@functools.lru_cache(maxsize=2)  # all blocks of seeds ask for the same files, which may change between two studies
 def _read(path: Path, words: tuple[str, ...], _content: str) -> Float32[np.ndarray, "token word_dim"]:
     found = scan(path, frozenset(words))
     skipped = [f"{count:,} {reason}" for reason, count in found.counts.items() if reason not in (USED, OTHER)]
@@ -76,11 +76,9 @@ def _read(path: Path, words: tuple[str, ...], _content: str) -> Float32[np.ndarr
             "same language, in lower case"
         )
     log.info("word vectors: %d of %d words are in %s", len(found.vectors), len(words), path)
-    mean = np.mean(list(found.vectors.values()), axis=0, dtype=np.float64).astype(np.float32)
-    table = np.tile(mean, (len(words) + 2, 1))
-    table[PAD] = 0
+    table = np.zeros((len(words) + 2, found.dim), np.float32)
     for token, word in enumerate(words, UNKNOWN + 1):
-        table[token] = found.vectors.get(word, mean)
+        table[token] = found.vectors.get(word, 0)
     return table
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlm.block import Block
+from rlm.data.phrases import PAD
 from rlm.errors import InputError
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.seeding import stream
@@ -76,7 +77,8 @@ class PhraseTable:
 
     def __init__(self, slices: Sequence[Slices], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.lengths = torch.from_numpy(slices[0].phrases.lengths).to(device)
+        lengths = (slices[0].tokens != PAD).sum(axis=1, dtype=np.int32)  # not those of phrases: padding may be read
+        self.lengths = torch.from_numpy(lengths).to(device)
         self.filler = len(slices[0].phrases)  # the empty phrase, which sorts behind all others
         tables = {id(one): torch.from_numpy(one.tokens).to(device) for one in slices}
         # Seeds with the same split share its table; seeds with different splits do not know the same words.

@@ -1,7 +1,8 @@
-"""Adam for a block of seeds: every seed its own steps, word vectors all at once or only those that are used."""
+"""Adam and SGD for a block of seeds, each with its own steps; word vectors all at once or only those that are used."""
 
 from collections.abc import Collection, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +10,12 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
+from torch.optim.nadam import nadam
+from torch.optim.sgd import sgd
 
 BETAS = 0.9, 0.999
 EPS = 1e-8
+MOMENTUM_DECAY = 4e-3
 
 
 class BlockAdam:
@@ -20,13 +24,19 @@ class BlockAdam:
 
     Rows of `tables` move only in steps that use them, so the cost of a step does not grow with the vocabulary. One call
     serves all `synchronous` seeds, which always step together; otherwise each has its own. Kingma and Ba, "Adam", ICLR
-    2015, algorithm 1, by ``torch.optim.adam``; the tables as in ``torch.optim.SparseAdam``.
+    2015, algorithm 1, by ``torch.optim.adam``; the tables as in ``torch.optim.SparseAdam``. With `nesterov`: Dozat,
+    "Incorporating Nesterov momentum into Adam", 2016, by ``torch.optim.NAdam``, which has the formula of Keras's Nadam.
     """
 
     def __init__(
-        self, weights: dict[str, Tensor], learning_rate: float, tables: Collection[str], synchronous: bool
+        self,
+        weights: dict[str, Tensor],
+        learning_rate: float,
+        tables: Collection[str],
+        synchronous: bool,
+        nesterov: bool = False,
     ) -> None:
-        self.learning_rate = learning_rate
+        self.learning_rate, self.nesterov = learning_rate, nesterov
         self.synchronous = synchronous
         self.tables = {name: _with_spare_row(weights[name]) for name in tables}
         self.table_moments = {
@@ -39,6 +49,7 @@ class BlockAdam:
         )
         # A count per seed and weight, since PyTorch's function raises each that it is given.
         self.steps = {name: weight.new_zeros(len(weight)) for name, weight in self.dense.items()}
+        self.products = {name: torch.ones_like(steps) for name, steps in self.steps.items()}  # of Nadam's momenta
         some = next(iter(weights.values()))
         self.table_steps = some.new_zeros(len(some))
 
@@ -57,26 +68,18 @@ class BlockAdam:
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """Update all weights but the tables, of the seeds that are `present`; the others do not count the step."""
         parts: Sequence[int | slice] = [slice(None)] if self.synchronous else present
-        weights, slopes, means, squares, steps = (
+        weights, slopes, means, squares, steps, products = (
             [tensors[name][part] for part in parts for name in self.dense]
-            for tensors in (self.dense, gradients, self.means, self.squares, self.steps)
+            for tensors in (self.dense, gradients, self.means, self.squares, self.steps, self.products)
         )
-        adam(
-            weights,
-            [gradient.contiguous() for gradient in slopes],  # the fused kernel ignores strides
-            means,
-            squares,
-            [],
-            [count if count.dim() == 0 else count[0] for count in steps],
-            fused=True,
-            amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            lr=self.learning_rate,
-            weight_decay=0.0,
-            eps=EPS,
-            maximize=False,
-        )
+        slopes = [gradient.contiguous() for gradient in slopes]  # the fused kernel ignores strides
+        steps, products = ([one if one.dim() == 0 else one[0] for one in counts] for counts in (steps, products))
+        settings = {"beta1": BETAS[0], "beta2": BETAS[1], "lr": self.learning_rate, "weight_decay": 0.0, "eps": EPS}
+        if self.nesterov:
+            settings |= {"momentum_decay": MOMENTUM_DECAY, "capturable": steps[0].is_cuda}
+            nadam(weights, slopes, means, squares, products, steps, **settings)
+        else:
+            adam(weights, slopes, means, squares, [], steps, fused=True, amsgrad=False, maximize=False, **settings)
 
     def find_rows(self, name: str, words: Int64[Tensor, "seed word"]) -> Int64[Tensor, " row"]:
         """Return the rows of ``tables[name]`` that hold each seed's words; an unused slot gets the spare row."""
@@ -114,9 +117,24 @@ class BlockAdam:
         for tensors in (self.means, self.squares, self.steps):
             for tensor in tensors.values():
                 tensor[rows] = 0
+        for product in self.products.values():
+            product[rows] = 1
         self.table_steps[rows] = 0
         for moment in chain.from_iterable(self.table_moments.values()):
             moment[:-1].unflatten(0, (len(self.table_steps), -1))[rows] = 0
+
+    def resume(self, other: "BlockAdam") -> None:
+        """Continue with the moments and step counts of another optimizer of the same seeds and weights."""
+        counted = [0] * len(self.table_steps) if other.synchronous else list(range(len(self.table_steps)))
+        for name in self.dense:
+            self.means[name].copy_(other.means[name])
+            self.squares[name].copy_(other.squares[name])
+            self.steps[name].copy_(other.steps[name][counted])
+            self.products[name].copy_(other.products[name][counted])
+        for name, moments in self.table_moments.items():
+            for mine, theirs in zip(moments, other.table_moments[name], strict=True):
+                mine.copy_(theirs)
+        self.table_steps.copy_(other.table_steps)
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """Keep only the seeds at these places."""
@@ -132,7 +150,46 @@ class BlockAdam:
         # Of synchronous seeds, PyTorch counts for the first only.
         counted = np.zeros_like(rows) if self.synchronous else rows
         self.steps = {name: steps[counted] for name, steps in self.steps.items()}
+        self.products = {name: products[counted] for name, products in self.products.items()}
         self.table_steps = self.table_steps[rows]
+
+
+class SGD(NamedTuple):
+    """
+    Stochastic gradient descent with momentum and weight decay, by the formulas of ``torch.optim.SGD``.
+
+    Attributes
+    ----------
+    momentum
+        Share of the last step that the next one keeps, from 0 to less than 1.
+    weight_decay
+        Factor of each weight that is added to its gradient, from 0.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.labels.SGD(momentum=0.9)
+    SGD(momentum=0.9, weight_decay=0.0)
+    """
+
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+class BlockSGD(BlockAdam):
+    """A copy of a block's weights, all dense, that SGD changes in place; `means` are its momentum buffers."""
+
+    def __init__(self, weights: dict[str, Tensor], learning_rate: float, settings: SGD) -> None:
+        super().__init__(weights, learning_rate, tables=(), synchronous=False)
+        self.settings = settings
+
+    def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
+        weights, slopes, velocities = (
+            [tensors[name][place] for place in present for name in self.dense]
+            for tensors in (self.dense, gradients, self.means)
+        )
+        settings = self.settings._asdict() | {"lr": self.learning_rate, "dampening": 0.0}
+        sgd(weights, slopes, velocities, nesterov=False, maximize=False, **settings)
 
 
 def _with_spare_row(table: Float[Tensor, "seed row dim"]) -> Float[Tensor, "rows dim"]:

@@ -1,4 +1,4 @@
-"""One training step of a block of seeds: forward, backward and Adam."""
+"""One training step of a block of seeds: forward, backward and optimizer."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from rlm.config import Optimizer, Precision
 from rlm.data.phrases import PAD
 from rlm.engine.batches import Batch, Step, distinct
 from rlm.engine.compile import fit, round_up, static_batch_sizes, try_to_compile
-from rlm.engine.optimizer import BlockAdam
+from rlm.engine.optimizer import SGD, BlockAdam, BlockSGD
 from rlm.engine.relevance import RelevanceMask
 
 
@@ -46,7 +46,7 @@ class Trainer:
         learning_rate: float,
         objective: Criterion,
         relevance: RelevanceMask | None = None,
-        optimizer: Optimizer = "adam",
+        optimizer: Optimizer | SGD = "adam",
         precision: Precision = "fp32",
         *,
         synchronous: bool,
@@ -57,8 +57,11 @@ class Trainer:
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
         self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
-        self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous)
-        self.frozen = block
+        self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous, optimizer == "nadam")
+        if isinstance(optimizer, SGD):
+            self.adam = BlockSGD(weights, learning_rate, optimizer)
+        kept = {name: weight if name in weights else weight.clone() for name, weight in block.weights.items()}
+        self.frozen = dataclasses.replace(block, weights=kept)
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()
         self.most_words = 0

@@ -230,7 +230,12 @@ def _size(subject: _Subject) -> _Found:
 
 def _unknown_words(subject: _Subject) -> _Found:
     share = float(subject.splits.loc["test", "unknown words"])
-    return share, f"{share:.0%} of the words of the test split are unknown to training"
+    positive, negative = (subject.slices.tokens[subject.slices.test[:, slot]] for slot in (1, 2))
+    alike = (positive == negative).all(axis=1).mean()
+    return share, (
+        f"{share:.0%} of the words of the test split are unknown to training, and read as one word; in {alike:.1%} of "
+        "the test triplets this makes positive and negative equal"
+    )
 
 
 def _long_phrases(subject: _Subject) -> _Found:

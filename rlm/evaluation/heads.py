@@ -216,8 +216,8 @@ class _HeadData:
             sizes = step_sizes(self.train.sizes, number * self.batch_size, self.batch_size)
             yield Step((embeddings,), triplets, self.train.mask.gather(1, rows), sizes)
 
-    def accuracy(self, block: Block) -> Float64[np.ndarray, " seed"]:
-        return head_accuracy(_heads_of(block), self.unseen, self.validation)
+    def validate(self, block: Block) -> dict[str, Float64[np.ndarray, " seed"]]:
+        return {"validation_accuracy": head_accuracy(_heads_of(block), self.unseen, self.validation)}
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "_HeadData":
         return _HeadData(

@@ -49,8 +49,9 @@ def judge_block(
 
 def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """Return by seed: validation_accuracy (none if a loss was not finite), best_epoch, epochs, has_diverged."""
-    by_seed = history.fillna({"validation_accuracy": -np.inf}).groupby("seed")
-    best = history.loc[by_seed["validation_accuracy"].idxmax()].set_index("seed").loc[list(seeds)]
+    score = -history["validation_loss"] if "validation_loss" in history else history["validation_accuracy"]
+    by_seed = history.assign(score=score.fillna(-np.inf)).groupby("seed")
+    best = history.loc[by_seed["score"].idxmax()].set_index("seed").loc[list(seeds)]
     is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
     has_diverged = is_lost.groupby(history["seed"]).any().loc[list(seeds)]
     return pd.DataFrame(

@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from rlm.config import PRESETS, READ_AS_IT_IS, YOUR_TABLE, Plan, ReadOptions, StudyConfig
+from rlm.config import READ_AS_IT_IS, YOUR_TABLE, Plan, ReadOptions, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.panel import Panel
 from rlm.explorer.probe import Probe, describe_data
 from rlm.explorer.session import Session
+from rlm.presets import PRESETS
 from rlm.report.markup import paragraph
 from rlm.report.view import View, about_data, compare_studies, look
 from rlm.runtime.process import Child, ask

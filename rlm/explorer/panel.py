@@ -8,24 +8,38 @@ import ipywidgets as widgets
 import pandas as pd
 from pydantic import BaseModel
 
-from rlm.config import PRESETS, Plan, Preset, StudyConfig
+from rlm.config import Plan, StudyConfig
 from rlm.explorer.form import Knobs, name_with_tooltip, write_text
 from rlm.explorer.session import Session, spell_time_left
 from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs
+from rlm.presets import PRESETS, Preset
 from rlm.report.markup import paragraph
 from rlm.store.read import Progress
 
 GROUPS = {
     "Data": [
         *("dataset", "reading", "train_fraction", "negatives", "negative_kinds", "max_tokens"),
-        *("fractions", "split", "split_seed"),
+        *("fractions", "split", "split_by", "split_seed"),
     ],
-    "Pre-training": ["arms", "pretrain_epochs", "random_triplets"],
+    "Pre-training": ["arms", "pretrain_epochs", "random_triplets", "keep_moments"],
     "Encoder and loss": [
-        *("encoder", "word_dim", "dim", "unseen_words", "word_vectors", "fixed_vectors"),
+        *(
+            "encoder",
+            "word_dim",
+            "dim",
+            "unseen_words",
+            "word_vectors",
+            "character_vectors",
+            "fixed_vectors",
+            "initialisation",
+        ),
+        *("padding", "pretrain_padding", "test_padding"),
         *("loss", "margin", "mining"),
     ],
-    "Fine-tuning": ["learning_rate", "batch_size", "max_epochs", "patience", "epoch_triplets", "batching", "optimizer"],
+    "Fine-tuning": [
+        *("learning_rate", "batch_size", "max_epochs", "patience", "stop_by"),
+        *("epoch_triplets", "batching", "optimizer"),
+    ],
     "Study": ["seeds", "until", "device", "precision", "compile"],
 }
 OWN = "own settings"

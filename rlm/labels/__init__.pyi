@@ -10,6 +10,7 @@ from .alignment import (
 )
 from .batches import RandomLabels as RandomLabels, tabulate as tabulate
 from .config import LabelsConfig as LabelsConfig, explain_settings as explain_settings
+from .encoders import new_classifiers as new_classifiers
 from .folders import load_image_folder as load_image_folder
 from .report import (
     explain_claim as explain_claim,
@@ -26,6 +27,6 @@ from .samples import (
     load_digits as load_digits,
     make_moving_digits as make_moving_digits,
 )
-from .study import new_classifiers as new_classifiers, read_labels as read_labels, run_labels as run_labels
-from .training import memorise as memorise
+from .study import read_labels as read_labels, run_labels as run_labels
+from .training import SGD as SGD, memorise as memorise
 from .videos import load_video_folder as load_video_folder

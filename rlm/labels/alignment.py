@@ -8,9 +8,9 @@ from scipy import stats
 from torch import nn
 from torch.nn import functional as F
 
+from rlm.arms import list_layers
 from rlm.block import Block
 from rlm.errors import InputError
-from rlm.labels.encoders import list_layers
 from rlm.labels.samples import Samples
 
 MOST_SAMPLES, BATCH = 2_000, 64

@@ -152,7 +152,7 @@ class Labelled:
         right = torch.zeros(len(self.seeds), dtype=torch.float64, device=self.rows.device)
         of_all_seeds = len(self.seeds) * self.table.inputs[0].numel() * 4
         for batch in self._cut(order, min(max(BYTES_AT_ONCE // of_all_seeds, 1), SAMPLES_AT_ONCE)):
-            scores = classify(block, *batch.inputs)
+            scores = classify(block, batch.inputs)
             is_right = (scores.argmax(dim=2) == batch.targets) & scores.isfinite().all(dim=2) & batch.mask
             right += is_right.sum(dim=1)
         return right.cpu().numpy() / np.array(self.sizes)
@@ -163,13 +163,14 @@ class Labelled:
         return Labelled(self.table.rows(rows), seeds, self.rows[rows], self.labels[rows], sizes, self.order)
 
     def _cut(self, order: Int64[Tensor, "seed sample"], batch_size: int) -> Iterator[Step]:
-        sizes = torch.tensor(self.sizes, device=order.device)[:, None]
+        lengths = torch.tensor(self.sizes, device=order.device)[:, None]
         for number, place in enumerate(order.split(batch_size, dim=1)):
+            sizes = step_sizes(self.sizes, number * batch_size, batch_size)
             yield Step(
-                inputs=(self.table(self.rows.gather(1, place)),),
+                inputs=(self.table(self.rows.gather(1, place)), None, sizes),
                 targets=self.labels.gather(1, place),
-                mask=place < sizes,
-                sizes=step_sizes(self.sizes, number * batch_size, batch_size),
+                mask=place < lengths,
+                sizes=sizes,
             )
 
 

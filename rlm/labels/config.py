@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlm.config import CONTROLS, Arm
+from rlm.config import CONTROLS, TRANSFER, Arm
 from rlm.errors import InputError, Settings
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
@@ -60,15 +60,18 @@ class LabelsConfig(Settings):
         None, gt=0, le=1, description="Shuffle as soon as this share of the random labels is memorised."
     )
     new_head: bool = Field(False, description="Draw a new head at each shuffle; the old one is kept by default.")
-    transfer: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        "all", description="Number of the encoder's layers that keep their pre-trained weights, from the first."
-    )
+    transfer: int | None = Field(None, ge=0, description=TRANSFER)
     labelled: tuple[Labelled, ...] = Field(
         ("all",),
         min_length=1,
         description="Number of training samples to fine-tune on; several numbers, or all, share one pre-training.",
     )
-    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of Adam.")
+    learning_rate: float = Field(1e-3, ge=1e-7, le=1, description="Learning rate of the optimizer.")
+    optimizer: Literal["adam", "sgd"] = Field(
+        "adam", description="adam, or sgd: stochastic gradient descent, with momentum and weight_decay if given."
+    )
+    momentum: float = Field(0.0, ge=0, lt=1, description="Momentum of sgd.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of sgd, added to the gradient.")
     batch_size: int = Field(64, ge=1, le=100_000, description="Samples per step and seed.")
     max_epochs: int = Field(100, ge=0, le=100_000, description="Most epochs of fine-tuning.")
     patience: int = Field(
@@ -97,6 +100,11 @@ class LabelsConfig(Settings):
             raise InputError(f"expected every number of labelled samples once, found {self.labelled}")
         if self.random_classes is not None and self.group_size is not None:
             raise InputError("expected random_classes or group_size, found both; drop one")
+        if self.optimizer == "adam" and (self.momentum or self.weight_decay):
+            raise InputError(
+                f"expected momentum and weight_decay with the optimizer sgd, found {self.momentum:g} and "
+                f"{self.weight_decay:g} with adam; choose sgd, or omit them"
+            )
         return self
 
 
@@ -114,7 +122,7 @@ def explain_settings(config: LabelsConfig, seeds: int) -> str:
     Returns
     -------
     str
-        A line: shuffles, epochs of memorising and of fine-tuning, learning rate and seeds.
+        A line: shuffles, epochs of memorising and of fine-tuning, optimizer unless it is Adam, learning rate and seeds.
 
     Examples
     --------
@@ -126,8 +134,13 @@ def explain_settings(config: LabelsConfig, seeds: int) -> str:
     until = f", {epochs} each"
     if config.until:
         until = f", each until {config.until:.0%} are memorised and for at most {epochs}"
+    steps = ""
+    if config.optimizer == "sgd":
+        steps = f"SGD with momentum {config.momentum:g} and weight decay {config.weight_decay:g}, "
+    if config.new_head:
+        until += ", each with a new head"
     return (
         f"{count(config.shuffles, 'shuffle')} of the random labels{until}; "
         f"at most {count(config.max_epochs, 'epoch')} of fine-tuning; "
-        f"learning rate {config.learning_rate:g}; {count(seeds, 'seed')}."
+        f"{steps}learning rate {config.learning_rate:g}; {count(seeds, 'seed')}."
     )

@@ -24,7 +24,7 @@ from rlm.labels.samples import Samples
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Names of folders that are parts of a split, not classes: Train, valid, dev, test_set, train2017 …
-_PARTS = {"train": r"train(ing)?", "validation": r"val(id(ation)?)?|dev(el(opment)?)?", "test": r"test(ing)?"}
+_PARTS = {"train": r"train(ing)?", "validation": r"val(id(at(e|ion))?)?|dev(el(opment)?)?", "test": r"test(ing)?"}
 _PART_SUFFIX = r"[\W_]*(set|data|split|images|videos)?[\W_]*\d*"
 Read = Callable[[Path], UInt8[np.ndarray, "channel *size"] | str]  # a sample, or why there is none
 
@@ -105,9 +105,9 @@ def list_files(folder: Path, suffixes: Sequence[str], kind: str) -> Listing:
     _check_nesting([place for place, _ in places])
     rows, skipped = [], list(_list_others(folder, [folder, *parts]))
     for place, part in places:
-        for path in sorted(_walk(place)):
+        for path in sorted(walk(place)):
             name = printable(path.relative_to(folder).as_posix())
-            if reason := _why_not(path, place, suffixes, kind):
+            if reason := why_not(path, place, suffixes, kind):
                 skipped.append((name, reason))
             else:
                 rows.append((path, name, printable(place.name), part))
@@ -122,7 +122,7 @@ def list_files(folder: Path, suffixes: Sequence[str], kind: str) -> Listing:
 
 def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
     """Return the folders that are parts of a split, if any; raise if parts and classes could be confused."""
-    named = {top: part for top in tops if (part := _part_of(top.name))}
+    named = {top: part for top in tops if (part := part_of(top.name))}
     others = [top.name for top in tops if top not in named]
     if others and any(_subfolders(top) for top in named):  # otherwise classes, of which one is called train, or test
         raise InputError(
@@ -139,7 +139,7 @@ def _find_parts(folder: Path, tops: Sequence[Path]) -> dict[Path, str]:
     return named
 
 
-def _part_of(name: str) -> str | None:
+def part_of(name: str) -> str | None:
     for part, form in _PARTS.items():
         if re.fullmatch(rf"({form}){_PART_SUFFIX}", name, re.IGNORECASE):
             return part
@@ -150,7 +150,7 @@ def _check_nesting(places: Sequence[Path]) -> None:
     """Raise for folders with parts of a split, or with inner folders of the same names, which may be the classes."""
     inner = Counter(path.name for place in places for path in _subfolders(place))
     shared = sorted(name for name, count in inner.items() if count > 1)
-    names = shared if len(shared) > 1 else sorted(filter(_part_of, inner))
+    names = shared if len(shared) > 1 else sorted(filter(part_of, inner))
     if names:
         raise InputError(
             f"expected the files of a class in its folder, found folders {list_some(names)} in "
@@ -176,13 +176,13 @@ def _list_others(folder: Path, tops: Sequence[Path]) -> Iterator[tuple[str, str]
     for top in tops:
         for path in sorted(top.iterdir()):
             if path.name.startswith("."):
-                for hidden in sorted(_walk(path)) if path.is_dir() else [path]:
+                for hidden in sorted(walk(path)) if path.is_dir() else [path]:
                     yield printable(hidden.relative_to(folder).as_posix()), "hidden"
             elif not path.is_dir():
                 yield printable(path.relative_to(folder).as_posix()), "beside the folders of classes"
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """List everything below a folder except folders; links to folders are not followed, as they may form a cycle."""
     for root, folders, files in os.walk(folder, onerror=_raise):
         yield from (Path(root, name) for name in files)
@@ -193,7 +193,7 @@ def _raise(error: OSError) -> None:
     raise InputError(f"expected folders that can be read, found: {error}; change their permissions") from error
 
 
-def _why_not(path: Path, place: Path, suffixes: Sequence[str], kind: str) -> str | None:
+def why_not(path: Path, place: Path, suffixes: Sequence[str], kind: str) -> str | None:
     """Return why a file of a class is not a sample, before it is decoded."""
     if any(name.startswith(".") for name in path.relative_to(place).parts):
         return "hidden"

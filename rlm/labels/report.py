@@ -16,11 +16,6 @@ FASTER = {"helps": "faster", "hurts": "slower"}
 SHORT = {"no evidence either way": "no evidence"}
 
 
-def accuracy_metric(results: pd.DataFrame, name: str = "test_accuracy") -> Metric:
-    """Return the metric of an accuracy; a failed seed counts as its column chance, where there is one."""
-    return Metric(name, 0, 1, failed="chance") if "chance" in results else find_metric(name)
-
-
 def summarise_shuffles(
     memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool | None = None
 ) -> pd.DataFrame:
@@ -88,7 +83,7 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
     >>> rlm.labels.tabulate_effects(results).loc[("all", "pretrained"), "decision"]
     'too few seeds'
     """
-    metric, watched = accuracy_metric(results), is_watched(results, watched)
+    metric, watched = find_metric("test_accuracy", results), is_watched(results, watched)
 
     def tabulate(mine: pd.DataFrame) -> pd.DataFrame:
         by_seed = arrange_by_seed(count_failed(mine, metric), metric.name)
@@ -137,7 +132,7 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
         kept, most = drop_diverged(mine), float(mine["epoch"].max())
         scratch, chance = (of[of["arm"] == BASELINE].groupby("seed")["validation_accuracy"] for of in (kept, mine))
         runs = pd.DataFrame({"arm": BASELINE, "validation_accuracy": scratch.max(), "chance": chance.first()})
-        counted = count_failed(runs.reset_index(), accuracy_metric(runs, "validation_accuracy"))
+        counted = count_failed(runs.reset_index(), "validation_accuracy")
         target = share * counted["validation_accuracy"].mean()
         found = epochs_to_reach(kept, target)
         found["epochs"] = found["epochs"].where(found["reached"], most)
@@ -237,7 +232,7 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     if first["reached"] == 0:
         return (
             f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({seeds}); "
-            "raise shuffle_epochs, or reach for less."
+            "raise shuffle_epochs (--shuffle-epochs), or lower the share."
         )
     epochs, differences = _format(shuffles[["epochs", "low", "high"]]), _format(shuffles[DIFFERENCE], sign="+")
     text = f"Memorising {accuracy:.0%} of the random labels took {epochs[0]} epochs the first time ({seeds})."

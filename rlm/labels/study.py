@@ -11,24 +11,23 @@ import pandas as pd
 import torch
 
 from rlm.arms import STARTS
-from rlm.block import Block, init_block
+from rlm.block import Block
 from rlm.config import DEFAULT_SEEDS, REDRAW
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
 from rlm.labels.config import LabelsConfig
-from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
+from rlm.labels.encoders import MakeEncoder, check_batches, new_classifiers, transfer
 from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
-from rlm.labels.training import learn, memorise
+from rlm.labels.training import SGD, learn, memorise
 from rlm.runtime.device import resolve_device
 from rlm.runtime.results import Table
-from rlm.store.identity import Identity, identify
+from rlm.store.identity import Identity, digest_module, identify, read_source
 from rlm.store.read import StoredStudy, read_stored
 
 TASK = "labels"
 DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
-DEFAULT_ENCODERS = {3: "cnn", 4: "cnn3d"}
 PRETRAINED = {"epoch": "pretrained", "once": "pretrained_once"}
 YOUR_SAMPLES = "data"  # what a config calls samples that are handed over without a name
 LARGEST_BLOCK = 10
@@ -105,6 +104,7 @@ class LabelStudy:
 
     config: LabelsConfig
     samples: Samples
+    make_encoder: MakeEncoder | None = None
     result: ClassVar = LabelsResult
     largest_block: ClassVar = LARGEST_BLOCK
 
@@ -117,20 +117,24 @@ class LabelStudy:
         return resolve_device(self.config.device)
 
     def identify(self) -> Identity:
-        return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint)
+        make, shape = self.make_encoder, self.samples.inputs.shape[1:]
+        own = [] if make is None else [read_source(make), digest_module(lambda: make(shape))]
+        return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint, *own)
 
     def check(self, seeds: Sequence[int]) -> None:
         check_samples(self.samples)
-        new_classifiers(self.config, self.samples, len(self.samples.classes), seeds[:1])
+        block = new_classifiers(self.config, self.samples, len(self.samples.classes), seeds[:1], self.make_encoder)
         for labelled in self.config.labelled:
             for seed in seeds:
-                divide(self.samples, seed, self.config.fractions, None if labelled == "all" else labelled)
+                size = None if labelled == "all" else labelled
+                parts, rows = divide(self.samples, seed, self.config.fractions, size)
+                check_batches(block, self.samples, {len(parts.train), len(rows)}, self.config.batch_size)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> LabelsResult:
-        return run_labels_block(self.config, self.samples, arms, seeds)
+        return run_labels_block(self.config, self.samples, arms, seeds, self.make_encoder)
 
 
 def run_labels(
@@ -138,6 +142,7 @@ def run_labels(
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     samples: Samples | None = None,
+    make_encoder: MakeEncoder | None = None,
     db: Path | str | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -155,6 +160,10 @@ def run_labels(
         A number of seeds, counted from 0, or the seeds. Each has its own split, the same for all arms.
     samples
         Images or clips; loaded by ``config.dataset`` by default.
+    make_encoder
+        Makes your own encoder from the shape of a sample (channel, then sizes), in place of ``config.encoder``: an
+        ``nn.Module`` from [sample, *shape] to [sample, dim], whose dim is its own. It may have batch normalisation,
+        trained and evaluated as by PyTorch, but no dropout.
     db, n_jobs, progress
         As in `rlm.run_study`.
 
@@ -166,8 +175,8 @@ def run_labels(
     Raises
     ------
     InputError
-        If the samples cannot be learnt from or divided, the encoder does not fit them, the seeds or the store cannot be
-        used, or a process was killed, in which case the store keeps what was finished.
+        If the samples cannot be learnt from or divided, the encoder does not fit them or their batches, the seeds or
+        the store cannot be used, or a process was killed, in which case the store keeps what was finished.
     KeyboardInterrupt
         If interrupted before any block is finished.
 
@@ -184,9 +193,8 @@ def run_labels(
     >>> study.results[["arm", "seed", "epochs"]].to_numpy().tolist()
     [['scratch', 0, 0], ['pretrained', 0, 0]]
     """
-    found, _ = collect(
-        iter_labels(config, seeds, samples=samples, db=db, n_jobs=n_jobs, progress=progress), config.arms
-    )
+    settings = {"samples": samples, "make_encoder": make_encoder, "db": db, "n_jobs": n_jobs, "progress": progress}
+    found, _ = collect(iter_labels(config, seeds, **settings), config.arms)
     return found
 
 
@@ -195,6 +203,7 @@ def iter_labels(
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     *,
     samples: Samples | None = None,
+    make_encoder: MakeEncoder | None = None,
     db: Path | str | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -206,7 +215,9 @@ def iter_labels(
         samples = load_samples(config.dataset)
     elif config.dataset in DATASETS:  # of which these need not be
         config = config.model_copy(update={"dataset": samples.about.get("name") or YOUR_SAMPLES})
-    yield from iter_experiment(LabelStudy(config, samples), seeds, db=db, n_jobs=n_jobs, progress=progress)
+    yield from iter_experiment(
+        LabelStudy(config, samples, make_encoder), seeds, db=db, n_jobs=n_jobs, progress=progress
+    )
 
 
 def load_samples(dataset: str) -> Samples:
@@ -219,7 +230,13 @@ def load_samples(dataset: str) -> Samples:
     return DATASETS[dataset]()
 
 
-def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str], seeds: Sequence[int]) -> LabelsResult:
+def run_labels_block(
+    config: LabelsConfig,
+    samples: Samples,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    make_encoder: MakeEncoder | None = None,
+) -> LabelsResult:
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
     device = resolve_device(config.device)
@@ -229,12 +246,14 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
     }
     parts = [mine for mine, _ in next(iter(divided.values()))]
     table = tabulate(samples, parts, device)
-    initial = new_classifiers(config, samples, len(samples.classes), seeds).to(device)
+    initial = new_classifiers(config, samples, len(samples.classes), seeds, make_encoder).to(device)
     begins, memorising = {"scratch": initial}, pd.DataFrame(columns=_columns("memorising"))
+    optimizer = SGD(config.momentum, config.weight_decay) if config.optimizer == "sgd" else config.optimizer
+    recipe = config.model_dump(include={"learning_rate", "batch_size"}) | {"optimizer": optimizer, "progress": False}
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         labels = [_random_labels(config, samples, seed, mine) for seed, mine in zip(seeds, parts, strict=True)]
-        untrained = new_classifiers(config, samples, _most_classes(config, samples), seeds).to(device)
+        untrained = new_classifiers(config, samples, _most_classes(config, samples), seeds, make_encoder).to(device)
         pretrained, memorising = memorise(
             untrained,
             table,
@@ -245,13 +264,10 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
             epochs=config.shuffle_epochs * (config.shuffles if redraw == "once" else 1),
             until=None if redraw == "once" else config.until,
             new_head=config.new_head,
-            learning_rate=config.learning_rate,
-            batch_size=config.batch_size,
-            progress=False,
+            **recipe,
         )
         starts = {arm: STARTS[arm](untrained, pretrained) if arm in STARTS else pretrained for arm in arms}
-        layers = None if config.transfer == "all" else config.transfer
-        begins |= {arm: transfer(initial, start, layers) for arm, start in starts.items()}
+        begins |= {arm: transfer(initial, start, config.transfer) for arm, start in starts.items()}
     results, histories = [], []
     for size, mine in divided.items():
         for arm in arms:
@@ -263,9 +279,7 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
                 [labelled for _, labelled in mine],
                 max_epochs=config.max_epochs,
                 patience=config.patience,
-                learning_rate=config.learning_rate,
-                batch_size=config.batch_size,
-                progress=False,
+                **recipe,
             )
             results.append(_judge(block, samples, table, parts, history).assign(labelled=size, arm=arm))
             histories.append(history.assign(labelled=size, arm=arm))
@@ -278,53 +292,6 @@ def run_labels_block(config: LabelsConfig, samples: Samples, arms: Sequence[str]
         history,
         memorising.assign(arm=PRETRAINED.get(redraw))[_columns("memorising")],
     )
-
-
-def new_classifiers(config: LabelsConfig, samples: Samples, classes: int, seeds: Sequence[int]) -> Block:
-    """
-    Make classifiers before any training.
-
-    Parameters
-    ----------
-    config
-        Its encoder is used.
-    samples
-        Their shape is that of an input.
-    classes
-        Number of classes.
-    seeds
-        Seeds of the block. A seed's encoder is the same for any number of classes.
-
-    Returns
-    -------
-    Block
-        One classifier per seed.
-
-    Raises
-    ------
-    InputError
-        If the encoder is for another kind of input, or has fewer layers than are to be transferred.
-
-    Examples
-    --------
-    >>> import rlm
-    >>> rlm.labels.new_classifiers(rlm.labels.LabelsConfig(), rlm.labels.load_digits(100), 10, [0, 1]).seeds
-    (0, 1)
-    """
-    shape = samples.inputs.shape[1:]
-    name = config.encoder or DEFAULT_ENCODERS[len(shape)]
-    fits = {"cnn": 3, "cnn3d": 4}.get(name, len(shape))
-    if fits != len(shape):
-        kind = "images" if len(shape) == 3 else "clips"
-        raise InputError(f"expected encoder {DEFAULT_ENCODERS[len(shape)]} or mlp for {kind}, found {name}")
-    example = torch.zeros(2, *shape)
-    block = init_block(lambda: Classifier(IMAGE_ENCODERS[name](shape, config.dim), config.dim, classes), seeds, example)
-    layers = list_layers(block.encoder.encoder)
-    if config.transfer != "all" and config.transfer > len(layers):
-        raise InputError(
-            f"expected to transfer at most {len(layers)} layers, which {name} has, found {config.transfer}"
-        )
-    return block
 
 
 def _most_classes(config: LabelsConfig, samples: Samples) -> int:

@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from rlm.block import Block
+from rlm.config import Optimizer
 from rlm.engine.batches import Step
+from rlm.engine.optimizer import SGD
 from rlm.engine.trainer import Trainer
 from rlm.labels.batches import CrossEntropy, Labelled, RandomLabels, Rows, SampleTable, attach
 from rlm.labels.samples import Parts, Samples
@@ -29,6 +31,7 @@ def memorise(
     epochs: int = 20,
     until: float | None = None,
     new_head: bool = False,
+    optimizer: Optimizer | SGD = "adam",
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     progress: bool = True,
@@ -55,8 +58,10 @@ def memorise(
         A shuffle ends when this accuracy on the samples is reached, for each seed separately.
     new_head
         Draw a new head at each shuffle; by default the old one is kept.
+    optimizer
+        Adam, or `rlm.labels.SGD`. It restarts at each shuffle, so that shuffles differ from the first by weights only.
     learning_rate
-        Learning rate of Adam, which restarts at each shuffle, so that shuffles differ from the first by weights only.
+        Learning rate of the optimizer.
     batch_size
         Samples per step and seed.
     progress
@@ -97,7 +102,8 @@ def memorise(
         found = {"shuffle": shuffle, "shuffle_epoch": shuffle_epoch, "loss": loss}
         return per_seed(trainer.block, epoch, **found, accuracy=task.accuracy(trainer.block))
 
-    trainer = _trainer(block, learning_rate, synchronous=until is None and len({len(one.train) for one in parts}) == 1)
+    together = until is None and len({len(one.train) for one in parts}) == 1
+    trainer = Trainer(block, learning_rate, CrossEntropy(), optimizer=optimizer, synchronous=together)
     finished = {name: weight.clone() for name, weight in block.weights.items()}
     rows = np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
     shuffle, shuffle_epoch = np.zeros(len(rows), int), np.zeros(len(rows), int)
@@ -141,6 +147,7 @@ def learn(
     *,
     max_epochs: int = 50,
     patience: int = 10,
+    optimizer: Optimizer | SGD = "adam",
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     progress: bool = True,
@@ -150,7 +157,8 @@ def learn(
         attach(table, block.seeds, rows, [samples.labels[mine] for mine in rows])
         for rows in (list(labelled), [one.validation for one in parts])
     )
-    trainer = _trainer(block, learning_rate, synchronous=len(set(train.sizes)) == 1)
+    together = len(set(train.sizes)) == 1
+    trainer = Trainer(block, learning_rate, CrossEntropy(), optimizer=optimizer, synchronous=together)
     data = _LabelData(train, validation, batch_size)
     return train_to_best(trainer, data, max_epochs=max_epochs, patience=patience, progress=progress)
 
@@ -164,15 +172,11 @@ class _LabelData:
     def batches(self, epoch: int) -> Iterator[Step]:
         return self.train.batches(epoch, self.batch_size)
 
-    def accuracy(self, block: Block) -> Float[np.ndarray, " seed"]:
-        return self.validation.accuracy(block)
+    def validate(self, block: Block) -> dict[str, Float[np.ndarray, " seed"]]:
+        return {"validation_accuracy": self.validation.accuracy(block)}
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "_LabelData":
         return _LabelData(self.train.keep(rows), self.validation.keep(rows), self.batch_size)
-
-
-def _trainer(block: Block, learning_rate: float, synchronous: bool) -> Trainer:
-    return Trainer(block, learning_rate, CrossEntropy(), synchronous=synchronous)
 
 
 def _renew_heads(trainer: Trainer, shuffle: Int[np.ndarray, " seed"], is_over: Bool[np.ndarray, " seed"]) -> None:

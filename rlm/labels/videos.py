@@ -1,22 +1,37 @@
-"""Folders of videos: clips from their middle, and the official splits of UCF101 and HMDB51."""
+"""Folders of videos: clips from their middle, official splits of UCF101 and HMDB51, and lists as of Kinetics."""
 
+import csv
 import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from rlm.data.textfiles import shorten
+from rlm.data.textfiles import printable, shorten
 from rlm.errors import InputError
-from rlm.labels.folders import Listing, check_positive, decode_files, list_files, list_some
+from rlm.labels.folders import (
+    Listing,
+    check_positive,
+    decode_files,
+    list_files,
+    list_some,
+    part_of,
+    walk,
+    why_not,
+)
 from rlm.labels.samples import Samples
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 _UCF101 = re.compile(r"(train|test)list(\d+)\.txt")
 _HMDB51 = re.compile(r"(.+)_test_split(\d+)\.txt")
 _HMDB51_PARTS = {"0": "unused", "1": "train", "2": "test"}
+_KINETICS = ["youtube_id", "time_start", "time_end"]
+_PATH_AND_LABEL = re.compile(r"(.+?)[\s,]+([^\s,]+)")
 _UCF101_GROUP = re.compile(r"_(g\d+)_c\d+\.")
 
 
@@ -30,12 +45,12 @@ def load_video_folder(
     splits: str | Path | None = None,
 ) -> Samples:
     """
-    Load clips from the middle of videos in one sub-folder per class, as in UCF101 and HMDB51.
+    Load clips from the middle of videos in one sub-folder per class, as in UCF101 and HMDB51, or listed in a file.
 
     Parameters
     ----------
     folder
-        As of `load_image_folder`.
+        As of `load_image_folder`; with a list of videos, any folder that holds them.
     frames
         Length of a clip, from 1.
     every
@@ -48,14 +63,18 @@ def load_video_folder(
         A file of an official split; its other files are found beside it. UCF101: ``trainlist01.txt`` or
         ``testlist01.txt``, with lines ``Class/video.avi``, optionally with a number. HMDB51: any
         ``brush_hair_test_split1.txt``, with lines ``video.avi`` and 1 (train), 2 (test) or 0 (unused). Names of videos
-        are compared without regard to capitals.
+        are compared without regard to capitals. Or a list that names the labels, too: a CSV file with the columns
+        label and either path or, as in Kinetics, youtube_id, time_start and time_end, for files such as
+        ``abc_000010_000020.mp4`` anywhere in the folder; or lines with a path and a label. A column split (train,
+        validate, test) is the official split, unless it names one part alone.
 
     Returns
     -------
     Samples
         Brightness in 0 to 255, uint8. Other files are in ``skipped`` with the reason: they are too short, not in the
-        split, or as of `load_image_folder`. With names as in UCF101 (``v_Archery_g01_c02.avi``), clips of one class and
-        number after ``g`` form a group: they are from one film.
+        split, missing from the folder (of a list), or as of `load_image_folder`. With names as in UCF101
+        (``v_Archery_g01_c02.avi``), clips of one class and number after ``g`` form a group, as clips of one youtube_id
+        do: they are from one film.
 
     Raises
     ------
@@ -82,10 +101,12 @@ def load_video_folder(
         raise InputError(
             "expected the package av (PyAV), which decodes videos, found none: pip install 'rlm[video]'"
         ) from error
-    listing = list_files(Path(folder), VIDEOS, "videos")
-    files = listing.files if splits is None else _apply_split(listing, Path(splits))
-    found = [_UCF101_GROUP.search(path.name) for path in files["path"]]
-    files["group"] = [match and f"{name}/{match[1]}" for match, name in zip(found, files["class"], strict=True)]
+    is_list = splits is not None and Path(splits).is_file() and not _is_split(Path(splits))
+    listing = _list_named(Path(folder), Path(splits)) if is_list else list_files(Path(folder), VIDEOS, "videos")
+    files = listing.files if splits is None or is_list else _apply_split(listing, Path(splits))
+    if "group" not in files or files["group"].isna().all():
+        found = [_UCF101_GROUP.search(path.name) for path in files["path"]]
+        files["group"] = [match and f"{name}/{match[1]}" for match, name in zip(found, files["class"], strict=True)]
     read = partial(_read_clip, frames=frames, every=every, size=size, colour=colour)
     return decode_files(listing._replace(files=files), read)
 
@@ -164,7 +185,7 @@ def _read_split(path: Path) -> dict[str, str]:
     else:
         raise InputError(
             "expected a split by the name trainlist01.txt or testlist01.txt, as of UCF101, or CLASS_test_split1.txt, "
-            f"as of HMDB51, found {path.name}; give one of these files"
+            f"as of HMDB51, or a list of paths and labels, found no file {path.name}; give one of these files"
         )
     split: dict[str, str] = {}
     for source, (prefix, part) in sources.items():
@@ -185,3 +206,104 @@ def _read_split(path: Path) -> dict[str, str]:
                     f"{its_part}; remove one of the lines"
                 )
     return split
+
+
+def _is_split(path: Path) -> bool:
+    return bool(_UCF101.fullmatch(path.name) or _HMDB51.fullmatch(path.name))
+
+
+class _Clip(NamedTuple):
+    """A line of a list: key and name of its file, label, part if any, and the video that it is cut from."""
+
+    key: str
+    name: str
+    label: str
+    part: str | None = None
+    video: str | None = None
+
+
+def _list_named(folder: Path, splits: Path) -> Listing:
+    """List the videos that a file names, with their labels; they lie anywhere in the folder."""
+    if not folder.is_dir():
+        raise InputError(f"expected a folder of videos, found none at {folder}; correct the path")
+    clips: dict[str, _Clip] = {}
+    for place, clip in _read_list(folder, splits):
+        if clips.setdefault(clip.key, clip) != clip:
+            raise InputError(
+                f"{place}: expected each video with one label, found {shorten(clip.name)} again; remove one line"
+            )
+    parts = {clip.part for clip in clips.values()}
+    if len(parts) > 1 and not {"train", "test"} <= parts <= {"train", "validation", "test"}:
+        raise InputError(
+            f"expected each line of {splits} in train, validate or test, and both train and test, found "
+            f"{', '.join(sorted(part or 'none' for part in parts))}; rename parts, or remove the column split"
+        )
+    found, rows, skipped = defaultdict(list), [], []
+    for path in sorted(walk(folder)):
+        name = printable(path.relative_to(folder).as_posix())
+        reason = why_not(path, folder, VIDEOS, "videos")
+        key = path.stem if path.stem in clips else str(path)
+        if reason or key not in clips:
+            skipped.append((name, reason or "not in the split"))
+            continue
+        found[key].append((path, name))
+        if len(found[key]) > 1:
+            places = " and ".join(name for _, name in found[key])
+            raise InputError(f"expected one file of each video in {folder}, found {places}; remove one")
+    for key, clip in clips.items():
+        if not found[key] or not clip.label:
+            skipped.append((printable(clip.name), "missing" if clip.label else "has no label"))
+            continue
+        part = clip.part if len(parts) > 1 else None
+        rows.append((*found[key][0], printable(clip.label), part, clip.video))
+    files = pd.DataFrame(rows, columns=["path", "name", "class", "part", "group"], dtype=object)
+    classes = tuple(sorted(set(files["class"])))
+    if len(classes) < 2:
+        raise InputError(
+            f"expected videos of at least two classes of {splits} in {folder}, found {len(rows):,} of {len(clips):,} "
+            f"videos, such as {', '.join(clip.name for clip in list(clips.values())[:1]) or 'none'}; download more, or "
+            "give the folder that its paths start from"
+        )
+    return Listing(folder, "videos", files, classes, skipped)
+
+
+def _read_list(folder: Path, splits: Path) -> Iterator[tuple[str, _Clip]]:
+    """Yield the clips of a list, each with its line: by columns that the first line names, or a path and a label."""
+    try:
+        lines = splits.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"expected a list of videos in UTF-8 at {splits}, found: {error}; correct it") from error
+    header = next(csv.reader(lines[:1]), [])
+    if {"label", "youtube_id"} & set(header):
+        yield from _read_table(folder, splits, lines, header)
+        return
+    for number, line in enumerate(lines, 1):
+        if match := _PATH_AND_LABEL.fullmatch(line.strip()):
+            yield f"{splits}:{number}", _Clip(str(folder / match[1]), match[1], match[2])
+        elif line.strip():
+            raise InputError(f"{splits}:{number}: expected a path and a label, found {shorten(line)}; correct the line")
+
+
+def _read_table(folder: Path, splits: Path, lines: Sequence[str], header: Sequence[str]) -> Iterator[tuple[str, _Clip]]:
+    columns = ["label", *(["path"] if "path" in header else _KINETICS)]
+    if absent := [name for name in columns if name not in header]:
+        raise InputError(f"expected the columns {', '.join(columns)} in {splits}, found no {absent[0]}; add it")
+    reader = csv.DictReader(lines, restval="")
+    for row in reader:
+        place, video, label = f"{splits}:{reader.line_num}", row.get("youtube_id"), row["label"].strip()
+        part = part_of(row.get("split", ""))
+        if row.get("split") and part is None:
+            raise InputError(
+                f"{place}: expected split train, validate or test, found {shorten(row['split'])}; rename it"
+            )
+        if "path" in header:
+            yield place, _Clip(str(folder / row["path"]), row["path"], label, part, video)
+            continue
+        try:
+            start, end = (int(float(row[name])) for name in _KINETICS[1:])
+        except (ValueError, OverflowError) as error:
+            raise InputError(
+                f"{place}: expected seconds in time_start and time_end, found: {error}; correct the line"
+            ) from error
+        name = f"{video}_{start:06d}_{end:06d}"
+        yield place, _Clip(name, f"{name}.mp4", label, part, video)

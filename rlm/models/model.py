@@ -27,7 +27,7 @@ from rlm.encoder import OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
 from rlm.runtime.atomic import check_writable, recover, write_folder
-from rlm.slicer import Slices
+from rlm.slicer import Slices, pad_tokens
 from rlm.zoo.encoders import DSSMEncoder, letter_trigrams, new_encoder
 from rlm.zoo.losses import LOSSES
 
@@ -62,11 +62,17 @@ class Model:
 
     @classmethod
     def of(cls, block: Block, slices: Slices, config: StudyConfig, seed: int | None = None) -> "Model":
-        """Copy one seed of a block (by default the first) to the CPU, with the words of its training split."""
+        """
+        Copy one seed of a block (by default the first) to the CPU, with the words of its training split.
+
+        A model that reads padding keeps the length of the longest phrase as `max_tokens`.
+        """
         row = 0 if seed is None else block.seeds.index(seed)
         known = np.unique(slices.tokens)
         words = {slices.phrases.words[token - 2]: int(token) for token in known if token not in (PAD, UNKNOWN)}
         mine = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder)).rows([row])  # `to` moves the encoder
+        if config.final_padding != "masked":
+            config = config.model_copy(update={"max_tokens": slices.tokens.shape[1]})
         return cls(mine.to("cpu"), words, slices.vocabulary_size, config)
 
     def encode(self, texts: Sequence[str] | pd.Series | np.ndarray) -> Float32[np.ndarray, "text dim"]:
@@ -89,9 +95,10 @@ class Model:
             _bare(block.encoder).trigrams = self._trigrams(new)
             numbers = numbers | {word: self.vocabulary_size + place for place, word in enumerate(new)}
         token_of = np.array([PAD, UNKNOWN, *(numbers.get(word, UNKNOWN) for word in phrases.words)], np.int32)
-        width = max(1, phrases.tokens.shape[1])
-        tokens = torch.from_numpy(np.pad(token_of[phrases.tokens], [(0, 0), (0, width - phrases.tokens.shape[1])]))
-        reach = [int((phrases.lengths > position).sum()) for position in range(1, width)]
+        padding, longest = self.config.final_padding, phrases.tokens.shape[1]
+        width = max(1, longest) if padding == "masked" else self.config.max_tokens
+        tokens = torch.from_numpy(pad_tokens(np.pad(token_of[phrases.tokens], [(0, 0), (0, width - longest)]), padding))
+        reach = [int((tokens != PAD).sum(dim=1).gt(position).sum()) for position in range(1, width)]
         # The last row is the empty phrase; texts without words have the number -1.
         vectors = embed_phrases(block, tokens[None], (len(tokens), *reach))[0]
         return unify(vectors, tokens).numpy()[row]

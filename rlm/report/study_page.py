@@ -107,7 +107,7 @@ def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None
         return os.path.relpath(path, folder) if is_relative else path
 
     reading = config.reading.model_copy(update={"irrelevant": seen(config.reading.irrelevant)})
-    paths = {"word_vectors": seen(config.word_vectors), "reading": reading}
+    paths = {name: seen(getattr(config, name)) for name in ("word_vectors", "character_vectors")} | {"reading": reading}
     if about is not None and about["source"] == config.dataset:
         paths["dataset"] = seen(config.dataset)
     return config.model_copy(update=paths)

@@ -89,7 +89,7 @@ def view(db: Path | Connection, study: int) -> View:
     results, history, pretraining = finished.results, finished.history, finished.pretraining
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
-    if {BASELINE, TREATED, *CONTROLS} <= set(config.arms) and set(verdicts) >= {TREATED, *CONTROLS}:
+    if TREATED in verdicts and set(CONTROLS) & set(verdicts):
         words.append(("Memorisation, or just scale?", explain.controls(results, watched=stored.is_watched)))
     own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
     words += [

@@ -103,13 +103,19 @@ KNOWN = {
 }
 
 
-def find_metric(metric: str | Metric) -> Metric:
-    """Return the known metric of a name; raise InputError for others, whose direction cannot be guessed."""
+def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Metric:
+    """
+    Return the known metric of a name; raise InputError for others, whose direction cannot be guessed.
+
+    In results with a column chance, a failed seed counts as that by an accuracy of which no other value is known.
+    """
     if isinstance(metric, Metric):
         return metric
     for pattern, known in KNOWN.items():
         if re.fullmatch(pattern, metric):
-            return replace(known, name=metric)
+            is_guess = metric.endswith("accuracy") and known.failed in (CHANCE, None)
+            failed = "chance" if is_guess and results is not None and "chance" in results else known.failed
+            return replace(known, name=metric, failed=failed)
     raise InputError(
         f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), "
         f'found {metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
@@ -144,8 +150,8 @@ def count_failed(results: pd.DataFrame, metric: str | Metric = "test_accuracy") 
     >>> rlm.stats.count_failed(results)["test_accuracy"].tolist()
     [0.75, 0.5]
     """
-    metric = find_metric(metric)
     check_table(results)
+    metric = find_metric(metric, results)
     _check_columns(results, metric.name)
     column = results[metric.name]
     types = pd.api.types

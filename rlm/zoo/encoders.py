@@ -8,9 +8,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlm.config import EncoderName
+from rlm.config import EncoderName, Initialisation
 from rlm.data.phrases import PAD
-from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens
+from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens, WordTable
 from rlm.engine.embedding_bag import SumOfRows
 from rlm.engine.lstm import PackedLSTM, pack, reverse
 
@@ -28,7 +28,7 @@ class BiLSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.backward_cell = PackedLSTM(word_dim, dim)
         self.forward_cell = PackedLSTM(word_dim, dim)
 
@@ -50,7 +50,7 @@ class StackedLSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.first = PackedLSTM(word_dim, dim)
         self.second = PackedLSTM(dim, dim)
 
@@ -75,7 +75,7 @@ class ConvolutionalLSTMEncoder(nn.Module):
 
     def __init__(self, vocabulary_size: int, word_dim: int = 32, dim: int = 64) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary_size, word_dim)
+        self.words = WordTable(vocabulary_size, word_dim)
         self.convolutions = nn.ModuleList(nn.Conv1d(word_dim, FILTERS, kernel) for kernel in KERNELS)
         self.cells = nn.ModuleList(PackedLSTM(FILTERS, 2 * word_dim) for _ in KERNELS)
         self.dense = nn.Linear(len(KERNELS) * 2 * word_dim, dim)
@@ -177,6 +177,7 @@ def new_encoder(
     output: Output | None = None,
     vectors: Float[Tensor, "token word_dim"] | None = None,
     fixed: bool = False,
+    initialisation: Initialisation = "torch",
 ) -> nn.Module:
     """
     Make an encoder by name, with newly drawn weights; word ``i`` of `words` has token ``i + 2``.
@@ -190,4 +191,26 @@ def new_encoder(
         encoder = ENCODERS[name](len(words) + 2, word_dim, dim)
         if vectors is not None:
             encoder.words = nn.Embedding.from_pretrained(vectors, freeze=fixed)
+    if initialisation == "keras":
+        initialise_as_keras(encoder)
     return encoder if output in (None, getattr(encoder, "ends_with", None)) else OutputStep(encoder, output)
+
+
+def initialise_as_keras(encoder: nn.Module) -> None:
+    """
+    Draw initial weights of LSTMs, convolutions and linear layers as Keras does by default.
+
+    Kernels are Glorot uniform (Glorot and Bengio, AISTATS 2010, equation 16), recurrent ones orthogonal (Saxe et al.,
+    ICLR 2014), biases 0, those of the forget gate 1 (Jozefowicz et al., ICML 2015). Keras has one vector of biases.
+    PyTorch has two, whose sum would learn twice as fast, so that the other one stays 0.
+    """
+    for module in encoder.modules():
+        if isinstance(module, PackedLSTM):
+            nn.init.xavier_uniform_(module.weight_ih)
+            nn.init.orthogonal_(module.weight_hh)
+            nn.init.zeros_(module.bias_ih)
+            nn.init.ones_(module.bias_ih.data[module.hidden_size : 2 * module.hidden_size])
+            nn.init.zeros_(module.bias_hh.requires_grad_(False))
+        elif isinstance(module, nn.Linear | nn.Conv1d):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)

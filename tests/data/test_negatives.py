@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chisquare
 from sparse_dot_topn import sp_matmul_topn
 from synthetic import make_synthetic
 
@@ -118,7 +119,9 @@ def test_irrelevant_phrases_stay_in_one_split():
 
 @pytest.mark.parametrize("kinds", [{"similar": 0.5}, {"hard": 1}, {"similar": 1.5, "random": -0.5}, {}])
 def test_shares_are_checked(corpus, kinds):
-    with pytest.raises(ValueError, match="expected shares of random, similar, manual negatives with the sum 1"):
+    with pytest.raises(
+        ValueError, match="expected shares of random, similar, manual, cascade negatives with the sum 1"
+    ):
         draw_negatives(corpus.rows, 1, np.random.default_rng(0), corpus.phrases.texts, kinds=kinds or {"random": 0.0})
 
 
@@ -152,3 +155,67 @@ def test_workers_look_for_similar_negatives_with_one_thread_each(monkeypatch):
     similarity.most_alike(grams, grams, 1)
     assert asked == [7]
     assert joblib.Parallel(2)(joblib.delayed(similarity.threads)() for _ in range(2)) == [1, 1]
+
+
+STOCK = 60
+
+
+@pytest.fixture(scope="module")
+def stock():
+    """Each of 60 goods has a word that 4 of them share, and all have a word that counts for nothing."""
+    rows = [(f"the good{i} of kind{i // 4}", f"is it by maker{i} kind{i // 4} or the like") for i in range(STOCK)]
+    rows += [(f"alone{i}", f"apart{i} the same") for i in range(200)]
+    return rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive"]))
+
+
+def test_a_cascade_takes_manual_negatives_then_a_shared_rare_word_then_random_ones(stock):
+    texts, rng = np.array(stock.phrases.texts), np.random.default_rng(0)
+    known = stock.rows[:10, 0]
+    irrelevant = np.stack([known, stock.rows[-10:, 1]], axis=1)
+    triplets, missing = draw_negatives(
+        stock.rows, 4, rng, stock.phrases.texts, kinds={"cascade": 1}, irrelevant=irrelevant
+    )
+    relevant = {frozenset(pair) for pair in stock.rows.tolist()}
+    manual = {frozenset(pair) for pair in irrelevant.tolist()}
+    counts = dict.fromkeys(["manual", "word", "random"], 0)
+    words = [set(rlm.data.phrases.tokenise(text)) for text in texts]
+    for query, positive, negative in triplets.tolist():
+        assert frozenset((query, negative)) not in relevant
+        kinds_of = [[word for word in words[phrase] if word.startswith("kind")] for phrase in (query, negative)]
+        if {query, positive} & set(irrelevant.ravel().tolist()):
+            assert frozenset((query, negative)) in manual
+            counts["manual"] += 1
+        elif any(word.startswith("kind") for word in words[query]):
+            assert kinds_of[0] == kinds_of[1]
+            counts["word"] += 1
+        else:
+            counts["random"] += 1
+    assert counts["manual"] == 20  # known for one side, which is then the anchor; repeated ones are dropped
+    assert counts["random"] == missing > 0
+    assert counts["word"] > 50
+
+
+def test_a_candidate_is_drawn_as_often_as_it_has_pairs_and_shared_words():
+    """Of the rare words "red" and "car" one, by how many pairs have it, then one of these pairs."""
+    rows = [("red car", "own one"), ("x", "red bike"), ("y", "red bus"), ("z", "car wash"), ("w", "red car wash")]
+    rows += [("v", "red bike"), *((f"f{i}", f"o{i}") for i in range(120))]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive"]))
+    drawn = []
+    for seed in range(150):
+        rng, texts = np.random.default_rng(seed), corpus.phrases.texts
+        triplets, _ = draw_negatives(corpus.rows, 1, rng, texts, kinds={"cascade": 1})
+        drawn.append(texts[triplets[0, 2]])
+    shares = {"red bike": 2 / 6, "red bus": 1 / 6, "car wash": 1 / 6, "red car wash": 2 / 6}
+    assert set(drawn) == set(shares)
+    assert chisquare([drawn.count(text) for text in shares], [150 * share for share in shares.values()]).pvalue > 1e-3
+
+
+def test_a_cascade_without_a_shared_word_is_random():
+    rows = [(f"a{i}", f"b{i}") for i in range(50)]
+    corpus = rlm.index_corpus(pd.DataFrame(rows, columns=["anchor", "positive"]))
+    triplets, missing = draw_negatives(
+        corpus.rows, 2, np.random.default_rng(0), corpus.phrases.texts, kinds={"cascade": 1}
+    )
+    random, _ = draw_negatives(corpus.rows, 2, np.random.default_rng(0), corpus.phrases.texts)
+    np.testing.assert_array_equal(triplets, random)
+    assert missing == len(triplets)

@@ -21,6 +21,7 @@ import rlm.data.word_vectors
 from rlm.arms import encoder_maker
 from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
+from rlm.study import TripletStudy
 
 WORDS = ("cat", "мяу", "dog", "nowhere")
 VECTORS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
@@ -39,8 +40,7 @@ class TestReading:
         path = tmp_path / name
         keyed.save_word2vec_format(str(path), binary=name == "v.bin", write_header="glove" not in name)
         found = read_vectors(path, WORDS)
-        average = VECTORS.mean(axis=0)
-        expected = [np.zeros(5), average, VECTORS[2], VECTORS[1], VECTORS[0], average]
+        expected = [np.zeros(5), np.zeros(5), VECTORS[2], VECTORS[1], VECTORS[0], np.zeros(5)]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
     def test_a_fasttext_model_knows_words_by_their_ngrams(self, tmp_path):
@@ -110,14 +110,15 @@ class TestText:
     @pytest.mark.parametrize("bad", ["nan nan nan", "0.1 inf 0.3", "0.1 0.2 -Infinity", "1e39 0.2 0.3"])
     def test_numbers_that_are_not_finite_make_a_word_missing(self, bad, tmp_path, caplog):
         found = self.read(tmp_path, f"3 3\nhat {bad}\n" + SOME.split("\n", 1)[1])
-        rest = np.mean([TABLE["door"], TABLE["bus"]], axis=0)
-        np.testing.assert_allclose(found, [[0, 0, 0], rest, rest, TABLE["door"], TABLE["bus"]], rtol=1e-6)
+        zeros = [0, 0, 0]
+        np.testing.assert_allclose(found, [zeros, zeros, zeros, TABLE["door"], TABLE["bus"]], rtol=1e-6)
         assert "skipped in" in caplog.text
         assert "1 vectors with NaN or infinity" in caplog.text
 
-    def test_the_mean_of_large_numbers_is_finite(self, tmp_path):
+    def test_large_numbers_are_read_and_leave_the_unknown_word_zero(self, tmp_path):
         found = self.read(tmp_path, "hat 3e38 1 1\ndoor 3e38 1 1\n")
-        np.testing.assert_allclose(found[1], [3e38, 1, 1])
+        np.testing.assert_allclose(found[2], [3e38, 1, 1])
+        assert not found[1].any()
 
     def test_the_first_of_several_vectors_counts(self, tmp_path, caplog):
         found = self.read(tmp_path, "hat nan 1 1\n" + SOME + "hat 7 7 7\n")
@@ -354,6 +355,28 @@ class TestConfig:
         config = rlm.StudyConfig(word_vectors=path, fixed_vectors=True, word_dim=6, encoder="mean", max_epochs=1)
         assert config.keeps_unseen_words
         assert len(rlm.run_study(config, 1, data=data, n_jobs=1, progress=False)) == 2
+
+    def test_a_word_has_the_vectors_of_both_files(self, path, corpus, tmp_path):
+        """Zeros in the place of the file that lacks it."""
+        few, dims = corpus.phrases.words[:3], np.arange(6, dtype=float).reshape(3, 2) + 1
+        other = tmp_path / "characters.vec"
+        other.write_text("".join(f"{word} {a} {b}\n" for word, (a, b) in zip(few, dims, strict=True)))
+        config = rlm.StudyConfig(word_vectors=path, character_vectors=str(other), fixed_vectors=True, word_dim=8)
+        table = encoder_maker(config, corpus.phrases)().words.weight.numpy()
+        np.testing.assert_array_equal(table[:, :6], read_vectors(Path(path), corpus.phrases.words))
+        np.testing.assert_array_equal(table[2:5, 6:], dims)
+        assert not table[5:, 6:].any()
+        assert not table[:2].any()
+
+    def test_characters_come_with_words_and_count_for_the_store(self, path, corpus, tmp_path):
+        with pytest.raises(ValueError, match="expected word_vectors beside character_vectors, found none; give"):
+            rlm.StudyConfig(character_vectors=path)
+        other, digests = tmp_path / "other.vec", set()
+        for number in range(2):
+            other.write_text("".join(f"{word} {number}.5\n" for word in corpus.phrases.words))
+            config = rlm.StudyConfig(word_vectors=path, character_vectors=str(other), word_dim=7)
+            digests.add(TripletStudy(config, corpus).identify())
+        assert len(digests) == 2
 
     def test_another_size_is_refused(self, path, corpus):
         with pytest.raises(InputError, match=r"expected word_dim 6, the size of the vectors in .*found 32; set it"):

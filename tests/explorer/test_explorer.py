@@ -17,13 +17,14 @@ from conftest import topic_pairs
 from pydantic import BaseModel, ValidationError
 
 import rlm
-from rlm.config import PRESETS, Plan, StudyConfig
+from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer import explorer as explorer_module
 from rlm.explorer.form import Knobs, make_knob
 from rlm.explorer.panel import GROUPS, Panel
 from rlm.explorer.probe import Inside, Probe
 from rlm.explorer.tabs import StudyTabs
+from rlm.presets import PRESETS
 from rlm.report import view as live
 from rlm.report.markup import html_table, paragraph
 from rlm.report.view import Comparison, Picture, View, compare_studies, view

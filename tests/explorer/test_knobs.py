@@ -55,6 +55,7 @@ def values_of(name, field):
 SPECIAL = {
     "dataset": TEXTS.filter(bool),
     "word_vectors": TEXTS.filter(bool) | st.none(),
+    "character_vectors": TEXTS.filter(bool) | st.none(),
     "reading": st.builds(
         ReadOptions,
         columns=st.dictionaries(st.sampled_from(ROLES), TEXTS, max_size=3),
@@ -86,7 +87,8 @@ def test_every_value_of_every_field_comes_back(knobs, name):
     @given(values_of(name, model.model_fields[name]))
     @settings(max_examples=12)
     def check(value):
-        needed = {"fixed_vectors": {"word_vectors": "v.vec"}, "mining": {"loss": "facenet"}}.get(name, {})
+        needed = {other: {"word_vectors": "v.vec"} for other in ("fixed_vectors", "character_vectors")}
+        needed = (needed | {"mining": {"loss": "facenet"}}).get(name, {})
         try:
             made = model.model_validate({**needed, name: value})
         except ValidationError:
@@ -104,6 +106,7 @@ def test_all_fields_together_come_back(knobs, given):
     given |= {"fixed_vectors": False, "mining": None, "margin": None} | (
         {"word_vectors": None} if given["encoder"] == "dssm" else {}
     )
+    given["character_vectors"] = given["character_vectors"] if given["word_vectors"] else None
     config = StudyConfig.model_validate(given)
     knobs.show(config, Plan())
     assert knobs.read() == ([config, Plan()], "")

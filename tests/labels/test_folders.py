@@ -1,5 +1,6 @@
 """Folders of images and videos: every sample is the pixels that were written, everything else is named."""
 
+import csv
 import os
 import shutil
 import sys
@@ -563,6 +564,138 @@ class TestSplits:
         (hmdb[1] / "clap_test_split1.txt").unlink()
         with pytest.raises(InputError, match=r"found clap \(0 train, 0 test\); .*: not in the split\)"):
             load_video_folder(hmdb[0], splits=hmdb[1] / "brush_hair_test_split1.txt")
+
+
+YOUTUBE = {"kicking a ball": "-Ab_c", "clay, pottery": "-ab_c", "waltz": "d-E2f4"}
+
+
+@pytest.fixture
+def kinetics(encoded, tmp_path):
+    """Three classes of three clips, in folders of no meaning, and a writer of their list."""
+    rows = []
+    for title, (label, video) in zip(SPORTS, YOUTUBE.items(), strict=True):
+        for number, name in enumerate(NAMES):
+            start, end, one = 10 * number + 7, 10 * number + 17, f"{video}{number}" if number else video
+            path = tmp_path / "k400" / ("a" if number else "b/c") / f"{one}_{start:06d}_{end:06d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(encoded / title / f"v_{title}_{name}.avi", path)
+            rows.append((label, one, start, end, ("train", "validate", "test")[number]))
+
+    def write(*more, name="k400.csv", keep=5, header=("label", "youtube_id", "time_start", "time_end", "split")):
+        with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header[:keep], *(row[:keep] for row in [*rows, *more])])
+        return tmp_path / name
+
+    return tmp_path / "k400", write
+
+
+class TestLists:
+    def test_kinetics(self, kinetics):
+        """The clips of each line by its name, wherever it lies; what is not there is counted and named."""
+        folder, write = kinetics
+        lost = [("waltz", "gone", 5, 15, "train"), ("singing", "lost", 100, 110, "test"), ("", "d-E2f4", 7, 18, "test")]
+        shutil.copy(folder / "a" / "d-E2f41_000017_000027.mp4", folder / "other.mp4")
+        found = load_video_folder(folder, frames=2, size=2, splits=write(*lost))
+        assert found.classes == ("clay, pottery", "kicking a ball", "waltz")
+        assert listed(found) == {
+            "gone_000005_000015.mp4": "missing",
+            "lost_000100_000110.mp4": "missing",
+            "d-E2f4_000007_000018.mp4": "has no label",
+            "other.mp4": "not in the split",
+        }
+        order = [list(YOUTUBE).index(found.classes[label]) for label in found.labels]
+        number = [["train", "validation", "test"].index(part) for part in found.official]
+        assert sorted(zip(order, number, strict=True)) == [(sport, n) for sport in range(3) for n in range(3)]
+        for clip, sport, n in zip(found.inputs, order, number, strict=True):
+            assert levels_of(clip[0]) == near([brightness(sport, n, frame) for frame in (9, 10)])
+
+    @pytest.mark.parametrize("keep", [4, 5])
+    def test_without_a_split_each_seed_has_its_own_and_no_video_in_two_parts(self, keep, kinetics):
+        """Nor with a list of one part alone, as the files of Kinetics are."""
+        folder, write = kinetics
+        for video in YOUTUBE.values():
+            shutil.copy(folder / "b" / "c" / f"{video}_000007_000017.mp4", folder / f"{video}_000007_000018.mp4")
+        more = [(label, video, 7, 18, "train") for label, video in YOUTUBE.items()]
+        path = write(*more, keep=keep)
+        if keep == 5:
+            path.write_text(path.read_text().replace("validate", "train").replace(",test", ",train"))
+        found = load_video_folder(folder, frames=2, size=2, splits=path)
+        assert found.official is None
+        assert sorted(np.bincount(found.groups)) == [1] * 6 + [2] * 3
+        for seed in range(5):
+            parts, _ = divide(found, seed)
+            assert sorted(np.concatenate(parts)) == list(range(12))
+            groups = [set(found.groups[rows]) for rows in parts]
+            assert sum(map(len, groups)) == len(set.union(*groups))
+
+    @pytest.mark.parametrize(
+        ("header", "line"),
+        [
+            ("", "{} {}\n"),
+            ("", "{}\t{}\n"),
+            ("", "ROOT/{},{}\n"),
+            ("path,label\n", "{},{}\n"),
+            ("label,path\n", "{1},{0}\n"),
+        ],
+    )
+    def test_paths_and_labels(self, header, line, videos, tmp_path):
+        path, text, line = tmp_path / "list.csv", header, line.replace("ROOT", str(videos))
+        for place, title in enumerate(SPORTS):
+            text += "".join(line.format(f"{title}/v_{title}_{name}.avi", f"c{place}") for name in NAMES)
+        path.write_text(text + line.format("Diving/none here.avi", "c0"))
+        found = load_video_folder(videos, frames=2, size=2, splits=path)
+        assert (found.classes, np.bincount(found.labels).tolist()) == (("c0", "c1", "c2"), [3, 3, 3])
+        assert list(listed(found).values()) == ["missing"]
+        assert len(set(found.groups.tolist())) == 6  # films, by the names of UCF101
+
+    @pytest.mark.parametrize(
+        ("more", "match"),
+        [
+            (("waltz", "-Ab_c", 7, 17, "train"), r"k400\.csv:11: expected each video with one label, found .*again"),
+            (("waltz", "new", 7, 17, "extra"), r":11: expected split train, validate or test, found 'extra'"),
+            (
+                ("waltz", "new", 7, 17, ""),
+                "each line of .* in train, validate or test, .* found none, test, train, val",
+            ),
+            (("waltz", "new", "x", 17, "train"), ":11: expected seconds in time_start and time_end, found: could not"),
+        ],
+    )
+    def test_malformed_lines_are_named(self, more, match, kinetics):
+        folder, write = kinetics
+        with pytest.raises(InputError, match=match):
+            load_video_folder(folder, splits=write(more))
+
+    def test_what_is_no_list_is_named(self, kinetics, tmp_path):
+        folder, write = kinetics
+        for splits, match in [
+            (write(keep=3), "expected the columns label, youtube_id, time_start, time_end in .*, found no time_end"),
+            (write(name="empty.csv", keep=0), "at least two classes of .* found 0 of 0 videos, such as none"),
+        ]:
+            with pytest.raises(InputError, match=match):
+                load_video_folder(folder, splits=splits)
+        (tmp_path / "bad.txt").write_text("one\n")
+        with pytest.raises(InputError, match=r"bad\.txt:1: expected a path and a label, found 'one'"):
+            load_video_folder(folder, splits=tmp_path / "bad.txt")
+        path = write()
+        path.write_text(path.read_text().replace("test", "validate"))
+        with pytest.raises(InputError, match="both train and test, found train, validation; rename parts"):
+            load_video_folder(folder, splits=path)
+        shutil.copy(folder / "a" / "d-E2f41_000017_000027.mp4", folder / "d-E2f41_000017_000027.mkv")
+        with pytest.raises(InputError, match=r"expected one file of each video.* d-E2f41_000017_000027\.mkv; remove"):
+            load_video_folder(folder, splits=write())
+
+    def test_the_command_names_what_is_missing(self, kinetics, rlm_command):
+        folder, write = kinetics
+        lost = [("waltz", f"gone{number}", 5, 15, "train") for number in range(7)]
+        code, said, _ = rlm_command(
+            "labels", "--videos", folder, "--splits", write(*lost), "--frames", 2, "--size", 4, "--encoder", "mlp",
+            "--dim", 4, "--shuffles", 1, "--shuffle-epochs", 1, "--max-epochs", 1, "--seeds", 1, "--jobs", 1,
+        )  # fmt: skip
+        assert code == 0
+        assert "9 samples, 3 classes" in said
+        assert "given split: 3 train, 3 validation, 3 test" in said
+        assert "7 missing: gone0_000005_000015.mp4, gone1_000005_000015.mp4" in said
+        assert "gone4_000005_000015.mp4, 2 more" in said
 
 
 FOLDERS = 120

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,15 +14,15 @@ from torch.nn import functional as F
 
 import rlm
 import rlm.engine.batches
-from rlm.arms import shuffle
+from rlm.arms import list_layers, shuffle
 from rlm.block import init_block
 from rlm.engine.trainer import Trainer
 from rlm.errors import InputError
 from rlm.labels.batches import CrossEntropy, RandomLabels, attach, tabulate
-from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, list_layers, transfer
+from rlm.labels.encoders import IMAGE_ENCODERS, Classifier, transfer
 from rlm.labels.report import explain_shuffles, summarise_shuffles, tabulate_effects, tabulate_speed
 from rlm.labels.samples import FRAMES, MOTIONS, SIZE, Samples, check_samples, divide
-from rlm.labels.training import learn, memorise
+from rlm.labels.training import SGD, learn, memorise
 from rlm.seeding import stream
 from rlm.stats.tables import epochs_to_reach
 
@@ -101,6 +102,13 @@ class TorchNet(nn.Module):
         return F.linear(x, w[-2], w[-1])
 
 
+ADAM_AND_SGD = {
+    "adam": partial(torch.optim.Adam, lr=1e-3),
+    SGD(): partial(torch.optim.SGD, lr=0.05),
+    SGD(0.9, 1e-2): partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-2),
+}
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 class TestEncoders:
     def test_a_block_is_single_models_of_torch(self, kind):
@@ -123,8 +131,10 @@ class TestEncoders:
             for mine, theirs in zip(gradients, torch.autograd.grad(expected_loss, list(net.weights)), strict=True):
                 torch.testing.assert_close(mine[row], theirs)
 
-    def test_steps_are_those_of_torch_and_adam(self, kind):
-        """Twenty steps of a block against one model at a time with torch.optim.Adam."""
+    @pytest.mark.parametrize("optimizer", ADAM_AND_SGD)
+    def test_steps_are_those_of_torch(self, kind, optimizer):
+        """Twenty steps of a block against one model at a time with an optimizer of torch.optim."""
+        new_optimizer = ADAM_AND_SGD[optimizer]
         rng = np.random.default_rng(1)
         samples = Samples(rng.normal(size=(80, *SHAPES[kind])).astype(np.float32), np.arange(80) % 4, tuple("abcd"))
         block = block_of(samples, kind=kind)
@@ -132,11 +142,11 @@ class TestEncoders:
         table = tabulate(samples, parts)
         _, history = learn(
             block, table, samples, parts, [one.train for one in parts], max_epochs=4, patience=9, batch_size=13,
-            progress=False,
+            optimizer=optimizer, learning_rate=new_optimizer.keywords["lr"], progress=False,
         )  # fmt: skip
         for row, (seed, one) in enumerate(zip(SEEDS, parts, strict=True)):
             net = TorchNet(kind, [weight[row].clone() for weight in block.weights.values()])
-            adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+            theirs = new_optimizer(net.parameters())
             inputs = torch.from_numpy(samples.inputs)
             inputs = (inputs - inputs[one.train].mean()) / inputs[one.train].std(correction=0)
             labels = torch.from_numpy(samples.labels)
@@ -146,9 +156,9 @@ class TestEncoders:
                 order = rlm.seeding.stream(seed, "order", epoch).permutation(len(one.train))
                 for batch in torch.from_numpy(one.train[order]).split(13):
                     loss = F.cross_entropy(net(inputs[batch]), labels[batch])
-                    adam.zero_grad()
+                    theirs.zero_grad()
                     loss.backward()
-                    adam.step()
+                    theirs.step()
                     losses += [loss.item()] * len(batch)
                 found.append(np.mean(losses))
             mine = history[(history["seed"] == seed) & (history["epoch"] > 0)]["loss"]
@@ -163,7 +173,8 @@ class TestTransfer:
             for name, weight in pretrained.weights.items()
             if name.startswith("encoder")
         )
-        pretrained = shuffle(pretrained)
+        zeros = {name: torch.zeros_like(weight) for name, weight in pretrained.weights.items()}
+        pretrained = shuffle(dataclasses.replace(pretrained, weights=zeros), pretrained)
         names = list_layers(initial.encoder.encoder)
         for layers, taken in [(None, names), (1, names[:1]), (0, [])]:
             found = transfer(initial, pretrained, layers)
@@ -196,7 +207,7 @@ class TestMemorise:
         found = attach(table, SEEDS, [one.train for one in parts], [one.draw(2) for one in self.labels(blobs, parts)])
         np.testing.assert_allclose(found.accuracy(trained), last["accuracy"].xs(2, level="shuffle").loc[list(SEEDS)])
 
-    @pytest.mark.parametrize("settings", [{"until": 0.8}, {"new_head": True}, {}])
+    @pytest.mark.parametrize("settings", [{"until": 0.8}, {"new_head": True}, {"optimizer": SGD(0.9, 1e-3)}, {}])
     def test_a_seed_does_not_depend_on_its_company(self, blobs, settings):
         parts = [divide(blobs, seed)[0] for seed in SEEDS]
         settings = self.settings | {"shuffles": 2, "epochs": 8} | settings
@@ -210,14 +221,16 @@ class TestMemorise:
             for name, weight in alone.weights.items():
                 torch.testing.assert_close(together.weights[name][row], weight[0], rtol=1e-3, atol=1e-4)
 
-    def test_adam_starts_anew_at_each_shuffle(self, blobs):
+    @pytest.mark.parametrize("optimizer", ["adam", SGD(momentum=0.9)])
+    def test_the_optimizer_starts_anew_at_each_shuffle(self, blobs, optimizer):
         """Two shuffles are two trainings, one after the other, each with its own optimizer."""
+        self.settings["optimizer"] = optimizer
         parts = [divide(blobs, seed)[0] for seed in SEEDS]
         table, labels = tabulate(blobs, parts), self.labels(blobs, parts)
         both, _ = memorise(block_of(blobs), table, parts, labels, shuffles=2, epochs=1, **self.settings)
         block = block_of(blobs)
         for number in (0, 1):
-            trainer = Trainer(block, 1e-2, CrossEntropy(), synchronous=True)
+            trainer = Trainer(block, 1e-2, CrossEntropy(), optimizer=optimizer, synchronous=True)
             task = attach(
                 table, SEEDS, [one.train for one in parts], [one.draw(number) for one in labels], "random_order"
             )
@@ -456,7 +469,7 @@ class TestStudy:
     def test_transfer_hands_on_what_it_says(self, blobs):
         settings = {"arms": ("scratch", "pretrained"), "labelled": ("all",)}
         losses = {}
-        for layers in (0, 1, "all"):
+        for layers in (0, 1, None):
             config = QUICK.model_copy(update=settings | {"transfer": layers})
             history = rlm.labels.run_labels(config, 1, samples=blobs, n_jobs=1, progress=False).history
             losses[layers] = {arm: mine["loss"].iloc[1] for arm, mine in history.groupby("arm")}
@@ -486,6 +499,21 @@ class TestStudy:
         by_arm = {arm: found.loc[arm].reset_index(drop=True) for arm in config.arms}
         for arm in ("pretrained", "rescaled"):
             pd.testing.assert_frame_equal(by_arm[arm], by_arm["scratch"])
+
+    def test_sgd_trains_both_phases(self, blobs):
+        """Without momentum and weight decay it is descent by the gradient alone, whatever Adam would do."""
+        settings = {"arms": ("scratch", "pretrained"), "labelled": ("all",), "learning_rate": 0.1}
+        tables = {}
+        for name, more in {
+            "adam": {}, "sgd": {"optimizer": "sgd"}, "zero": {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+            "momentum": {"optimizer": "sgd", "momentum": 0.9}, "decay": {"optimizer": "sgd", "weight_decay": 0.1},
+        }.items():  # fmt: skip
+            config = QUICK.model_copy(update=settings | more)
+            found = rlm.labels.run_labels(config, 1, samples=blobs, n_jobs=1, progress=False)
+            losses = [*found.memorising["loss"], *found.history["loss"]]
+            tables[name] = [round(loss, 6) for loss in losses if np.isfinite(loss)]
+        assert tables["sgd"] == tables["zero"]
+        assert len({tuple(losses) for losses in tables.values()}) == 4
 
     def test_a_seed_does_not_depend_on_its_block(self, study, blobs):
         alone = rlm.labels.run_labels(QUICK, [2], samples=blobs, n_jobs=1, progress=False)
@@ -529,6 +557,8 @@ class TestStudy:
             ({"random_classes": 3, "group_size": 3}, "found both"),
             ({"arms": ("scratch", "scratch")}, "every arm once"),
             ({"labelled": (5, 5)}, "every number of labelled samples once"),
+            ({"momentum": 0.9}, "with the optimizer sgd, found 0.9 and 0 with adam"),
+            ({"optimizer": "adam", "weight_decay": 0.1}, "choose sgd, or omit them"),
         ],
     )
     def test_settings_that_contradict_each_other_are_refused(self, settings, match):
@@ -595,6 +625,22 @@ class TestWords:
             results.assign(test_accuracy=results["test_accuracy"].mask(is_lost, value)) for value in (np.nan, 1 / 3)
         )
         pd.testing.assert_frame_equal(tabulate_effects(lost), tabulate_effects(counted))
+
+    def test_the_judge_counts_a_missing_accuracy_as_the_column_chance(self, study):
+        """Also where nobody names the column; the first hit and roc_auc have a chance of their own."""
+        results = study.results[study.results["labelled"] == 12].assign(chance=1 / 3)
+        is_lost = (results["arm"] == "pretrained") & (results["seed"] == 1)
+        lost, counted = (
+            results.assign(test_accuracy=results["test_accuracy"].mask(is_lost, value)) for value in (np.nan, 1 / 3)
+        )
+        pd.testing.assert_frame_equal(rlm.summarise(lost), rlm.summarise(counted))
+        assert rlm.compare(lost).text == rlm.compare(counted).text
+        expected = {"test_accuracy": 1 / 3, "my_accuracy": 1 / 3, "top_1_accuracy": 0, "roc_auc": 1 / 2}
+        for metric, value in expected.items():
+            table = lost.assign(**{metric: lost["test_accuracy"]})
+            assert rlm.stats.count_failed(table, metric).loc[is_lost, metric].tolist() == [value]
+        without = lost.drop(columns="chance")
+        assert rlm.stats.count_failed(without).loc[is_lost, "test_accuracy"].tolist() == [1 / 2]
 
     def test_tables_to_be_read_say_what_was_measured(self, study):
         effects, speed = tabulate_effects(study.results), tabulate_speed(study.history)
@@ -698,6 +744,11 @@ def test_the_claim_is_judged_by_shuffles_and_controls():
             "1 shuffle of the random labels, 1 epoch each; at most 1 epoch of fine-tuning; "
             "learning rate 0.001; 10 seeds.",
         ),
+        (
+            {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "learning_rate": 0.1, "new_head": True},
+            "10 shuffles of the random labels, 20 epochs each, each with a new head; at most 100 epochs of "
+            "fine-tuning; SGD with momentum 0.9 and weight decay 0.0005, learning rate 0.1; 10 seeds.",
+        ),
     ],
 )
 def test_settings_of_random_labels_stand_beside_their_results(settings, said):
@@ -714,8 +765,20 @@ class TestCommand:
         assert code == 0
         assert "1,797 samples, 10 classes" in said
         assert "No seed memorised 90% of the random labels within 1 epoch the first time (2 seeds)" in said
+        assert "raise shuffle_epochs (--shuffle-epochs), or lower the share" in said
+        assert "epochs until" not in said  # a table would show how long they were trained
         assert "with 50 labelled samples pretrained" in said
         assert len(pd.read_csv(out)) == 8
+
+    def test_until_has_time_by_default(self, rlm_command, tmp_path):
+        db = tmp_path / "labels.db"
+        code, said, _ = rlm_command(
+            "labels", "--encoder", "mlp", "--dim", 8, "--shuffles", 1, "--until", 0.15, "--max-epochs", 0,
+            "--seeds", 1, "--jobs", 1, "--db", db,
+        )  # fmt: skip
+        assert code == 0
+        assert rlm.labels.read_labels(db).config.shuffle_epochs == 60
+        assert "epochs until 15% of the random labels are memorised" in said
 
     def test_images_of_ones_own_are_studied(self, rlm_command, tmp_path, blobs):
         from PIL import Image

@@ -27,7 +27,7 @@ PREMISES = ["fill1 topic3 serial7", "Topic0, fill2!", "fill1 topic3 serial7", ""
 @pytest.fixture(scope="module")
 def trained(pairs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "model"
-    train(save=folder, config=TrainConfig(dataset=str(pairs), **SMALL), arm="pretrained", seed=1)
+    train(save=folder, config=TrainConfig(dataset=str(pairs), min_count=1, **SMALL), arm="pretrained", seed=1)
     return folder
 
 
@@ -175,7 +175,7 @@ class TestQuery:
         command = f'{sys.executable} -m rlm query "$0" --premises "$1" -k 1 {redirections}'
         return subprocess.run(
             ["sh", "-c", command, str(trained), str(premises)],
-            input="topic3 \u0436\n".encode(),
+            input="fill1 topic3 serial7 \u0436\n".encode(),
             env=os.environ | {"PYTHONPATH": str(Path(rlm.__file__).parents[1])} | environment,
             capture_output=True,
             check=False,
@@ -196,8 +196,9 @@ class TestQuery:
         """With standard error closed as well, where what is logged would go."""
         done = self.start(trained, premises, "2>&-", PYTHONIOENCODING="cp1252")
         assert (done.returncode, done.stderr) == (0, b"")
-        assert done.stdout.splitlines()[0] == b"topic3 ?"
-        assert b"fill1 topic3 serial7" in done.stdout
+        question, premise = done.stdout.splitlines()[:2]
+        assert question == b"fill1 topic3 serial7 ?"
+        assert b"fill1 topic3 serial7" in premise
 
     @pytest.mark.parametrize(
         ("content", "arguments", "words"),

@@ -210,3 +210,14 @@ def test_words_that_training_does_not_see_are_kept_for_their_letters(settings, k
     config = rlm.StudyConfig(**settings)
     for one in slice_for(config, corpus, [0, 1]):
         assert (one.tokens == corpus.phrases.tokens).all() == kept
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ENCODERS if kind != "dssm"])
+def test_the_unknown_word_starts_with_zeros_and_the_others_as_in_torch(kind):
+    torch.manual_seed(5)
+    expected = nn.Embedding(len(WORDS) + 2, WORD_DIM).weight
+    torch.manual_seed(5)
+    found = new_encoder(kind, WORDS, WORD_DIM, DIM).words.weight
+    assert not found[1].any()
+    rest = torch.arange(len(WORDS) + 2) != 1
+    torch.testing.assert_close(found[rest], expected[rest], rtol=0, atol=0)

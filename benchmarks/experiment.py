@@ -1,0 +1,164 @@
+"""
+Answer the question at full length: does memorising a million random triplets help? Write docs/experiment.md.
+
+python -m benchmarks.experiment
+
+It takes a day on two cores, less than an hour on a GPU. Parts that docs/benchmarks/experiment.csv has already are not
+trained again; --parts N stops after N new ones, --page writes the page from what there is.
+"""
+
+import argparse
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from jinja2 import Template
+
+import rlm
+from benchmarks.performance import machine
+from benchmarks.resume import complete
+from rlm.runtime.atomic import write_whole
+
+DATASETS = {"pqa": {"negatives": 1, "epoch_triplets": 100_000}, "chatterbot-english": {}}
+ENCODERS, EPOCHS = ("lstm", "mean"), (20, 10)
+ARMS = {
+    "scratch": ("scratch",),
+    "redrawn": ("pretrained", "rescaled", "shuffled", "shuffled_change"),
+    "fixed": ("pretrained_once",),
+}
+SEEDS_AT_ONCE, SEEDS = 10, 20
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS, TEMPLATE = DOCS / "benchmarks" / "experiment.csv", Path(__file__).with_name("experiment.md.jinja")
+KEYS = ["dataset", "encoder", "pretrain_epochs", "triplets", "from_seed"]
+COLUMNS = ["arm", "seed", "test_accuracy", "top_1", "best_epoch", "epochs", "start_change"]
+SEEN = ["seen_accuracy", "unseen_accuracy"]
+
+
+def configure(dataset: str, encoder: str, epochs: int, triplets: str) -> rlm.StudyConfig:
+    """Return the config of a part; scratch has no pre-training, and is the same for all numbers of epochs."""
+    settings = DATASETS[dataset] | {"pretrain_epochs": epochs, "random_triplets": 1_000_000}
+    return rlm.StudyConfig(
+        dataset=dataset, encoder=encoder, arms=ARMS[triplets], patience=20, max_epochs=200, **settings
+    )
+
+
+def train(dataset: str, encoder: str, epochs: int, triplets: str, from_seed: int) -> pd.DataFrame:
+    """Train a part; its rows also have the accuracy on random triplets after the last epoch of pre-training."""
+    config, seeds = configure(dataset, encoder, epochs, triplets), range(from_seed, from_seed + SEEDS_AT_ONCE)
+    blocks = rlm.study.join(list(rlm.iter_study(config, seeds)), config.arms)
+    results = blocks.results[COLUMNS]
+    if blocks.pretraining.empty:
+        return results.assign(**dict.fromkeys(SEEN))
+    last = blocks.pretraining[blocks.pretraining["epoch"] == epochs]
+    return results.merge(last[["arm", "seed", *SEEN]], on=["arm", "seed"], how="left")
+
+
+def list_parts() -> list[tuple[str, str, int, str, int]]:
+    """List the parts, those of the author's own experiment first."""
+    parts = []
+    for dataset, encoder, from_seed in product(DATASETS, ENCODERS, range(0, SEEDS, SEEDS_AT_ONCE)):
+        parts.append((dataset, encoder, 0, "scratch", from_seed))
+        parts += [(dataset, encoder, *more, from_seed) for more in product(EPOCHS, ("redrawn", "fixed"))]
+    return parts
+
+
+def tabulate(results: pd.DataFrame) -> pd.DataFrame:
+    """Compare every arm with scratch, and pretrained with its controls, on the same seeds."""
+    rows = []
+    for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
+        scratch = cell[cell["triplets"] == "scratch"]
+        for epochs in EPOCHS:
+            runs = pd.concat([scratch, cell[cell["pretrain_epochs"] == epochs]])
+            arms = [arm for arm in runs["arm"].unique() if arm != "scratch"]
+            if not arms or scratch.empty:
+                continue
+            verdicts = rlm.compare_all(runs, arms=arms, watched=False)
+            for arm, found in verdicts.items():
+                mine = runs[runs["arm"] == arm]
+                row = {"dataset": dataset, "encoder": encoder, "epochs": epochs, "arm": arm, "pairs": found.pairs}
+                row |= {f"{name} %": 100 * mine[name].mean() for name in SEEN}
+                row |= {"changed %": 100 * mine["start_change"].mean(), "test %": 100 * found.means[1]}
+                row |= {"scratch %": 100 * found.means[0], "difference": found.difference}
+                rows.append(row | {"decision": found.decision})
+    return pd.DataFrame(rows)
+
+
+def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
+    """Answer in three sentences: does it help, does what was memorised explain it, was anything memorised."""
+    main = table[table["arm"].isin(["pretrained", "pretrained_once"])]
+    good, bad = main[main["decision"] == "helps"], main[main["decision"] == "hurts"]
+    points = 100 * main["difference"].map(lambda found: found.value)
+    said = (
+        f"Pre-training on a million random triplets helps in {len(good)} and hurts in {len(bad)} of {len(main)} "
+        f"comparisons with scratch; the mean differences go from {points.min():+.1f} to {points.max():+.1f} points."
+    )
+    beaten = sum("better than both" in text or "better than all" in text for text in explained.values())
+    said += (
+        f" It does better than every control that changes the weights in {beaten} of {len(explained)} settings, so "
+        f"{'what it memorised counts there' if beaten else 'nothing shows that what it memorised counts'}."
+    )
+    seen, unseen = (f"{main[f'{name} %'].min():.0f} to {main[f'{name} %'].max():.0f} %" for name in SEEN)
+    return f"{said} After pre-training, {seen} of the random triplets it saw are right, and {unseen} of others."
+
+
+def explain(results: pd.DataFrame) -> dict[str, str]:
+    """Explain, where all arms are there, whether a gain needs what was memorised."""
+    found = {}
+    for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
+        for epochs in EPOCHS:
+            runs = cell[(cell["triplets"] == "scratch") | (cell["pretrain_epochs"] == epochs)]
+            if {"scratch", *ARMS["redrawn"]} <= set(runs["arm"]):
+                found[f"{dataset}, {encoder}, {epochs} epochs"] = rlm.explain.controls(runs, watched=False)
+    return found
+
+
+def draw(table: pd.DataFrame) -> plt.Figure:
+    """Draw the differences to scratch with their intervals, one panel per dataset and encoder."""
+    sns.set_theme(style="ticks", rc={"figure.dpi": 120})
+    cells = list(table.groupby(["dataset", "encoder"], sort=False))
+    figure, axes = plt.subplots(1, len(cells), figsize=(3.4 * len(cells) + 1.5, 3.8), sharey=True, layout="constrained")
+    names = list(dict.fromkeys(table["arm"]))[::-1]
+    for ax, ((dataset, encoder), cell) in zip([axes] if len(cells) == 1 else axes, cells, strict=True):
+        for shift, (epochs, mine) in zip((0.12, -0.12), cell.groupby("epochs", sort=False), strict=False):
+            found = [100 * np.array(difference[:3]) for difference in mine["difference"]]
+            value, low, high = np.transpose(found)
+            places = [names.index(arm) + shift for arm in mine["arm"]]
+            ax.errorbar(value, places, xerr=[value - low, high - value], fmt="D", capsize=3, label=f"{epochs} epochs")
+        ax.axvline(0, color="grey", linewidth=1)
+        ax.set(title=f"{dataset}, {encoder}", xlabel="points compared with scratch", yticks=range(len(names)))
+        ax.set_yticklabels(names)
+    ax.legend(title="pre-training", fontsize="small")
+    return figure
+
+
+def write_page(results: pd.DataFrame) -> None:
+    table, explained = tabulate(results), explain(results)
+    draw(table).savefig(DOCS / "experiment.png")
+    shown = table.assign(difference=table["difference"].map(lambda found: found.format(100, "+")))
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
+        answer=answer(table, explained),
+        explained=explained,
+        table=shown.to_markdown(index=False, floatfmt=".1f", missingval=""),
+        missing=len(list_parts()) - len(results[KEYS].drop_duplicates()),
+        machine=machine(),
+        settings=DATASETS,
+    )
+    write_whole(DOCS / "experiment.md", page + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", type=int, help="stop after as many new parts")
+    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
+    given = parser.parse_args()
+    parts = {key: partial(train, *key) for key in list_parts()}
+    most = 0 if given.page else given.parts
+    write_page(complete(RESULTS, KEYS, parts, most))
+
+
+if __name__ == "__main__":
+    main()

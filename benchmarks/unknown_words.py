@@ -1,0 +1,112 @@
+"""
+Compare what encoders read for words that training does not see, and write docs/unknown_words.md.
+
+python -m benchmarks.unknown_words
+
+It takes an hour on two free cores. Settings that docs/benchmarks/unknown_words.csv has already are not trained again;
+delete the file to measure anew.
+"""
+
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jinja2 import Template
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import rlm
+from benchmarks.resume import complete
+from rlm.runtime.atomic import write_whole
+
+DATASETS = {
+    "chatterbot-english": {"pretrain_epochs": 3, "max_epochs": 12},
+    "pqa": {"pretrain_epochs": 2, "max_epochs": 8},
+}
+ENCODERS, SEEDS = ("mean", "lstm"), 40
+ARMS = ("scratch", "pretrained", "rescaled")
+PAIRS_OF_ARMS = [("pretrained", "scratch"), ("pretrained", "rescaled")]
+BEFORE, ZEROS, MEAN, RARE = "random vector", "zeros", "mean vector", "trained by rare words"
+TREATMENTS = {ZEROS: 1, RARE: 2, BEFORE: 1, MEAN: 1}  # and their min_count
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS, TEMPLATE = DOCS / "benchmarks" / "unknown_words.csv", Path(__file__).with_name("unknown_words.md.jinja")
+UNKNOWN = 1
+
+
+class MeanForUnknown(nn.Module):
+    """Word vectors with the mean of the words that training sees in place of the unknown word's vector."""
+
+    def __init__(self, table: nn.Embedding, seen: Tensor) -> None:
+        super().__init__()
+        self.table = table
+        self.register_buffer("seen", seen)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mean = self.table.weight[self.seen].mean(dim=0)
+        return torch.where((tokens == UNKNOWN)[..., None], mean, F.embedding(tokens, self.table.weight))
+
+
+def make_encoder(encoder: str, treatment: str, seen: Tensor, vocabulary_size: int) -> nn.Module:
+    made = rlm.zoo.ENCODERS[encoder](vocabulary_size)
+    if treatment == BEFORE:
+        nn.init.normal_(made.words.weight[UNKNOWN])
+    elif treatment == MEAN:
+        made.words = MeanForUnknown(made.words, seen)
+    return made
+
+
+def configure(dataset: str, encoder: str, treatment: str) -> rlm.StudyConfig:
+    settings = DATASETS[dataset] | {"min_count": TREATMENTS[treatment], "patience": 3, "batching": "grouped"}
+    return rlm.StudyConfig(dataset=dataset, encoder=encoder, arms=ARMS, **settings)
+
+
+def study(dataset: str, encoder: str, treatment: str) -> pd.DataFrame:
+    config, make = configure(dataset, encoder, treatment), None
+    if treatment in (BEFORE, MEAN):
+        tokens = np.unique(rlm.prepare(config).tokens)
+        make = partial(make_encoder, encoder, treatment, torch.from_numpy(tokens[tokens > UNKNOWN]))
+    return rlm.run_study(config, SEEDS, make_encoder=make)[["arm", "seed", "test_accuracy"]]
+
+
+def tabulate(results: pd.DataFrame) -> pd.DataFrame:
+    """Compare every treatment with the random vector, seed by seed; and arms within each treatment."""
+    rows = []
+    for (dataset, encoder), runs in results.groupby(["dataset", "encoder"]):
+        scratch = runs[runs["arm"] == "scratch"].drop(columns="arm").rename(columns={"treatment": "arm"})
+        for treatment, mine in runs.groupby("treatment", sort=False):
+            summary = rlm.summarise(mine).loc["scratch"]
+            row = [dataset, encoder, treatment, f"{summary['mean']:.1%}", f"{100 * summary['sd']:.1f}"]
+            row.append("" if treatment == BEFORE else show(scratch, treatment, BEFORE))
+            rows.append([*row, *(show(mine, *pair) for pair in PAIRS_OF_ARMS)])
+    columns = ["dataset", "encoder", "unknown word reads", "scratch", "SD", f"minus {BEFORE}"]
+    return pd.DataFrame(rows, columns=[*columns, *(" minus ".join(pair) for pair in PAIRS_OF_ARMS)])
+
+
+def show(results: pd.DataFrame, arm: str, baseline: str) -> str:
+    return rlm.compare(results, arm, baseline, watched=False).difference.format(100, "+")
+
+
+def measure_share(dataset: str) -> dict[str, tuple[float, float]]:
+    """Return the share of unknown words of the validation and the test split, by min_count."""
+    shares = {}
+    for count in sorted(set(TREATMENTS.values())):
+        summary = rlm.prepare(rlm.StudyConfig(dataset=dataset, min_count=count)).summary.set_index("split")
+        shares[count] = tuple(summary.loc[["validation", "test"], "unknown_words"])
+    return shares
+
+
+def main() -> None:
+    parts = {key: partial(study, *key) for key in product(DATASETS, ENCODERS, TREATMENTS)}
+    first = sorted(parts, key=lambda key: list(TREATMENTS).index(key[2]))
+    results = complete(RESULTS, ["dataset", "encoder", "treatment"], {key: parts[key] for key in first})
+    shares = {dataset: measure_share(dataset) for dataset in DATASETS}
+    page = Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = page.render(shares=shares, seeds=SEEDS, table=tabulate(results).to_markdown(index=False))
+    write_whole(DOCS / "unknown_words.md", text + "\n")
+
+
+if __name__ == "__main__":
+    main()
