@@ -54,6 +54,8 @@ def _explain(problem: ErrorDetails, fields: Iterable[str]) -> str:
     message, found = problem["msg"].removeprefix("Value error, "), problem["input"]
     if message.startswith("expected "):
         return message
+    if problem["type"] == "missing":
+        return "expected a value, found none"
     if problem["type"] == "extra_forbidden":
         name = str(problem["loc"][-1])
         return f"expected a known setting, found {name!r}; {_suggest(name, fields) or 'known: ' + ', '.join(fields)}"

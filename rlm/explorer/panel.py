@@ -22,19 +22,12 @@ GROUPS = {
         *("fractions", "split", "split_by", "split_seed"),
     ],
     "Pre-training": [
-        *("arms", "pretrain_epochs", "random_triplets", "pretrain_texts", "pretrain_reading", "keep_moments")
+        *("arms", "pretrain_epochs", "random_triplets", "pretrain_texts", "pretrain_reading", "transfer"),
+        "keep_moments",
     ],
     "Encoder and loss": [
-        *(
-            "encoder",
-            "word_dim",
-            "dim",
-            "unseen_words",
-            "word_vectors",
-            "character_vectors",
-            "fixed_vectors",
-            "initialisation",
-        ),
+        *("encoder", "word_dim", "dim", "unseen_words", "min_count"),
+        *("word_vectors", "character_vectors", "fixed_vectors", "initialisation"),
         *("padding", "pretrain_padding", "test_padding"),
         *("loss", "margin", "mining"),
     ],

@@ -381,6 +381,7 @@ def test_premises_and_questions_of_blocks(tmp_path, counted):
             lines += [["", "  "][rng.integers(2)]] * rng.integers(1, 3)
         if rng.integers(10) == 0:
             wrong = ["Q: who", "A: I", "what", "t: a", "T: a"][rng.integers(5)]
+            lines += ["---"] * (wrong == "Q: who")  # after an empty line it would belong to the last block
             lines.append(wrong)
             refusal = f"line {len(lines) + (wrong == 'T: a')}"
         end = ["\n", "\r\n", "\r"][rng.integers(3)]

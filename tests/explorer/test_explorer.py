@@ -73,7 +73,7 @@ class TestKnobs:
             if isinstance(one, widgets.BoundedIntText | widgets.BoundedFloatText | widgets.IntSlider):
                 assert one.min == (bounds["Ge"].ge if "Ge" in bounds else bounds["Gt"].gt)
                 assert "Le" not in bounds or one.max == bounds["Le"].le
-            if name != "reading":
+            if name not in ("reading", "pretrain_reading"):
                 assert one.tooltip.startswith(field.description)
 
     @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ class TestKnobs:
         [
             ("margin", "-3", "greater than or equal to"),
             ("margin", "wide", "valid number"),
-            ("fractions", "0.8, 0.1", "part 3: Field required"),
+            ("fractions", "0.8, 0.1", "part 3: expected a value, found none"),
             ("negative_kinds", "similar", "expected name=value"),
             ("until", "0", "greater than 0"),
         ],
@@ -521,7 +521,7 @@ class TestTextsOfThePanel:
         settings = pd.DataFrame({"#1": [attack], attack: [attack]}, index=[attack])
         columns = ["study", "seeds", "points", "verdict", "value", "low", "high"]
         effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"scratch": 0.5, "with it": 0.5})
-        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, 1.0, attack, 1, 1, 1]], columns=RESULTS)
+        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, 0.1, 1.0, attack, 1, 1, 1]], columns=RESULTS)
         summary = pd.DataFrame({"arm": [attack], "seeds": [1], "mean": [0.5]})
         words = [(f"Pre-training of {attack}", attack)]
         triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})

@@ -18,7 +18,7 @@ PICTURES = Path(__file__).parents[2] / "screenshots"
 LARGEST_PAGE = 3_000_000
 
 QUICK = {
-    "seeds": 2, "pretrain_epochs": 1, "max_epochs": 2, "patience": 1,
+    "seeds": 2, "pretrain_epochs": 1, "max_epochs": 2, "patience": 3,
     "pretraining_seeds": 1, "pretraining_epochs": 1, "few_triplets": 20, "few_epochs": 2,
     "seeds_per_system": 1, "systems": [["mean", "triplet"]],
     "images": 100, "clips": 24, "shuffles": 2, "memorising_epochs": 1, "labelled": [20, "all"],
