@@ -33,6 +33,7 @@ def labels(
     images: Path | None = None,
     videos: Path | None = None,
     splits: Path | None = None,
+    pretrain_images: Path | None = None,
     size: int | None = None,
     colour: bool = False,
     frames: int | None = None,
@@ -59,6 +60,8 @@ def labels(
     splits
         With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt; or a list of files
         and labels: a CSV with columns label,youtube_id,time_start,time_end,split as of Kinetics, or lines "path label".
+    pretrain_images
+        Folder of images without labels to memorise random labels of, in place of the training samples.
     size
         Pixels to a side that images and frames are brought to; frames have 32 by default.
     colour
@@ -80,6 +83,11 @@ def labels(
     shown = {"size": size, "colour": colour or None}
     moving = {"frames": frames, "every": every, "splits": splits}
     samples = _load(config, images, videos, shown, moving)
+    pretrain_samples = None
+    if pretrain_images is not None:
+        size = samples.inputs.shape[-1] if size is None else size
+        pretrain_samples = load_image_folder(pretrain_images, size=size, colour=colour, labelled=False)
+        print(f"to pre-train on: {len(pretrain_samples):,} images of {pretrain_images}")
     print(f"{samples.about['title']}: {len(samples):,} samples, {len(samples.classes)} classes")
     if samples.official is not None:
         numbers = pd.Series(samples.official).value_counts()
@@ -90,7 +98,7 @@ def labels(
             print(f"{len(paths):,} {reason}: {list_some(paths.tolist())}")
     if images or videos:
         config = config.model_copy(update={"dataset": samples.about["name"]})
-    blocks = iter_labels(config, seeds, samples=samples, db=db, n_jobs=jobs)
+    blocks = iter_labels(config, seeds, samples=samples, pretrain_samples=pretrain_samples, db=db, n_jobs=jobs)
     finished, _ = gather(blocks, config.arms, out)
     if len(finished.memorising):
         known = set(finished.memorising["arm"])

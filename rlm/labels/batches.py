@@ -1,5 +1,6 @@
 """Labels to train on, real ones or random ones, and the batches of samples that carry them."""
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,31 @@ class RandomLabels:
         if self.group_size is None:
             return rng.integers(self.classes, size=self.samples)
         return rng.permutation(self.samples) // self.group_size
+
+
+def check_alike(others: Samples, samples: Samples) -> None:
+    """Require samples to pre-train on of the shape of those to fine-tune on."""
+    found, expected = list(np.shape(others.inputs)[1:]), list(samples.inputs.shape[1:])
+    if found != expected:
+        raise InputError(
+            f"expected samples to pre-train on of shape {expected}, as those to fine-tune on, found {found}; bring "
+            "both to one size and number of channels"
+        )
+
+
+def without_copies(others: Samples, samples: Samples, parts: Parts) -> Parts:
+    """Make all other samples training samples, except copies of validation and test samples."""
+    held_out = {_hash(samples.inputs[row]) for row in np.concatenate([parts.validation, parts.test])}
+    rows = np.array([row for row, one in enumerate(others.inputs) if _hash(one) not in held_out], np.int64)
+    if not len(rows):
+        raise InputError(f"expected samples to pre-train on beside validation and test, found none in {len(others)}")
+    return Parts(rows, rows[:0], rows[:0])
+
+
+def _hash(one: Shaped[np.ndarray, "channel *size"]) -> bytes:
+    """Hash a sample by its brightness in 0 to 255, so that its type does not count."""
+    whole = one if one.dtype == np.uint8 else np.round(255 * one).astype(np.int64).astype(np.uint8)
+    return hashlib.sha256(whole.tobytes()).digest()
 
 
 @dataclass(frozen=True)

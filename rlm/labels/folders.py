@@ -39,7 +39,9 @@ class Listing(NamedTuple):
     skipped: list[tuple[str, str]]
 
 
-def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bool = False) -> Samples:
+def load_image_folder(
+    folder: str | Path, *, size: int | None = None, colour: bool = False, labelled: bool = True
+) -> Samples:
     """
     Load images from one sub-folder per class.
 
@@ -53,6 +55,8 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
         Height and width in pixels, from 1, to which all images are resized. By default all images must have one size.
     colour
         Three channels, red, green and blue, instead of one of grey. Transparency is ignored.
+    labelled
+        False for all images in a folder and those inside it, of one class, as ``pretrain_samples`` of `run_labels`.
 
     Returns
     -------
@@ -79,7 +83,9 @@ def load_image_folder(folder: str | Path, *, size: int | None = None, colour: bo
     (4, 1, 4, 4)
     """
     check_positive(size=1 if size is None else size)
-    return decode_files(list_files(Path(folder), IMAGES, "images"), partial(_read_image, size=size, colour=colour))
+    return decode_files(
+        list_files(Path(folder), IMAGES, "images", labelled), partial(_read_image, size=size, colour=colour)
+    )
 
 
 def check_positive(**options: int) -> None:
@@ -88,9 +94,12 @@ def check_positive(**options: int) -> None:
             raise InputError(f"expected {name} to be an integer of at least 1, found {value}")
 
 
-def list_files(folder: Path, suffixes: Sequence[str], kind: str) -> Listing:
-    """List the files of the classes, and all other files."""
+def list_files(folder: Path, suffixes: Sequence[str], kind: str, labelled: bool = True) -> Listing:
+    """List the files of the classes, and all other files; without labels all files are one class."""
     tops = _subfolders(folder)
+    if not labelled:
+        folder = folder.resolve()
+        return _list_classes(folder, [(folder, None)], (printable(folder.name),), [], suffixes, kind)
     parts = _find_parts(folder, tops)
     places = [(place, part) for top, part in parts.items() for place in _subfolders(top)]
     if not parts:
@@ -103,7 +112,18 @@ def list_files(folder: Path, suffixes: Sequence[str], kind: str) -> Listing:
         )
     _check_names({place.name for place, _ in places})
     _check_nesting([place for place, _ in places])
-    rows, skipped = [], list(_list_others(folder, [folder, *parts]))
+    return _list_classes(folder, places, classes, list(_list_others(folder, [folder, *parts])), suffixes, kind)
+
+
+def _list_classes(
+    folder: Path,
+    places: Sequence[tuple[Path, str | None]],
+    classes: tuple[str, ...],
+    skipped: list[tuple[str, str]],
+    suffixes: Sequence[str],
+    kind: str,
+) -> Listing:
+    rows = []
     for place, part in places:
         for path in sorted(walk(place)):
             name = printable(path.relative_to(folder).as_posix())

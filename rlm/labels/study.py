@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -16,7 +16,7 @@ from rlm.config import DEFAULT_SEEDS, REDRAW
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import check_request, collect, iter_experiment
-from rlm.labels.batches import RandomLabels, SampleTable, attach, tabulate
+from rlm.labels.batches import RandomLabels, SampleTable, attach, check_alike, tabulate, without_copies
 from rlm.labels.config import LabelsConfig
 from rlm.labels.encoders import MakeEncoder, check_batches, new_classifiers, transfer
 from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digits, make_moving_digits
@@ -105,6 +105,7 @@ class LabelStudy:
     config: LabelsConfig
     samples: Samples
     make_encoder: MakeEncoder | None = None
+    pretrain_samples: Samples | None = None
     result: ClassVar = LabelsResult
     largest_block: ClassVar = LARGEST_BLOCK
 
@@ -119,22 +120,28 @@ class LabelStudy:
     def identify(self) -> Identity:
         make, shape = self.make_encoder, self.samples.inputs.shape[1:]
         own = [] if make is None else [read_source(make), digest_module(lambda: make(shape))]
-        return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint, *own)
+        more = [] if self.pretrain_samples is None else [*(own or [None]), self.pretrain_samples.fingerprint]
+        return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint, *(more or own))
 
     def check(self, seeds: Sequence[int]) -> None:
         check_samples(self.samples)
+        if self.pretrain_samples is not None:
+            check_alike(self.pretrain_samples, self.samples)
         block = new_classifiers(self.config, self.samples, len(self.samples.classes), seeds[:1], self.make_encoder)
         for labelled in self.config.labelled:
             for seed in seeds:
                 size = None if labelled == "all" else labelled
                 parts, rows = divide(self.samples, seed, self.config.fractions, size)
-                check_batches(block, self.samples, {len(parts.train), len(rows)}, self.config.batch_size)
+                sizes = {len(parts.train), len(rows)}
+                if self.pretrain_samples is not None:
+                    sizes.add(len(without_copies(self.pretrain_samples, self.samples, parts).train))
+                check_batches(block, self.samples, sizes, self.config.batch_size)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> LabelsResult:
-        return run_labels_block(self.config, self.samples, arms, seeds, self.make_encoder)
+        return run_labels_block(self.config, self.samples, arms, seeds, self.make_encoder, self.pretrain_samples)
 
 
 def run_labels(
@@ -143,6 +150,7 @@ def run_labels(
     *,
     samples: Samples | None = None,
     make_encoder: MakeEncoder | None = None,
+    pretrain_samples: Samples | None = None,
     db: Path | str | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -164,6 +172,9 @@ def run_labels(
         Makes your own encoder from the shape of a sample (channel, then sizes), in place of ``config.encoder``: an
         ``nn.Module`` from [sample, *shape] to [sample, dim], whose dim is its own. It may have batch normalisation,
         trained and evaluated as by PyTorch, but no dropout.
+    pretrain_samples
+        Samples of the same shape to memorise random labels of, in place of the training samples; their own labels do
+        not count. Copies of validation and test samples are excluded.
     db, n_jobs, progress
         As in `rlm.run_study`.
 
@@ -193,7 +204,8 @@ def run_labels(
     >>> study.results[["arm", "seed", "epochs"]].to_numpy().tolist()
     [['scratch', 0, 0], ['pretrained', 0, 0]]
     """
-    settings = {"samples": samples, "make_encoder": make_encoder, "db": db, "n_jobs": n_jobs, "progress": progress}
+    settings = {"samples": samples, "make_encoder": make_encoder, "pretrain_samples": pretrain_samples}
+    settings |= {"db": db, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_labels(config, seeds, **settings), config.arms)
     return found
 
@@ -204,6 +216,7 @@ def iter_labels(
     *,
     samples: Samples | None = None,
     make_encoder: MakeEncoder | None = None,
+    pretrain_samples: Samples | None = None,
     db: Path | str | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -216,7 +229,7 @@ def iter_labels(
     elif config.dataset in DATASETS:  # of which these need not be
         config = config.model_copy(update={"dataset": samples.about.get("name") or YOUR_SAMPLES})
     yield from iter_experiment(
-        LabelStudy(config, samples, make_encoder), seeds, db=db, n_jobs=n_jobs, progress=progress
+        LabelStudy(config, samples, make_encoder, pretrain_samples), seeds, db=db, n_jobs=n_jobs, progress=progress
     )
 
 
@@ -236,6 +249,7 @@ def run_labels_block(
     arms: Sequence[str],
     seeds: Sequence[int],
     make_encoder: MakeEncoder | None = None,
+    pretrain_samples: Samples | None = None,
 ) -> LabelsResult:
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
@@ -252,12 +266,17 @@ def run_labels_block(
     recipe = config.model_dump(include={"learning_rate", "batch_size"}) | {"optimizer": optimizer, "progress": False}
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
-        labels = [_random_labels(config, samples, seed, mine) for seed, mine in zip(seeds, parts, strict=True)]
-        untrained = new_classifiers(config, samples, _most_classes(config, samples), seeds, make_encoder).to(device)
+        source, shown, shown_parts = samples, table, parts
+        if pretrain_samples is not None:
+            source = replace(pretrain_samples, classes=samples.classes)  # whose number is that of random classes
+            shown_parts = [without_copies(source, samples, one) for one in parts]
+            shown = tabulate(source, shown_parts, device)
+        labels = [_random_labels(config, source, seed, mine) for seed, mine in zip(seeds, shown_parts, strict=True)]
+        untrained = new_classifiers(config, source, _most_classes(config, source), seeds, make_encoder).to(device)
         pretrained, memorising = memorise(
             untrained,
-            table,
-            parts,
+            shown,
+            shown_parts,
             labels,
             shuffles=1 if redraw == "once" else config.shuffles,
             # As many epochs in all, at most: with until, those that shuffle may end sooner.
