@@ -144,6 +144,23 @@ class TestStudy:
             together = results[(results["seed"] == seed) & results["arm"].isin(alone["arm"])]
             pd.testing.assert_frame_equal(numbers(alone), numbers(together), rtol=1e-4)
 
+    @pytest.mark.parametrize("padding", ["left", "right"])
+    def test_padding_is_put_around_the_words_that_the_arm_knows(self, padding):
+        """By hand, in the order of the phases; and no epoch of pre-training is scratch."""
+        given = {"padding": padding, "pretrain_padding": "right", "arms": ("scratch", "pretrained"), "max_epochs": 1}
+        config = CONFIG.model_copy(update=given)
+        found = quickly(config, 1, pretrain_texts=TEXTS)
+        wide = with_texts(negatives=2).after_pretraining
+        first, second = (rlm.slicer.pad_slices([wide], one) for one in ("right", padding))
+        block = rlm.init_block(rlm.arms.encoder_maker(config, wide.phrases), [0])
+        settings = {"epochs": 2, "random_triplets": None, "redraw": "epoch", "progress": False}
+        trainer, _ = rlm.training.train_on_random(block, first, config, **settings)
+        best, _ = rlm.finetune(trainer.block, second, config, max_epochs=1, patience=2, progress=False)
+        accuracy = rlm.evaluate(best, second)["triplet_accuracy"]
+        np.testing.assert_allclose(accuracy, of_arm(found, "pretrained")["test_accuracy"])
+        none = quickly(config.model_copy(update={"pretrain_epochs": 0}), 1, pretrain_texts=TEXTS)
+        pd.testing.assert_frame_equal(of_arm(none, "pretrained"), of_arm(none, "scratch"), check_exact=True)
+
     def test_seeds_with_a_split_each_exclude_the_phrases_of_theirs(self):
         config = CONFIG.model_copy(update={"split": "per_seed", "arms": ("scratch", "pretrained")})
         both = quickly(config, 2, pretrain_texts=TEXTS)
