@@ -7,7 +7,6 @@ It takes a day on two cores, less than an hour on a GPU. Parts that docs/benchma
 trained again; --parts N stops after N new ones, --page writes the page from what there is.
 """
 
-import argparse
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,7 +19,7 @@ from jinja2 import Template
 
 import rlm
 from benchmarks.performance import machine
-from benchmarks.resume import complete
+from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
 
 DATASETS = {"pqa": {"negatives": 1, "epoch_triplets": 100_000}, "chatterbot-english": {}}
@@ -151,12 +150,8 @@ def write_page(results: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=int, help="stop after as many new parts")
-    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
-    given = parser.parse_args()
+    most = ask_for_parts(__doc__)
     parts = {key: partial(train, *key) for key in list_parts()}
-    most = 0 if given.page else given.parts
     write_page(complete(RESULTS, KEYS, parts, most))
 
 

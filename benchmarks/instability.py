@@ -7,7 +7,6 @@ It takes hours on two cores. Parts that docs/benchmarks/instability.csv has alre
 stops after N new ones, --page writes the page from what there is.
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from jinja2 import Template
 
 import rlm
 from benchmarks.performance import machine
-from benchmarks.resume import complete
+from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
 
 DATASETS = {"chatterbot-english": {}, "pqa": {"max_epochs": 30, "patience": 5}}
@@ -48,11 +47,7 @@ def train_on_split(dataset: str, split_seed: int) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=int, help="stop after as many new parts")
-    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
-    given = parser.parse_args()
-    most = 0 if given.page else given.parts
+    most = ask_for_parts(__doc__)
     settings = [(dataset, setting) for dataset in DATASETS for setting in rlm.presets.CAUSES]
     runs = complete(RESULTS, ["dataset", "setting"], {key: partial(train, *key) for key in settings}, most)
     splits = [(dataset, split) for dataset in DATASETS for split in range(SPLITS)]

@@ -1,5 +1,6 @@
 """Long comparisons in parts: results that a CSV file has already are not computed again."""
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,3 +23,12 @@ def complete(
         found = pd.concat([found, new], ignore_index=True)
         write_whole(path, found.to_csv(index=False, float_format="%.6g"))
     return found
+
+
+def ask_for_parts(description: str | None) -> int | None:
+    """Read from the command line how many new parts to compute: all by default, none for the page alone."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--parts", type=int, help="stop after as many new parts")
+    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
+    given = parser.parse_args()
+    return 0 if given.page else given.parts

@@ -7,7 +7,6 @@ It takes two hours on two free cores. Settings that docs/benchmarks/unknown_word
 --parts N stops after N new ones, --page writes the page from what there is.
 """
 
-import argparse
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import rlm
-from benchmarks.resume import complete
+from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
 
 DATASETS = {
@@ -101,13 +100,9 @@ def measure_share(dataset: str) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=int, help="stop after as many new parts")
-    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
-    given = parser.parse_args()
+    most = ask_for_parts(__doc__)
     parts = {key: partial(study, *key) for key in product(DATASETS, ENCODERS, TREATMENTS)}
     first = sorted(parts, key=lambda key: list(TREATMENTS).index(key[2]))
-    most = 0 if given.page else given.parts
     results = complete(RESULTS, KEYS, {key: parts[key] for key in first}, most)
     shares = {dataset: measure_share(dataset) for dataset in DATASETS}
     page = Template(TEMPLATE.read_text(encoding="utf-8"))

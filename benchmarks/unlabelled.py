@@ -7,7 +7,6 @@ It takes hours on two cores. Parts that docs/benchmarks/unlabelled.csv has alrea
 stops after N new ones, --page writes the page from what there is.
 """
 
-import argparse
 import ast
 import importlib.util
 import re
@@ -24,7 +23,7 @@ from jinja2 import Template
 
 import rlm
 from benchmarks.performance import machine
-from benchmarks.resume import complete
+from benchmarks.resume import ask_for_parts, complete
 from rlm.data.datasets import load_texts
 from rlm.runtime.atomic import write_whole
 from rlm.slicer import Slices
@@ -152,12 +151,9 @@ def write_page(results: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", type=int, help="stop after as many new parts")
-    parser.add_argument("--page", action="store_true", help="train nothing, write the page")
-    given = parser.parse_args()
+    most = ask_for_parts(__doc__)
     parts = {key: partial(train, *key) for key in list_parts()}
-    write_page(complete(RESULTS, KEYS, parts, 0 if given.page else given.parts))
+    write_page(complete(RESULTS, KEYS, parts, most))
 
 
 if __name__ == "__main__":
