@@ -60,11 +60,11 @@ defaults: $(READY) ## Compare orders of triplets and optimizers seed by seed, wr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.defaults
 
-unknown: $(READY) ## Compare treatments of unknown words seed by seed, write docs/unknown_words.md (two hours)
+unknown: $(READY) ## Compare treatments of unknown words seed by seed, write docs/unknown_words.md (hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.unknown_words
 
-experiment: $(READY) ## Run the experiment at full length in parts, write docs/experiment.md (a day on two cores)
+experiment: $(READY) ## Run the experiment at full length in parts, write docs/experiment.md (many hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.experiment
 

@@ -3,8 +3,8 @@ Answer the question at full length: does memorising a million random triplets he
 
 python -m benchmarks.experiment
 
-It takes a day on two cores, less than an hour on a GPU. Parts that docs/benchmarks/experiment.csv has already are not
-trained again; --parts N stops after N new ones, --page writes the page from what there is.
+It takes many hours on two cores. Parts that docs/benchmarks/experiment.csv has already are not trained again;
+--parts N stops after N new ones, --page writes the page from what there is.
 """
 
 from functools import partial

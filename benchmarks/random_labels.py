@@ -3,7 +3,7 @@ Run the paper's own experiment with twenty seeds, and write docs/random_labels.m
 
 python -m benchmarks.random_labels --db labels.db
 
-It takes an hour; what the file holds already is not trained again, and an interrupted run goes on. With --part NAME it
+It takes long; what the file holds already is not trained again, and an interrupted run continues. With --part NAME it
 runs one of the studies, without a page; with --quick it runs all with two seeds and few epochs, and writes the page to
 the folder of --out.
 """

@@ -3,7 +3,7 @@ Compare what encoders read for words that training does not see, and write docs/
 
 python -m benchmarks.unknown_words
 
-It takes two hours on two free cores. Settings that docs/benchmarks/unknown_words.csv has already are not trained again;
+It takes hours on two cores. Settings that docs/benchmarks/unknown_words.csv has already are not trained again;
 --parts N stops after N new ones, --page writes the page from what there is.
 """
 

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 
 import pandas as pd
 
-from rlm.config import StudyConfig
+from rlm.config import Arm, StudyConfig
 from rlm.errors import InputError
 from rlm.sentences import CONTROLS, count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, mean_with_interval
@@ -100,9 +100,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     elif not counted:
         conclusion = "So this study cannot tell what explains the gain."
     elif not unbeaten:
-        name = (
-            "both controls" if len(beaten) == 2 else "all controls" if len(beaten) > 2 else f"the control {beaten[0]}"
-        )
+        name = _call(beaten, "both controls", "all controls")
         conclusion = f"It does better than {name}: what it learnt counts, beyond the scale of the weights."
     elif beaten:
         conclusion = (
@@ -110,18 +108,16 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
             "the scale of the weights may explain part of the gain."
         )
     else:
-        name = (
-            "either control"
-            if len(unbeaten) == 2
-            else "any control"
-            if len(unbeaten) > 2
-            else f"the control {unbeaten[0]}"
-        )
+        name = _call(unbeaten, "either control", "any control")
         conclusion = (
             f"It is not shown to do better than {name}: the scale of the weights may explain the gain, and the "
             "intervals show how much what it learnt could add."
         )
     return " ".join([*said, conclusion])
+
+
+def _call(controls: list[Arm], two: str, more: str) -> str:
+    return f"the control {controls[0]}" if len(controls) == 1 else two if len(controls) == 2 else more
 
 
 def pretraining(history: pd.DataFrame) -> str:

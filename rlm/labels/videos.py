@@ -50,7 +50,7 @@ def load_video_folder(
     Parameters
     ----------
     folder
-        As of `load_image_folder`; with a list of videos, any folder that holds them.
+        As in `load_image_folder`; with a list of videos, any folder that holds them.
     frames
         Length of a clip, from 1.
     every
@@ -58,7 +58,7 @@ def load_video_folder(
     size
         Height and width in pixels, from 1, to which all frames are resized.
     colour
-        As of `load_image_folder`.
+        As in `load_image_folder`.
     splits
         A file of an official split; its other files are found beside it. UCF101: ``trainlist01.txt`` or
         ``testlist01.txt``, with lines ``Class/video.avi``, optionally with a number. HMDB51: any
@@ -79,7 +79,7 @@ def load_video_folder(
     Raises
     ------
     InputError
-        As of `load_image_folder`; if the files of the split have another form or name missing videos; or if PyAV is
+        As in `load_image_folder`; if the files of the split have another form or name missing videos; or if PyAV is
         missing.
 
     References
