@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench calibrate defaults unknown experiment unlabelled systems labels pictures lab app check clean
+.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment unlabelled systems labels pictures lab app check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,11 +44,15 @@ bench: $(READY) ## Time training beside its peers, write docs/performance.md (an
 	mkdir -p docs/benchmarks
 	$(BIN)/python -m benchmarks.peers --out docs/benchmarks/peers.json
 	$(BIN)/python -m benchmarks.whole_study --out docs/benchmarks/study.json
-	$(BIN)/python -m benchmarks.gpu --out docs/benchmarks/gpu.json
 	$(BIN)/python -m benchmarks.growth --out docs/benchmarks/growth.json
 	$(BIN)/python -m benchmarks.reading --out docs/benchmarks/reading.json
 	$(BIN)/python -m benchmarks.search --out docs/benchmarks/search.json
 	$(BIN)/python -m benchmarks.performance docs/benchmarks
+
+gpu: $(READY) ## Time training on a GPU, write docs/gpu.md (ten minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu --page
 
 calibrate: $(READY) ## Measure how often the verdict is wrong, write docs/calibration.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

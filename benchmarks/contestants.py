@@ -22,7 +22,7 @@ from rlm.slicer import Slices
 from rlm.zoo.losses import make_objective
 
 WORD_DIM, DIM, BATCH, MARGIN, RATE = 32, 64, 150, 0.5, 1e-3
-EPOCH = 20_000
+EPOCH = 100_000
 
 
 @cache
@@ -178,7 +178,8 @@ def ours(
     block = init_block(lambda: rlm.zoo.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds)).to(
         device
     )
-    sources = [RealTriplets(slices.train, seed, EPOCH, batching, device) for seed in range(seeds)]
+    source = RealTriplets(slices.train, 0, EPOCH, batching, device)
+    sources = [source.with_seed(seed) for seed in range(seeds)]
     table = PhraseTable([slices] * seeds, device)
     objective = make_objective(margin=MARGIN)
     relevance, precision = RelevanceMask(device=device), resolve_precision(precision, torch.device(device))

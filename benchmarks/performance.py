@@ -135,30 +135,12 @@ as near as the tenth exact neighbour.
 {table.to_markdown()}"""
 
 
-def gpu_section(rows: list[dict]) -> str:
-    parts = []
-    for (encoder, dataset), group in pd.DataFrame(rows).groupby(["encoder", "dataset"], sort=False):
-        speeds = group.pivot(index=["seeds", "round"], columns="contestant", values="triplets_per_second")
-        speeds = speeds[group["contestant"].unique()]
-        ratios = speeds.div(speeds["hand loop"], axis=0).drop(columns="hand loop").add_prefix("x hand loop, ")
-        table = speeds.groupby("seeds").median().round(-2).astype(int).join(ratios.groupby("seeds").median().round(1))
-        parts.append(f"### `{encoder}`, {dataset}, on a GPU\n\n{table.to_markdown(floatfmt=',.10g')}")
-    kept = "" if rows[0]["bf16 as"] == "bf16" else " This GPU has no hardware for bf16, and multiplies in fp32 instead."
-    return f"""## On a GPU
-
-Triplets per second of one process on {rows[0]["device"]}, grouped, row-wise, compiled, for blocks of so many seeds; the
-hand loop takes turns with them on the same GPU.{kept}
-
-""" + "\n\n".join(parts)
-
-
-def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
+def limits_section(rows: pd.DataFrame) -> str:
     rates = rows.drop_duplicates(["dataset", "encoder", "round"])
     ratio = {kind: (rates[f"gflops {kind} bf16"] / rates[f"gflops {kind} fp32"]).median() for kind in ("large", "step")}
     has_bf16 = resolve_precision("bf16", torch.device("cpu")) == "bf16"
     kept = """: a study that asks for bf16 multiplies in fp32 there, as on
   any CPU without AMX, and says so. What AMX would make of it was not measured"""
-    gpu = "" if has_gpu else "\n- Nothing here was run on a GPU; `make bench` measures it where there is one."
     return f"""## What limits
 
 - In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at
@@ -173,7 +155,8 @@ def limits_section(rows: pd.DataFrame, has_gpu: bool) -> str:
 - Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
   takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.engine.compile.is_worth_compiling` asks for.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
-  hand loop does.{gpu}"""
+  hand loop does.
+- What a GPU gives is in [gpu.md](gpu.md)."""
 
 
 def growth_figure(rows: pd.DataFrame, out: Path) -> None:
@@ -201,11 +184,10 @@ def main() -> None:
     sections = [
         ("peers", lambda found: peers_section(pd.DataFrame(found))),
         ("study", study_section),
-        ("gpu", gpu_section),
         ("growth", lambda found: growth_section(pd.DataFrame(found), options.docs)),
         ("reading", reading_section),
         ("search", search_section),
-        ("peers", lambda found: limits_section(pd.DataFrame(found), (options.folder / "gpu.json").exists())),
+        ("peers", lambda found: limits_section(pd.DataFrame(found))),
     ]
     parts = [f"# Performance\n\nMeasured by `make bench`, which ended on {datetime.date.today()}: {machine()}."]
     for name, section in sections:

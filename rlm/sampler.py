@@ -1,6 +1,8 @@
 """Samplers: the order in which a seed sees triplets, real or random ones, made on the device that trains."""
 
 from collections.abc import Iterator
+from copy import copy
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from rlm.slicer import Components
 Device = torch.device | str
 TripletRows = Int32[Tensor, "triplet 3"]
 SHUFFLE_ROUNDS = 16
+S = TypeVar("S", bound="RealTriplets | RandomTriplets")
 
 
 class RealTriplets:
@@ -63,6 +66,10 @@ class RealTriplets:
     def __len__(self) -> int:
         return self.size
 
+    def with_seed(self, seed: int) -> "RealTriplets":
+        """Return the same triplets, which are held once, in the order of another seed."""
+        return _with_seed(self, seed)
+
     def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
         """Yield the triplets of an epoch, none twice, up to `chunk` at a time."""
         order = torch.from_numpy(self._order(epoch)).to(self.triplets.device)
@@ -77,6 +84,12 @@ class RealTriplets:
         starts, lengths = (self.lengths.cumsum() - self.lengths)[pairs], self.lengths[pairs]
         within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         return (np.repeat(starts, lengths) + within)[: self.size]
+
+
+def _with_seed(source: S, seed: int) -> S:
+    other = copy(source)
+    other.seed = seed
+    return other
 
 
 def triplets_per_pair(triplets: Triplets) -> int:
@@ -146,6 +159,10 @@ class RandomTriplets:
 
     def __len__(self) -> int:
         return self.size
+
+    def with_seed(self, seed: int) -> "RandomTriplets":
+        """Return the draws of another seed from the same lists, which are held once."""
+        return _with_seed(self, seed)
 
     def draw(self, epoch: int, index: Int64[Tensor, " triplet"]) -> TripletRows:
         """Return the random triplets with the given numbers, from 0: the same in every call and on every device."""

@@ -29,6 +29,7 @@ from rlm.store.identity import Identity, digest_file, digest_module, identify, r
 from rlm.store.read import TRIPLETS
 
 log = logging.getLogger(__name__)
+LARGEST_BLOCK_ON_GPU = 64  # then a study has results, and can stop, before its end
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 MOST_TABLE_BYTES = 2**29  # of the token tables of a block whose seeds have a split each
 _RUN = {"arm": str, "seed": int}
@@ -99,7 +100,7 @@ class TripletStudy:
     @property
     def largest_block(self) -> int:
         if self.device.type != "cpu":
-            return seeds_that_fit(self.config, self.corpus, self.device)
+            return min(LARGEST_BLOCK_ON_GPU, seeds_that_fit(self.config, self.corpus, self.device))
         tables = 2 * self.corpus.phrases.tokens.nbytes if self.config.split == "per_seed" else 0
         return min(LARGEST_BLOCK, max(1, MOST_TABLE_BYTES // max(1, tables)))
 

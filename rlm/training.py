@@ -23,6 +23,7 @@ from rlm.engine.batches import (
     TripletRows,
     cut,
     epoch_batches,
+    for_seeds,
     one_batch,
     one_per_seed,
 )
@@ -115,12 +116,14 @@ def train_on_random(
 ) -> tuple[Trainer, pd.DataFrame]:
     """Do the same as `pretrain`; return the trainer, which has the block and the optimizer's moments."""
     table = PhraseTable(mine, block.device)
-    sources = []
-    for seed, one in zip(block.seeds, mine, strict=True):
+
+    def make(one: Slices) -> RandomTriplets:
         most = len(one.components.anchors)
         size = random_triplets or min(most, recipe.epoch_triplets or most)
         per_pair = 1 if recipe.batching == "flat" else triplets_per_pair(one.train)
-        sources.append(RandomTriplets(one.components, seed, size, redraw, per_pair, block.device))
+        return RandomTriplets(one.components, 0, size, redraw, per_pair, block.device)
+
+    sources = for_seeds(make, mine, block.seeds)
     trainer = _make_trainer(block, recipe, RelevanceMask(device=block.device), sources, table, epochs)
     history = [_diagnose(trainer, sources, table, recipe.batch_size, 0)]
     for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
@@ -182,10 +185,11 @@ def finetune(
     True
     """
     mine = one_per_seed(block, slices)
-    sources = [
-        RealTriplets(one.train, seed, recipe.epoch_triplets, recipe.batching, block.device)
-        for seed, one in zip(block.seeds, mine, strict=True)
-    ]
+
+    def make(one: Slices) -> RealTriplets:
+        return RealTriplets(one.train, 0, recipe.epoch_triplets, recipe.batching, block.device)
+
+    sources = for_seeds(make, mine, block.seeds)
     data = _TripletData(sources, mine, recipe.batch_size)
     relevance, epochs = RelevanceMask(mine[0].relevance, block.device), min(max_epochs, 2 * patience)
     trainer = _make_trainer(block, recipe, relevance, sources, data.table, epochs)

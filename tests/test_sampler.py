@@ -3,6 +3,7 @@
 import itertools
 import tracemalloc
 from collections import Counter
+from functools import partial
 
 import jaxtyping
 import numpy as np
@@ -20,6 +21,8 @@ REPEATED = Components(
     np.array([10, 11, 11, 11, 12], np.int32),
     np.array([20, 21, 22, 22, 22, 22, 23, 24], np.int32),
 )
+
+THIRTY = np.arange(90, dtype=np.int32).reshape(30, 3)
 
 
 def splitmix64(state):
@@ -159,8 +162,18 @@ class TestRandomTriplets:
             RandomTriplets(REPEATED, 0, size)
 
 
+@pytest.mark.parametrize("make", [partial(RealTriplets, THIRTY), partial(RandomTriplets, REPEATED, size=20)])
+def test_another_seed_shares_what_a_source_holds(make):
+    first = make(seed=0)
+    other = first.with_seed(5)
+    np.testing.assert_array_equal(all_of(other, 1), all_of(make(seed=5), 1))
+    np.testing.assert_array_equal(all_of(first, 1), all_of(make(seed=0), 1))
+    for held in ("triplets", "components"):
+        assert getattr(other, held, None) is getattr(first, held, None)
+
+
 class TestRealTriplets:
-    TRIPLETS = np.arange(90, dtype=np.int32).reshape(30, 3)
+    TRIPLETS = THIRTY
 
     def test_epoch_is_a_permutation_that_epoch_and_seed_decide(self):
         orders = [all_of(RealTriplets(self.TRIPLETS, seed), epoch) for seed in (0, 1) for epoch in (1, 2)]

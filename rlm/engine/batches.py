@@ -1,6 +1,6 @@
 """Batches: from triplets of phrase indices, one list per seed, to the tensors of one training step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rlm.block import Block
 from rlm.data.phrases import PAD
 from rlm.errors import InputError
-from rlm.sampler import RandomTriplets, RealTriplets
+from rlm.sampler import RandomTriplets, RealTriplets, S
 from rlm.seeding import stream
 from rlm.slicer import Slices
 
@@ -102,6 +102,12 @@ def one_per_seed(block: Block, slices: Slices | Sequence[Slices]) -> Sequence[Sl
     if any(one.phrases is not mine[0].phrases for one in mine):
         raise InputError("expected slices of one corpus, found several corpora; slice the same one for every seed")
     return mine
+
+
+def for_seeds(make: Callable[[Slices], S], slices: Sequence[Slices], seeds: Sequence[int]) -> list[S]:
+    """Make one source per seed; seeds with the same slices share what it holds."""
+    made = {key: make(one) for key, one in {id(one): one for one in slices}.items()}
+    return [made[id(one)].with_seed(seed) for seed, one in zip(seeds, slices, strict=True)]
 
 
 def epoch_order(

@@ -1,14 +1,16 @@
 """Compilation of a training step: static shapes, so that one graph serves a whole run."""
 
 import dataclasses
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import islice
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from rlm.engine.batches import Batch
@@ -20,6 +22,7 @@ BREAK_EVEN_PER_TOKEN = 200_000
 MAX_TOKENS_COMPILED = 32
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
+CALLS_BEFORE_CAPTURE = 4
 
 
 def is_worth_compiling(triplets: int, tokens: int) -> bool:
@@ -52,19 +55,19 @@ def fit(batch: Batch, batch_sizes: tuple[int, ...]) -> Batch | None:
 
 
 def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """Compile a function of static shapes, on a GPU as one CUDA graph; if that fails, warn once and run it eagerly."""
+    """Compile a function of static shapes; if that fails, warn once and run it eagerly."""
     if _why_not(device):
         return function
     function = _copy_code(function)
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True, mode=mode)
+    compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True)
 
     def run(*arguments: Any) -> Any:  # noqa: ANN401
         nonlocal compiled
         if compiled is None:
             return function(*arguments)
         try:
-            with torch.no_grad():  # gradients are taken within
+            with torch.no_grad(), warnings.catch_warnings():  # gradients are taken within
+                warnings.filterwarnings("ignore", message="TensorFloat32")  # float32 is what was asked for
                 return compiled(*arguments)
         except torch.OutOfMemoryError:
             raise
@@ -74,6 +77,46 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
             return function(*arguments)
 
     return run
+
+
+class Replayed:
+    """
+    Calls of a function as one CUDA graph, which costs the CPU one launch instead of hundreds.
+
+    Its tensors must have the same shapes in every call, and it may change others in place. The first calls run as they
+    are: what compiles or allocates for the first time cannot be captured. The next call overwrites the result.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
+        """Return the function's result for these tensors; it is captured once, and must be the same in every call."""
+        self.calls += 1
+        if self.calls == CALLS_BEFORE_CAPTURE and not self._capture(function, tensors):
+            self.calls = -sys.maxsize
+        if self.graph is None:
+            return function(*tensors)
+        for mine, new in zip(self.inputs, tensors, strict=True):
+            if mine is not None:
+                mine.copy_(new)  # type: ignore[arg-type]
+        self.graph.replay()
+        return self.result
+
+    def _capture(self, function: Callable[..., Tensor], tensors: Sequence[Tensor | None]) -> bool:
+        self.inputs = [None if tensor is None else tensor.clone() for tensor in tensors]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self.result = function(*self.inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # an encoder may wait for the device, which a graph cannot
+            _warn(error)
+            return False
+        self.graph = graph
+        return True
 
 
 def _copy_code(function: Callable[..., Any]) -> Callable[..., Any]:

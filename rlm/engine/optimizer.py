@@ -59,12 +59,6 @@ class BlockAdam:
         seeds = len(self.table_steps)
         return self.dense | {name: table[:-1].unflatten(0, (seeds, -1)) for name, table in self.tables.items()}
 
-    @property
-    def in_place(self) -> list[Tensor]:
-        """Tensors that steps change in place."""
-        moments = chain.from_iterable(self.table_moments.values())
-        return [*self.dense.values(), *self.tables.values(), *moments]
-
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """Update all weights but the tables, of the seeds that are `present`; the others do not count the step."""
         parts: Sequence[int | slice] = [slice(None)] if self.synchronous else present
@@ -91,7 +85,8 @@ class BlockAdam:
 
     def next_row_sizes(self, present: Sequence[int]) -> Float[Tensor, " seed"]:
         """Count a step of the tables; return each seed's step size, whose powers a compiler would repeat per row."""
-        self.table_steps[slice(None) if self.synchronous else list(present)] += 1
+        is_everyone = self.synchronous or len(present) == len(self.table_steps)
+        self.table_steps[slice(None) if is_everyone else list(present)] += 1
         steps = self.table_steps.clamp(min=1)
         return self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
 

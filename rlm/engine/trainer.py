@@ -1,7 +1,8 @@
 """One training step of a block of seeds: forward, backward and optimizer."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,7 @@ from rlm.block import Block
 from rlm.config import Optimizer, Precision
 from rlm.data.phrases import PAD
 from rlm.engine.batches import Batch, Step, distinct
-from rlm.engine.compile import fit, round_up, static_batch_sizes, try_to_compile
+from rlm.engine.compile import Replayed, fit, round_up, static_batch_sizes, try_to_compile
 from rlm.engine.optimizer import SGD, BlockAdam, BlockSGD
 from rlm.engine.relevance import RelevanceMask
 
@@ -65,6 +66,7 @@ class Trainer:
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()
         self.most_words = 0
+        self.replayed: Replayed | None = None
 
     @property
     def block(self) -> Block:
@@ -84,20 +86,21 @@ class Trainer:
         self.batch_sizes = static_batch_sizes(counted())
         # On a GPU words are not counted: there may be a different one in every place.
         self.most_words = round_up(max(counts)) if self.frozen.device.type == "cpu" else 1 + sum(self.batch_sizes)
-        for tensor in self.adam.in_place:  # a CUDA graph may only change what it knows not to move
-            torch._dynamo.mark_static_address(tensor)
         self.compiled = try_to_compile(self._gradients, self.frozen.device)
+        self.replayed = Replayed() if self.frozen.device.type == "cuda" else None
 
     @property
     def largest_to_shrink_to(self) -> int:
         """Largest number of remaining seeds for which shrinking the block pays off: compiled, half of them."""
         seeds = len(self.frozen.seeds)
+        if self.replayed is not None:  # a graph's step of 30 seeds takes twice as long as that of one, no longer
+            return 0
         return seeds // 2 if self.batch_sizes else seeds - 1
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """Shrink the block to the seeds at these places, without compilation, which would have to be repeated."""
         self.adam.keep(rows)
-        self.batch_sizes = ()
+        self.batch_sizes, self.replayed = (), None
         self.frozen = self.frozen.rows(rows)
 
     def train(self, batches: Iterable[Step]) -> Float[np.ndarray, " seed"]:
@@ -112,18 +115,33 @@ class Trainer:
     def _step(self, batch: Step) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]
         fitted = fit(batch, self.batch_sizes) if self.batch_sizes and len(present) == len(batch.sizes) else None
-        step, batch = (self.compiled, fitted) if fitted else (self._gradients, batch)
-        inputs, words, row_sizes = batch.inputs, None, None
+        batch = fitted or batch
+        relevant = self.relevance(batch) if self.relevance is not None and self.objective.needs_relevance else None
+        inputs, *shape = batch.inputs
+        update = partial(self._update, shape, present, fitted is not None)
+        tensors = inputs, batch.targets, batch.weights, relevant
+        return update(*tensors) if fitted is None or self.replayed is None else self.replayed(update, *tensors)
+
+    def _update(
+        self,
+        shape: Sequence[Any],
+        present: Sequence[int],
+        is_fitted: bool,
+        inputs: Tensor,
+        targets: Int64[Tensor, "seed target *slot"],
+        weights: Float[Tensor, "seed target"],
+        relevant: Bool[Tensor, "seed phrase phrase"] | None,
+    ) -> Float[Tensor, " seed"]:
+        """Take one step in place, compiled if the inputs are fitted; `shape` are the other arguments of the encoder."""
+        step, words, row_sizes = self.compiled if is_fitted else self._gradients, None, None
         if self.tables:
-            words, tokens = _own_vocabulary(*inputs, self.vocabulary_size)
-            inputs = tokens, batch.batch_sizes
+            words, inputs = _own_vocabulary(inputs, *shape, self.vocabulary_size)
             row_sizes = self.adam.next_row_sizes(present)
-            if fitted and words.shape[1] <= self.most_words:
+            if is_fitted and words.shape[1] <= self.most_words:
                 words = F.pad(words, (0, self.most_words - words.shape[1]), value=self.vocabulary_size)
             else:
                 step = self._gradients
-        relevant = self.relevance(batch) if self.relevance is not None and self.objective.needs_relevance else None
-        loss, gradients = step(inputs, words, row_sizes, batch.targets, batch.weights, relevant)
+        loss, gradients = step((inputs, *shape), words, row_sizes, targets, weights, relevant)
         self.adam.step(gradients, present)
         return loss.detach()
 
