@@ -22,7 +22,7 @@ from benchmarks.performance import machine
 from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
 
-DATASETS = {"pqa": {"negatives": 1, "epoch_triplets": 100_000}, "chatterbot-english": {}}
+DATASETS = {"chatterbot-english": {}, "pqa": {"negatives": 1, "epoch_triplets": 100_000}}
 ENCODERS, EPOCHS = ("mean", "lstm"), (20, 10)
 ARMS = {
     "scratch": ("scratch",),
@@ -57,9 +57,9 @@ def train(dataset: str, encoder: str, epochs: int, triplets: str, from_seed: int
 
 
 def list_parts() -> list[tuple[str, str, int, str, int]]:
-    """List the parts, so that every dataset and encoder has some seeds early, and the faster encoder first."""
+    """List the parts, one dataset and encoder after the other, those that take least time first."""
     parts = []
-    for from_seed, encoder, dataset in product(range(0, SEEDS, SEEDS_AT_ONCE), ENCODERS, DATASETS):
+    for encoder, dataset, from_seed in product(ENCODERS, DATASETS, range(0, SEEDS, SEEDS_AT_ONCE)):
         parts.append((dataset, encoder, 0, "scratch", from_seed))
         parts += [(dataset, encoder, *more, from_seed) for more in product(EPOCHS, ("redrawn", "fixed"))]
     return parts

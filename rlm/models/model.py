@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import compress
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pydantic
 import safetensors.torch
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -30,13 +29,24 @@ from rlm.encoder import OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
 from rlm.evaluation.heads import HEADS
-from rlm.runtime.atomic import check_writable, recover, write_folder
+from rlm.models.folder import (
+    CONFIG,
+    FORMAT,
+    VERSION,
+    VOCABULARY,
+    WEIGHTS,
+    check_hashes,
+    check_place,
+    describe,
+    hash_of,
+    say,
+)
+from rlm.models.new_words import NewWords, add_rows
+from rlm.runtime.atomic import recover, write_folder
 from rlm.slicer import Slices, pad_tokens
 from rlm.zoo.encoders import DSSMEncoder, letter_trigrams, new_encoder
 from rlm.zoo.losses import LOSSES
 
-FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
-CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
 HEAD, JSON = "head.", {"ensure_ascii": False, "indent": 1}  # HEAD begins the names of the head's weights
 _DAMAGES = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError, ValueError, MemoryError)
 _DAMAGES += (OverflowError,)
@@ -47,9 +57,10 @@ class Model:
     """
     One trained encoder: a `block` of one seed, and the `config` that made it, with its one arm.
 
-    `words` has the token of every word that training has seen; all others are unknown, except for the letters that DSSM
-    reads. `vocabulary_size` counts the rows of the word-vector table. `head` scores pairs of embeddings in place of
-    their cosine, see `rlm.evaluation.train_head`.
+    `words` has the token of every word that training has seen. `new_words` finds vectors of others in the files that
+    training read its vectors from. All others are unknown, except for the letters that DSSM reads. `vocabulary_size`
+    counts the rows of the word-vector table. `head` scores pairs of embeddings in place of their cosine, see
+    `rlm.evaluation.train_head`.
 
     Examples
     --------
@@ -66,6 +77,7 @@ class Model:
     vocabulary_size: int
     config: StudyConfig
     head: nn.Module | None = None
+    new_words: NewWords = field(default_factory=lambda: NewWords({}))
 
     @classmethod
     def of(
@@ -82,7 +94,7 @@ class Model:
             head.load_state_dict({name: weight[row] for name, weight in heads.weights.items()})
         if config.final_padding != "masked":
             config = config.model_copy(update={"max_tokens": slices.tokens.shape[1]})  # it reads as much padding
-        return cls(mine.to("cpu"), words, slices.vocabulary_size, config, head)
+        return cls(mine.to("cpu"), words, slices.vocabulary_size, config, head, NewWords.of(config))
 
     @property
     def head_name(self) -> HeadName | None:
@@ -102,12 +114,8 @@ class Model:
         if others or is_one:
             raise InputError(f"expected a list of texts, found {', '.join(others) or 'one text'}; give a list of str")
         phrases, row = index_phrases(texts, self.config.max_tokens)
-        new = [word for word in phrases.words if word not in self.words]
-        block, numbers = self.block, self.words
-        if new and self._reads_letters:
-            block = dataclasses.replace(block, encoder=copy.deepcopy(block.encoder))
-            _bare(block.encoder).trigrams = self._trigrams(new)
-            numbers = numbers | {word: self.vocabulary_size + place for place, word in enumerate(new)}
+        block, new = self._learn([word for word in phrases.words if word not in self.words])
+        numbers = self.words | {word: self.vocabulary_size + place for place, word in enumerate(new)}
         token_of = np.array([PAD, UNKNOWN, *(numbers.get(word, UNKNOWN) for word in phrases.words)], np.int32)
         padding, longest = self.config.final_padding, phrases.tokens.shape[1]
         width = max(1, longest) if padding == "masked" else self.config.max_tokens
@@ -117,8 +125,17 @@ class Model:
         vectors = embed_phrases(block, tokens[None], (len(tokens), *reach))[0]
         return unify(vectors, tokens).numpy()[row]
 
+    def _learn(self, new: Sequence[str]) -> tuple[Block, Sequence[str]]:
+        """Give the block the letters or the vectors of new words; return also those that have any."""
+        if new and self._reads_letters:
+            block = dataclasses.replace(self.block, encoder=copy.deepcopy(self.block.encoder))
+            _bare(block.encoder).trigrams = self._trigrams(new)
+            return block, new
+        vectors = self.new_words.look_up(new)
+        return (add_rows(self.block, np.stack(list(vectors.values()))) if vectors else self.block), list(vectors)
+
     def knows(self, text: str) -> bool:
-        """Return True if a text has a word, or for DSSM a letter trigram, that training has seen."""
+        """Return True if a text has a word that training has seen or its vectors have, or for DSSM a letter trigram."""
         return any(self._is_known(tokenise(text)))
 
     def unknown_share(self, texts: Iterable[str]) -> float:
@@ -129,7 +146,8 @@ class Model:
 
     def _is_known(self, words: Sequence[str]) -> list[bool]:
         if not (words and self._reads_letters):
-            return [word in self.words for word in words]
+            found = self.new_words.look_up([word for word in words if word not in self.words])
+            return [word in self.words or word in found for word in words]
         return self._trigrams(words)[-len(words) :].any(dim=1).tolist()
 
     def score(self, first: Float[Tensor, "*#pair dim"], second: Float[Tensor, "*#pair dim"]) -> Float[Tensor, "*pair"]:
@@ -173,8 +191,10 @@ class Model:
         }
         if self.head is not None:
             description["head"] = self.head_name
+        if self.new_words.files:
+            description["word_vectors"] = self.new_words.files
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        description["sha256"] = hashes | {CONFIG: _hash_of(description)}
+        description["sha256"] = hashes | {CONFIG: hash_of(description)}
         write_folder(folder, {CONFIG: json.dumps(description, **JSON).encode()} | contents)
 
 
@@ -212,7 +232,7 @@ def load_model(folder: str | Path) -> Model:
     if not folder.exists():
         with contextlib.suppress(OSError):
             recover(folder.resolve())  # a replacement of the model may have been killed halfway
-    description = _describe(folder)
+    description = describe(folder)
     if description["version"] > VERSION:
         raise InputError(
             f"{folder}: expected a model of version {VERSION} or older, found {description['version']}, written by "
@@ -220,7 +240,7 @@ def load_model(folder: str | Path) -> Model:
         )
     try:
         contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, VOCABULARY)}
-        _check_hashes(description, contents)
+        check_hashes(description, contents)
         config = StudyConfig.model_validate(description["config"])
         words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
         # Copied for the usual alignment in memory, on which the last bits of a matrix product may depend.
@@ -236,11 +256,11 @@ def load_model(folder: str | Path) -> Model:
         _check_tensors(state, encoder)
         encoder.load_state_dict(state, assign=True)
         block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})
-        model = Model(block, words, size, config)
+        model = Model(block, words, size, config, new_words=NewWords(description.get("word_vectors", {})))
         if "head" in description:
             model = dataclasses.replace(model, head=_load_head(description["head"], head, model))
     except _DAMAGES as error:
-        raise InputError(f"{folder}: expected a whole model, found: {_say(error)}; train it or get it again") from error
+        raise InputError(f"{folder}: expected a whole model, found: {say(error)}; train it or get it again") from error
     return model
 
 
@@ -253,34 +273,6 @@ def _load_head(name: Any, state: Mapping[str, Tensor], model: Model) -> nn.Modul
     _check_tensors(state, head)
     head.load_state_dict(state, assign=True)
     return head
-
-
-def check_place(folder: str | Path, overwrite: bool) -> Path:
-    """Require that a model can be saved, before it is trained; return the absolute folder."""
-    folder = Path(folder).resolve()
-    if not folder.parent.is_dir():
-        raise InputError(f"expected a new folder in one that exists, found no {folder.parent}; create that first")
-    try:
-        check_writable(folder)
-        recover(folder)
-    except OSError as error:
-        raise InputError(
-            f"expected a folder that can be written at {folder}, found: {error.strerror or error}; choose another"
-        ) from error
-    if folder.exists():
-        if not overwrite:
-            raise InputError(f"expected a new folder, found {folder}; choose another, or use --overwrite")
-        _describe(folder)
-    return folder
-
-
-def _check_hashes(description: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    if description["version"] > 1:
-        found[CONFIG] = _hash_of(description)
-    for name, digest in found.items():
-        if digest != description["sha256"][name]:
-            raise InputError(f"expected {name} as it was saved, found other content")
 
 
 def _check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
@@ -323,27 +315,3 @@ def _by_token(words: Mapping[str, int], size: int) -> list[str]:
     """Return the words in the order of their tokens, with empty strings for unknown ones."""
     text_of = {token: word for word, token in words.items()}
     return [text_of.get(token, "") for token in range(UNKNOWN + 1, size)]
-
-
-def _describe(folder: Path) -> dict[str, Any]:
-    try:
-        description = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if (description["format"], type(description["version"])) != (FORMAT, int) or description["version"] < 1:
-            raise InputError(f"{CONFIG} of something else")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{folder}: expected a model that rlm train --save wrote, found: {_say(error)}; check the path"
-        ) from error
-    return description
-
-
-def _say(error: Exception) -> str:
-    if isinstance(error, pydantic.ValidationError):
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return f"no {error}" if isinstance(error, KeyError) else str(error)
-
-
-def _hash_of(description: Mapping[str, Any]) -> str:
-    """Return SHA-256 of everything but the hashes."""
-    rest = {name: value for name, value in description.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
