@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from rlm.config import CONTROLS, REDRAW
+from rlm.stats.crossed import FEWEST_CLUSTERS
 from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, detectable_difference, pairs_needed, spell_p
 from rlm.stats.paired import PairedEstimates
 
@@ -66,6 +67,8 @@ def headline(found: PairedEstimates) -> str:
         said = f"No evidence either way: this study cannot tell {found.arm} from {found.baseline}."
     else:
         scope = " on this split" if found.basis.is_fixed else ""
+        if found.new_data is not None and found.new_data.difference.excludes(0):
+            scope = ", on this split and on data like these"
         said = f"The arm {found.arm} {found.decision}{scope}, compared with {found.baseline}."
     many = [
         f"{share.value:.0%} of the seeds of {arm}" for arm, share in found.failed.items() if share.value > MANY_FAILED
@@ -90,6 +93,7 @@ def details(found: PairedEstimates) -> str:
         FIXED_ONLY if found.watched else "",
         describe_dropped(found),
         describe_basis(found),
+        describe_new_data(found),
     ]
     return " ".join(part for part in parts if part)
 
@@ -201,3 +205,24 @@ def describe_basis(found: PairedEstimates) -> str:
         f"The test split rests on {sizes[0]} anchors in {sizes[1]} clusters ({sizes[2]} triplets). "
         f"{ONE_SPLIT if found.basis.is_fixed else OWN_SPLITS}"
     )
+
+
+def describe_new_data(found: PairedEstimates) -> str:
+    """Give the difference on data like those of the test split, or why it is not known."""
+    if found.new_data is None or found.pairs < FEWEST_PAIRS:
+        return ""
+    difference, clusters, effective = found.new_data
+    worth = f"{count(clusters, 'cluster')}, worth {effective:,.0f} of equal size"
+    if not np.isfinite(difference.low):
+        return (
+            f"Of other data like these nothing is said: the test split has {worth}, and an interval takes "
+            f"{FEWEST_CLUSTERS}."
+            if effective < FEWEST_CLUSTERS
+            else ""
+        )
+    said = (
+        f"On other data like these, over seeds and {worth}, the difference is "
+        f"{found.metric.spell_difference(difference)}"
+    )
+    is_lost = found.judged.excludes(0) and not difference.excludes(0)
+    return f"{said}; there this study cannot tell." if is_lost else f"{said}."

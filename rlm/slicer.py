@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, Int32
 
 from rlm.config import FRACTIONS, MIN_COUNT, Padding, SplitBy
 from rlm.data.corpus import Corpus, Relevance, Triplets, is_contradicted, unordered_keys
-from rlm.data.negatives import draw_marked, redraw_negatives, resolve_kinds
+from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
 from rlm.errors import InputError
 from rlm.seeding import stream
@@ -159,9 +159,9 @@ def slice_corpus(
     def draw(mine: np.ndarray, known: np.ndarray) -> Drawn:
         """Give some rows their negatives."""
         if corpus.has_negatives:
-            return redraw_negatives(rows[mine], is_unusable[mine], rng, texts)[0], is_unusable[mine]
+            return redraw_negatives(rows[mine], is_unusable[mine], rng, texts), is_unusable[mine]
         settings = {"relevance": relevance, "kinds": kinds, "irrelevant": known}
-        return draw_marked(rows[mine], negatives, rng, texts, **settings)
+        return draw_negatives(rows[mine], negatives, rng, texts, **settings)
 
     if split_by == "triplet":
         drawn = _split_triplets(*draw(np.ones(len(rows), bool), corpus.irrelevant), fractions, stream(seed, "split"))

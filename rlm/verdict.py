@@ -7,6 +7,7 @@ import pandas as pd
 
 from rlm import sentences
 from rlm.errors import InputError
+from rlm.stats.crossed import generalise_arms
 from rlm.stats.estimates import pairs_needed
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, check_table, count_failed, find_metric, share_failed
@@ -43,6 +44,9 @@ class Verdict(PairedEstimates):
     variance_ratio, variance_p
         Variance in the arm divided by that in the baseline; p value of equal variances by Student's t test of the
         paired differences of squared deviations.
+    new_data
+        The difference on data like those of the test split, see `rlm.stats.NewData`: with an interval over seeds and
+        over clusters, which contains that of `difference`. None without clusters, or if somebody watched.
     failed
         By arm, the share of seeds that diverged or whose test accuracy is within noise of chance; empty if the results
         do not contain the size of their test splits.
@@ -80,6 +84,8 @@ class Verdict(PairedEstimates):
             "probability of improvement": (*self.improvement, np.nan),
             "ratio of variances": (*self.variance_ratio, self.variance_p),
         } | {f"failed seeds, {arm}": (*share, np.nan) for arm, share in self.failed.items()}
+        if self.new_data is not None:
+            rows["mean difference, on data like these"] = (*self.new_data.difference, np.nan)
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "p"])
         return table.rename_axis("estimate")
 
@@ -145,6 +151,7 @@ def compare(
     metric: str | Metric = "test_accuracy",
     *,
     watched: bool | None = None,
+    clusters: pd.DataFrame | None = None,
 ) -> Verdict:
     """
     Compare two arms seed by seed.
@@ -163,6 +170,9 @@ def compare(
         True if somebody saw results before all seeds were finished, and might have stopped there. The confidence
         sequence then decides, in the order of the seeds. By default ``results.attrs["watched"]``, which
         `rlm.run_study` and `rlm.read_study` set.
+    clusters
+        Test accuracy by arm, seed and cluster of one test split, such as ``rlm.read_study(db).finished.clusters``: then
+        the verdict also speaks of data like these, see `Verdict.new_data`.
 
     Returns
     -------
@@ -188,7 +198,7 @@ def compare(
     >>> rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).decision
     'too few seeds'
     """
-    return compare_all(results, baseline, metric, arms=[arm], watched=watched)[arm]
+    return compare_all(results, baseline, metric, arms=[arm], watched=watched, clusters=clusters)[arm]
 
 
 def compare_all(
@@ -198,6 +208,7 @@ def compare_all(
     *,
     watched: bool | None = None,
     arms: Sequence[str] | None = None,
+    clusters: pd.DataFrame | None = None,
 ) -> dict[str, Verdict]:
     """
     Compare several arms with one baseline, with Holm's correction.
@@ -208,6 +219,8 @@ def compare_all(
         As in `compare`.
     arms
         Arms of `results`; by default all but the baseline.
+    clusters
+        As in `compare`.
 
     Returns
     -------
@@ -235,6 +248,11 @@ def compare_all(
     differences = {arm: (both[arm] - both[baseline]).to_numpy() for arm, both in paired.items()}
     fixed, sequence = (judge(differences, metric.reach, watched=how) for how in (False, True))
     failed, basis = share_failed(results, metric), find_basis(results)
+    new_data = {}
+    if clusters is not None and basis.is_fixed and metric.name == "test_accuracy" and not watched:
+        new_data = {
+            arm: generalise_arms(clusters, arm, baseline, both.index, fixed[arm]) for arm, both in paired.items()
+        }
     return {
         arm: Verdict(
             arm=arm,
@@ -249,6 +267,7 @@ def compare_all(
             compared=len(arms),
             basis=basis,
             watched=watched,
+            new_data=new_data.get(arm),
         )
         for arm, both in paired.items()
     }

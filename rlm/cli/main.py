@@ -107,7 +107,7 @@ def study(
     found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
         _say_where_it_stopped(found.results, config.arms, until, planned, is_interrupted)
-    _print_verdict(found.results, config, config.encoder)
+    _print_verdict(found.results, found.clusters, config, config.encoder)
     print_files(found, out, db)
 
 
@@ -148,15 +148,15 @@ def verdict(db: Path, *, study: int | None = None) -> None:
         Number of the study; may be left out where there is only one. The message without it lists them.
     """
     stored = read_study(db, study)
-    _print_verdict(stored.finished.results, stored.config, stored.encoder)
+    _print_verdict(stored.finished.results, stored.finished.clusters, stored.config, stored.encoder)
 
 
-def _print_verdict(results: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
+def _print_verdict(results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
     print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
     print("test accuracy over seeds, mean with its 95 % interval\n")
     print(summarise(results).to_string(float_format="{:.3f}".format, na_rep=""))
-    for found in compare_all(results, arms=paired_arms(results)).values():
-        print(f"\n{found.text}")
+    for verdict in compare_all(results, arms=paired_arms(results), clusters=clusters).values():
+        print(f"\n{verdict.text}")
 
 
 def _say_where_it_stopped(

@@ -26,7 +26,7 @@ def draw_negatives(
     relevance: Relevance | None = None,
     kinds: Mapping[str, float | int] | None = None,
     irrelevant: Int32[np.ndarray, "irrelevant 2"] | None = None,
-) -> tuple[Triplets, int]:
+) -> tuple[Triplets, Bool[np.ndarray, " triplet"]]:
     """
     Draw `negatives` triplets per pair, alternately (anchor, positive, positive') and (positive, anchor, anchor').
 
@@ -36,25 +36,9 @@ def draw_negatives(
     only, that side becomes the anchor. A cascade takes a manual one, else one that shares a word with the query. No
     negative is the query itself or known to be relevant to it.
 
-    Returns the triplets by pair (manual negatives only once, so there may be fewer), and how many negatives are random
-    because none of the wanted kind exists.
+    Returns the triplets by pair (manual negatives only once, so there may be fewer), and marks the negatives that are
+    random because none of the wanted kind exists.
     """
-    settings = {"relevance": relevance, "kinds": kinds, "irrelevant": irrelevant}
-    triplets, is_missing = draw_marked(pairs, negatives, rng, texts, **settings)
-    return triplets, int(is_missing.sum())
-
-
-def draw_marked(
-    pairs: Int32[np.ndarray, "pair 2"],
-    negatives: int,
-    rng: np.random.Generator,
-    texts: Sequence[str],
-    *,
-    relevance: Relevance | None = None,
-    kinds: Mapping[str, float | int] | None = None,
-    irrelevant: Int32[np.ndarray, "irrelevant 2"] | None = None,
-) -> tuple[Triplets, Bool[np.ndarray, " triplet"]]:
-    """Do the same as `draw_negatives`; mark the negatives that are random because none of the wanted kind exists."""
     if negatives < 1:
         raise InputError(f"expected at least 1 negative per pair, found {negatives}")
     relevance = relevance or Relevance(pairs)
@@ -202,11 +186,11 @@ def _sharing_a_word(
 
 def redraw_negatives(
     rows: Triplets, where: Bool[np.ndarray, " triplet"], rng: np.random.Generator, texts: Sequence[str]
-) -> tuple[Triplets, int]:
-    """Replace the negatives of some triplets by random positives of the others; return also their number."""
+) -> Triplets:
+    """Replace the negatives of some triplets by random positives of the others."""
     triplets = rows.copy()
     triplets[where, 2] = _draw_irrelevant(rows[where, 0], rows[:, 1], Relevance(rows[:, :2]), rng, texts)
-    return triplets, int(where.sum())
+    return triplets
 
 
 def _draw_irrelevant(

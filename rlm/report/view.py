@@ -178,7 +178,7 @@ def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     results = stored.finished.results
     known = paired_arms(results)
     arms = [arm for arm in stored.config.arms if arm in known]
-    return compare_all(results, arms=arms, watched=stored.is_watched)
+    return compare_all(results, arms=arms, watched=stored.is_watched, clusters=stored.finished.clusters)
 
 
 def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:

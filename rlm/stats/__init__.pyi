@@ -1,6 +1,7 @@
 """Statistics: estimates, intervals and tests. No tensors, no axes, no sentences."""
 
 from .anytime import ConfidenceSequence as ConfidenceSequence, confidence_sequence as confidence_sequence
+from .crossed import NewData as NewData
 from .estimates import Estimate as Estimate
 from .metrics import Metric as Metric, count_failed as count_failed
 from .variance import Spread as Spread, decompose_spread as decompose_spread, tabulate_spread as tabulate_spread

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from rlm.stats.crossed import NewData
 from rlm.stats.estimates import Estimate, count_differing, proportion, ratio_of_variances
 from rlm.stats.judging import Decision, Judged
 from rlm.stats.metrics import Metric
@@ -45,6 +46,7 @@ class PairedEstimates:
     compared: int
     basis: Basis
     watched: bool
+    new_data: NewData | None = None
 
     @property
     def difference(self) -> Estimate:

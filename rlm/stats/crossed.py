@@ -1,0 +1,87 @@
+"""The mean difference on data like those of the test split: over new seeds and new clusters."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from rlm.stats.estimates import FEWEST_PAIRS, Estimate
+from rlm.stats.judging import Judged
+from rlm.stats.metrics import find_metric
+
+FEWEST_CLUSTERS = 10  # of equal size: with fewer the interval covers too little
+
+
+class NewData(NamedTuple):
+    """
+    A mean paired difference, with an interval over seeds and over clusters of the test split.
+
+    `clusters` of different size estimate it as well as `effective` ones of equal size. The bounds are missing for fewer
+    than 10 pairs, or 10 effective clusters.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.stats.NewData(rlm.stats.Estimate(0.01, -0.01, 0.03), clusters=76, effective=53.1).difference.excludes(0)
+    False
+    """
+
+    difference: Estimate
+    clusters: int
+    effective: float
+
+
+def generalise(
+    differences: Float[np.ndarray, "cluster seed"], triplets: Float[np.ndarray, " cluster"], level: float
+) -> NewData:
+    """
+    Estimate the difference in the share of right triplets, for new seeds and new clusters of the same kind.
+
+    Seeds and clusters are crossed random effects, see Searle, Casella and McCulloch, "Variance components", 1992,
+    section 4.4, with clusters weighted by their triplets. Degrees of freedom: Satterthwaite, "An approximate
+    distribution of estimates of variance components", Biometrics Bulletin 2, 1946. Effective clusters: Kish, "Survey
+    sampling", 1965, section 11.7.
+    """
+    count, seeds = differences.shape
+    share = (triplets / triplets.sum())[:, None]
+    effective = float(1 / np.square(share).sum())
+    by_seed, by_cluster = (share * differences).sum(axis=0), differences.mean(axis=1, keepdims=True)
+    mean = float(by_seed.mean())
+    if seeds < FEWEST_PAIRS or effective < FEWEST_CLUSTERS:
+        return NewData(Estimate(mean, np.nan, np.nan), count, effective)
+    scale = count / (count - 1)
+    rest = differences - by_cluster - by_seed + mean
+    of_seeds = float(by_seed.var(ddof=1)) / seeds
+    of_clusters = scale * float(np.square(share * (by_cluster - mean)).sum())
+    of_rest = scale * float(np.square(share * rest).sum()) / (seeds - 1) / seeds
+    # That of the rest is in both of the others. A difference below one of them is an estimate of a negative variance.
+    variance = max(of_seeds + of_clusters - of_rest, of_seeds, of_clusters)
+    if variance == 0:
+        return NewData(Estimate(mean, np.nan, np.nan), count, effective)
+    free = seeds - 1, effective - 1, (seeds - 1) * (effective - 1)
+    parts = np.square([of_seeds, of_clusters, of_rest]) / free
+    reach = float(stats.t.ppf(1 - level / 2, variance**2 / parts.sum())) * variance**0.5
+    return NewData(Estimate(mean, mean - reach, mean + reach), count, effective)
+
+
+def generalise_arms(clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, judged: Judged) -> NewData | None:
+    """
+    Compare two arms on these seeds, by the accuracy of each cluster, at the level of the interval for their split.
+
+    The interval contains that for the split. None unless all runs have the same clusters of the same size.
+    """
+    clusters = clusters.loc[clusters["arm"].isin([arm, baseline]) & clusters["seed"].isin(seeds)]
+    sizes = clusters.groupby("cluster")["triplets"].agg(["min", "max", "size"])
+    if sizes.empty or (sizes["min"] != sizes["max"]).any() or (sizes["size"] != 2 * len(seeds)).any():
+        return None
+    counted = clusters.fillna({"test_accuracy": find_metric("test_accuracy").failed})
+    accuracy = counted.pivot(index="cluster", columns=["arm", "seed"], values="test_accuracy")
+    differences = (accuracy[arm][seeds] - accuracy[baseline][seeds]).to_numpy()
+    found = generalise(differences, sizes["min"].to_numpy(float), judged.level)
+    value, low, high = found.difference
+    bounds = min(low, judged.difference.low), max(high, judged.difference.high)
+    if not np.isfinite([low, *judged.difference]).all():
+        bounds = np.nan, np.nan
+    return found._replace(difference=Estimate(value, *bounds).bounded(-1, 1))
