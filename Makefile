@@ -59,6 +59,7 @@ calibrate: $(READY) ## Measure how often the verdict is wrong, write docs/calibr
 	$(BIN)/python -m benchmarks.pools
 	$(BIN)/python -m benchmarks.calibration
 	$(BIN)/python -m benchmarks.calibration_page
+	$(BIN)/python -m benchmarks.new_data
 
 defaults: $(READY) ## Compare orders of triplets and optimizers seed by seed, write docs/defaults.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

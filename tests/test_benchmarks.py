@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from torch_twin import TorchTwin
 
-from benchmarks import calibration, contestants, gpu, growth, reading, unlabelled
+from benchmarks import calibration, contestants, gpu, growth, new_data, reading, unlabelled
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -132,3 +132,11 @@ def test_unlabelled_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert "still to be trained" not in page
     triplets = unlabelled.rlm.prepare(unlabelled.configure("chatterbot-french", 20)).train
     assert len(np.unique(np.sort(triplets[:, :2], axis=1), axis=0)) == 20
+
+
+def test_intervals_for_other_data_are_simulated():
+    (sizes, few) = new_data.cluster_sizes().values()
+    assert len(few) < len(sizes)
+    found = new_data.simulate(sizes, 10, "clusters dominate", "normal", 20)
+    assert found["over seeds"] < found["over seeds and clusters"]
+    assert found["times as wide"] > 1
