@@ -165,9 +165,11 @@ def describe_spread(found: PairedEstimates) -> str:
 
 
 def describe_failures(found: PairedEstimates) -> str:
-    """Give the shares of failed seeds, if there are any."""
+    """Give the shares of failed seeds; without any, beside a decision, how many may fail that no seed has shown."""
     if not any(share.value for share in found.failed.values()):
-        return ""
+        is_decided = found.failed and found.decision in ("helps", "hurts")
+        most = max((share.high for share in found.failed.values()), default=0.0)
+        return f"No seed failed; of an arm's other seeds up to {most:.0%} may." if is_decided else ""
     shares = " and ".join(f"{share.format(100, digits=0, unit='%')} with {arm}" for arm, share in found.failed.items())
     what = "diverged, or within noise of chance" if found.metric.name == "test_accuracy" else "diverged"
     return f"Failed ({what}): {shares}."

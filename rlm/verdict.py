@@ -81,11 +81,13 @@ class Verdict(PairedEstimates):
         rows = {
             "mean difference": (*self.difference, self.difference_p),
             "mean difference, if watched": (*self.anytime, self.anytime_p),
+        }
+        if self.new_data is not None:
+            rows["mean difference, on data like these"] = (*self.new_data.difference, np.nan)
+        rows |= {
             "probability of improvement": (*self.improvement, np.nan),
             "ratio of variances": (*self.variance_ratio, self.variance_p),
         } | {f"failed seeds, {arm}": (*share, np.nan) for arm, share in self.failed.items()}
-        if self.new_data is not None:
-            rows["mean difference, on data like these"] = (*self.new_data.difference, np.nan)
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "p"])
         return table.rename_axis("estimate")
 

@@ -419,3 +419,13 @@ class TestWords:
         scratch = np.random.default_rng(0).normal(0.6, 0.01, 12)
         with pytest.raises(InputError, match="expected a difference other than 0"):
             rlm.compare(table(scratch=scratch, pretrained=scratch[::-1])).pairs_needed(difference)
+
+
+def test_a_decision_says_how_many_seeds_may_fail_unseen():
+    results = table(scratch=np.linspace(0.8, 0.82, 20), pretrained=np.linspace(0.85, 0.88, 20))
+    results = results.assign(**BASIS)
+    found = rlm.compare(results)
+    assert found.decision == "helps"
+    most = stats.beta.ppf(0.975, 1, 20)  # Clopper and Pearson's bound for none of 20
+    assert f"No seed failed; of an arm's other seeds up to {most:.0%} may." in found.details
+    assert "No seed failed" not in rlm.compare(results.assign(test_accuracy=0.8 + 0.001 * results["seed"])).details
