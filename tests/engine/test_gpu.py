@@ -54,9 +54,10 @@ def test_every_encoder_trains_as_on_the_cpu(encoder, compile, data):
     check_equal(data, encoder=encoder, compile=compile)
 
 
+@pytest.mark.parametrize("compile", [False, compiled])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_trains_as_on_the_cpu(loss, data):
-    check_equal(data, encoder="mean", loss=loss)
+def test_every_loss_trains_as_on_the_cpu(loss, compile, data):
+    check_equal(data, encoder="mean", loss=loss, compile=compile)
 
 
 @pytest.mark.parametrize("compile", [False, compiled])
