@@ -58,7 +58,7 @@ def measure_limits(device: str, size: int = LARGE, copied: int = COPIED, times: 
 
 
 def timed(function: Callable[[], object], times: int, device: str) -> float:
-    """Seconds of so many calls, after one."""
+    """Seconds of this number of calls, after a first one."""
     function()
     wait(device)
     start = time.perf_counter()
@@ -159,7 +159,7 @@ def render(found: dict[str, Any]) -> str:
     return f"""# On a GPU
 
 By `python -m benchmarks.gpu` on {found["device"]}, {found["versions"]}: one process, grouped batches, row-wise Adam,
-compiled, for blocks of so many seeds; the hand loop takes turns with them on the same GPU.{kept} The numbers are
+compiled, for blocks of one to hundreds of seeds; the hand loop takes turns with them on the same GPU.{kept} Numbers are
 medians over rounds.
 
 A copy moves {limits["bytes"] / 1e9:,.0f} GB/s; large products run at {limits["fp32"] / 1e12:.0f} TFLOP/s in fp32 and at
@@ -171,7 +171,7 @@ encoded anew; `benchmarks/gpu.py` counts both.
 
 
 def time_study(encoder: str, pairs: int, epochs: int, device: str, **settings: object) -> dict[str, Any]:
-    """Time a study of so many pairs: a million random triplets, patience 20."""
+    """Time a study: a million random triplets, patience 20."""
     length = {
         "negatives": 1,
         "epoch_triplets": 100_000,
