@@ -91,7 +91,7 @@ def test_without_the_file_of_training_new_words_are_unknown(change, corpus, tmp_
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(model.encode(["heron"]), model.encode(["egret"]))
         assert not model.knows("heron")
-    (record,) = caplog.records
+    (record,) = (one for one in caplog.records if one.name == "rlm.models.new_words")
     assert "put that file there" in record.message
 
 
