@@ -93,15 +93,21 @@ def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
     points = 100 * main["difference"].map(lambda found: found.value)
     said = (
         f"Pre-training on a million random triplets helps in {len(good)} and hurts in {len(bad)} of {len(main)} "
-        f"comparisons with scratch; the mean differences go from {points.min():+.1f} to {points.max():+.1f} points."
+        f"comparisons with scratch, by {span(points, '+.1f')} points on average."
     )
     beaten = sum("better than both" in text or "better than all" in text for text in explained.values())
     said += (
         f" It does better than every control that changes the weights in {beaten} of {len(explained)} settings, so "
         f"{'what it memorised counts there' if beaten else 'nothing shows that what it memorised counts'}."
     )
-    seen, unseen = (f"{main[f'{name} %'].min():.0f} to {main[f'{name} %'].max():.0f} %" for name in SEEN)
-    return f"{said} After pre-training, {seen} of the random triplets it saw are right, and {unseen} of others."
+    seen, unseen = (span(main[f"{name} %"], ".0f") for name in SEEN)
+    return f"{said} After pre-training, {seen} % of the random triplets it saw are right, and {unseen} % of others."
+
+
+def span(values: pd.Series, digits: str) -> str:
+    """Spell the smallest and the largest value, or the only one."""
+    ends = dict.fromkeys([f"{values.min():{digits}}", f"{values.max():{digits}}"])
+    return " to ".join(ends)
 
 
 def explain(results: pd.DataFrame) -> dict[str, str]:
@@ -128,7 +134,12 @@ def draw(table: pd.DataFrame) -> plt.Figure:
             places = [names.index(arm) + shift for arm in mine["arm"]]
             ax.errorbar(value, places, xerr=[value - low, high - value], fmt="D", capsize=3, label=f"{epochs} epochs")
         ax.axvline(0, color="grey", linewidth=1)
-        ax.set(title=f"{dataset}, {encoder}", xlabel="points compared with scratch", yticks=range(len(names)))
+        ax.set(
+            title=f"{dataset}, {encoder}",
+            xlabel="points compared with scratch",
+            yticks=range(len(names)),
+            ylim=(-0.5, len(names) - 0.5),
+        )
         ax.set_yticklabels(names)
     ax.legend(title="pre-training", fontsize="small")
     return figure
