@@ -10,6 +10,8 @@ writes docs/benchmarks/gpu.json, the second docs/gpu.md from it, where there nee
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -158,7 +160,8 @@ def render(found: dict[str, Any]) -> str:
     kept = "" if found["bf16 as"] == "bf16" else " This GPU has no hardware for bf16, and multiplies in fp32 instead."
     return f"""# On a GPU
 
-By `python -m benchmarks.gpu` on {found["device"]}, {found["versions"]}: one process, grouped batches, row-wise Adam,
+By `{found["command"]}`
+on {found["device"]}, {found["versions"]}: one process, grouped batches, row-wise Adam,
 compiled, for blocks of one to hundreds of seeds; the hand loop takes turns with them on the same GPU.{kept} Numbers are
 medians over rounds.
 
@@ -213,6 +216,7 @@ def main() -> None:
         return
     on_cpu = options.device == "cpu"
     found: dict[str, Any] = {
+        "command": shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]]),
         "device": "the CPU in place of a GPU" if on_cpu else torch.cuda.get_device_name(),
         "versions": f"torch {torch.__version__}",
         "bf16 as": resolve_precision("bf16", torch.device(options.device)),
