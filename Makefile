@@ -49,7 +49,7 @@ bench: $(READY) ## Time training beside its peers, write docs/performance.md (an
 	$(BIN)/python -m benchmarks.search --out docs/benchmarks/search.json
 	$(BIN)/python -m benchmarks.performance docs/benchmarks
 
-gpu: $(READY) ## Time training on a GPU, write docs/gpu.md (ten minutes)
+gpu: $(READY) ## Time training on a GPU, write docs/gpu.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.gpu
 	$(BIN)/python -m benchmarks.gpu --page

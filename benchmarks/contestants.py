@@ -22,7 +22,7 @@ from rlm.slicer import Slices
 from rlm.zoo.losses import make_objective
 
 WORD_DIM, DIM, BATCH, MARGIN, RATE = 32, 64, 150, 0.5, 1e-3
-EPOCH = 100_000
+EPOCH = 20_000
 
 
 @cache
@@ -63,7 +63,9 @@ class HandEncoder(nn.Module):
         return self.output(self.words(tokens).sum(dim=1) / lengths[:, None])
 
 
-def hand_loop(dataset: str, encoder: str, loss: str = "by hand", device: str = "cpu") -> Iterator[int]:
+def hand_loop(
+    dataset: str, encoder: str, loss: str = "by hand", device: str = "cpu", epoch_triplets: int = EPOCH
+) -> Iterator[int]:
     """A pre-tokenised loop with fused Adam; the loss by hand, or pytorch-metric-learning's."""
     slices = slices_of(dataset)
     host_lengths = torch.from_numpy(slices.phrases.lengths)
@@ -79,7 +81,7 @@ def hand_loop(dataset: str, encoder: str, loss: str = "by hand", device: str = "
         criterion = TripletMarginLoss(margin=MARGIN, distance=distance, reducer=MeanReducer())
     triplets = torch.from_numpy(slices.train)
     while True:
-        drawn = triplets[torch.randperm(len(triplets))[:EPOCH]].long()
+        drawn = triplets[torch.randperm(len(triplets))[:epoch_triplets]].long()
         for mine, rows in zip(drawn.split(BATCH), drawn.to(device).split(BATCH), strict=True):
             longest = int(host_lengths[mine].max())  # known without a wait for a GPU
             phrases = rows.T.reshape(-1)
@@ -172,13 +174,14 @@ def ours(
     precision: str = "fp32",
     compile: bool = False,
     device: str = "cpu",
+    epoch_triplets: int = EPOCH,
 ) -> Iterator[int]:
     """A block of seeds, as a study trains it."""
     slices = slices_of(dataset)
     block = init_block(lambda: rlm.zoo.ENCODERS[encoder](slices.vocabulary_size, WORD_DIM, DIM), range(seeds)).to(
         device
     )
-    source = RealTriplets(slices.train, 0, EPOCH, batching, device)
+    source = RealTriplets(slices.train, 0, epoch_triplets, batching, device)
     sources = [source.with_seed(seed) for seed in range(seeds)]
     table = PhraseTable([slices] * seeds, device)
     objective = make_objective(margin=MARGIN)

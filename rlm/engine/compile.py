@@ -3,7 +3,8 @@
 import dataclasses
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import islice
 from types import FunctionType, MethodType
@@ -61,14 +62,17 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
     function = _copy_code(function)
     compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, fullgraph=True)
 
+    is_first = True
+
     def run(*arguments: Any) -> Any:  # noqa: ANN401
-        nonlocal compiled
+        nonlocal compiled, is_first
         if compiled is None:
             return function(*arguments)
         try:
-            with torch.no_grad(), warnings.catch_warnings():  # gradients are taken within
-                warnings.filterwarnings("ignore", message="TensorFloat32")  # float32 is what was asked for
-                return compiled(*arguments)
+            with torch.no_grad(), _without_advice() if is_first else nullcontext():  # gradients are taken within
+                found = compiled(*arguments)
+            is_first = False
+            return found
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # an encoder is arbitrary code; what fails uncompiled as well fails below
@@ -77,6 +81,14 @@ def try_to_compile(function: Callable[..., Any], device: torch.device) -> Callab
             return function(*arguments)
 
     return run
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Ignore PyTorch's advice to compute less precisely: float32 is what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TensorFloat32")
+        yield
 
 
 class Replayed:

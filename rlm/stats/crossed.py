@@ -39,10 +39,10 @@ def generalise(
     """
     Estimate the difference in the share of right triplets, for new seeds and new clusters of the same kind.
 
-    Seeds and clusters are crossed random effects, see Searle, Casella and McCulloch, "Variance components", 1992,
-    section 4.4, with clusters weighted by their triplets. Degrees of freedom: Satterthwaite, "An approximate
-    distribution of estimates of variance components", Biometrics Bulletin 2, 1946. Effective clusters: Kish, "Survey
-    sampling", 1965, section 11.7.
+    Seeds and clusters are crossed random effects, the clusters weighted by their triplets. The variance is the two-way
+    one of Cameron, Gelbach and Miller, "Robust inference with multiway clustering", Journal of Business and Economic
+    Statistics 29, 2011. Degrees of freedom: Satterthwaite, "An approximate distribution of estimates of variance
+    components", Biometrics Bulletin 2, 1946. Effective clusters: Kish, "Survey sampling", 1965.
     """
     count, seeds = differences.shape
     share = (triplets / triplets.sum())[:, None]
