@@ -18,13 +18,18 @@ from scipy import stats
 from rlm.runtime.atomic import write_whole
 from rlm.runtime.provenance import commit, versions
 from rlm.stats.anytime import confidence_sequence
-from rlm.stats.estimates import mean_with_interval, proportion, ratio_of_variances
+from rlm.stats.estimates import LEVEL, MeanTest, mean_with_interval, proportion, ratio_of_variances
 from rlm.stats.judging import judge
+from rlm.stats.metrics import find_metric
+from rlm.stats.planned import PlannedLooks
 from rlm.verdict import compare
 
 PAIRS = (10, 20, 40)
+ARMS = (2, 4, 6)
+PLANNED = (10, 20, 30, 40)
 EFFECTS = (0.0, 0.01, 0.02, 0.05)
 LOOKS = 200
+ACCURACY = find_metric("test_accuracy")
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -53,13 +58,14 @@ def fixed_cell(name: str, treated: Draw, control: Draw, pairs: int, effect: floa
     """Studies of so many pairs, looked at once. Without an effect both arms have the same mean."""
     (mean, variance), (base, base_variance) = moments(treated), moments(control)
     rng = np.random.default_rng([pairs, int(1000 * effect)])
-    counted = {"helps": 0, "hurts": 0, "difference": 0, "mean": 0, "ratio": 0, "improvement": 0}
+    counted = dict.fromkeys(["helps", "hurts", "t test", "difference", "mean", "ratio", "improvement"], 0)
     more = treated(rng, 500_000) - mean + effect > control(rng, 500_000) - base
     for _ in range(studies):
         scratch, pretrained = control(rng, pairs), treated(rng, pairs) - mean + base + effect
         differences = pretrained - scratch
         (judged,) = judge({"pretrained": differences}).values()
-        difference, decision = judged.difference, judged.decide()
+        difference, decision = judged.difference, judged.decide(ACCURACY)
+        counted["t test"] += stats.ttest_1samp(differences, 0).pvalue < LEVEL
         counted["helps"] += decision == "helps"
         counted["hurts"] += decision == "hurts"
         counted["difference"] += not difference.excludes(effect)
@@ -87,6 +93,57 @@ def watched_cell(name: str, treated: Draw, control: Draw, studies: int) -> dict:
     return {"shape": name, "ever_excluded": excluded / studies, "sd": float(np.mean(spread))} | {
         f"half_width_{pairs}": float(value) for pairs, value in half.items()
     }
+
+
+def arms_cell(name: str, draw: Draw, pairs: int, arms: int, planted: int, studies: int) -> dict:
+    """Studies of several arms against one baseline, of which the first few have an effect of 3.5 standard errors."""
+    rng, spread = np.random.default_rng([pairs, arms, planted]), (2 * moments(draw)[1]) ** 0.5
+    truth = np.where(np.arange(arms) < planted, 3.5 * spread / pairs**0.5, 0.0)
+    counted = dict.fromkeys(["false", "found", "each holds", "all hold", "contradictions"], 0.0)
+    for _ in range(studies):
+        control = draw(rng, pairs)
+        judged = judge({arm: draw(rng, pairs) + truth[arm] - control for arm in range(arms)})
+        excluded = [one.difference.excludes(0) for one in judged.values()]
+        holds = [not one.difference.excludes(truth[arm]) for arm, one in judged.items()]
+        counted["false"] += any(excluded[planted:])
+        counted["found"] += np.mean(excluded[:planted]) if planted else np.nan
+        counted["each holds"] += np.mean(holds)
+        counted["all hold"] += all(holds)
+        counted["contradictions"] += any(
+            (one.p < LEVEL) != is_out for one, is_out in zip(judged.values(), excluded, strict=True)
+        )
+    shares = {key: count / studies for key, count in counted.items()}
+    return {"shape": name, "pairs": pairs, "arms": arms, "with an effect": planted} | shares
+
+
+def planned_cell(name: str, treated: Draw, control: Draw, effect: float, studies: int) -> dict:
+    """Studies that are looked at as planned and stop once decided; the effect is in standard deviations."""
+    (mean, variance), (base, base_variance) = moments(treated), moments(control)
+    rng, spread = np.random.default_rng(int(10 * effect)), (variance + base_variance) ** 0.5
+    counted = dict.fromkeys(["planned", "sequence", "fixed"], 0)
+    pairs = []
+    for _ in range(studies):
+        differences = treated(rng, PLANNED[-1]) - mean - control(rng, PLANNED[-1]) + base + effect * spread
+        ends = [PlannedLooks(differences[:look], PLANNED).interval(LEVEL) for look in PLANNED]
+        pairs.append(next((n for n, end in zip(PLANNED, ends, strict=True) if end.excludes(0)), PLANNED[-1]))
+        counted["planned"] += ends[-1].excludes(0)
+        counted["sequence"] += confidence_sequence(differences).last.excludes(0)
+        counted["fixed"] += MeanTest(differences, are_differences=True).interval().excludes(0)
+    shares = {key: count / studies for key, count in counted.items()}
+    return {"shape": name, "effect": effect} | shares | {"mean pairs": float(np.mean(pairs))}
+
+
+def same_cell(name: str, treated: Draw, control: Draw, pairs: int, studies: int) -> dict:
+    """How often two arms are called the same: at no difference, and wrongly at the difference that counts as one."""
+    (mean, variance), (base, base_variance) = moments(treated), moments(control)
+    rng, within = np.random.default_rng(pairs), 3.3 * ((variance + base_variance) / pairs) ** 0.5
+    counted = {0.0: 0, 1.0: 0}
+    for _ in range(studies):
+        differences = treated(rng, pairs) - mean - control(rng, pairs) + base
+        for place in counted:
+            (judged,) = judge({"pretrained": differences + place * within}).values()
+            counted[place] += judged.is_within(within)
+    return {"shape": name, "pairs": pairs, "found": counted[0.0] / studies, "wrong": counted[1.0] / studies}
 
 
 def aa_studies(pool: np.ndarray, pairs: int, studies: int) -> dict:
@@ -132,11 +189,21 @@ def main() -> None:
     sizes = [asked.studies // 4 if cell[-1] else asked.studies for cell in cells]
     fixed = pd.DataFrame(run(joblib.delayed(fixed_cell)(*cell, size) for cell, size in zip(cells, sizes, strict=True)))
     watched = pd.DataFrame(
-        run(joblib.delayed(watched_cell)(name, *arms, asked.studies) for name, arms in (same | unlike).items())
+        run(joblib.delayed(watched_cell)(name, *arms, asked.studies // 2) for name, arms in (same | unlike).items())
     )
+    few = asked.studies // 2
+    several = [(name, n, arms, planted) for name in names[:2] for n in PAIRS for arms in ARMS for planted in (0, 1)]
+    arms_found = pd.DataFrame(run(joblib.delayed(arms_cell)(name, shapes[name], *more, few) for name, *more in several))
+    both = (same | unlike).items()
+    planned = pd.DataFrame(
+        run(joblib.delayed(planned_cell)(name, *arms, effect, few) for name, arms in both for effect in (0.0, 0.5))
+    )
+    alike = pd.DataFrame(run(joblib.delayed(same_cell)(name, *arms, n, few) for name, arms in both for n in PAIRS))
     aa = aa_studies(pools.loc[pools["pool"] == names[0], "test_accuracy"].to_numpy(), 20, 40)
     print(fixed.to_string(index=False, float_format="{:.3f}".format), "\n")
     print(watched.to_string(index=False, float_format="{:.3f}".format), "\n")
+    for table in (arms_found, planned, alike):
+        print(table.to_string(index=False, float_format="{:.3f}".format), "\n")
     print(
         f"A/A, {aa['runs']} real runs of {names[0]}: {aa['false']} false verdicts in {aa['studies']} studies "
         f"of {aa['pairs']} pairs"
@@ -149,6 +216,9 @@ def main() -> None:
         "studies": asked.studies,
         "fixed": fixed.to_dict("records"),
         "watched": watched.to_dict("records"),
+        "arms": arms_found.to_dict("records"),
+        "planned": planned.to_dict("records"),
+        "same": alike.to_dict("records"),
         "aa": aa,
     }
     write_whole(asked.out, json.dumps(kept, indent=1) + "\n")

@@ -59,8 +59,8 @@ def main() -> None:
     null = fixed[(fixed["effect"] == 0) & ~is_unlike].rename(columns=covered)
     planted = fixed[(fixed["effect"] > 0) & ~is_unlike]
     unlike = fixed[is_unlike].rename(columns=covered)
-    power = planted.pivot(index=["accuracies", "effect"], columns="pairs", values="helps").reset_index()
-    power.columns = [str(column) if isinstance(column, str) else f"{column} pairs" for column in power.columns]
+    power = planted.pivot(index=["accuracies", "effect"], columns="pairs", values=["helps", "t test"]).reset_index()
+    power.columns = [name if not size else f"{size} pairs{', t' * (name == 't test')}" for name, size in power.columns]
     power["effect"] = power["effect"].map("{:.0%}".format)
     watched = pd.DataFrame(kept["watched"]).rename(columns={"shape": "accuracies", "ever_excluded": "ever excluded"})
     halves = [column for column in watched if column.startswith("half_width")]
@@ -69,11 +69,20 @@ def main() -> None:
     ]
     draw(null, planted)
     shares = ["false verdicts", *covered.values()]
+    percents = {
+        "arms": ["false", "found", "each holds", "all hold", "contradictions"],
+        "planned": ["planned", "sequence", "fixed"],
+        "same": ["found", "wrong"],
+    }
+    more = {
+        name: percent(pd.DataFrame(kept[name]).rename(columns={"shape": "accuracies"}), columns)
+        for name, columns in percents.items()
+    }
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
-        kept,
+        kept | more,
         scipy=kept["versions"]["scipy"],
         null=percent(null[["accuracies", "pairs", *shares]], shares),
-        power=percent(power, [column for column in power if column.endswith("pairs")]),
+        power=percent(power, [column for column in power if " pairs" in column]),
         unlike=percent(unlike[["accuracies", "pairs", *shares]], shares),
         watched=percent(watched[["accuracies", "ever excluded", "half-width over SD"]], ["ever excluded"]),
     )

@@ -39,7 +39,7 @@ def train(db: Path, datasets: Sequence[str]) -> pd.DataFrame:
 def write_page(results: pd.DataFrame) -> None:
     sns.set_theme(style="ticks")
     summary, compared = rlm.systems.summarise(results), rlm.systems.compare(results)
-    rlm.plots.systems(summary)[0].figure.savefig(DOCS / "systems.png", dpi=110)
+    rlm.systems.draw(summary)[0].figure.savefig(DOCS / "systems.png", dpi=110)
     columns = ["dataset", "encoder", "loss", "pairs", "points", "p", "holm_p", "decision"]
     names = {"points": "pretrained minus scratch, points", "holm_p": "Holm-corrected p"}
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,8 +18,8 @@ import torch
 
 from rlm.errors import InputError
 from rlm.runtime.parallel import check_seeds, iter_blocks
-from rlm.runtime.results import R, Result, join, mark
-from rlm.stats.judging import Judged, judge
+from rlm.runtime.results import R, Result, Rules, join, mark
+from rlm.stats.judging import Judged, Watched, judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.store.file import check_file
 from rlm.store.identity import Identity
@@ -26,6 +27,8 @@ from rlm.store.write import writing
 from rlm.verdict import BASELINE
 
 log = logging.getLogger(__name__)
+DEFAULT_RULES = Rules()
+DECIDED = ("helps", "hurts", "the same")
 
 
 @runtime_checkable
@@ -76,15 +79,19 @@ def check_request(
     seeds: int | Sequence[int],
     arms: Sequence[str],
     db: Path | str | None,
-    until: float | None = None,
+    rules: Rules = DEFAULT_RULES,
     block_size: int | None = None,
 ) -> list[int]:
     """Check what is asked of an experiment before its data are loaded; return the seeds in ascending order."""
-    listed = check_seeds(seeds)
+    listed, until = check_seeds(seeds), rules.until
     if db is not None:
         check_file(db)
     if block_size is not None and block_size < 1:
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
+    if not 0 < rules.same_within <= 1:
+        raise InputError(f"expected same_within above 0 and at most 1, found {rules.same_within}; 0.01 is a point")
+    if until is not None and rules.looks is not None:
+        raise InputError("expected until or look_every, found both; choose one rule to stop by")
     if until is not None and (not 0 < until <= 2 or BASELINE not in arms or len(arms) < 2):
         raise InputError(
             f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
@@ -98,8 +105,7 @@ def iter_experiment(
     seeds: Sequence[int],
     *,
     db: Path | str | None = None,
-    until: float | None = None,
-    watched: bool = False,
+    rules: Rules = DEFAULT_RULES,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -107,11 +113,15 @@ def iter_experiment(
     """Run an experiment block by block with the seeds of `check_request`; see `rlm.run_study` for the settings."""
     experiment.check(seeds)
     arms = experiment.arms
+    watched: Watched = rules.watched or rules.until is not None or rules.looks or False
+    same_within = rules.same_within
     opened = nullcontext() if db is None else writing(db, experiment.identify(), experiment.result)
     with opened as store:
         if store is not None:
-            store.plan(arms, seeds, until, watched)
-            watched = store.is_watched
+            store.plan(arms, seeds, rules)
+            watched, same_within = store.notes
+            if same_within != rules.same_within:
+                log.warning("same_within stays %g, as it was before the study in %s started", same_within, db)
         yield from iter_blocks(
             experiment,
             seeds,
@@ -119,8 +129,9 @@ def iter_experiment(
             block_size=block_size,
             n_jobs=n_jobs,
             progress=progress,
-            watched=watched or until is not None,
-            is_enough=lambda finished: is_narrow(finished, arms, seeds, until),
+            watched=watched,
+            same_within=same_within,
+            is_enough=lambda finished: is_enough(finished, arms, seeds, rules),
         )
 
 
@@ -142,20 +153,30 @@ def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], No
         if not finished:
             raise
         warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=3)
-        return mark(join(finished, arms), True), True
+        found = join(finished, arms)
+        notes = found.results.attrs
+        return mark(found, notes["watched"] or True, notes["same_within"]), True
     return join(finished, arms), False
 
 
-def is_narrow(finished: Sequence[Result], arms: Sequence[str], seeds: Sequence[int], until: float | None) -> bool:
-    """Return whether the confidence sequence of every arm is narrower than `until`, if that is given."""
-    if until is None or not finished:
+def is_enough(finished: Sequence[Result], arms: Sequence[str], seeds: Sequence[int], rules: Rules) -> bool:
+    """Return whether the rules stop the study: every interval is narrow enough, or every arm decided at a look."""
+    if not finished or (rules.until is None and rules.looks is None):
         return False
-    judged = judge_so_far(pd.concat([block.results for block in finished]), arms, seeds)
-    return bool(judged) and all(found.difference.width < until for found in judged.values())
+    results = pd.concat([block.results for block in finished])
+    judged = judge_so_far(results, arms, seeds, watched=rules.looks or True)
+    if rules.until is not None:
+        return bool(judged) and all(found.difference.width < rules.until for found in judged.values())
+    metric = replace(find_metric("test_accuracy"), same_within=rules.same_within)
+    return bool(judged) and all(found.decide(metric) in DECIDED for found in judged.values())
 
 
 def judge_so_far(
-    results: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int], metric: str | Metric = "test_accuracy"
+    results: pd.DataFrame,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    metric: str | Metric = "test_accuracy",
+    watched: Watched = True,
 ) -> dict[str, Judged]:
     """
     Judge the first seeds, up to the first that is not finished: which are finished early may depend on their results.
@@ -170,4 +191,4 @@ def judge_so_far(
     if values.empty:
         return {}
     differences = values.sub(values[BASELINE], axis=0).drop(columns=BASELINE)
-    return judge({arm: differences[arm].to_numpy() for arm in differences}, metric.reach, watched=True)
+    return judge({arm: differences[arm].to_numpy() for arm in differences}, metric.reach, watched=watched)

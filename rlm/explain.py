@@ -1,6 +1,6 @@
 """What the numbers of a study mean, in words: controls, pre-training, limits, and the parts of the spread."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import pandas as pd
 
@@ -10,9 +10,9 @@ from rlm.sentences import CONTROLS, count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, mean_with_interval
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
-from rlm.stats.tables import arrange_by_seed, pair
+from rlm.stats.tables import arrange_by_seed, paired_differences
 from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, Spread
-from rlm.verdict import BASELINE, compare_all, is_watched, paired_arms
+from rlm.verdict import BASELINE, compare_all, find_watched, paired_arms
 
 __all__ = ["causes", "controls", "limits", "pretraining", "spread"]
 
@@ -28,7 +28,9 @@ PARTS = {
 }
 
 
-def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, watched: bool | None = None) -> str:
+def controls(
+    results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, watched: bool | Sequence[int] | None = None
+) -> str:
     """
     Explain whether an effect of pre-training needs what was memorised, or only the scale of the weights.
 
@@ -59,7 +61,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
     'With so few seeds nothing follows.'
     """
-    watched, metric = is_watched(results, watched), find_metric(metric, results)
+    watched, metric = find_watched(results, watched), find_metric(metric, results)
     arms = paired_arms(results)
     present = [control for control in CONTROLS if control in arms]
     if TREATED not in arms or not present:
@@ -70,8 +72,7 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
     others = [arm for arm in arms if arm not in (TREATED, *present)]
     verdicts = compare_all(results, metric=metric, arms=[TREATED, *present, *others], watched=watched)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
-    pairs = {control: pair(by_seed, TREATED, control) for control in present}
-    differences = {control: (both[TREATED] - both[control]).to_numpy() for control, both in pairs.items()}
+    differences = {control: paired_differences(by_seed, TREATED, control) for control in present}
     added = judge(differences, metric.reach, watched=watched)
     spelt = {arm: metric.spell_difference(verdict.judged) for arm, verdict in verdicts.items()}
     said = [f"Pre-training changes the {metric.label} by {spelt[TREATED]}."]
@@ -88,11 +89,14 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
         for control in idle
     ]
     counted = [control for control in present if control not in idle]
-    beaten = [control for control in counted if added[control].decide(metric.better) == "helps"]
+    beaten = [control for control in counted if added[control].decide(metric) == "helps"]
     unbeaten = [control for control in counted if control not in beaten]
-    decision = verdicts[TREATED].decision
+    decision, within = verdicts[TREATED].decision, metric.spell_amount(metric.same_within or 0)
+    same = [control for control in unbeaten if added[control].decide(metric) == "the same"]
     if decision == "too few seeds":
         conclusion = "With so few seeds nothing follows."
+    elif decision == "the same":
+        conclusion = f"Pre-training makes no difference of {within} or more, so there is no gain to explain."
     elif decision == "no evidence either way":
         conclusion = "Pre-training is not shown to help here, so there is no gain to explain."
     elif decision == "hurts":
@@ -107,6 +111,9 @@ def controls(results: pd.DataFrame, metric: str | Metric = "test_accuracy", *, w
             f"It does better than {' and '.join(beaten)} and is not shown to do better than {' and '.join(unbeaten)}: "
             "the scale of the weights may explain part of the gain."
         )
+    elif same == unbeaten:
+        name = _call(unbeaten, "both controls", "all controls")
+        conclusion = f"It is the same as {name} within {within}: the scale of the weights explains the gain."
     else:
         name = _call(unbeaten, "either control", "any control")
         conclusion = (

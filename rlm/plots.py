@@ -1,6 +1,6 @@
 """Figures: tables in, axes out. Beyond quantiles and means over seeds nothing is computed here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from textwrap import wrap
 
@@ -15,8 +15,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFor
 from rlm.config import ARMS
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import best_so_far
+from rlm.verdict import Verdict
 
-__all__ = ["best_so_far", "effects", "learning_curves", "pretraining", "roc", "seeds", "systems"]
+__all__ = ["best_so_far", "differences", "effects", "learning_curves", "pretraining", "roc", "seeds"]
 
 PALETTE = sns.color_palette("colorblind")
 CHANCE = {"color": "0.35", "linestyle": ":", "linewidth": 1}
@@ -139,15 +140,56 @@ def effects(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def differences(effects: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw mean paired differences of several studies (columns study, value, low, high), one below the other."""
-    ax = ax or new_axes(7, 1.1 + 0.5 * len(effects))
-    points = 100 * effects[["value", "low", "high"]]
-    rows, style = range(len(points)), {"fmt": "D", "color": PALETTE[0], "capsize": 4, "linewidth": 1.4}
-    ax.errorbar(points["value"], rows, xerr=errors(points), **style)
+def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes:
+    r"""
+    Draw the paired difference of every arm to the baseline, with the interval that decides.
+
+    Parameters
+    ----------
+    verdicts
+        Verdicts by name, such as those of `rlm.compare_all`, all of one metric.
+    ax
+        As in `seeds`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        One row per verdict, with its decision; the band around 0 counts as the same. The broad lines are intervals for
+        data like these, where a verdict has one.
+
+    Examples
+    --------
+    >>> import pandas as pd, rlm
+    >>> runs = [(arm, seed, 0.6) for arm in ("scratch", "pretrained") for seed in range(12)]
+    >>> verdicts = rlm.compare_all(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"]))
+    >>> rlm.plots.differences(verdicts).get_yticklabels()[0].get_text()
+    'pretrained\nno evidence either way'
+    """
+    ax = ax or new_axes(7, 1.6 + 0.55 * len(verdicts))
+    first = next(iter(verdicts.values()))
+    metric, scale = first.metric, 100 if first.metric.is_share else 1
+    if metric.same_within is not None:
+        same = scale * metric.same_within
+        label = f"the same, within {metric.spell_amount(metric.same_within)}"
+        ax.axvspan(-same, same, color="0.93", zorder=0, label=label)
     ax.axvline(0, **CHANCE)
-    ax.set_yticks(rows, effects["study"])
-    ax.set(xlabel="mean difference to scratch in points, 95 % interval", ylim=(len(points) - 0.5, -0.5))
+    style = {"fmt": "D", "color": PALETTE[0], "capsize": 4, "linewidth": 1.6}
+    for row, found in enumerate(verdicts.values()):
+        value, low, high = (scale * number for number in found.judged)
+        ends = [[value - low], [high - value]] if np.isfinite(low) else None
+        ax.errorbar([value], [row], xerr=ends, **style, label="with other seeds, 95 %" if ends else None)
+        if found.new_data is not None and np.isfinite(found.new_data.difference.low):
+            wide = [scale * bound for bound in found.new_data.difference[1:]]
+            ax.plot(wide, [row, row], color=PALETTE[0], alpha=0.25, linewidth=9, label="on data like these, 95 %")
+    names = [f"{name.replace('_', ' ')}\n{found.decision}" for name, found in verdicts.items()]
+    ax.set_yticks(range(len(names)), names)
+    unit = ", points" if metric.is_share else ""
+    ax.set(xlabel=f"{metric.label} above {first.baseline}{unit}", ylim=(len(names) - 0.5, -0.5))
+    handles, labels = ax.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": len(shown)}
+    style = {"frameon": False, "fontsize": "small", "handlelength": 1.2, "columnspacing": 1}
+    ax.legend(shown.values(), shown, **place, **style)
     return ax
 
 
@@ -287,64 +329,3 @@ def roc(curves: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal", xlim=(0, 1), ylim=(0, 1))
     ax.legend(title="", loc="lower right")
     return ax
-
-
-def systems(summary: pd.DataFrame) -> Sequence[Axes]:
-    """
-    Draw every system under every arm beside the untrained reference: accuracy, ROC AUC, top-1 and time.
-
-    Parameters
-    ----------
-    summary
-        As `rlm.systems.summarise` returns it.
-
-    Returns
-    -------
-    sequence of matplotlib.axes.Axes
-        Four for each dataset, with the systems in the order of the summary.
-
-    Examples
-    --------
-    >>> import pandas as pd, rlm
-    >>> columns = ["dataset", "encoder", "loss", "arm", "metric", "mean", "low", "high"]
-    >>> pairs = [(arm, metric) for arm in ("scratch", "untrained") for metric in rlm.systems.METRICS]
-    >>> rows = [("pqa", "mean", "triplet", *pair, 0.6, 0.5, 0.7) for pair in pairs]
-    >>> len(rlm.plots.systems(pd.DataFrame(rows, columns=columns)))
-    4
-    """
-    named = summary.assign(system=summary["encoder"] + " + " + summary["loss"])
-    trained = named[named["arm"] != "untrained"]
-    by_dataset = trained.groupby("dataset", sort=False)["system"].unique()
-    arms = list(trained["arm"].unique())
-    metrics = ["test_accuracy", "roc_auc", "top_1", "seconds"]
-    titles = ["test triplet accuracy", "ROC AUC", "top-1 accuracy", "seconds per seed"]
-    heights = [len(systems) + 1 for systems in by_dataset]
-    shape = {"figsize": (12, 1.3 + 0.36 * sum(heights)), "height_ratios": heights, "sharey": "row"}
-    figure, axes = plt.subplots(len(heights), 4, squeeze=False, layout="constrained", **shape)
-    for (name, systems), row in zip(by_dataset.items(), axes, strict=True):
-        place = dict(zip(systems, range(len(systems)), strict=True))
-        for ax, metric, title in zip(row, metrics, titles, strict=True):
-            ax.set_title(title if row[0] is axes[0, 0] else "")
-            mine = named[(named["dataset"] == name) & (named["metric"] == metric)]
-            for number, arm in enumerate(arms):
-                of_arm = mine[mine["arm"] == arm]
-                shift = 0.26 * (number - (len(arms) - 1) / 2)
-                ax.errorbar(
-                    of_arm["mean"], of_arm["system"].map(place) + shift, xerr=errors(of_arm, "mean"), label=arm,
-                    fmt="osD^vP*X"[number], markersize=4.5, color=colours_of(arms)[arm], capsize=2, linewidth=1.2,
-                )  # fmt: skip
-            if metric != "seconds":
-                untrained = mine.loc[mine["arm"] == "untrained", "mean"].iloc[0]
-                ax.axvline(untrained, color="0.35", linestyle="--", linewidth=1.2, label="trigram overlap, untrained")
-            if metric in ("test_accuracy", "top_1"):
-                ax.xaxis.set_major_formatter(PercentFormatter(1))
-            ax.grid(axis="x", color="0.9")
-            ax.set_axisbelow(True)
-        row[0].set_yticks(range(len(systems)), systems)
-        row[0].set_ylim(len(systems) - 0.5, -0.5)
-        row[0].set_ylabel(name, fontweight="bold")
-        row[3].set_xscale("log")
-        plain_ticks(row[3].xaxis, numticks=8)
-    entries = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*entries, loc="outside lower center", ncols=len(entries[0]), frameon=False)
-    return list(axes.flat)

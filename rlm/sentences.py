@@ -6,8 +6,9 @@ import numpy as np
 
 from rlm.config import CONTROLS, REDRAW
 from rlm.stats.crossed import FEWEST_CLUSTERS
-from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, detectable_difference, pairs_needed, spell_p
+from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, spell_p
 from rlm.stats.paired import PairedEstimates
+from rlm.stats.power import detectable_difference, pairs_needed
 
 MANY_FAILED = 0.2
 FIXED_ONLY = (
@@ -16,8 +17,8 @@ FIXED_ONLY = (
 )
 ONE_SPLIT = "All seeds share one split, so the intervals cover the choice of seed, not of test data."
 OWN_SPLITS = (
-    "Every seed has its own split of the same data; these overlap, so the intervals are too narrow, the more so the "
-    "more seeds there are."
+    "Every seed has its own split of the same data; these overlap, so for other data the intervals are too narrow, the "
+    "more so the more seeds there are."
 )
 
 _MARKS = re.compile(r"[!#$&()*+:<=>@\[\\\]^_`{|}~]|^[-\d]")  # the last two begin a list or a rule
@@ -65,13 +66,19 @@ def headline(found: PairedEstimates) -> str:
         )
     elif found.decision == "no evidence either way":
         said = f"No evidence either way: this study cannot tell {found.arm} from {found.baseline}."
+    elif found.decision == "the same":
+        is_general = found.new_data is not None and found.fixed._replace(
+            difference=found.new_data.difference
+        ).is_within(found.metric.same_within)
+        within = found.metric.spell_amount(found.metric.same_within)
+        said = f"The arms {found.arm} and {found.baseline} are the same within {within}{_scope(found, is_general)}."
     else:
-        scope = " on this split" if found.basis.is_fixed else ""
-        if found.new_data is not None and found.new_data.difference.excludes(0):
-            scope = ", on this split and on data like these"
-        said = f"The arm {found.arm} {found.decision}{scope}, compared with {found.baseline}."
+        is_general = found.new_data is not None and found.new_data.difference.excludes(0)
+        said = f"The arm {found.arm} {found.decision}{_scope(found, is_general)}, compared with {found.baseline}."
     many = [
-        f"{share.value:.0%} of the seeds of {arm}" for arm, share in found.failed.items() if share.value > MANY_FAILED
+        f"{one.share.value:.0%} of the seeds of {arm}"
+        for arm, one in found.failed.items()
+        if one.share.value > MANY_FAILED
     ]
     if many:
         said += (
@@ -80,11 +87,20 @@ def headline(found: PairedEstimates) -> str:
     return said
 
 
+def _scope(found: PairedEstimates, is_general: bool) -> str:
+    """Name the data that a decision holds for, if the results tell."""
+    if found.basis.anchors is None and not found.basis.is_fixed:
+        return ""
+    here = "this split" if found.basis.is_fixed else "these splits"
+    return f" on {here} and on data like these" if is_general else f" on {here}"
+
+
 def details(found: PairedEstimates) -> str:
     """Write the paragraph behind the decision."""
     parts = [
         describe_difference(found),
         explain_no_interval(found),
+        describe_excluded(found),
         describe_power(found),
         describe_controls(found),
         describe_wins(found),
@@ -104,6 +120,8 @@ def describe_difference(found: PairedEstimates) -> str:
     digits = 1 + (Estimate(*(100 * bound for bound in difference)).digits() if metric.is_share else 1)
     means = [metric.spell(mean, digits) for mean in found.means]
     test = "confidence sequence, " if found.watched else ""
+    if isinstance(found.watched, tuple):
+        test = f"planned looks at {', '.join(map(str, found.watched[:-1]))} and {found.watched[-1]} pairs, "
     test += f"corrected for {found.compared} arms, " if found.compared > 1 else ""
     return (
         f"Over {count(found.pairs, 'paired seed')} the mean {metric.label} was {means[0]} for {found.baseline} and "
@@ -114,29 +132,44 @@ def describe_difference(found: PairedEstimates) -> str:
 
 def explain_no_interval(found: PairedEstimates) -> str:
     """Give the reason why a difference has no interval."""
-    if np.isfinite(found.judged.low) or found.pairs < FEWEST_PAIRS:
+    if np.isfinite(found.judged.low) or found.pairs < found.deciding.enough:
         return ""
     if found.differing < FEWEST_DIFFERING:
         return (
             f"There is no interval, since {found.pairs - found.differing} of the {found.pairs} differences are the "
             f"same: it takes at least {FEWEST_DIFFERING} that differ from them."
         )
+    if found.watched:
+        return (
+            "There is no interval, since the intervals of different looks contradict each other: the differences are "
+            "not symmetric around one mean. Run a study of a fixed number of seeds."
+        )
     return "There is no interval, since too few of the differences differ for resampling."
 
 
-def describe_power(found: PairedEstimates) -> str:
-    """Give the difference that a study of this size detects, for one arm that nobody watched."""
-    is_simple = found.compared == 1 and not found.watched
-    if not is_simple or found.decision != "no evidence either way" or not np.isfinite(found.judged.width):
+def describe_excluded(found: PairedEstimates) -> str:
+    """Give the differences that are excluded where there is no evidence, and call a small effect small."""
+    same = found.metric.same_within
+    if found.decision in ("helps", "hurts") and found.deciding.is_within(same):
+        return f"The effect is small: less than {found.metric.spell_amount(same)}, which counts as the same."
+    if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
         return ""
-    smallest = detectable_difference(found.judged, found.pairs)
-    if not found.metric.is_share:
-        return f"A study of this size detects a difference of about {smallest:.2g} with 80 % power."
-    digits = Estimate(100 * smallest, 0.0, 100 * smallest).digits()
-    return (
-        f"A study of this size detects a difference of about {100 * smallest:.{digits}f} points with 80 % power; "
-        f"a difference of 1 point takes about {pairs_needed(0.01, found.sd):,} seeds."
-    )
+    low, high = found.metric.spell_difference(found.judged).partition("[")[2].partition("]")[0].split(", ")
+    unit = " points" if found.metric.is_share else ""
+    return f"Differences below {low} and above {high}{unit} are excluded."
+
+
+def describe_power(found: PairedEstimates) -> str:
+    """Give the difference that a study of this size detects by the test that decides, and the seeds for a small one."""
+    if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
+        return ""
+    smallest, metric = detectable_difference(found.judged, found.sd, found.pairs), found.metric
+    spelt = metric.spell_amount(*smallest)
+    said = f"A study of this size detects a difference of about {spelt} with 80 % power"
+    if metric.same_within is None:
+        return f"{said}."
+    seeds = pairs_needed(metric.same_within, found.sd, found.deciding.level, found.watched, of_pilot=found.pairs)
+    return f"{said}; to detect one of {metric.spell_amount(metric.same_within)}, plan {seeds:,} seeds."
 
 
 def describe_wins(found: PairedEstimates) -> str:
@@ -166,13 +199,17 @@ def describe_spread(found: PairedEstimates) -> str:
 
 def describe_failures(found: PairedEstimates) -> str:
     """Give the shares of failed seeds; without any, beside a decision, how many may fail that no seed has shown."""
-    if not any(share.value for share in found.failed.values()):
-        is_decided = found.failed and found.decision in ("helps", "hurts")
-        most = max((share.high for share in found.failed.values()), default=0.0)
+    if not any(one.share.value for one in found.failed.values()):
+        is_decided = found.failed and found.decision in ("helps", "hurts", "the same")
+        most = max((one.share.high for one in found.failed.values()), default=0.0)
         return f"No seed failed; of an arm's other seeds up to {most:.0%} may." if is_decided else ""
-    shares = " and ".join(f"{share.format(100, digits=0, unit='%')} with {arm}" for arm, share in found.failed.items())
-    what = "diverged, or within noise of chance" if found.metric.name == "test_accuracy" else "diverged"
-    return f"Failed ({what}): {shares}."
+    has_noise = found.metric.name == "test_accuracy"
+    shares = " and ".join(
+        f"{one.share.format(100, digits=0, unit='%')} with {arm} ({one.diverged} diverged"
+        f"{f', {one.noise} within noise of chance' if has_noise else ''})"
+        for arm, one in found.failed.items()
+    )
+    return f"Failed: {shares}."
 
 
 def describe_controls(found: PairedEstimates) -> str:
@@ -214,6 +251,13 @@ def describe_new_data(found: PairedEstimates) -> str:
     if found.new_data is None or found.pairs < FEWEST_PAIRS:
         return ""
     difference, clusters, effective = found.new_data
+    if clusters is None or effective is None:
+        return (
+            f"On other data like these, with a correction for the overlap, the difference is "
+            f"{found.metric.spell_difference(difference)}{_lost(found, difference)}."
+            if np.isfinite(difference.low)
+            else ""
+        )
     worth = f"{count(clusters, 'cluster')}, worth {effective:,.0f} of equal size"
     if not np.isfinite(difference.low):
         return (
@@ -222,9 +266,13 @@ def describe_new_data(found: PairedEstimates) -> str:
             if effective < FEWEST_CLUSTERS
             else ""
         )
-    said = (
+    return (
         f"On other data like these, over seeds and {worth}, the difference is "
-        f"{found.metric.spell_difference(difference)}"
+        f"{found.metric.spell_difference(difference)}{_lost(found, difference)}."
     )
+
+
+def _lost(found: PairedEstimates, difference: Estimate) -> str:
+    """Point out a decision that does not extend to other data."""
     is_lost = found.judged.excludes(0) and not difference.excludes(0)
-    return f"{said}; there this study cannot tell." if is_lost else f"{said}."
+    return "; there this study cannot tell" if is_lost else ""

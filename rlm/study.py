@@ -23,8 +23,11 @@ from rlm.data.datasets import load_corpus
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import check_request, collect, iter_experiment
 from rlm.runtime.device import resolve_config, resolve_device
-from rlm.runtime.results import Table, join
+from rlm.runtime.parallel import check_seeds
+from rlm.runtime.results import Rules, Table, join
 from rlm.slicer import Slices, pad_slices, slice_corpus
+from rlm.stats.judging import plan_looks
+from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
 from rlm.store.read import TRIPLETS
 
@@ -64,7 +67,7 @@ class BlockResult(NamedTuple):
             _RUN,
             dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
             | {"best_epoch": int, "epochs": int, "start_change": float, "seconds": float, "split": str}
-            | dict.fromkeys(["test_triplets", "test_anchors", "test_clusters"], int),
+            | dict.fromkeys(["train_triplets", "test_triplets", "test_anchors", "test_clusters"], int),
         ),
         "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
         "history": Table(_EPOCH, {"loss": float, "validation_accuracy": float}),
@@ -144,7 +147,9 @@ def run_study(
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
+    look_every: int | None = None,
     watched: bool = False,
+    same_within: float = SAME_WITHIN,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -176,9 +181,15 @@ def run_study(
     until
         Stop when the confidence sequence of every arm's mean difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
+    look_every
+        Look after every so many seeds, 10 or more, and stop as soon as every arm is decided. The planned number of
+        seeds is the largest that is trained. These looks cost far less than looking at any time.
     watched
         Whether somebody looks at results as they arrive, and might stop the study for what they show. The store notes
         it, and a verdict takes the confidence sequence.
+    same_within
+        Largest difference of accuracies that a verdict calls the same; 0.01 is a point. The first start of a study in
+        a store fixes it.
     block_size
         Most seeds to train together, by default as many as is fastest. Fewer arrive sooner and need less memory.
     n_jobs
@@ -194,10 +205,10 @@ def run_study(
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
         start_change (largest change of a weight matrix by pre-training or control, as a share of its norm), seconds
-        (wall time of its block, pre-training and compilation included, over the block's runs), split, test_triplets,
-        test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test metrics, and best_epoch
-        0. Its ``attrs["watched"]`` says whether the study was watched, was to stop by its results, was extended or was
-        interrupted: then a verdict takes the confidence sequence, see `rlm.compare`.
+        (wall time of its block, pre-training and compilation included, over the block's runs), split, train_triplets,
+        test_triplets, test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test metrics,
+        and best_epoch 0. A verdict reads its ``attrs``: ``"same_within"``, and ``"watched"``, which is True if the
+        study was watched, was to stop by its results, was extended or was interrupted, see `rlm.compare`.
 
     Raises
     ------
@@ -217,7 +228,8 @@ def run_study(
     {'scratch': 2, 'pretrained': 2}
     """
     settings = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
-    settings |= {"watched": watched, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
+    settings |= {"look_every": look_every, "watched": watched, "same_within": same_within, "block_size": block_size}
+    settings |= {"n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), config.arms)
     return found.results
 
@@ -231,7 +243,9 @@ def iter_study(
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
+    look_every: int | None = None,
     watched: bool = False,
+    same_within: float = SAME_WITHIN,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -241,7 +255,9 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, db, until, watched, block_size, n_jobs, progress
+    config, seeds, data, pretrain_texts, make_encoder, db
+        As in `run_study`.
+    until, look_every, watched, same_within, block_size, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -262,7 +278,9 @@ def iter_study(
     >>> [block.results["seed"].tolist() for block in blocks]
     [[0, 1], [2, 3]]
     """
-    seeds = check_request(seeds, config.arms, db, until, block_size)
+    looks = None if look_every is None else plan_looks(len(check_seeds(seeds)), look_every)
+    rules = Rules(until, watched, looks, same_within)
+    seeds = check_request(seeds, config.arms, db, rules, block_size)
     if data is not None:  # what the config says of other data is not true of these
         name = config.dataset
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
@@ -279,7 +297,7 @@ def iter_study(
     if unused := corpus.explain_unused():
         log.warning(unused)
     experiment = TripletStudy(config, corpus, make_encoder)
-    settings = {"db": db, "until": until, "watched": watched, "block_size": block_size}
+    settings = {"db": db, "rules": rules, "block_size": block_size}
     yield from iter_experiment(experiment, seeds, n_jobs=n_jobs, progress=progress, **settings)
 
 

@@ -1,17 +1,20 @@
 """The verdict of a study: a tidy table of results in, estimates with intervals and their meaning in words out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from rlm import sentences
 from rlm.errors import InputError
-from rlm.stats.crossed import generalise_arms
-from rlm.stats.estimates import pairs_needed
-from rlm.stats.judging import judge
+from rlm.stats.crossed import count_effective, generalise_arms, generalise_splits
+from rlm.stats.estimates import FEWEST_PAIRS
+from rlm.stats.judging import Watched, judge
 from rlm.stats.metrics import Metric, check_table, count_failed, find_metric, share_failed
 from rlm.stats.paired import PairedEstimates, describe_pairs, find_basis
+from rlm.stats.power import pairs_needed
 from rlm.stats.tables import DESCRIBED, arrange_by_seed, describe, pair
 
 BASELINE = "scratch"
@@ -26,7 +29,8 @@ class Verdict(PairedEstimates):
     arm, baseline, metric
         The two arms, of which the baseline comes first in the pairs of numbers below, and the metric.
     decision
-        ``"helps"`` or ``"hurts"`` only where the deciding interval excludes 0.
+        ``"helps"`` or ``"hurts"`` where the deciding interval excludes 0, ``"the same"`` where it contains 0 and no
+        difference larger than ``metric.same_within``; else ``"no evidence either way"`` or ``"too few seeds"``.
     pairs, dropped
         Number of seeds that both arms have, and that only one of them has.
     difference, difference_p
@@ -36,7 +40,7 @@ class Verdict(PairedEstimates):
     anytime, anytime_p
         The same for a study that somebody watched, see `rlm.stats.confidence_sequence`.
     judged, judged_p
-        Those of the two that decide: the latter if `watched`.
+        Those that decide: of the planned looks, or the latter if `watched`, else the former.
     means, sds, sd
         Means and standard deviations over the paired seeds; that of the paired differences, missing for one pair.
     better, worse, improvement
@@ -45,11 +49,10 @@ class Verdict(PairedEstimates):
         Variance in the arm divided by that in the baseline; p value of equal variances by Student's t test of the
         paired differences of squared deviations.
     new_data
-        The difference on data like those of the test split, see `rlm.stats.NewData`: with an interval over seeds and
-        over clusters, which contains that of `difference`. None without clusters, or if somebody watched.
+        The difference on data like those of the test split, see `rlm.stats.NewData`; its interval contains that of
+        `difference`. None without clusters (unless each seed has its own split), or if somebody watched.
     failed
-        By arm, the share of seeds that diverged or whose test accuracy is within noise of chance; empty if the results
-        do not contain the size of their test splits.
+        By arm, a `rlm.stats.Failed`; empty if the results do not contain the size of their test splits.
 
     Examples
     --------
@@ -82,28 +85,43 @@ class Verdict(PairedEstimates):
             "mean difference": (*self.difference, self.difference_p),
             "mean difference, if watched": (*self.anytime, self.anytime_p),
         }
+        if self.planned is not None:
+            rows["mean difference, planned looks"] = (*self.planned.difference, self.planned.p)
         if self.new_data is not None:
             rows["mean difference, on data like these"] = (*self.new_data.difference, np.nan)
         rows |= {
             "probability of improvement": (*self.improvement, np.nan),
             "ratio of variances": (*self.variance_ratio, self.variance_p),
-        } | {f"failed seeds, {arm}": (*share, np.nan) for arm, share in self.failed.items()}
+        } | {f"failed seeds, {arm}": (*found.share, np.nan) for arm, found in self.failed.items()}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high", "p"])
         return table.rename_axis("estimate")
 
     def pairs_needed(self, difference: float | int = 0.01) -> int:
-        """Estimate how many seeds, at least 10, detect a difference (0.01 is a point) with 80 % power."""
+        """
+        Estimate how many seeds, at least 10, detect a difference (0.01 is a point) with 80 % power.
+
+        By the rule that decides, and by an upper bound of the standard deviation, see `rlm.stats.pairs_needed`.
+        """
         if not np.isfinite(difference) or difference == 0 or not np.isfinite(self.sd):
             raise InputError(
                 f"expected a difference other than 0 and at least 2 pairs, found {difference} and {self.pairs}; "
                 "name the smallest difference that would matter to you, after a study of a few seeds"
             )
-        return pairs_needed(difference, self.sd)
+        return pairs_needed(difference, self.sd, self.deciding.level, self.watched, of_pilot=self.pairs)
 
 
-def is_watched(results: pd.DataFrame, watched: bool | None) -> bool:
+def find_watched(results: pd.DataFrame, watched: bool | Sequence[int] | None) -> Watched:
     """Return `watched`, or if None what ``results.attrs["watched"]`` notes; False without a note."""
-    return bool(results.attrs.get("watched", False)) if watched is None else watched
+    found = results.attrs.get("watched", False) if watched is None else watched
+    if isinstance(found, bool):
+        return found
+    looks = tuple(int(look) for look in found)
+    if not looks or looks[0] < FEWEST_PAIRS or any(after <= before for before, after in pairwise(looks)):
+        raise InputError(
+            f"expected watched to be True, False or the planned numbers of pairs, rising from at least {FEWEST_PAIRS}, "
+            f"found {looks}; pass them as they were fixed before the study"
+        )
+    return looks
 
 
 def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> pd.DataFrame:
@@ -152,8 +170,9 @@ def compare(
     baseline: str = BASELINE,
     metric: str | Metric = "test_accuracy",
     *,
-    watched: bool | None = None,
+    watched: bool | Sequence[int] | None = None,
     clusters: pd.DataFrame | None = None,
+    same_within: float | None = None,
 ) -> Verdict:
     """
     Compare two arms seed by seed.
@@ -170,11 +189,15 @@ def compare(
         `Metric`. A failed seed, which has no value, counts as the metric defines.
     watched
         True if somebody saw results before all seeds were finished, and might have stopped there. The confidence
-        sequence then decides, in the order of the seeds. By default ``results.attrs["watched"]``, which
-        `rlm.run_study` and `rlm.read_study` set.
+        sequence then decides, in the order of the seeds. Numbers of pairs, such as ``(10, 20, 30, 40)``, if looks at
+        these were fixed before the study. By default ``results.attrs["watched"]``, which `rlm.run_study` and
+        `rlm.read_study` set.
     clusters
         Test accuracy by arm, seed and cluster of one test split, such as ``rlm.read_study(db).finished.clusters``: then
         the verdict also speaks of data like these, see `Verdict.new_data`.
+    same_within
+        Largest difference that counts as the same, fixed before the study, in the metric's unit. By default
+        ``results.attrs["same_within"]``, else that of the metric: 0.01 (a point) of shares.
 
     Returns
     -------
@@ -200,7 +223,8 @@ def compare(
     >>> rlm.compare(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).decision
     'too few seeds'
     """
-    return compare_all(results, baseline, metric, arms=[arm], watched=watched, clusters=clusters)[arm]
+    settings = {"watched": watched, "clusters": clusters, "same_within": same_within}
+    return compare_all(results, baseline, metric, arms=[arm], **settings)[arm]
 
 
 def compare_all(
@@ -208,9 +232,10 @@ def compare_all(
     baseline: str = BASELINE,
     metric: str | Metric = "test_accuracy",
     *,
-    watched: bool | None = None,
+    watched: bool | Sequence[int] | None = None,
     arms: Sequence[str] | None = None,
     clusters: pd.DataFrame | None = None,
+    same_within: float | None = None,
 ) -> dict[str, Verdict]:
     """
     Compare several arms with one baseline, with Holm's correction.
@@ -221,7 +246,7 @@ def compare_all(
         As in `compare`.
     arms
         Arms of `results`; by default all but the baseline.
-    clusters
+    clusters, same_within
         As in `compare`.
 
     Returns
@@ -243,17 +268,25 @@ def compare_all(
     {'pretrained': 'no evidence either way', 'shuffled': 'no evidence either way'}
     """
     check_table(results)
-    watched, metric = is_watched(results, watched), find_metric(metric, results)
+    watched, metric = find_watched(results, watched), find_metric(metric, results)
+    if same_within is not None:
+        metric = replace(metric, same_within=same_within)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
     arms = list(dict.fromkeys([arm for arm in by_seed if arm != baseline] if arms is None else arms))
     paired = {arm: pair(by_seed, arm, baseline) for arm in arms}
     differences = {arm: (both[arm] - both[baseline]).to_numpy() for arm, both in paired.items()}
     fixed, sequence = (judge(differences, metric.reach, watched=how) for how in (False, True))
-    failed, basis = share_failed(results, metric), find_basis(results)
+    planned = judge(differences, metric.reach, watched=watched) if isinstance(watched, tuple) else {}
+    effective = None if clusters is None else count_effective(clusters)
+    failed, basis = share_failed(results, metric, effective), find_basis(results)
     new_data = {}
     if clusters is not None and basis.is_fixed and metric.name == "test_accuracy" and not watched:
         new_data = {
             arm: generalise_arms(clusters, arm, baseline, both.index, fixed[arm]) for arm, both in paired.items()
+        }
+    elif basis.test_share is not None and not basis.is_fixed and not watched:
+        new_data = {
+            arm: generalise_splits(differences[arm], basis.test_share, fixed[arm], metric.reach) for arm in paired
         }
     return {
         arm: Verdict(
@@ -269,6 +302,7 @@ def compare_all(
             compared=len(arms),
             basis=basis,
             watched=watched,
+            planned=planned.get(arm),
             new_data=new_data.get(arm),
         )
         for arm, both in paired.items()

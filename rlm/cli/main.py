@@ -60,6 +60,7 @@ def study(
     plan: Annotated[Plan, Parameter(name="*")] = Plan(),  # noqa: B008
     db: Path | None = None,
     max_seeds: int | None = None,
+    look_every: int | None = None,
     out: Path | None = None,
     jobs: int = -1,
     config_file: ConfigFile = None,
@@ -81,7 +82,10 @@ def study(
     db
         SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
     max_seeds
-        With --until, most paired seeds, instead of --seeds.
+        Most paired seeds, instead of --seeds, of a study that stops by its results: with --until once the intervals
+        are narrow, else as soon as every arm is decided at a planned look.
+    look_every
+        Number of seeds between planned looks, 10 by default.
     out
         CSV file for the results, one row per arm and seed; written anew as each block of seeds is finished.
     jobs
@@ -97,16 +101,25 @@ def study(
     """
     check_out(out, db)
     config, until = complete(config, config_file), plan.until
-    if max_seeds is not None and until is None:
-        raise InputError("expected --until beside --max-seeds, found none; a fixed number of seeds is --seeds")
     if max_seeds is not None and "seeds" in plan.model_fields_set:
-        raise InputError("expected --seeds or --max-seeds, found both; with --until give --max-seeds alone")
+        raise InputError("expected --seeds or --max-seeds, found both; give --max-seeds alone")
+    if max_seeds is None and look_every is not None:
+        raise InputError("expected --max-seeds beside --look-every, found none; a fixed number of seeds has no looks")
     planned = plan.seeds if max_seeds is None else max_seeds
-    settings = {"db": db, "until": until, "watched": watched, "block_size": block_size, "n_jobs": jobs}
+    if max_seeds is not None and until is None:
+        look_every = look_every or FEWEST_PAIRS
+    settings = {"db": db, "until": until, "look_every": look_every, "watched": watched, "same_within": plan.same_within}
+    settings |= {"block_size": block_size, "n_jobs": jobs}
     blocks = iter_study(config, planned, data=read_table(table), **settings)
     found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
         _say_where_it_stopped(found.results, config.arms, until, planned, is_interrupted)
+    elif look_every is not None:
+        pairs = found.results.groupby("arm")["seed"].nunique().min()
+        why = (
+            "interrupted" if is_interrupted else "every arm is decided" if pairs < planned else "the last planned look"
+        )
+        print(f"stopped after {pairs} of {planned} seeds: {why}\n")
     _print_verdict(found.results, found.clusters, config, config.encoder)
     print_files(found, out, db)
 

@@ -42,7 +42,8 @@ def judge_block(
         index=judged.index,
     ).mask(judged["has_diverged"])
     columns = {"test_triplets": "triplets", "test_anchors": "anchors", "test_clusters": "clusters"}
-    sizes = {name: test[column].astype(int).to_numpy() for name, column in columns.items()}
+    sizes = {"train_triplets": [len(one.train) for one in slices]}
+    sizes |= {name: test[column].astype(int).to_numpy() for name, column in columns.items()}
     results = judged.drop(columns="has_diverged").join(metrics).assign(**sizes).reset_index()
     return results, pd.concat(clusters, ignore_index=True)
 

@@ -19,7 +19,8 @@ def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame |
     """Run a study that somebody watches, in small blocks."""
     until = [] if plan.until is None else ["--until", repr(plan.until)]
     watched = ["--watched", "--block-size", str(SEEDS_AT_A_TIME)]
-    return _start("study", config, table, ["--seeds", str(plan.seeds), *until, "--db", str(db), *watched])
+    given = ["--seeds", str(plan.seeds), *until, "--same-within", repr(plan.same_within)]
+    return _start("study", config, table, [*given, "--db", str(db), *watched])
 
 
 def start_training(config: StudyConfig, arm: Arm, seed: int, table: pd.DataFrame | None) -> Child:

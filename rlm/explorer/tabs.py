@@ -83,10 +83,11 @@ class StudyTabs:
 
     def __init__(self) -> None:
         self._headline, self._words, self._pretraining_words = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self._seeds, self._curves, self._pretraining = new_image("980px"), new_image("760px"), new_image()
+        self._differences, self._seeds = new_image("760px"), new_image("980px")
+        self._curves, self._pretraining = new_image("760px"), new_image()
         self._results = ResultsTab()
         self.widgets = [
-            widgets.VBox([self._headline, self._seeds]),
+            widgets.VBox([self._headline, self._differences, self._seeds]),
             widgets.VBox([self._curves]),
             widgets.VBox([self._pretraining_words, self._pretraining]),
             self._results.widget,
@@ -99,6 +100,7 @@ class StudyTabs:
     def show(self, seen: View) -> None:
         """Show what is finished of a study."""
         self._headline.value = paragraph(seen.headline, "headline") + paragraph(seen.limits)
+        show_picture(self._differences, seen.differences)
         show_picture(self._seeds, seen.seeds)
         show_picture(self._curves, seen.curves)
         show_picture(self._pretraining, seen.pretraining)

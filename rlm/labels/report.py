@@ -1,15 +1,16 @@
 """Results of a study of random labels: tables of its runs in, estimates with intervals and sentences out."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import pandas as pd
 
 from rlm.errors import InputError
 from rlm.sentences import CONTROLS, count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, spell_p
+from rlm.stats.judging import Watched
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import DIFFERENCE, arrange_by_seed, compare_columns, drop_diverged, epochs_to_reach
-from rlm.verdict import BASELINE, is_watched
+from rlm.verdict import BASELINE, find_watched
 
 MEMORISED = 0.9
 FASTER = {"helps": "faster", "hurts": "slower"}
@@ -17,7 +18,7 @@ SHORT = {"no evidence either way": "no evidence"}
 
 
 def summarise_shuffles(
-    memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool | None = None
+    memorising: pd.DataFrame, accuracy: float = MEMORISED, *, watched: bool | Sequence[int] | None = None
 ) -> pd.DataFrame:
     """
     Describe the epochs that memorising takes, shuffle by shuffle, and compare them with the first shuffle.
@@ -48,12 +49,12 @@ def summarise_shuffles(
     """
     found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch").sort_values("shuffle", kind="stable")
     most = float(found["epochs"].max())
-    table = _compare_epochs(found, "shuffle", 0, most, is_watched(memorising, watched))
+    table = _compare_epochs(found, "shuffle", 0, most, find_watched(memorising, watched))
     table.loc[0, DIFFERENCE] = 0.0
     return table.set_index(table.index + 1).rename_axis("shuffle")
 
 
-def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> pd.DataFrame:
+def tabulate_effects(results: pd.DataFrame, *, watched: bool | Sequence[int] | None = None) -> pd.DataFrame:
     """
     Tabulate the test accuracy of every arm, and its difference to scratch, for each number of labelled samples.
 
@@ -83,7 +84,7 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
     >>> rlm.labels.tabulate_effects(results).loc[("all", "pretrained"), "decision"]
     'too few seeds'
     """
-    metric, watched = find_metric("test_accuracy", results), is_watched(results, watched)
+    metric, watched = find_metric("test_accuracy", results), find_watched(results, watched)
 
     def tabulate(mine: pd.DataFrame) -> pd.DataFrame:
         by_seed = arrange_by_seed(count_failed(mine, metric), metric.name)
@@ -93,7 +94,9 @@ def tabulate_effects(results: pd.DataFrame, *, watched: bool | None = None) -> p
     return _for_each_size(results, tabulate)
 
 
-def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool | None = None) -> pd.DataFrame:
+def tabulate_speed(
+    history: pd.DataFrame, share: float = 0.95, *, watched: bool | Sequence[int] | None = None
+) -> pd.DataFrame:
     """
     Tabulate the epochs of fine-tuning that every arm takes to a validation accuracy, and their difference to scratch.
 
@@ -136,14 +139,16 @@ def tabulate_speed(history: pd.DataFrame, share: float = 0.95, *, watched: bool 
         target = share * counted["validation_accuracy"].mean()
         found = epochs_to_reach(kept, target)
         found["epochs"] = found["epochs"].where(found["reached"], most)
-        table = _compare_epochs(found, "arm", BASELINE, most, is_watched(history, watched))
+        table = _compare_epochs(found, "arm", BASELINE, most, find_watched(history, watched))
         table.insert(1, "accuracy", target)
         return table
 
     return _for_each_size(history, tabulate)
 
 
-def _compare_epochs(found: pd.DataFrame, column: str, baseline: Hashable, most: float, watched: bool) -> pd.DataFrame:
+def _compare_epochs(
+    found: pd.DataFrame, column: str, baseline: Hashable, most: float, watched: Watched
+) -> pd.DataFrame:
     """Describe the epochs by the values of a column, and compare them with one of these values."""
     epochs = found.pivot(index="seed", columns=column, values="epochs")[list(found[column].unique())]
     table = compare_columns(epochs, baseline, Metric("epochs", 0, max(most, 1.0), "lower"), watched=watched)

@@ -17,6 +17,7 @@ from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
 from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
+from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.read import read_asked, read_origin, read_progress, read_study
 
 CONFIG = "config.json"
@@ -52,7 +53,9 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     given += ["data=data"] if about is None else []
     given += ["pretrain_texts=texts"] if config.pretrain_texts == YOUR_TABLE else []
     given += [f"make_encoder={stored.encoder if stored.encoder.isidentifier() else 'make_encoder'}"] if source else []
-    given += ["watched=True"] if stored.is_watched else []
+    looks = stored.watched if isinstance(stored.watched, tuple) else ()
+    given += [f"look_every={looks[0]}"] if looks else ["watched=True"] if stored.watched else []
+    given += [f"same_within={progress.plan.same_within!r}"] if progress.plan.same_within != SAME_WITHIN else []
     read_config = f'rlm.StudyConfig.model_validate_json(open("{CONFIG}").read())'
     code = f"rlm.run_study({', '.join([read_config, *given, f'db={db.name!r}'])})"
     cells = [
@@ -76,7 +79,8 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
 def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     """Write what is finished of a study as the cells of a notebook."""
     cells = [_text(f"# Does pre-training help {escape_markdown(encoder)} on {escape_markdown(data)}?")]
-    cells += [_text(f"> **{escape_markdown(seen.headline)}** {escape_markdown(seen.limits)}"), _picture(seen.seeds)]
+    cells += [_text(f"> **{escape_markdown(seen.headline)}** {escape_markdown(seen.limits)}")]
+    cells += [_picture(picture) for picture in (seen.differences, seen.seeds) if picture is not None]
     for heading, text in seen.words:
         cells += [_text(f"## {escape_markdown(heading[0].upper() + heading[1:])}"), _text(escape_markdown(text))]
     shares = list(seen.summary.columns.drop(["arm", "seeds"]))

@@ -29,7 +29,13 @@ from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
 SHARES = ("validation_accuracy", "test_accuracy", "roc_auc", "top_1")  # columns of a study's results
-DETAILS = ["split", "test_triplets", "test_anchors", "test_clusters"]  # columns of no interest to most readers
+DETAILS = [
+    "split",
+    "train_triplets",
+    "test_triplets",
+    "test_anchors",
+    "test_clusters",
+]  # columns of no interest to most readers
 
 
 class Picture(NamedTuple):
@@ -52,6 +58,7 @@ class View(NamedTuple):
     headline: str
     limits: str
     words: list[tuple[str, str]]
+    differences: Picture | None
     seeds: Picture
     curves: Picture
     pretraining: Picture | None
@@ -90,7 +97,7 @@ def view(db: Path | Connection, study: int) -> View:
     summary, verdicts = summarise(results), _verdicts(stored)
     words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
     if TREATED in verdicts and set(CONTROLS) & set(verdicts):
-        words.append(("Memorisation, or just scale?", explain.controls(results, watched=stored.is_watched)))
+        words.append(("Memorisation, or just scale?", explain.controls(results, watched=stored.watched)))
     own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
     words += [
         (f"Pre-training of {arm}", explain.pretraining(mine))
@@ -107,6 +114,9 @@ def view(db: Path | Connection, study: int) -> View:
         headline=" ".join(found.headline for found in verdicts.values()) or nothing,
         limits=explain.limits(config, results, stored.encoder),
         words=words,
+        differences=_paint(_differences_figure(verdicts), f"Mean paired differences with intervals, {seeds}")
+        if verdicts
+        else None,
         seeds=_paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
         curves=_paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
         pretraining=_paint(
@@ -129,21 +139,19 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
     settings = pd.DataFrame(
         {f"#{number}": config | {"encoder": stored[number].encoder} for number, config in configs.items()}
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
-    rows = []
+    rows, verdicts = [], {}
     for number, one in stored.items():
         accuracy = _accuracy_by_seed(one.finished.results)
         for arm, found in _verdicts(one).items():
             means = accuracy[[BASELINE, arm]].dropna().mean()  # of the same pairs as the difference
-            judged = found.judged
+            judged, verdicts[f"#{number} {arm}"] = found.judged, found
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
             rows.append(row | {"points": judged.format(100, "+"), "verdict": found.decision} | judged._asdict())
     if not rows:
         raise InputError(f"expected studies with pairs of {BASELINE} and another arm, found none; let them run longer")
     effects = pd.DataFrame(rows)
-    figure = Figure(figsize=(7, 1.1 + 0.5 * len(effects)), layout="constrained")
-    plots.differences(effects, figure.subplots())
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
-    return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(figure, alt))
+    return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(_differences_figure(verdicts), alt))
 
 
 def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
@@ -178,12 +186,18 @@ def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
     results = stored.finished.results
     known = paired_arms(results)
     arms = [arm for arm in stored.config.arms if arm in known]
-    return compare_all(results, arms=arms, watched=stored.is_watched, clusters=stored.finished.clusters)
+    return compare_all(results, arms=arms, watched=stored.watched, clusters=stored.finished.clusters)
 
 
 def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:
     """Return a row per seed and a column per arm; a diverged run counts as in the verdict, a future one is missing."""
     return arrange_by_seed(count_failed(results), "test_accuracy")
+
+
+def _differences_figure(verdicts: Mapping[str, Verdict]) -> Figure:
+    figure = Figure(figsize=(7, 1.6 + 0.55 * len(verdicts)), layout="constrained")
+    plots.differences(verdicts, figure.subplots())
+    return figure
 
 
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:

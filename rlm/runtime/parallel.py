@@ -27,6 +27,8 @@ from rlm.config import MOST_SEEDS
 from rlm.errors import InputError
 from rlm.runtime.process import quiet_trackers
 from rlm.runtime.results import R, Result, count_runs, mark, select
+from rlm.stats.judging import Watched
+from rlm.stats.metrics import SAME_WITHIN
 
 log = logging.getLogger(__name__)
 LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
@@ -71,7 +73,8 @@ def iter_blocks(
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
-    watched: bool = False,
+    watched: Watched = False,
+    same_within: float = SAME_WITHIN,
     is_enough: Callable[[Sequence[R]], bool] = lambda finished: False,
 ) -> Iterator[R]:
     """
@@ -92,7 +95,7 @@ def iter_blocks(
                 log.info("%d of %d runs are in %s already", runs, len(arms) * len(seeds), store.path)
                 finished.append(stored)
                 bar.update(runs)
-                yield mark(stored, watched)
+                yield mark(stored, watched, same_within)
         if finished and is_enough(finished):
             return
         processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
@@ -110,7 +113,7 @@ def iter_blocks(
                 _warn_of_failed(result.results)
                 finished.append(result)
                 bar.update(count_runs(result))
-                yield mark(result, watched)
+                yield mark(result, watched, same_within)
                 if is_enough(finished):
                     return
 

@@ -6,7 +6,23 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import pandas as pd
 
+from rlm.stats.judging import Watched
+from rlm.stats.metrics import SAME_WITHIN
+
 KEYS = ("labelled", "arm", "seed", "epoch", "cluster", "shuffle")  # of all tables, as far as they have them
+
+
+class Rules(NamedTuple):
+    """
+    How results are looked at, and what counts as the same; fixed before a study starts.
+
+    The study stops once intervals are narrower than `until`, or at one of the planned `looks` if every arm is decided.
+    """
+
+    until: float | None = None
+    watched: bool = False
+    looks: tuple[int, ...] | None = None
+    same_within: float = SAME_WITHIN
 
 
 class Table(NamedTuple):
@@ -37,14 +53,14 @@ R = TypeVar("R", bound=Result)
 
 
 def join(blocks: Sequence[R], arms: Sequence[str]) -> R:
-    """Join finished blocks, in any order, in the order of arms and seeds; watched if any of them was, see `mark`."""
+    """Join finished blocks, in any order, in the order of arms and seeds; with the marks of the last, see `mark`."""
     joined = []
     for tables in zip(*blocks, strict=True):
         filled = [table for table in tables if len(table)]
         joined.append(sort_runs(pd.concat(filled) if filled else tables[0], arms))
-    marks = [table.attrs["watched"] for block in blocks for table in block if "watched" in table.attrs]
+    notes = blocks[-1].results.attrs
     result = type(blocks[0])._make(joined)
-    return mark(result, any(marks)) if marks else result
+    return mark(result, notes["watched"], notes["same_within"]) if "watched" in notes else result
 
 
 def sort_runs(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
@@ -59,10 +75,10 @@ def sort_runs(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return table.sort_values([key for key in KEYS if key in table], key=order, ignore_index=True)
 
 
-def mark(result: R, watched: bool) -> R:
-    """Note as ``attrs["watched"]`` of all tables whether a study was watched; a verdict on them reads the note."""
+def mark(result: R, watched: Watched, same_within: float) -> R:
+    """Note in ``attrs`` of all tables how a study was watched, and what counts as the same; a verdict reads it."""
     for table in result:
-        table.attrs["watched"] = watched
+        table.attrs |= {"watched": watched, "same_within": same_within}
     return result
 
 

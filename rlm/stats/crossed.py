@@ -16,10 +16,11 @@ FEWEST_CLUSTERS = 10  # of equal size: with fewer the interval covers too little
 
 class NewData(NamedTuple):
     """
-    A mean paired difference, with an interval over seeds and over clusters of the test split.
+    A mean paired difference on data like those of the test split.
 
-    `clusters` of different size estimate it as well as `effective` ones of equal size. The bounds are missing for fewer
-    than 10 pairs, or 10 effective clusters.
+    With one split the interval is over seeds and over its `clusters`, which estimate it as well as `effective` ones of
+    equal size. If each seed has its own split, these are None, and the interval accounts for the overlap of the splits.
+    The bounds are missing for fewer than 10 pairs, or 10 effective clusters.
 
     Examples
     --------
@@ -29,8 +30,8 @@ class NewData(NamedTuple):
     """
 
     difference: Estimate
-    clusters: int
-    effective: float
+    clusters: int | None = None
+    effective: float | None = None
 
 
 def generalise(
@@ -42,11 +43,11 @@ def generalise(
     Seeds and clusters are crossed random effects, the clusters weighted by their triplets. The variance is the two-way
     one of Cameron, Gelbach and Miller, "Robust inference with multiway clustering", Journal of Business and Economic
     Statistics 29, 2011. Degrees of freedom: Satterthwaite, "An approximate distribution of estimates of variance
-    components", Biometrics Bulletin 2, 1946. Effective clusters: Kish, "Survey sampling", 1965.
+    components", Biometrics Bulletin 2, 1946.
     """
     count, seeds = differences.shape
     share = (triplets / triplets.sum())[:, None]
-    effective = float(1 / np.square(share).sum())
+    effective = _effective(triplets)
     by_seed, by_cluster = (share * differences).sum(axis=0), differences.mean(axis=1, keepdims=True)
     mean = float(by_seed.mean())
     if seeds < FEWEST_PAIRS or effective < FEWEST_CLUSTERS:
@@ -64,6 +65,35 @@ def generalise(
     parts = np.square([of_seeds, of_clusters, of_rest]) / free
     reach = float(stats.t.ppf(1 - level / 2, variance**2 / parts.sum())) * variance**0.5
     return NewData(Estimate(mean, mean - reach, mean + reach), count, effective)
+
+
+def _effective(triplets: np.ndarray | pd.Series) -> float:
+    """Return the number of equal clusters that estimate a mean as well; Kish, "Survey sampling", 1965."""
+    return float(triplets.sum() ** 2 / np.square(triplets).sum())
+
+
+def count_effective(clusters: pd.DataFrame) -> pd.Series:
+    """Count the effective clusters of each run's test split, by arm and seed."""
+    return clusters.groupby(["arm", "seed"])["triplets"].agg(_effective)
+
+
+def generalise_splits(
+    differences: Float[np.ndarray, " seed"], test_share: float, judged: Judged, reach: float | int
+) -> NewData:
+    """
+    Estimate the difference for new seeds and new splits, where each seed has its own split of the same data.
+
+    The splits overlap, so the variance of the mean is (1 / seeds + test / training triplets) times that of a seed.
+    Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003. The interval contains that
+    for these splits.
+    """
+    mean, seeds = float(differences.mean()), len(differences)
+    if seeds < FEWEST_PAIRS or not np.isfinite(judged.difference.low):
+        return NewData(Estimate(mean, np.nan, np.nan))
+    error = float(differences.std(ddof=1)) * (1 / seeds + test_share) ** 0.5
+    half = float(stats.t.ppf(1 - judged.level / 2, seeds - 1)) * error
+    low, high = min(mean - half, judged.difference.low), max(mean + half, judged.difference.high)
+    return NewData(Estimate(mean, low, high).bounded(-reach, reach))
 
 
 def generalise_arms(clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, judged: Judged) -> NewData | None:

@@ -5,11 +5,11 @@ from collections.abc import Hashable, Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 LEVEL = 0.05
 CONFIDENCE = 1 - LEVEL
-POWER = 0.8
 RESAMPLES = 4_999
 # With fewer values there are too few different resamples, and bimodal accuracies defeat every test.
 FEWEST_PAIRS = 10
@@ -95,6 +95,21 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return self.format(digits=2)
+
+
+def intersect(
+    low: Float[np.ndarray, " look"], high: Float[np.ndarray, " look"], means: Float[np.ndarray, " look"]
+) -> Float[np.ndarray, "2 look"]:
+    """
+    Intersect intervals that hold simultaneously, up to each look, and keep the mean of each look inside.
+
+    The bounds are missing from where on intervals have no point in common, or the mean is on the other side of 0 than
+    an interval before it: then the intervals cannot hold.
+    """
+    low, high = np.maximum.accumulate(low), np.minimum.accumulate(high)
+    is_contradicted = (low > high) | ((low > 0) & (means <= 0)) | ((high < 0) & (means >= 0))
+    bounds = np.stack([np.minimum(low, means), np.maximum(high, means)])
+    return np.where(np.logical_or.accumulate(is_contradicted), np.nan, bounds)
 
 
 def spell_p(p: float) -> str:
@@ -289,19 +304,3 @@ def holm(p_values: Mapping[Name, float]) -> dict[Name, tuple[float, float]]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = largest, level
     return adjusted
-
-
-def detectable_difference(estimate: Estimate, pairs: int) -> float:
-    """Approximate the mean difference that a study with this interval detects with 80 % power."""
-    t = float(stats.t.ppf((1 + CONFIDENCE) / 2, pairs - 1))
-    return estimate.width / 2 * (1 + float(stats.t.ppf(POWER, pairs - 1)) / t)
-
-
-def pairs_needed(difference: float, sd: float) -> int:
-    """
-    Count the pairs that detect a mean difference with 80 % power, at least 10.
-
-    Guenther, "Sample size formulas for normal theory t tests", The American Statistician 35, 1981.
-    """
-    confidence, power = stats.norm.ppf([(1 + CONFIDENCE) / 2, POWER])
-    return max(FEWEST_PAIRS, int(np.ceil(((confidence + power) * sd / difference) ** 2 + confidence**2 / 2)))

@@ -6,10 +6,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from rlm.errors import InputError
-from rlm.stats.anytime import confidence_sequence, smallest_p
+from rlm.stats.anytime import ConfidenceSequence, confidence_sequence, smallest_p
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, Estimate, MeanTest, Name, holm
+from rlm.stats.metrics import Metric
+from rlm.stats.planned import PlannedLooks, spend
 
-Decision = Literal["helps", "hurts", "no evidence either way", "too few seeds"]
+Decision = Literal["helps", "hurts", "the same", "no evidence either way", "too few seeds"]
+# Whether somebody looked at results before all seeds were finished: never, at any time, or at planned numbers of pairs.
+Watched = bool | tuple[int, ...]
 
 
 class Judged(NamedTuple):
@@ -26,31 +30,33 @@ class Judged(NamedTuple):
     enough: int
     level: float
 
-    def decide(self, better: Literal["higher", "lower"] = "higher") -> Decision:
-        """Decide for or against the arm, only where the interval excludes 0."""
+    def decide(self, metric: Metric) -> Decision:
+        """Decide where the interval excludes 0, or lies within the difference that counts as the same."""
         if self.pairs < self.enough:
             return "too few seeds"
-        if not self.difference.excludes(0.0):
-            return "no evidence either way"
-        return "helps" if (self.difference.value > 0) == (better == "higher") else "hurts"
+        if self.difference.excludes(0.0):
+            return "helps" if (self.difference.value > 0) == (metric.better == "higher") else "hurts"
+        return "the same" if self.is_within(metric.same_within) else "no evidence either way"
+
+    def is_within(self, distance: float | int | None) -> bool:
+        """Return True if the interval lies within this distance from 0."""
+        return distance is not None and max(abs(self.difference.low), abs(self.difference.high)) <= distance
 
 
 def judge(
-    differences: Mapping[Name, np.ndarray], reach: float | int = 1, *, watched: bool = False
+    differences: Mapping[Name, np.ndarray], reach: float | int = 1, *, watched: Watched = False
 ) -> dict[Name, Judged]:
     """
     Judge paired differences to one baseline by arm, with Holm's correction.
 
-    The p value and the interval come from the same tests: `MeanTest`, or the confidence sequence at its last look if
-    the study was watched. The interval has the level that Holm's procedure compares the p value with, so both agree.
+    The p value and the interval come from the same tests: `MeanTest`, for planned looks `PlannedLooks`, or the
+    confidence sequence at its last look if the study was watched at any time. The interval has the level that Holm's
+    procedure compares the p value with, so both agree.
     """
     if not differences:
         return {}
     enough = pairs_to_judge(len(differences), watched=watched)
-    tests = {
-        arm: confidence_sequence(found, reach) if watched else MeanTest(found, are_differences=True)
-        for arm, found in differences.items()
-    }
+    tests = {arm: _test(found, reach, watched) for arm, found in differences.items()}
     judged = {}
     for arm, (p, level) in holm({arm: test.p for arm, test in tests.items()}).items():
         interval = tests[arm].interval(level, -reach, reach)
@@ -60,15 +66,37 @@ def judge(
     return {arm: judged[arm] for arm in differences}
 
 
-def pairs_to_judge(arms: int, *, watched: bool = False) -> int:
+def _test(
+    differences: np.ndarray, reach: float | int, watched: Watched
+) -> MeanTest | ConfidenceSequence | PlannedLooks:
+    if isinstance(watched, tuple):
+        return PlannedLooks(differences, watched)
+    return confidence_sequence(differences, reach) if watched else MeanTest(differences, are_differences=True)
+
+
+def pairs_to_judge(arms: int, *, watched: Watched = False) -> int:
     """
     Count the pairs, at least 10, from which on the smallest possible corrected p value of an arm is significant.
 
-    That is 2 sign patterns of 2^pairs in the sign-flip test, or that of the confidence sequence.
+    That is 2 sign patterns of 2^pairs in the sign-flip test, or that of the confidence sequence. Of planned looks, the
+    first at which that is so counts, or the last.
     """
     if arms < 1:
         raise InputError(f"expected at least one arm to compare, found {arms}; pass arms beside the baseline")
+    if isinstance(watched, tuple):
+        levels = zip(watched, spend(watched, LEVEL / arms), strict=True)
+        return next((look for look, level in levels if 2.0 ** (1 - look) < level), watched[-1])
     pairs = FEWEST_PAIRS
     while arms * (smallest_p(pairs) if watched else 2.0 ** (1 - pairs)) >= LEVEL:
         pairs += 1
     return pairs
+
+
+def plan_looks(seeds: int, every: int) -> tuple[int, ...]:
+    """List the numbers of pairs at which a study of so many seeds is looked at, the last one included."""
+    if not FEWEST_PAIRS <= every < seeds:
+        raise InputError(
+            f"expected a look after every {FEWEST_PAIRS} seeds or more, and before the last, found every {every} of "
+            f"{seeds} seeds; plan more seeds or fewer looks"
+        )
+    return (*range(every, seeds, every), seeds)

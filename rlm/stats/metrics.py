@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from rlm.errors import InputError
 from rlm.stats.estimates import CONFIDENCE, Estimate, proportion
 
 CHANCE = 0.5
+SAME_WITHIN = 0.01  # of a share; that of `rlm.config.Plan`
 LARGEST = 1e100  # larger numbers overflow when they are squared
 Direction = Literal["higher", "lower"]
 
@@ -32,11 +33,14 @@ class Metric:
     failed
         Value that a failed seed (a missing value) counts as, or the name of a column that holds it for each run. None
         if there is no such value; missing values are then an error.
+    same_within
+        Largest difference that counts as the same; by default 0.01 (a point) of a share, and none of others.
 
     Raises
     ------
     InputError
-        If the range is empty, the direction is unknown, or `failed` is outside the range.
+        If the range is empty, the direction is unknown, `failed` is outside the range, or `same_within` is not
+        positive.
 
     Examples
     --------
@@ -50,12 +54,20 @@ class Metric:
     high: float | int = np.inf
     better: str = "higher"
     failed: float | int | str | None = None
+    same_within: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.better not in get_args(Direction):
             raise InputError(f'expected better="higher" or better="lower" for {self.name}, found {self.better!r}')
         if not self.low < self.high:
             raise InputError(f"expected low below high for {self.name}, found {self.low} and {self.high}")
+        if self.same_within is None and self.is_share:
+            object.__setattr__(self, "same_within", SAME_WITHIN)
+        if self.same_within is not None and not 0 < self.same_within < np.inf:
+            raise InputError(
+                f"expected same_within above 0 for {self.name}, found {self.same_within}; pass the largest difference "
+                "that counts as the same, such as 0.01 for a point"
+            )
         if isinstance(self.failed, str | None):
             return
         if not (self.low <= self.failed <= self.high and abs(self.failed) <= LARGEST):
@@ -83,6 +95,13 @@ class Metric:
         """Format a value: a share in percent with `digits` decimals, others with `digits` + 2 significant digits."""
         return f"{100 * value:.{digits}f}%" if self.is_share else f"{value:.{digits + 2}g}"
 
+    def spell_amount(self, amount: float, low: float | None = None, high: float | None = None) -> str:
+        """Format a distance with its unit, and its bounds if given: ``"1 point"``, ``"0.8 points (0.6 to 1.2)"``."""
+        scale = 100 if self.is_share else 1
+        texts = [f"{scale * value:.2g}" for value in (amount, low, high) if value is not None]
+        unit = f" point{'s' * (texts[0] != '1')}" if self.is_share else ""
+        return f"{texts[0]}{unit}" + (f" ({texts[1]} to {texts[2]})" if len(texts) > 1 else "")
+
     def spell_failed(self) -> str:
         """Format the value that a failed seed counts as."""
         return self.failed.replace("_", " ") if isinstance(self.failed, str) else self.spell(self.failed)
@@ -107,7 +126,8 @@ def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Me
     """
     Return the known metric of a name; raise InputError for others, whose direction cannot be guessed.
 
-    In results with a column chance, a failed seed counts as that by an accuracy of which no other value is known.
+    In results with a column chance, a failed seed counts as that by an accuracy of which no other value is known. Of
+    shares ``results.attrs["same_within"]`` counts as the same.
     """
     if isinstance(metric, Metric):
         return metric
@@ -115,7 +135,8 @@ def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Me
         if re.fullmatch(pattern, metric):
             is_guess = metric.endswith("accuracy") and known.failed in (CHANCE, None)
             failed = "chance" if is_guess and results is not None and "chance" in results else known.failed
-            return replace(known, name=metric, failed=failed)
+            noted = None if results is None or not known.is_share else results.attrs.get("same_within")
+            return replace(known, name=metric, failed=failed, same_within=noted or known.same_within)
     raise InputError(
         f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), "
         f'found {metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
@@ -205,15 +226,41 @@ def noise_of_chance(clusters: pd.Series) -> pd.Series:
     return (CHANCE + stats.norm.ppf(CONFIDENCE) * 0.5 / np.sqrt(clusters)).clip(upper=1.0)
 
 
-def share_failed(results: pd.DataFrame, metric: Metric) -> dict[str, Estimate]:
-    """Return the share of failed seeds by arm, if the results contain the size of their test splits."""
+class Failed(NamedTuple):
+    """
+    The `share` of an arm's seeds that failed: `diverged`, or with a test accuracy within `noise` of chance.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.stats.Failed(rlm.stats.Estimate(0.1, 0.01, 0.32), diverged=1, noise=1).share.value
+    0.1
+    """
+
+    share: Estimate
+    diverged: int
+    noise: int
+
+
+def share_failed(results: pd.DataFrame, metric: Metric, effective: pd.Series | None = None) -> dict[str, Failed]:
+    """
+    Return the share of failed seeds by arm, if the results contain the size of their test splits.
+
+    The noise of chance is that of as many `effective` clusters of equal size, by arm and seed; by default of all.
+    """
     if "test_clusters" not in results:
         return {}
-    is_failed = results[metric.name].isna()
-    if metric.name == "test_accuracy":
-        is_failed |= results[metric.name] <= noise_of_chance(results["test_clusters"])
-    counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
-    return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}
+    clusters = results["test_clusters"]
+    if effective is not None:
+        runs = pd.MultiIndex.from_frame(results[["arm", "seed"]])
+        clusters = pd.Series(effective.reindex(runs).to_numpy(), results.index).fillna(clusters)
+    diverged = results[metric.name].isna()
+    noise = ~diverged & (metric.name == "test_accuracy") & (results[metric.name] <= noise_of_chance(clusters))
+    counts = pd.DataFrame({"diverged": diverged, "noise": noise}).groupby(results["arm"], sort=False)
+    return {
+        str(arm): Failed(proportion(int(runs.to_numpy().sum()), len(runs)), *map(int, runs.sum()))
+        for arm, runs in counts
+    }
 
 
 def check_table(results: object) -> None:

@@ -8,17 +8,22 @@ import pandas as pd
 
 from rlm.stats.crossed import NewData
 from rlm.stats.estimates import Estimate, count_differing, proportion, ratio_of_variances
-from rlm.stats.judging import Decision, Judged
-from rlm.stats.metrics import Metric
+from rlm.stats.judging import Decision, Judged, Watched
+from rlm.stats.metrics import Failed, Metric
 
 
 class Basis(NamedTuple):
-    """Size of the test split, as the smallest and the largest of all runs; and whether all runs share one split."""
+    """
+    Size of the test split, as the smallest and the largest of all runs; and whether all runs share one split.
+
+    `test_share` is the mean number of test triplets over that of training triplets.
+    """
 
     anchors: tuple[int, int] | None
     clusters: tuple[int, int] | None
     triplets: tuple[int, int] | None
     is_fixed: bool
+    test_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,13 @@ class PairedEstimates:
     improvement: Estimate
     variance_ratio: Estimate
     variance_p: float
-    failed: dict[str, Estimate]
+    failed: dict[str, Failed]
     dropped: int
     arms: frozenset[str]
     compared: int
     basis: Basis
-    watched: bool
+    watched: Watched
+    planned: Judged | None = None
     new_data: NewData | None = None
 
     @property
@@ -70,8 +76,8 @@ class PairedEstimates:
 
     @property
     def deciding(self) -> Judged:
-        """The test that decides: `sequence` if the study was watched, else `fixed`."""
-        return self.sequence if self.watched else self.fixed
+        """The test that decides: of planned looks, else `sequence` if the study was watched, else `fixed`."""
+        return self.planned or (self.sequence if self.watched else self.fixed)
 
     @property
     def judged(self) -> Estimate:
@@ -85,8 +91,8 @@ class PairedEstimates:
 
     @property
     def decision(self) -> Decision:
-        """``"helps"`` or ``"hurts"`` only where the deciding interval excludes 0."""
-        return self.deciding.decide(self.metric.better)
+        """Decision by the interval that decides, see `Judged.decide`."""
+        return self.deciding.decide(self.metric)
 
 
 def describe_pairs(treated: np.ndarray, control: np.ndarray, metric: Metric) -> dict[str, object]:
@@ -115,7 +121,10 @@ def find_basis(results: pd.DataFrame) -> Basis:
     ranges = [None] * 3
     if {*columns, "split"} <= set(results):
         ranges = [(int(results[column].min()), int(results[column].max())) for column in columns]
-    return Basis(*ranges, is_fixed="split" in results and bool((results["split"] == "fixed").all()))
+    is_fixed = "split" in results and bool((results["split"] == "fixed").all())
+    has_sizes = ranges[2] is not None and "train_triplets" in results
+    test_share = float(results["test_triplets"].mean() / results["train_triplets"].mean()) if has_sizes else None
+    return Basis(*ranges, is_fixed, test_share)
 
 
 def _sd(values: np.ndarray) -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from rlm.errors import InputError
 from rlm.stats.estimates import mean_with_interval
-from rlm.stats.judging import Judged, judge
+from rlm.stats.judging import Judged, Watched, judge
 from rlm.stats.metrics import Metric, find_metric
 
 DESCRIBED = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
@@ -48,8 +48,14 @@ def pair(by_seed: pd.DataFrame, arm: str, baseline: str) -> pd.DataFrame:
     return paired
 
 
+def paired_differences(by_seed: pd.DataFrame, arm: str, baseline: str) -> np.ndarray:
+    """Subtract the baseline's column from an arm's, for the seeds that both have."""
+    both = pair(by_seed, arm, baseline)
+    return (both[arm] - both[baseline]).to_numpy()
+
+
 def judge_columns(
-    by_seed: pd.DataFrame, baseline: Hashable, reach: float | int = 1, *, watched: bool = False
+    by_seed: pd.DataFrame, baseline: Hashable, reach: float | int = 1, *, watched: Watched = False
 ) -> dict[Hashable, Judged]:
     """Judge each column that shares seeds with the baseline's column."""
     differences = by_seed.drop(columns=[baseline]).sub(by_seed[baseline], axis=0)
@@ -58,13 +64,13 @@ def judge_columns(
 
 
 def compare_columns(
-    by_seed: pd.DataFrame, baseline: Hashable, metric: Metric, *, watched: bool = False
+    by_seed: pd.DataFrame, baseline: Hashable, metric: Metric, *, watched: Watched = False
 ) -> pd.DataFrame:
     """Describe each column, and its difference to the baseline's column where they share seeds."""
     judged = judge_columns(by_seed, baseline, metric.reach, watched=watched)
     rows = {arm: describe(by_seed[arm].dropna(), metric) for arm in by_seed}
     for arm, found in judged.items():
-        compared = [*found.difference, found.p, found.decide(metric.better)]
+        compared = [*found.difference, found.p, found.decide(metric)]
         rows[arm] |= dict(zip(COMPARED, compared, strict=True))
     return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[*DESCRIBED[:5], *COMPARED])
 

@@ -63,7 +63,7 @@ def decompose_spread(clusters: pd.DataFrame, seed: int = 0) -> Spread:
     Returns
     -------
     Spread
-        Variances with intervals by a bootstrap over splits.
+        Variances with their intervals.
 
     Raises
     ------
@@ -73,7 +73,9 @@ def decompose_spread(clusters: pd.DataFrame, seed: int = 0) -> Spread:
     Notes
     -----
     A one-way random-effects analysis: the variance between the means of splits contains a share of the variance between
-    seeds, and that of the finite test set, which is a bootstrap over the clusters of each test split.
+    seeds, and that of the finite test set, which is a bootstrap over the clusters of each test split. The intervals are
+    generalised pivotal ones: mean squares divided by draws of chi-square. Burdick, Borror and Montgomery, "Design and
+    analysis of gauge R&R studies", 2005.
 
     Examples
     --------
@@ -101,20 +103,26 @@ def decompose_spread(clusters: pd.DataFrame, seed: int = 0) -> Spread:
         resampled = (draws @ right.mean(axis=0)) / (draws @ triplets.mean(axis=0))
         parts.append((accuracy.mean(), accuracy.var(ddof=1), resampled.var()))
 
-    def parts_and_shares(means: np.ndarray, within: np.ndarray, finite: np.ndarray, axis: int = -1) -> np.ndarray:
-        own, test_set = within.mean(axis=axis), finite.mean(axis=axis)
-        between = means.var(axis=axis, ddof=1) - own / seeds.iloc[0]
-        found = np.stack([own, np.maximum(between - test_set, 0), test_set])
-        return np.concatenate([found, found / np.maximum(found.sum(axis=0), np.finfo(float).tiny)])
+    means, within, finite = np.array(parts).T
+    splits, each = len(seeds), int(seeds.iloc[0])
+    squares = np.array([within.mean(), means.var(ddof=1), finite.mean()])
+    # Satterthwaite's degrees of freedom for the mean of the test sets' variances.
+    free_finite = 2 * splits * squares[2] ** 2 / max(float(finite.var(ddof=1)), np.finfo(float).tiny)
+    free = np.array([splits * (each - 1), splits - 1, min(free_finite, 1e6)])
+    drawn = squares * free / rng.chisquare(free, (RESAMPLES, 3))
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(_parts_and_shares(*drawn.T, each), tails, axis=-1)
+    found = _parts_and_shares(*squares, each)
+    estimates = [Estimate(*map(float, part)) for part in zip(found, low, high, strict=True)]
+    return Spread(*estimates[:3], dict(zip(PARTS, estimates[3:], strict=True)), splits)
 
-    columns = tuple(np.array(parts).T)
-    found = parts_and_shares(*columns)
-    interval = stats.bootstrap(
-        columns, parts_and_shares, paired=True, method="percentile", confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES, vectorized=True, rng=rng,
-    ).confidence_interval  # fmt: skip
-    estimates = [Estimate(*map(float, part)) for part in zip(found, interval.low, interval.high, strict=True)]
-    return Spread(*estimates[:3], dict(zip(PARTS, estimates[3:], strict=True)), len(seeds))
+
+def _parts_and_shares(
+    own: np.ndarray | float, between: np.ndarray | float, test_set: np.ndarray | float, seeds: int
+) -> np.ndarray:
+    """Return the variances of seed, split and test set, and their shares, from the mean squares."""
+    found = np.stack([own, np.maximum(between - own / seeds - test_set, 0), test_set])
+    return np.concatenate([found, found / np.maximum(found.sum(axis=0), np.finfo(float).tiny)])
 
 
 def tabulate_spread(runs: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.runtime.results import mark, sort_runs
+from rlm.stats.judging import Watched
 from rlm.store.file import check_file
 from rlm.store.schema import Record, format_seeds, read_numbers, read_record, read_table, read_tables, reading
 
@@ -28,25 +29,29 @@ class StoredStudy(NamedTuple):
     One study of a store.
 
     `config` has the arms that have results; `encoder` is its name, also of a user's encoder. `finished` holds all
-    tables of the experiment by name, in the order of arms and seeds, with `is_watched` as ``attrs["watched"]``.
-    A verdict on a watched study takes the confidence sequence: its results were watched, it was extended, was to stop
-    by its results, or is not finished.
+    tables of the experiment by name, in the order of arms and seeds, with `watched` and the difference that counts as
+    the same in their ``attrs``. A verdict on a watched study takes the confidence sequence: its results were watched,
+    it was extended, was to stop by its results, or is not finished. `watched` may also be the planned looks.
     """
 
     config: Any
     encoder: str
     finished: Any
-    is_watched: bool
+    watched: Watched
 
 
-def is_watched(record: Record) -> bool:
+def find_watched(record: Record) -> Watched:
     """
     Return whether a study was watched, was to stop by its results, or was asked for more than once, for other runs.
 
-    A verdict then takes the confidence sequence. Whether the study is finished makes no difference here.
+    A verdict then takes the confidence sequence; the planned looks if there was no other. Whether the study is finished
+    makes no difference here.
     """
     wanted = {(frozenset(plan.arms), frozenset(plan.seeds)) for plan in record.plans}
-    return len(wanted) > 1 or any(plan.until is not None or plan.watched for plan in record.plans)
+    if len(wanted) > 1 or any(plan.rules.until is not None or plan.rules.watched for plan in record.plans):
+        return True
+    looks = record.plans[0].rules.looks
+    return looks or any(plan.rules.looks for plan in record.plans)
 
 
 def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) -> pd.DataFrame:
@@ -140,7 +145,7 @@ def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
     ...     stored = rlm.read_study(f"{folder}/study.db")
-    >>> stored.finished.results.equals(results), stored.is_watched
+    >>> stored.finished.results.equals(results), stored.watched
     (True, False)
     """
     return read_stored(path, TRIPLETS, StudyConfig, study)
@@ -162,8 +167,9 @@ def read_stored(
         arms = [arm for arm in asked if arm in known]
         tables = {name: sort_runs(table, arms) for name, table in read_tables(connection, name, record).items()}
         last = record.plans[-1]
-        watched = is_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
-        finished = mark(namedtuple("Finished", tables)(**tables), watched)
+        watched = find_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
+        same_within = record.plans[0].rules.same_within
+        finished = mark(namedtuple("Finished", tables)(**tables), watched, same_within)
         return StoredStudy(_config(name, record, arms, kind), _encoder(record), finished, watched)
 
 
@@ -238,7 +244,7 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
     config = _config(name, record, last.arms, StudyConfig)
-    plan = Plan(seeds=len(last.seeds), until=last.until)
+    plan = Plan(seeds=len(last.seeds), until=last.rules.until, same_within=record.plans[0].rules.same_within)
     columns = ["planned", "finished", "seconds"]
     return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.runtime.results import Table
+from rlm.runtime.results import Rules, Table
 from rlm.store.file import APPLICATION, VERSION, damaged, explained, open_store
 
 CORE = """
@@ -29,7 +29,7 @@ CORE = """
     ) STRICT;
     CREATE TABLE plans (
         plan INTEGER PRIMARY KEY, study INTEGER NOT NULL, started TEXT NOT NULL, arms TEXT NOT NULL,
-        seeds TEXT NOT NULL, until REAL, watched INTEGER NOT NULL
+        seeds TEXT NOT NULL, rules TEXT NOT NULL
     ) STRICT;
     CREATE TABLE blocks (
         block INTEGER PRIMARY KEY, study INTEGER NOT NULL, finished TEXT NOT NULL, git_commit TEXT,
@@ -60,15 +60,14 @@ class Study(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A row of `plans`, with arms and seeds as they were asked for."""
+    """A row of `plans`, with arms, seeds and rules as they were asked for."""
 
     plan: int
     study: int
     started: str
     arms: list[str]
     seeds: list[int]
-    until: float | None
-    watched: int
+    rules: Rules
 
 
 class StoredBlock(NamedTuple):
@@ -196,9 +195,14 @@ def read_record(connection: sqlite3.Connection, path: Path | str, study: int) ->
         raise damaged(path, f"settings, plans and blocks of study {study}")
     return Record(
         Study(*row),
-        [Plan(*one[:3], json.loads(one[3]), json.loads(one[4]), *one[5:]) for one in plans],
+        [Plan(*one[:3], *map(json.loads, one[3:5]), _rules(one[5])) for one in plans],
         [StoredBlock(*one[:5], *map(json.loads, one[5:])) for one in blocks],
     )
+
+
+def _rules(text: str) -> Rules:
+    given = json.loads(text)
+    return Rules(**given | {"looks": given["looks"] and tuple(given["looks"])})
 
 
 def _rows_of_study(connection: sqlite3.Connection, study: int) -> tuple[tuple[Any, ...], list[Any], list[Any]]:

@@ -16,10 +16,11 @@ from filelock import FileLock, Timeout
 
 from rlm.errors import InputError
 from rlm.runtime.provenance import commit, versions
-from rlm.runtime.results import Result
+from rlm.runtime.results import Result, Rules
+from rlm.stats.judging import Watched
 from rlm.store.file import check_file, connect, explained, has_store
 from rlm.store.identity import Identity
-from rlm.store.read import is_watched
+from rlm.store.read import find_watched
 from rlm.store.schema import (
     Record,
     create,
@@ -48,17 +49,18 @@ class Writer:
         self.study = study
         self.kind = kind
 
-    def plan(self, arms: Sequence[str], seeds: Sequence[int], until: float | None, watched: bool) -> None:
+    def plan(self, arms: Sequence[str], seeds: Sequence[int], rules: Rules) -> None:
         """Note what is going to be run."""
         with self._changing():
-            row = self.study, _now(), json.dumps(arms), json.dumps(seeds), until, watched
-            columns = "study, started, arms, seeds, until, watched"
-            self.connection.execute(f"INSERT INTO plans ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+            row = self.study, _now(), *map(json.dumps, (arms, seeds, rules._asdict()))
+            columns = "study, started, arms, seeds, rules"
+            self.connection.execute(f"INSERT INTO plans ({columns}) VALUES (?, ?, ?, ?, ?)", row)
 
     @property
-    def is_watched(self) -> bool:
-        """Return whether a verdict takes the confidence sequence, by all that was asked for so far."""
-        return is_watched(self._record())
+    def notes(self) -> tuple[Watched, float]:
+        """How the study is watched, and what counts as the same, by all that was asked for so far."""
+        record = self._record()
+        return find_watched(record), record.plans[0].rules.same_within
 
     def finished(self) -> Any:  # noqa: ANN401
         """Read everything that is finished of the study; the tables are empty at first."""

@@ -1,0 +1,12 @@
+"""Systems, which are encoders with losses: trained side by side on the same splits and seeds, and compared."""
+
+from .plots import draw as draw
+from .tables import (
+    METRICS as METRICS,
+    compare as compare,
+    generalise as generalise,
+    summarise as summarise,
+    tabulate as tabulate,
+)
+from .training import ALL as ALL, run as run
+from .words import explain as explain
