@@ -345,8 +345,5 @@ class Plan(Settings):
         description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
     )
     same_within: float = Field(
-        0.01,
-        gt=0,
-        le=1,
-        description="Largest difference that counts as the same, fixed before the study; 0.01 is a point.",
+        0.01, gt=0, le=1, description="Largest difference that counts as the same (0.01: a point)."
     )

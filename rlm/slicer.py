@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int, Int32
 
-from rlm.config import FRACTIONS, MIN_COUNT, Padding, SplitBy
+from rlm.config import FRACTIONS, MIN_COUNT, Padding, SplitBy, StudyConfig
 from rlm.data.corpus import Corpus, Relevance, Triplets, is_contradicted, unordered_keys
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
@@ -296,3 +296,14 @@ def pad_tokens(tokens: Int32[np.ndarray, "row token"], padding: Padding) -> Int3
     if padding == "left":
         tokens = np.take_along_axis(tokens, (np.arange(tokens.shape[1]) + lengths) % tokens.shape[1], axis=1)
     return np.where((tokens == PAD) & (lengths > 0), np.int32(UNKNOWN), tokens)
+
+
+def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
+    """Slice the data by a config, once per seed; all are the same object for a fixed split."""
+    names = ["fractions", "negatives", "negative_kinds", "train_fraction", "min_count", "split_by"]
+    settings = {name: getattr(config, name) for name in names}
+    split_seeds = [config.split_seed] if config.split == "fixed" else seeds
+    slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
+    if config.keeps_unseen_words:
+        slices = [replace(one, tokens=corpus.phrases.tokens) for one in slices]
+    return slices * len(seeds) if config.split == "fixed" else slices

@@ -1,6 +1,5 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
-import dataclasses
 import logging
 import os
 import time
@@ -25,7 +24,7 @@ from rlm.experiment import check_request, collect, iter_experiment
 from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.parallel import check_seeds
 from rlm.runtime.results import Rules, Table, join
-from rlm.slicer import Slices, pad_slices, slice_corpus
+from rlm.slicer import Slices, pad_slices, slice_for
 from rlm.stats.judging import plan_looks
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
@@ -48,8 +47,7 @@ class BlockResult(NamedTuple):
     results
         One row per arm and seed, see `rlm.run_study`.
     clusters
-        One row per arm, seed and cluster of the test split: cluster (its number in that split), triplets,
-        test_accuracy.
+        One row per arm, seed and cluster of the test split: cluster (its number there), triplets, test_accuracy.
     history
         One row per arm, seed and epoch of fine-tuning: arm and the columns of the history of `rlm.finetune`.
     pretraining
@@ -166,8 +164,8 @@ def run_study(
     seeds
         A number of seeds, counted from 0, or the seeds.
     data
-        Text pairs or triplets, see `rlm.index_corpus`; loaded by ``config.dataset`` by default. Then the store calls
-        them by that name if it is no dataset that can be loaded, else ``"data"``.
+        Text pairs or triplets, see `rlm.index_corpus`; by default those of ``config.dataset``. The store calls them by
+        that name if it is no dataset that can be loaded, else ``"data"``.
     pretrain_texts
         Unlabelled texts: a column of a table, or a list; loaded by ``config.pretrain_texts`` by default. The arms with
         pre-training and their controls know the words of these texts, too.
@@ -179,17 +177,15 @@ def run_study(
         was stopped, killed or extended continues. Another config except for its arms, other data, another encoder or
         another version of rlm or PyTorch make another study.
     until
-        Stop when the confidence sequence of every arm's mean difference to scratch is narrower than this (0.02 is two
+        Stop when the confidence sequence of every arm's difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
     look_every
-        Look after every so many seeds, 10 or more, and stop as soon as every arm is decided. The planned number of
-        seeds is the largest that is trained. These looks cost far less than looking at any time.
+        Look after every so many seeds, 10 or more, and stop as soon as every arm is decided. Such planned looks cost
+        far less than looking at any time.
     watched
-        Whether somebody looks at results as they arrive, and might stop the study for what they show. The store notes
-        it, and a verdict takes the confidence sequence.
+        Whether somebody looks at results as they arrive, and might stop for what they show. The store notes it.
     same_within
-        Largest difference of accuracies that a verdict calls the same; 0.01 is a point. The first start of a study in
-        a store fixes it.
+        Largest difference that a verdict calls the same; 0.01 is a point. The first start of a stored study fixes it.
     block_size
         Most seeds to train together, by default as many as is fastest. Fewer arrive sooner and need less memory.
     n_jobs
@@ -213,8 +209,7 @@ def run_study(
     Raises
     ------
     InputError
-        If there are no seeds or a seed is negative or given twice, the data cannot be read or sliced, `until` has
-        nothing to compare, or the store cannot be used; or if a process was killed, or memory ran out, in which case
+        If seeds, rules to stop by, data or store cannot be used; or if a process was killed, or memory ran out: then
         the store keeps what was finished.
     KeyboardInterrupt
         If interrupted before any block is finished.
@@ -227,9 +222,9 @@ def run_study(
     >>> results.groupby("arm", sort=False)["test_accuracy"].count().to_dict()
     {'scratch': 2, 'pretrained': 2}
     """
-    settings = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
-    settings |= {"look_every": look_every, "watched": watched, "same_within": same_within, "block_size": block_size}
-    settings |= {"n_jobs": n_jobs, "progress": progress}
+    given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
+    given |= {"look_every": look_every, "watched": watched, "same_within": same_within}
+    settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), config.arms)
     return found.results
 
@@ -255,9 +250,9 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, db
+    config, seeds, data, pretrain_texts, make_encoder, db, until, look_every, watched, same_within
         As in `run_study`.
-    until, look_every, watched, same_within, block_size, n_jobs, progress
+    block_size, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -296,9 +291,8 @@ def iter_study(
             warnings.warn(f"dropped from the data: {corpus.explain_dropped()}", stacklevel=2)
     if unused := corpus.explain_unused():
         log.warning(unused)
-    experiment = TripletStudy(config, corpus, make_encoder)
-    settings = {"db": db, "rules": rules, "block_size": block_size}
-    yield from iter_experiment(experiment, seeds, n_jobs=n_jobs, progress=progress, **settings)
+    settings = {"db": db, "rules": rules, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
+    yield from iter_experiment(TripletStudy(config, corpus, make_encoder), seeds, **settings)
 
 
 def prepare(config: StudyConfig, seed: int = 0) -> Slices:
@@ -331,17 +325,6 @@ def prepare(config: StudyConfig, seed: int = 0) -> Slices:
     """
     (slices,) = slice_for(config, load_corpus(config), [seed])
     return slices
-
-
-def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
-    """Slice the data by a config, once per seed; all are the same object for a fixed split."""
-    names = ["fractions", "negatives", "negative_kinds", "train_fraction", "min_count", "split_by"]
-    settings = {name: getattr(config, name) for name in names}
-    split_seeds = [config.split_seed] if config.split == "fixed" else seeds
-    slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
-    if config.keeps_unseen_words:
-        slices = [dataclasses.replace(one, tokens=corpus.phrases.tokens) for one in slices]
-    return slices * len(seeds) if config.split == "fixed" else slices
 
 
 def run_block(

@@ -32,6 +32,7 @@ COLUMNS = [
     "start_change",
     "seconds",
     "split",
+    "train_triplets",
     "test_triplets",
     "test_anchors",
     "test_clusters",
@@ -81,6 +82,7 @@ class TestTable:
     def test_says_what_the_test_split_holds(self, results):
         test = slice_corpus(CORPUS, 0, StudyConfig().fractions, negatives=2).summary.set_index("split").loc["test"]
         assert set(results["test_triplets"]) == {test["triplets"]}
+        assert results["train_triplets"].min() > results["test_triplets"].max()
         assert set(results["test_anchors"]) == {test["anchors"]}
         assert set(results["split"]) == {"fixed"}
         halves = 2 * results["test_accuracy"] * results["test_triplets"]  # a tie counts one half

@@ -266,7 +266,7 @@ class TestStored:
         for options in (["--seeds", 2], ["--seeds", 2], ["--seeds", 2, *more] if "--arms" in more else more):
             assert rlm_command(*run, *options)[0] == 0
         assert seen == [False, False, True]
-        assert rlm.labels.read_labels(tmp_path / "l.db").is_watched
+        assert rlm.labels.read_labels(tmp_path / "l.db").watched
 
     def test_data_of_ones_own_are_not_called_by_another_name(self, rlm_command, tmp_path):
         data = topic_pairs(np.random.default_rng(0), topics=6, pairs=120)

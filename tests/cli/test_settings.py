@@ -55,7 +55,7 @@ def test_a_study_of_a_table_continues_one_from_python(rlm_command, tmp_path):
     assert len(list_studies(db)) == 1
     stored = read_study(db)
     assert stored.config.dataset == "data"
-    assert stored.is_watched
+    assert stored.watched
     found, expected = (
         table[KEYS].sort_values(KEYS[:2], ignore_index=True) for table in (stored.finished.results, expected)
     )

@@ -530,7 +530,7 @@ class TestStudy:
         pd.testing.assert_frame_equal(found.results[keep], study.results[keep], rtol=1e-3, atol=1e-3)
         stored = rlm.labels.read_labels(db)
         assert stored.config == QUICK
-        assert stored.is_watched  # seeds were added
+        assert stored.watched  # seeds were added
         for mine, theirs in zip(stored.finished, found, strict=True):
             pd.testing.assert_frame_equal(mine, theirs)
         assert rlm.list_studies(db).empty  # which lists studies of triplets

@@ -59,7 +59,7 @@ def test_the_line_repeats_the_seeds_as_they_were_listed(data, tmp_path, monkeypa
     assert said in written.code
     again, stored = repeat(written, monkeypatch, data=data)
     assert_same(results, again)
-    assert stored.is_watched == read_study(db).is_watched
+    assert stored.watched == read_study(db).watched
 
 
 def test_a_study_of_a_table_is_not_called_by_the_dataset_of_its_config(data, tmp_path):
@@ -85,7 +85,7 @@ def test_a_study_of_a_file_is_repeated_from_the_file(data, tmp_path, monkeypatch
     assert "base.csv" in written.page.read_text(encoding="utf-8")
     again, stored = repeat(written, monkeypatch)
     assert_same(results, again)
-    assert stored.is_watched
+    assert stored.watched
 
 
 def test_a_file_that_has_changed_since_is_not_called_the_data_of_the_study(data, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from rlm.encoder import MeanEncoder
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
 from rlm.labels.study import read_labels, run_labels
+from rlm.runtime.results import Rules
 from rlm.store.file import open_store
 from rlm.store.read import list_studies, read_progress, read_study
 from rlm.store.schema import reading
@@ -147,11 +148,11 @@ class TestGoingOn:
     def test_it_knows_whether_it_was_watched_or_extended(self, db, more):
         for _ in range(2):
             assert not run(db, seeds=12).attrs["watched"]
-            assert not read_study(db).is_watched
+            assert not read_study(db).watched
         arms = CONFIG.model_copy(update={"arms": more.pop("arms", CONFIG.arms)})
         results = run(db, arms, **more)
         stored = read_study(db)
-        assert stored.is_watched
+        assert stored.watched
         assert results.attrs["watched"]
         joined = rlm.study.join([stored.finished, stored.finished], CONFIG.arms)
         for table in (*stored.finished, *joined, results[["arm", "seed"]], results[results["seed"] > 3]):
@@ -180,7 +181,7 @@ class TestGoingOn:
         repeated = [pd.concat([table] * len(seeds)).assign(seed=seeds) for table in (block.results,)]
         block = block._replace(results=repeated[0], clusters=block.clusters[:0], history=block.history[:0])
         with writing(db, TripletStudy(config, index_corpus(killed_study.DATA)).identify(), BlockResult) as store:
-            store.plan(config.arms, list(seeds), None, False)
+            store.plan(config.arms, list(seeds), Rules())
             store.save(block, "cpu")
         progress = read_progress(db)
         assert progress.is_complete
@@ -192,7 +193,7 @@ class TestGoingOn:
         pairs = results["seed"].nunique()
         assert 10 <= pairs < SEEDS
         assert compare(results).anytime.width < 0.4
-        assert read_study(db).is_watched
+        assert read_study(db).watched
         narrower = compare(results).anytime.width * 0.8
         more = run(db, until=narrower, config=LIVELY)
         assert pairs < more["seed"].nunique()
@@ -276,7 +277,7 @@ class TestFiles:
             connection.execute(f"PRAGMA user_version = {version}")
         before = db.read_bytes()
         for read in (run, read_study, read_progress, list_studies, read_labels, open_store):
-            with pytest.raises(InputError, match=rf"store of version 7, found version {version} in .*; {advice}"):
+            with pytest.raises(InputError, match=rf"store of version 8, found version {version} in .*; {advice}"):
                 read(db)
         assert db.read_bytes() == before
         assert [path.name for path in db.parent.iterdir()] == [db.name]
@@ -440,8 +441,8 @@ class TestDamage:
         ]
         changes += [
             "INSERT INTO triplets_results "
-            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1 FROM triplets_results LIMIT 1",
-            "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', NULL, 0)",
+            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1, 1 FROM triplets_results LIMIT 1",
+            "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', '{}')",
             "CREATE VIEW more AS SELECT * FROM triplets_results",
         ]
         for change in changes:
@@ -583,7 +584,7 @@ class TestFaults:
         pd.testing.assert_frame_equal(run(db, seeds=20, make_encoder=Brittle), results)
         verdict = compare(results)
         assert verdict.pairs == 20
-        assert verdict.failed["scratch"].value >= failed.sum() / 40
+        assert verdict.failed["scratch"].share.value >= failed.sum() / 40
 
 
 def read_results(db):
