@@ -69,6 +69,39 @@ def test_python_bounds_agree(requirements):
     assert Version(lower) == Version("3.11")
 
 
+def test_workflows_test_every_version_of_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    supported = {one.rpartition(" ")[2] for one in project["classifiers"] if re.search(r"Python :: \d\.", one)}
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]
+    assert supported <= set(jobs["systems"]["strategy"]["matrix"]["python"])
+    run = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+    targets = {command.removeprefix("make ") for command in run if command.startswith("make ")}
+    assert targets == {"test", "floor"}
+    assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem
+)
+def test_issue_forms_have_what_the_page_of_issues_requires(form):
+    content = yaml.safe_load(form.read_text())
+    if form.stem == "config":
+        assert set(content) <= {"blank_issues_enabled", "contact_links"}
+        return
+    assert {"name", "description", "body"} <= set(content)
+    assert len({field["id"] for field in content["body"]}) == len(content["body"])
+    assert all(field["attributes"]["label"] for field in content["body"])
+
+
+def test_the_citation_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert citation["authors"] == project["authors"]
+    assert set(citation["keywords"]) < set(project["keywords"])
+
+
 def public():
     """All names of the face and of the sub-packages that it names."""
     for name in rlm.__all__:
