@@ -89,7 +89,8 @@ def test_bf16_rounds_products_but_keeps_weights(slices):
 @pytest.mark.parametrize("has_hardware", [False, True])
 def test_a_study_takes_bf16_where_there_is_hardware_for_it(has_hardware, monkeypatch, caplog):
     resolve_precision.cache_clear()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": has_hardware})
+    able = {"avx512_bf16": True, "amx_bf16": has_hardware}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
     data = topic_pairs(np.random.default_rng(0), topics=6, pairs=60)
     settings = SMALL | {"arms": ["scratch"], "device": "cpu", "learning_rate": 1e-2}
     losses = {}
