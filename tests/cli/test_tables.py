@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import QUICK
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from rlm.cli.output import write_table
 
@@ -24,6 +24,7 @@ TABLE = pd.DataFrame(
 )
 # What LaTeX prints for a command, by the documentation of LaTeX2e.
 LATEX = {
+    r"\textbackslash \space ": "\\ ", r"\textasciitilde \space ": "~ ", r"\textasciicircum \space ": "^ ",
     r"\textbackslash ": "\\", r"\textasciitilde ": "~", r"\textasciicircum ": "^",
     r"\%": "%", r"\$": "$", r"\&": "&", r"\_": "_", r"\{": "{", r"\}": "}", r"\#": "#",
 }  # fmt: skip
@@ -91,6 +92,7 @@ def test_text_is_shown_as_it_is_and_numbers_as_results_prints_them(ending, tmp_p
 TEXTS = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 
 
+@example(["\\ 0", "~ ^ x", "a  "])
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 @pytest.mark.parametrize("ending", READERS)
 def test_any_text_survives(ending, tmp_path_factory, texts):
