@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FLOOR := .venv-floor
 READY := $(VENV)/.ready
 # Tensors are small: a second thread gains little, and where cores are shared the first waits for it, ten times as long.
 ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment unlabelled systems labels pictures lab app check clean
+.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment unlabelled systems labels pictures lab app check floor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,15 +25,25 @@ $(READY): pyproject.toml constraints.txt
 report: $(READY) ## Run the notebooks and write reports/index.html
 	$(ONE_THREAD) $(BIN)/rlm report --out reports
 
-check: $(READY) ## Check style, types, imports, docstrings and sizes
+check: $(READY) ## Check style, types, imports, docstrings, sizes and the built package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest --quiet tests/test_project.py
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation >/dev/null
+	$(BIN)/twine check --strict dist/*
 
 test: check browser ## Run all checks and tests
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+
+floor: ## Run the tests with the lowest versions that pyproject.toml allows, in an environment of its own
+	$(PYTHON) -m venv $(FLOOR)
+	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(FLOOR)/bin/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(ONE_THREAD) $(FLOOR)/bin/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder -k 'not browser' \
+	--ignore tests/test_project.py
 
 browser: ## Install Chromium for the tests in a browser, where that is possible
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
@@ -95,4 +106,4 @@ lab: $(READY) ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 clean: ## Remove .venv and reports
-	rm -rf $(VENV) reports
+	rm -rf $(VENV) $(FLOOR) reports dist

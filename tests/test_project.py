@@ -25,7 +25,7 @@ import rlm
 from benchmarks.size import measure, tabulate
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"build": "python-build", "torch": "pytorch"}
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -33,7 +33,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = project["dependencies"] + [r for extra in project["optional-dependencies"].values() for r in extra]
-    return {requirement.name: requirement for requirement in map(Requirement, listed)}
+    return {requirement.name: requirement for requirement in map(Requirement, listed) if requirement.name != "rlm"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_constraints_meet_every_lower_bound(requirements, constraints):
 def test_environment_names_the_same_versions(requirements, constraints):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    bench = {Requirement(one).name for one in extras["bench"]} - {Requirement(one).name for one in extras["dev"]}
+    names = {extra: {Requirement(one).name for one in listed} for extra, listed in extras.items()}
+    bench = names.pop("bench") - set().union(*names.values())
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
     conda = dict(
@@ -66,6 +67,39 @@ def test_python_bounds_agree(requirements):
     lower = project["requires-python"].removeprefix(">=")
     assert f"python>={lower},<3.14" in listed
     assert Version(lower) == Version("3.11")
+
+
+def test_workflows_test_every_version_of_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    supported = {one.rpartition(" ")[2] for one in project["classifiers"] if re.search(r"Python :: \d\.", one)}
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())["jobs"]
+    assert supported <= set(jobs["systems"]["strategy"]["matrix"]["python"])
+    run = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+    targets = {command.removeprefix("make ") for command in run if command.startswith("make ")}
+    assert targets == {"test", "floor"}
+    assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda form: form.stem
+)
+def test_issue_forms_have_what_the_page_of_issues_requires(form):
+    content = yaml.safe_load(form.read_text())
+    if form.stem == "config":
+        assert set(content) <= {"blank_issues_enabled", "contact_links"}
+        return
+    assert {"name", "description", "body"} <= set(content)
+    assert len({field["id"] for field in content["body"]}) == len(content["body"])
+    assert all(field["attributes"]["label"] for field in content["body"])
+
+
+def test_the_citation_is_that_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert citation["authors"] == project["authors"]
+    assert set(citation["keywords"]) < set(project["keywords"])
 
 
 def public():
@@ -181,7 +215,7 @@ def test_pages_name_files_that_exist(page):
 GPU = re.compile(r"nvidia-.*|cuda-.*|triton")  # of PyTorch's build for GPUs, which the constraints leave open
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_constraints_name_all_that_is_installed(version, requirements, constraints):
     """What any version of Python needs, by the markers of the packages that are installed here."""
     pinned = {canonicalize_name(name) for name in constraints}

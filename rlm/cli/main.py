@@ -20,6 +20,7 @@ import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
+from rlm.cli.lab import lab, notebooks
 from rlm.cli.labels import labels
 from rlm.cli.models import evaluate, query, train
 from rlm.cli.output import (
@@ -35,7 +36,7 @@ from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
-from rlm.errors import InputError
+from rlm.errors import InputError, naming_extras
 from rlm.experiment import judge_so_far
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.store.read import read_study
@@ -49,7 +50,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (train, query, evaluate, labels):
+for command in (train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 
@@ -136,7 +137,7 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
     study
         Number of the study; may be left out where there is only one. The message without it lists them.
     out
-        File ending in .csv, .json, .parquet or .tsv.
+        File ending in .csv, .json, .parquet or .tsv; or .md or .tex for a table to paste into a text.
     """
     check_table_out(out, db)
     stored = read_study(db, study)
@@ -242,12 +243,9 @@ def report(
     out
         Folder for the pages.
     notebooks
-        Folder of the numbered notebooks; those of this checkout by default.
+        Folder of the numbered notebooks; those of this package by default.
     """
-    from rlm.report.notebooks import (  # Jupyter takes seconds to import, and only reports need it
-        NOTEBOOKS,
-        build_report,
-    )
+    from rlm.report.notebooks import build_report  # Jupyter takes seconds to import, and only reports need it
 
     if seeds < 1:
         raise InputError(f"expected --seeds of at least 1, found {seeds}")
@@ -268,7 +266,7 @@ def report(
     if reading.irrelevant is not None:
         options["irrelevant"] = _absolute(reading.irrelevant)
     parameters = {"dataset": dataset, "seeds": seeds} | ({"reading": options} if options else {})
-    print(build_report(out, parameters, notebooks or NOTEBOOKS, about))
+    print(build_report(out, parameters, notebooks, about))
 
 
 def _absolute(path: str) -> str:
@@ -287,7 +285,7 @@ def main() -> None:
         f"rlm: {'warning: ' * issubclass(category, UserWarning)}{message}\n"
     )
     try:
-        with ending_like_ctrl_c():
+        with ending_like_ctrl_c(), naming_extras():
             app(sys.argv[1:], exit_on_error=False, print_error=False)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has had enough, such as head

@@ -191,7 +191,8 @@ def evaluate(
     premises
         Text file of distractors, one premise per line: more candidates, which are wrong unless the block has them too.
     out
-        File ending in .csv, .json, .parquet or .tsv for one row per question: the chosen premise, right or wrong.
+        File ending in .csv, .json, .md, .parquet, .tex or .tsv for one row per question: the chosen premise, right or
+        wrong.
     encoding
         Of the files, such as cp1251; detected by default.
     """

@@ -18,12 +18,39 @@ from rlm.errors import InputError
 from rlm.experiment import collect
 from rlm.runtime.atomic import whole, write_whole
 from rlm.runtime.results import R, Result
+from rlm.sentences import escape_markdown
 
 log = logging.getLogger(__name__)
+
+
+def _write_latex(table: pd.DataFrame, path: Path) -> None:
+    r"""Write a tabular with the rules of the LaTeX package booktabs; an empty line in a cell would be a \par."""
+    lines = table.map(lambda cell: " ".join(cell.split()) if isinstance(cell, str) else cell)
+    lines.to_latex(path, index=False, escape=True, na_rep="", float_format=_DIGITS, encoding="utf-8")
+
+
+def _write_markdown(table: pd.DataFrame, path: Path) -> None:
+    numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
+    rules = ["---:" if is_number else "---" for is_number in numeric]
+    rows = [map(_markdown_cell, table.columns), rules, *(map(_markdown_cell, row) for row in table.to_numpy(object))]
+    path.write_text("".join(f"| {' | '.join(row)} |\n" for row in rows), encoding="utf-8")
+
+
+def _markdown_cell(cell: object) -> str:
+    if isinstance(cell, str):
+        return escape_markdown(cell)
+    if pd.isna(cell):
+        return ""
+    return _DIGITS(cell) if isinstance(cell, float) else str(cell)
+
+
+_DIGITS = "{:.4f}".format
 _WRITERS = {
     ".csv": partial(pd.DataFrame.to_csv, index=False),
     ".json": partial(pd.DataFrame.to_json, orient="records", indent=2),
+    ".md": _write_markdown,
     ".parquet": pd.DataFrame.to_parquet,
+    ".tex": _write_latex,
     ".tsv": partial(pd.DataFrame.to_csv, index=False, sep="\t"),
 }
 

@@ -18,7 +18,7 @@ from rlm.data.columns import check_labels, choose_columns, choose_texts, make_pa
 from rlm.data.json_records import is_record_table, json_rows, record_rows
 from rlm.data.parsers import ROWS_AT_ONCE, Choose, blocks, delimited, groups, irrelevant_pairs, to_frame
 from rlm.data.textfiles import COMPRESSIONS, MOST_CHARACTERS, decode, most_bytes, open_bytes, shorten
-from rlm.errors import InputError
+from rlm.errors import InputError, naming_extras
 
 TEXT_ROLES = ("anchor", "positive", "negative", "text")
 RECORDS_AT_ONCE = 1_000  # records have lists of texts
@@ -269,13 +269,8 @@ def _is_string(kind: pa.DataType) -> bool:
 def _hub(source: str, reading: ReadOptions, choose: Choose) -> tuple[pd.DataFrame, str]:
     """Read a Hugging Face dataset; return also its fingerprint as its version."""
     hint = "if this was meant to be a file, check its path"
-    try:
+    with naming_extras(f", which reads folders and ids of Hugging Face datasets; {hint}"):
         import datasets
-    except ImportError as error:
-        raise InputError(
-            "expected the package datasets, which reads folders and ids of Hugging Face datasets: pip install "
-            f"'rlm[hub]'; {hint}"
-        ) from error
     if reading.layout != "columns":
         raise InputError(f"expected layout columns for a Hugging Face dataset, found {reading.layout}; drop it")
     saved = any(Path(source, name).exists() for name in ("state.json", "dataset_dict.json"))

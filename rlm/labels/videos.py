@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from rlm.data.textfiles import printable, shorten
-from rlm.errors import InputError
+from rlm.errors import InputError, naming_extras
 from rlm.labels.folders import (
     Listing,
     check_positive,
@@ -95,12 +95,8 @@ def load_video_folder(
     rlm.errors.InputError: expected frames to be an integer of at least 1, found 0
     """
     check_positive(frames=frames, every=every, size=size)
-    try:
+    with naming_extras():
         import av  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "expected the package av (PyAV), which decodes videos, found none: pip install 'rlm[video]'"
-        ) from error
     is_list = splits is not None and Path(splits).is_file() and not _is_split(Path(splits))
     listing = _list_named(Path(folder), Path(splits)) if is_list else list_files(Path(folder), VIDEOS, "videos")
     files = listing.files if splits is None or is_list else _apply_split(listing, Path(splits))

@@ -9,7 +9,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rlm.errors import InputError
+from rlm.errors import InputError, naming_extras
 from rlm.evaluation.heads import score_all
 
 Method = Literal["exact", "ivf", "hnsw", "lsh"]
@@ -99,13 +99,8 @@ class Index:
 
 
 def _faiss_index(vectors: Float32[Tensor, "vector dim"], method: Method) -> Any:  # noqa: ANN401
-    try:
+    with naming_extras(f", or use exact (--method exact), which is slower beyond {EXACT_UP_TO:,} vectors"):
         import faiss
-    except ImportError as error:
-        raise InputError(
-            f"expected the package faiss-cpu to search {len(vectors):,} vectors by {method}, found none; "
-            f"pip install 'rlm[search]', or use exact (--method exact), which is slower beyond {EXACT_UP_TO:,}"
-        ) from error
     count, dim = vectors.shape
     if method == "ivf":
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, min(2 * isqrt(count), count))

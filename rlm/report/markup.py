@@ -6,7 +6,6 @@ from html import escape
 from html.parser import HTMLParser
 
 import pandas as pd
-from latex2mathml.converter import convert
 
 from rlm.sentences import escape_markdown as escape_markdown
 
@@ -68,6 +67,8 @@ def formula_html(latex: str, is_block: bool = False) -> str:
     """Write a formula, without its delimiters, as MathML; or its source as text if it is none, or has other markup."""
     marks = "$$" if is_block else "$"
     source = f"<code>{escape(f'{marks}{latex}{marks}', quote=False)}</code>"
+    from latex2mathml.converter import convert  # texts are escaped without it
+
     try:
         mathml = convert(latex.strip(), display="block" if is_block else "inline")
     except Exception:  # of many kinds, which the converter does not name

@@ -18,23 +18,25 @@ from rlm.report.markup import escape_markdown
 from rlm.report.page import page_html
 from rlm.runtime.atomic import whole, write_whole
 from rlm.runtime.provenance import commit, versions
+from rlm.runtime.resources import find_notebooks
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 HEADLINE = "headline"
 INDEX = "index.html"
 NOT_LISTED = ("progress", "on_paper", "db")  # parameters that decide no number
 
 
 def build_report(
-    out: Path, parameters: Mapping[str, object], notebooks: Path = NOTEBOOKS, about: Mapping[str, str] | None = None
+    out: Path, parameters: Mapping[str, object], notebooks: Path | None = None, about: Mapping[str, str] | None = None
 ) -> Path:
     """
     Execute the notebooks ``NN_name.ipynb`` of a folder in order, and write the report when all have run.
 
+    The notebooks are those of this package, if no folder is given.
     `parameters` replace the values in a notebook's cell tagged ``parameters``, for those that it has; `about` goes into
     the box at the end of every page. Return the index, which shows the outputs of all cells tagged ``headline``. The
     folder also gets one page per notebook and the first headline picture as ``verdict.png``.
     """
+    notebooks = notebooks or find_notebooks()
     paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise InputError(

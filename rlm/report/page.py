@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
-from pathlib import Path
+from importlib.resources import files
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
@@ -73,7 +73,7 @@ def page_html(
     """
     exporter = _Exporter(
         template_name="template",
-        extra_template_basedirs=[str(Path(__file__).parent)],
+        extra_template_basedirs=[str(files("rlm.report"))],
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_input=not has_code,

@@ -7,7 +7,7 @@ from typing import Any
 VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 NOTE = (
-    "This is a picture of a live panel in its last state. To use it, open the notebook in JupyterLab (make lab) and "
+    "This is a picture of a live panel in its last state. To use it, open the notebook in JupyterLab (rlm lab) and "
     "run it."
 )
 Models = Mapping[str, Mapping[str, Any]]

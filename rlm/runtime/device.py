@@ -39,7 +39,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     if device.type == "cuda":
         has_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has_hardware = torch.cpu.get_capabilities().get("amx_bf16", False)
+        known = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not tell
+        has_hardware = known.get("amx_bf16", False)
     if has_hardware:
         return precision
     log.warning(

@@ -100,9 +100,9 @@ def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> p
     [0.5, 0.7, 0.7]
     """
     runs = history.set_index(["arm", "seed", "epoch"])[metric]
+    order = runs.index.droplevel("epoch").unique()  # unstack(sort=False) mixes rows up in pandas before 3.0.1
     by_epoch, is_failed = (
-        of.unstack("epoch", sort=False, fill_value=filler).sort_index(axis=1)
-        for of, filler in ((runs, None), (runs.isna(), False))
+        of.unstack("epoch", fill_value=filler).reindex(order) for of, filler in ((runs, None), (runs.isna(), False))
     )
     best = by_epoch.cummax(axis=1).ffill(axis=1).mask(is_failed.cummax(axis=1), find_metric(metric).failed)
     return best.stack().rename(f"best_{metric}").reset_index()

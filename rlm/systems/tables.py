@@ -93,8 +93,8 @@ def tabulate(summary: pd.DataFrame) -> pd.DataFrame:
         return "" if np.isnan(row.mean) else estimate.format(scale, digits=digits, missing="")
 
     keys = [*SYSTEM, "arm", "seeds"]
-    shown = summary.assign(shown=[spell(row) for row in summary.itertuples()])
-    table = shown.set_index([*keys, "metric"])["shown"].unstack(sort=False).reset_index()
+    shown = summary.assign(shown=[spell(row) for row in summary.itertuples()]).set_index([*keys, "metric"])["shown"]
+    table = shown.unstack().reindex(shown.index.droplevel("metric").unique())[summary["metric"].unique()].reset_index()
     return table.rename(columns={metric: heading for metric, (heading, *_) in SHOWN.items()}).rename_axis(columns=None)
 
 

@@ -282,7 +282,7 @@ class TestStored:
     def test_other_endings_are_refused(self, rlm_command, db, tmp_path):
         code, _, errors = rlm_command("results", db, "--out", tmp_path / "results.xlsx")
         assert code == 2
-        assert "ending in .csv, .json, .parquet" in errors
+        assert "ending in .csv, .json, .md, .parquet" in errors
 
 
 class TestMistakes:

@@ -13,8 +13,6 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import topic_pairs
-from gensim.models import FastText, KeyedVectors
-from gensim.models.fasttext import save_facebook_model
 
 import rlm
 import rlm.data.word_vectors
@@ -23,6 +21,8 @@ from rlm.data.word_vectors import read_vectors
 from rlm.errors import InputError
 from rlm.study import TripletStudy
 
+gensim = pytest.importorskip("gensim.models.fasttext", reason="gensim has no wheel for this version of Python")
+FastText, KeyedVectors, save_facebook_model = gensim.FastText, gensim.KeyedVectors, gensim.save_facebook_model
 WORDS = ("cat", "мяу", "dog", "nowhere")
 VECTORS = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
 

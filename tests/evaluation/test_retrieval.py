@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import topic_pairs
 from hypothesis import given, settings, strategies as st
+from scipy.integrate import trapezoid
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
@@ -251,9 +252,7 @@ class TestCosine:
             right = (near > far) + (near == far) / 2
             assert scores.triplet_accuracy[row] == pytest.approx(right.mean(), abs=0.01)
             assert scores.roc_auc[row] == pytest.approx(roc_auc_score(is_relevant, cosine[tuple(pairs.T)]), abs=1e-3)
-            area = np.trapezoid(
-                *curves[curves.seed == seed][["true_positive_rate", "false_positive_rate"]].to_numpy().T
-            )
+            area = trapezoid(*curves[curves.seed == seed][["true_positive_rate", "false_positive_rate"]].to_numpy().T)
             assert area == pytest.approx(scores.roc_auc[row])
 
 

@@ -463,7 +463,7 @@ class TestVideos:
 
     def test_a_missing_decoder_is_named(self, encoded, monkeypatch):
         monkeypatch.setitem(sys.modules, "av", None)
-        with pytest.raises(InputError, match=r"expected the package av .*pip install 'rlm\[video\]'"):
+        with pytest.raises(InputError, match=r"expected the package av, .*pip install 'rlm\[video\]'"):
             load_video_folder(encoded)
 
 

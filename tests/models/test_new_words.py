@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import topic_pairs
-from gensim.models import FastText
-from gensim.models.fasttext import save_facebook_model
 from torch_twin import TorchTwin
 
 import rlm
@@ -15,6 +13,7 @@ from rlm.arms import encoder_maker
 from rlm.models.model import Model, load_model
 from rlm.study import slice_for
 
+gensim = pytest.importorskip("gensim.models.fasttext", reason="gensim has no wheel for this version of Python")
 DIM = 4
 
 
@@ -59,8 +58,8 @@ def test_a_new_word_has_the_vector_of_the_file(kind, fixed, corpus, tmp_path):
 
 
 def test_a_fasttext_model_knows_new_words_by_their_ngrams(corpus, tmp_path):
-    fasttext = FastText([corpus.phrases.words], vector_size=DIM, min_count=1, bucket=50, epochs=1, seed=1)
-    save_facebook_model(fasttext, str(tmp_path / "model.bin"))
+    fasttext = gensim.FastText([corpus.phrases.words], vector_size=DIM, min_count=1, bucket=50, epochs=1, seed=1)
+    gensim.save_facebook_model(fasttext, str(tmp_path / "model.bin"))
     model = new_model(corpus, tmp_path / "model.bin", fixed_vectors=True)
     np.testing.assert_allclose(model.encode(["topics"])[0], output_of(model, fasttext.wv["topics"]), rtol=1e-4)
 

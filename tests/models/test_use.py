@@ -460,7 +460,7 @@ class TestEvaluate:
     def test_an_output_of_another_kind_is_refused_first(self, rlm_command, trained, tmp_path):
         code, printed, errors = rlm_command("evaluate", trained, tmp_path / "none.txt", "--out", tmp_path / "a.xlsx")
         assert (code, printed) == (2, "")
-        assert "ending in .csv, .json, .parquet, .tsv" in errors
+        assert "ending in .csv, .json, .md, .parquet, .tex, .tsv" in errors
 
     @pytest.mark.parametrize(("unheard", "share", "warns"), [(0, "0 %", False), (1, "14 %", False), (4, "40 %", True)])
     def test_many_unknown_words_are_a_warning(self, rlm_command, trained, tmp_path, caplog, unheard, share, warns):

@@ -10,9 +10,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from rlm.errors import InputError
-from rlm.report.notebooks import NOTEBOOKS, build_report
+from rlm.report.notebooks import build_report
 from rlm.report.page import page_html
 from rlm.report.widgets import STATE, VIEW
+from rlm.runtime.resources import find_notebooks
 
 PICTURES = Path(__file__).parents[2] / "screenshots"
 LARGEST_PAGE = 3_000_000
@@ -23,7 +24,7 @@ QUICK = {
     "seeds_per_system": 1, "systems": [["mean", "triplet"]],
     "images": 100, "clips": 24, "shuffles": 2, "memorising_epochs": 1, "labelled": [20, "all"],
 }  # fmt: skip
-PAGES = ["index", *(path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb")))]
+PAGES = ["index", *(path.stem for path in sorted(find_notebooks().glob("*.ipynb")))]
 ATTACK = "<script>alert(1)</script>"
 FORMULA = r"$\text{<form action='https://evil.example'>}$ ![x](https://evil.example/x.png)"
 NAME = r"$x$ ![x](a.png) <b>pairs"
