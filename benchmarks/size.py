@@ -18,8 +18,8 @@ LIMITS = {
     "files in a folder": 12,
     "lines in a file": 350,
     "lines on the reading path": 2_300,
-    "lines of code": 12_300,
-    "lines of docstrings": 3_800,
+    "lines of code": 13_250,
+    "lines of docstrings": 4_100,
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -1,8 +1,8 @@
 """
 An experiment: what the judge knows of a training. One runner, one store and one reader serve all of them.
 
-The method half of the package defines two, `rlm.study.TripletStudy` and `rlm.labels.study.LabelStudy`; nothing here
-imports them.
+The method half of the package defines two, `rlm.study.TripletStudy` and `rlm.labels.study.LabelStudy`; the third,
+`rlm.external.functions.FunctionStudy`, trains with a function of the user. Nothing here imports them.
 """
 
 import logging
@@ -17,7 +17,7 @@ import torch
 
 from rlm.errors import InputError
 from rlm.runtime.parallel import check_seeds, iter_blocks
-from rlm.runtime.results import R, Result, join, mark
+from rlm.runtime.results import R, Result, join, mark, widen
 from rlm.stats.judging import Judged, judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.store.file import check_file
@@ -26,6 +26,8 @@ from rlm.store.write import writing
 from rlm.verdict import BASELINE
 
 log = logging.getLogger(__name__)
+DIVERGED = "diverged: the loss is not finite. They count as failed, at chance; lower learning_rate"
+FROM_SCRATCH = BASELINE, "test_accuracy", DIVERGED  # baseline, metric and failure of the package's own experiments
 
 
 @runtime_checkable
@@ -38,11 +40,29 @@ class Experiment(Protocol[R]):
     seed must not depend on the other seeds of the block.
     """
 
-    result: type[R]
+    @property
+    def result(self) -> type[R]:
+        """The class of its tables."""
+        ...
 
     @property
     def arms(self) -> Sequence[str]:
-        """The arms to run; `BASELINE` is the one that others are compared with."""
+        """The arms to run."""
+        ...
+
+    @property
+    def baseline(self) -> str:
+        """The arm that others are compared with."""
+        ...
+
+    @property
+    def metric(self) -> str | Metric:
+        """What `until` looks at; a run without a value of it has failed."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """The end of a warning, after the seeds and the arm of runs that failed."""
         ...
 
     @property
@@ -78,6 +98,9 @@ def check_request(
     db: Path | str | None,
     until: float | None = None,
     block_size: int | None = None,
+    *,
+    baseline: str = BASELINE,
+    widest: float | int = 2,
 ) -> list[int]:
     """Check what is asked of an experiment before its data are loaded; return the seeds in ascending order."""
     listed = check_seeds(seeds)
@@ -85,10 +108,10 @@ def check_request(
         check_file(db)
     if block_size is not None and block_size < 1:
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
-    if until is not None and (not 0 < until <= 2 or BASELINE not in arms or len(arms) < 2):
+    if until is not None and (not 0 < until <= widest or baseline not in arms or len(arms) < 2):
         raise InputError(
-            f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
-            f"{', '.join(arms)}; leave until out, or add arms, and a width of at most 2"
+            f"expected until to be a width above 0, and the arm {baseline} with others to compare, found {until} and "
+            f"{', '.join(arms)}; leave until out, or add arms, and a width of at most {widest:g}"
         )
     return listed
 
@@ -120,7 +143,7 @@ def iter_experiment(
             n_jobs=n_jobs,
             progress=progress,
             watched=watched or until is not None,
-            is_enough=lambda finished: is_narrow(finished, arms, seeds, until),
+            is_enough=lambda finished: is_narrow(experiment, finished, seeds, until),
         )
 
 
@@ -146,16 +169,21 @@ def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], No
     return join(finished, arms), False
 
 
-def is_narrow(finished: Sequence[Result], arms: Sequence[str], seeds: Sequence[int], until: float | None) -> bool:
+def is_narrow(experiment: Experiment[R], finished: Sequence[Result], seeds: Sequence[int], until: float | None) -> bool:
     """Return whether the confidence sequence of every arm is narrower than `until`, if that is given."""
     if until is None or not finished:
         return False
-    judged = judge_so_far(pd.concat([block.results for block in finished]), arms, seeds)
+    results = widen(pd.concat([block.results for block in finished]))
+    judged = judge_so_far(results, experiment.arms, seeds, experiment.metric, experiment.baseline)
     return bool(judged) and all(found.difference.width < until for found in judged.values())
 
 
 def judge_so_far(
-    results: pd.DataFrame, arms: Sequence[str], seeds: Sequence[int], metric: str | Metric = "test_accuracy"
+    results: pd.DataFrame,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    metric: str | Metric = "test_accuracy",
+    baseline: str = BASELINE,
 ) -> dict[str, Judged]:
     """
     Judge the first seeds, up to the first that is not finished: which are finished early may depend on their results.
@@ -169,5 +197,5 @@ def judge_so_far(
     values = values[values.notna().all(axis=1).cummin()]
     if values.empty:
         return {}
-    differences = values.sub(values[BASELINE], axis=0).drop(columns=BASELINE)
+    differences = values.sub(values[baseline], axis=0).drop(columns=baseline)
     return judge({arm: differences[arm].to_numpy() for arm in differences}, metric.reach, watched=True)

@@ -74,9 +74,10 @@ def headline(found: PairedEstimates) -> str:
         f"{share.value:.0%} of the seeds of {arm}" for arm, share in found.failed.items() if share.value > MANY_FAILED
     ]
     if many:
-        said += (
-            f" But {' and '.join(many)} failed: these runs hardly beat chance, so train longer before you rely on it."
-        )
+        advice = "these runs hardly beat chance, so train longer before you rely on it"
+        if found.basis.clusters is None:
+            advice = "these runs have no value, so look for the cause before you rely on it"
+        said += f" But {' and '.join(many)} failed: {advice}."
     return said
 
 
@@ -172,6 +173,7 @@ def describe_failures(found: PairedEstimates) -> str:
         return f"No seed failed; of an arm's other seeds up to {most:.0%} may." if is_decided else ""
     shares = " and ".join(f"{share.format(100, digits=0, unit='%')} with {arm}" for arm, share in found.failed.items())
     what = "diverged, or within noise of chance" if found.metric.name == "test_accuracy" else "diverged"
+    what = "no value" if found.basis.clusters is None else what
     return f"Failed ({what}): {shares}."
 
 

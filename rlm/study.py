@@ -21,7 +21,7 @@ from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyCo
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus
 from rlm.evaluation.held_out import judge_block
-from rlm.experiment import check_request, collect, iter_experiment
+from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment
 from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
 from rlm.slicer import Slices, pad_slices, slice_corpus
@@ -83,6 +83,7 @@ class TripletStudy:
     corpus: Corpus
     make_encoder: Callable[[int], nn.Module] | None = None
     result: ClassVar = BlockResult
+    baseline, metric, failure = FROM_SCRATCH
 
     @property
     def arms(self) -> Sequence[str]:

@@ -206,11 +206,11 @@ def noise_of_chance(clusters: pd.Series) -> pd.Series:
 
 
 def share_failed(results: pd.DataFrame, metric: Metric) -> dict[str, Estimate]:
-    """Return the share of failed seeds by arm, if the results contain the size of their test splits."""
-    if "test_clusters" not in results:
+    """Return the share of failed seeds by arm, if the results contain the size of their test splits, or errors."""
+    if not {"test_clusters", "error"} & set(results):
         return {}
     is_failed = results[metric.name].isna()
-    if metric.name == "test_accuracy":
+    if metric.name == "test_accuracy" and "test_clusters" in results:
         is_failed |= results[metric.name] <= noise_of_chance(results["test_clusters"])
     counts = is_failed.groupby(results["arm"], sort=False).agg(["sum", "size"])
     return {str(row.Index): proportion(int(row.sum), int(row.size)) for row in counts.itertuples()}

@@ -3,10 +3,13 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
+import joblib
 import torch
 from safetensors.torch import save
 from torch import nn
@@ -22,6 +25,7 @@ class Identity(NamedTuple):
 
     `key` is a hash of the rest and of the versions of rlm and PyTorch. `task` names the experiment, `settings` is its
     config without arms as JSON, `data` a hash of the data, and `source` the code of a function that the user supplies.
+    A store keeps the settings that were asked for last, which may have more fields than the key covers.
     """
 
     key: str
@@ -40,15 +44,80 @@ def identify(task: str, settings: str, data: str, source: str | None = None, *mo
     )
 
 
-def read_source(function: Callable[..., object]) -> str:
+def read_source(function: Callable[..., object], what: str = "make_encoder") -> str:
     """Return the source of a user's function or class: its name does not tell what has changed."""
     try:
         return inspect.getsource(function)
     except (OSError, TypeError) as error:
         raise InputError(
-            "expected a make_encoder whose source can be read, so that a store can tell one from another, found "
+            f"expected a {what} whose source can be read, so that a store can tell one from another, found "
             f"{function!r}; define it with class or def, in a file or a notebook"
         ) from error
+
+
+def digest_values(function: Callable[..., object], what: str) -> str:
+    """Hash what a user's function reads besides its arguments, see `_describe`."""
+    home = getattr(inspect.unwrap(function), "__module__", None) or type(function).__module__
+    try:
+        return joblib.hash(_describe(function, home, what, {}))
+    except InputError:
+        raise
+    except Exception as error:  # whatever pickling a value of the user raises
+        raise InputError(
+            f"expected values that can be hashed in what {what} reads, so that a store can tell one from another, "
+            f"found {type(error).__name__}: {error}; pass version=, and another one after each change"
+        ) from error
+
+
+def _describe(value: Any, home: str, what: str, seen: dict[int, int]) -> object:  # noqa: ANN401
+    """
+    Describe a value so that equal descriptions mean equal work, in any process.
+
+    Functions and classes of the module `home` are described by their source and the values they read, others by their
+    name; modules by their name; tensors and networks by their numbers; all else by itself, for a hash of its pickle.
+    """
+
+    def describe(inner: object) -> object:
+        return _describe(inner, home, what, seen)
+
+    value = inspect.unwrap(value) if callable(value) else value
+    is_code = inspect.isclass(value) or inspect.isroutine(value)
+    if isinstance(value, partial | MethodType):
+        parts = value.__reduce__()[1:] if isinstance(value, partial) else (value.__self__, value.__func__)
+        return "bound", describe(parts)
+    if isinstance(value, ModuleType):
+        return "module", value.__name__
+    if is_code and value.__module__ != home:
+        return "name", f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, torch.Tensor):
+        return "tensor", value.detach().cpu().numpy()
+    if isinstance(value, Mapping):
+        return "mapping", [(describe(name), describe(one)) for name, one in value.items()]
+    if isinstance(value, list | tuple):
+        return "list", [describe(one) for one in value]
+    if not is_code and type(value).__module__ != home and not isinstance(value, nn.Module):
+        return value
+    if id(value) in seen:  # what follows exists as long as the function that reads it
+        return "seen", seen[id(value)]
+    seen[id(value)] = len(seen)
+    if isinstance(value, nn.Module):
+        return "network", describe(type(value)), describe(value.state_dict())
+    if inspect.isclass(value):
+        return "class", read_source(value, what), [describe(one) for one in vars(value).values() if callable(one)]
+    if inspect.isfunction(value):
+        return "function", read_source(value, what), describe(_values_read(value))
+    return "object", describe(type(value)), describe(getattr(value, "__dict__", repr(value)))
+
+
+def _values_read(function: FunctionType) -> list[object]:
+    """Return the defaults of a function, and the outer variables that it or a function inside it names."""
+    names, codes = set(), [function.__code__]
+    for code in codes:
+        names.update(code.co_names)
+        codes += [one for one in code.co_consts if isinstance(one, CodeType)]
+    outer = {name: function.__globals__[name] for name in sorted(names & function.__globals__.keys())}
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [outer, closed, function.__defaults__, function.__kwdefaults__]
 
 
 def digest_module(make: Callable[[], nn.Module]) -> str:

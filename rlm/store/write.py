@@ -42,10 +42,11 @@ log = logging.getLogger(__name__)
 class Writer:
     """Write one study to a store; made by `writing`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, kind: type) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, settings: str, kind: type) -> None:
         self.path = path
         self.connection = connection
         self.study = study
+        self.settings = settings
         self.kind = kind
 
     def plan(self, arms: Sequence[str], seeds: Sequence[int], until: float | None, watched: bool) -> None:
@@ -54,6 +55,7 @@ class Writer:
             row = self.study, _now(), json.dumps(arms), json.dumps(seeds), until, watched
             columns = "study, started, arms, seeds, until, watched"
             self.connection.execute(f"INSERT INTO plans ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+            self.connection.execute("UPDATE studies SET config = ? WHERE study = ?", (self.settings, self.study))
 
     @property
     def is_watched(self) -> bool:
@@ -120,7 +122,7 @@ def writing(path: Path | str, identity: Identity, kind: type) -> Iterator[Writer
             connection = opened.enter_context(closing(connect(path)))
             connection.execute("PRAGMA synchronous = EXTRA")  # a block that is finished survives a loss of power
             study = _find_or_add(connection, path, identity, kind)
-        writer = Writer(path, connection, study, kind)
+        writer = Writer(path, connection, study, identity.settings, kind)
         writer.drop_damaged()
         yield writer
 
