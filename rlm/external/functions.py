@@ -22,7 +22,7 @@ from rlm.external.metrics import add_chance, resolve_metric
 from rlm.runtime.results import Table, join, sort_runs, widen
 from rlm.runtime.timeout import call_within
 from rlm.stats.metrics import Metric
-from rlm.store.identity import Identity, digest_values, identify, read_source
+from rlm.store.identity import VERSION, Identity, digest_values, identify, read_source
 from rlm.store.read import StoredStudy, read_stored
 
 TASK = "functions"
@@ -98,7 +98,7 @@ class FunctionStudy:
         config = self.config
         decisive = [config.function, config.version, [metric.name for metric in config.metrics]]
         is_read = config.version is None
-        source = read_source(_code_of(self.train), WHAT) if is_read else None
+        source = read_source(_code_of(self.train), WHAT, VERSION) if is_read else None
         values = digest_values(self.train, WHAT) if is_read else ""
         return identify(TASK, json.dumps(decisive), values, source)._replace(
             settings=config.model_dump_json(exclude={"arms"})
@@ -196,8 +196,9 @@ def judge(
         As in `rlm.run_study`.
     db
         SQLite file that keeps every finished run. What it holds of this study is not run again, so a study that was
-        stopped, killed or extended continues. Another source of the function, other values that it reads from outside
-        (of its own module also through other functions) or other metrics make another study.
+        stopped, killed or extended continues. Other metrics, another source of the function or of your modules that it
+        uses, or other values that it reads from outside, also through functions of its module, make another study.
+        What it imports only as it runs, and files, are not looked at.
     timeout
         Seconds after which a run counts as failed; the process that runs it is killed. Imports do not count.
     version

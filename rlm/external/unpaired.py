@@ -12,6 +12,7 @@ from rlm.errors import InputError
 from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, LEVEL, Estimate, count_differing, holm, spell_p
 from rlm.stats.judging import Decision, Judged
 from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.stats.tables import arrange_by_seed
 from rlm.verdict import Verdict, compare_all, is_watched, paired_arms
 
 PAIRING = (
@@ -150,6 +151,7 @@ def compare_results(
 
 
 def _compare_unpaired(counted: pd.DataFrame, baseline: str, metric: Metric, arms: Sequence[str]) -> dict[str, Unpaired]:
+    arrange_by_seed(counted, metric.name)  # raises InputError for a run that comes twice
     samples = {arm: counted.loc[counted["arm"] == arm, metric.name].astype(float) for arm in (baseline, *arms)}
     control = samples[baseline]
     found = {}

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from multiprocessing import current_process
 from pickle import loads
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -10,6 +11,7 @@ from joblib.externals.loky.backend import get_context
 from joblib.externals.loky.backend.reduction import dumps
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from rlm.errors import InputError
 from rlm.runtime.parallel import end_with, interrupts_held
 from rlm.runtime.process import end_tree, quiet_trackers
 
@@ -32,6 +34,11 @@ class _Child:
     """A process that answers one call after another; it starts once, since imports take seconds."""
 
     def __init__(self) -> None:
+        if current_process().daemon:
+            raise InputError(
+                "expected a worker that may start a process, which a timeout needs, found a daemon; set Dask's option "
+                "distributed.worker.daemon to False before the cluster starts, or leave timeout out"
+            )
         context = get_context("loky")  # whose processes do not run the script of the user again
         self.pipe, theirs = context.Pipe()
         with interrupts_held(), quiet_trackers():

@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+import sys
+import sysconfig
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -17,6 +19,8 @@ from torch import nn
 from rlm.errors import InputError
 from rlm.runtime.atomic import sha256_of
 from rlm.runtime.provenance import versions
+
+VERSION = ", or pass version="  # to `rlm.judge`, which takes it in place of a source
 
 
 class Identity(NamedTuple):
@@ -44,20 +48,21 @@ def identify(task: str, settings: str, data: str, source: str | None = None, *mo
     )
 
 
-def read_source(function: Callable[..., object], what: str = "make_encoder") -> str:
+def read_source(function: Callable[..., object], what: str = "make_encoder", remedy: str = "") -> str:
     """Return the source of a user's function or class: its name does not tell what has changed."""
     try:
         return inspect.getsource(function)
     except (OSError, TypeError) as error:
         raise InputError(
             f"expected a {what} whose source can be read, so that a store can tell one from another, found "
-            f"{function!r}; define it with class or def, in a file or a notebook"
+            f"{function!r}; define it with class or def, in a file or a notebook{remedy}"
         ) from error
 
 
 def digest_values(function: Callable[..., object], what: str) -> str:
     """Hash what a user's function reads besides its arguments, see `_describe`."""
-    home = getattr(inspect.unwrap(function), "__module__", None) or type(function).__module__
+    inner = function.func if isinstance(function, partial) else function
+    home = getattr(inspect.unwrap(inner), "__module__", None) or type(inner).__module__
     try:
         return joblib.hash(_describe(function, home, what, {}))
     except InputError:
@@ -69,12 +74,13 @@ def digest_values(function: Callable[..., object], what: str) -> str:
         ) from error
 
 
-def _describe(value: Any, home: str, what: str, seen: dict[int, int]) -> object:  # noqa: ANN401
+def _describe(value: Any, home: str, what: str, seen: dict[Hashable, int]) -> object:  # noqa: ANN401
     """
     Describe a value so that equal descriptions mean equal work, in any process.
 
-    Functions and classes of the module `home` are described by their source and the values they read, others by their
-    name; modules by their name; tensors and networks by their numbers; all else by itself, for a hash of its pickle.
+    Functions and classes of the module `home` are described by their source and the values they read, those of other
+    modules that are not installed by the source of these modules and of what they import, all others by their name;
+    tensors and networks by their numbers; all else by itself, for a hash of its pickle.
     """
 
     def describe(inner: object) -> object:
@@ -86,16 +92,21 @@ def _describe(value: Any, home: str, what: str, seen: dict[int, int]) -> object:
         parts = value.__reduce__()[1:] if isinstance(value, partial) else (value.__self__, value.__func__)
         return "bound", describe(parts)
     if isinstance(value, ModuleType):
-        return "module", value.__name__
+        if not _is_own(value) or value.__name__ in seen:
+            return "module", value.__name__
+        seen[value.__name__] = len(seen)
+        names = {getattr(one, "__module__", None) or getattr(one, "__name__", "") for one in vars(value).values()}
+        return "file", inspect.getsource(value), describe([sys.modules[one] for one in _known(names)])
     if is_code and value.__module__ != home:
-        return "name", f"{value.__module__}.{value.__qualname__}"
+        return "name", f"{value.__module__}.{value.__qualname__}", describe(sys.modules.get(value.__module__))
     if isinstance(value, torch.Tensor):
         return "tensor", value.detach().cpu().numpy()
     if isinstance(value, Mapping):
         return "mapping", [(describe(name), describe(one)) for name, one in value.items()]
     if isinstance(value, list | tuple):
         return "list", [describe(one) for one in value]
-    if not is_code and type(value).__module__ != home and not isinstance(value, nn.Module):
+    kind = type(value).__module__
+    if not (is_code or kind == home or isinstance(value, nn.Module) or _is_own(sys.modules.get(kind))):
         return value
     if id(value) in seen:  # what follows exists as long as the function that reads it
         return "seen", seen[id(value)]
@@ -103,10 +114,27 @@ def _describe(value: Any, home: str, what: str, seen: dict[int, int]) -> object:
     if isinstance(value, nn.Module):
         return "network", describe(type(value)), describe(value.state_dict())
     if inspect.isclass(value):
-        return "class", read_source(value, what), [describe(one) for one in vars(value).values() if callable(one)]
+        return (
+            "class",
+            read_source(value, what, VERSION),
+            [describe(one) for one in vars(value).values() if callable(one)],
+        )
     if inspect.isfunction(value):
-        return "function", read_source(value, what), describe(_values_read(value))
+        return "function", read_source(value, what, VERSION), describe(_values_read(value))
     return "object", describe(type(value)), describe(getattr(value, "__dict__", repr(value)))
+
+
+def _known(names: Iterable[object]) -> list[str]:
+    return sorted(name for name in names if isinstance(name, str) and name in sys.modules)
+
+
+def _is_own(module: ModuleType | None) -> bool:
+    """Return whether a module is the user's: from a file that is not installed, and not of this package."""
+    file = getattr(module, "__file__", None)
+    installed = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return (
+        module is not None and bool(file) and not file.startswith(installed) and module.__name__.split(".")[0] != "rlm"
+    )
 
 
 def _values_read(function: FunctionType) -> list[object]:

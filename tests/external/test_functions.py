@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from rlm.errors import InputError
 from rlm.experiment import Experiment, judge_so_far
 from rlm.external.functions import FunctionConfig, FunctionStudy
 from rlm.stats.metrics import Metric
+from rlm.store.identity import digest_values
 
 FOLDER = str(Path(__file__).parent)
 KILLS = 50
@@ -253,6 +255,21 @@ class TestIdentity:
         assert found == [4, 0, 4, 4]
         assert len(rlm.list_studies(db, "functions")) == 3
 
+    def test_a_change_of_a_module_it_imports_is_another_study(self, db, tmp_path):
+        """Also where that module only imports from another one; installed modules are known by their names."""
+        (tmp_path / "deep.py").write_text("RATE = 0.1\ndef rate():\n    return RATE\n")
+        (tmp_path / "models.py").write_text("import numpy\nfrom deep import rate\n")
+        (tmp_path / "script.py").write_text(
+            "import models, numpy as np\nfrom rlm.store.identity import digest_values\n"
+            "def train(arm, seed): return np.mean(models.rate())\nprint(digest_values(train, 'train'))\n"
+        )
+        found = []
+        for _ in range(2):
+            command = [sys.executable, tmp_path / "script.py"]
+            found.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            (tmp_path / "deep.py").write_text("RATE = 0.25\ndef rate():\n    return RATE\n")
+        assert found[0] != found[1]
+
     def test_values_it_closes_over_are_a_part_of_it(self, db):
         def with_rate(rate):
             def train(arm, seed):
@@ -263,6 +280,15 @@ class TestIdentity:
         for number, rate in enumerate([0.2, 0.2, np.float64(0.3), 0.2], 1):
             rlm.judge(with_rate(rate), ["a"], 1, db=db, n_jobs=1, progress=False)
             assert len(rlm.list_studies(db, "functions")) == (1 if number < 3 else 2)
+
+    def test_a_part_of_a_function_is_known_by_all_of_it(self):
+        def train(rate, arm, seed):
+            return {"test_accuracy": rate * scale}
+
+        scale, found = 1.0, set()
+        for scale, rate in [(1.0, 0.5), (1.0, 0.6), (0.9, 0.5), (1.0, 0.5)]:  # noqa: B007 - the function reads it
+            found.add(digest_values(partial(train, rate), "train"))
+        assert len(found) == 3
 
     def test_a_version_replaces_them(self, db):
         for rate, version in [(0.2, "1"), (0.3, "1"), (0.3, "2")]:
