@@ -6,6 +6,7 @@ from . import (
     data as data,
     evaluation as evaluation,
     explain as explain,
+    external as external,
     labels as labels,
     loss as loss,
     models as models,
@@ -27,6 +28,7 @@ from .errors import InputError as InputError
 from .evaluation.audit import audit as audit
 from .evaluation.triplets import evaluate as evaluate
 from .explorer.explorer import Explorer as Explorer
+from .external.functions import judge as judge
 from .loss import triplet_loss as triplet_loss
 from .models.model import load_model as load_model
 from .presets import PRESETS as PRESETS

@@ -1,8 +1,8 @@
 """
 An experiment: what the judge knows of a training. One runner, one store and one reader serve all of them.
 
-The method half of the package defines two, `rlm.study.TripletStudy` and `rlm.labels.study.LabelStudy`; nothing here
-imports them.
+The method half of the package defines two, `rlm.study.TripletStudy` and `rlm.labels.study.LabelStudy`; the third,
+`rlm.external.functions.FunctionStudy`, trains with a function of the user. Nothing here imports them.
 """
 
 import logging
@@ -18,8 +18,8 @@ import torch
 
 from rlm.errors import InputError
 from rlm.runtime.parallel import check_seeds, iter_blocks
-from rlm.runtime.results import R, Result, Rules, join, mark
-from rlm.stats.judging import Judged, Watched, judge
+from rlm.runtime.results import R, Result, Rules, join, mark, widen
+from rlm.stats.judging import Judged, Watched, judge, plan_looks
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.store.file import check_file
 from rlm.store.identity import Identity
@@ -29,6 +29,8 @@ from rlm.verdict import BASELINE
 log = logging.getLogger(__name__)
 DEFAULT_RULES = Rules()
 DECIDED = ("helps", "hurts", "the same")
+DIVERGED = "diverged: the loss is not finite. They count as failed, at chance; lower learning_rate"
+FROM_SCRATCH = BASELINE, "test_accuracy", DIVERGED  # baseline, metric and failure of the package's own experiments
 
 
 @runtime_checkable
@@ -41,11 +43,29 @@ class Experiment(Protocol[R]):
     seed must not depend on the other seeds of the block.
     """
 
-    result: type[R]
+    @property
+    def result(self) -> type[R]:
+        """The class of its tables."""
+        ...
 
     @property
     def arms(self) -> Sequence[str]:
-        """The arms to run; `BASELINE` is the one that others are compared with."""
+        """The arms to run."""
+        ...
+
+    @property
+    def baseline(self) -> str:
+        """The arm that others are compared with."""
+        ...
+
+    @property
+    def metric(self) -> str | Metric:
+        """What `until` looks at; a run without a value of it has failed."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """The end of a warning, after the seeds and the arm of runs that failed."""
         ...
 
     @property
@@ -75,12 +95,23 @@ class Experiment(Protocol[R]):
         ...
 
 
+def make_rules(
+    seeds: int | Sequence[int], until: float | None, look_every: int | None, watched: bool, same_within: float
+) -> Rules:
+    """Return the rules that a study of these seeds is looked at by; see `rlm.run_study` for the settings."""
+    looks = None if look_every is None else plan_looks(len(check_seeds(seeds)), look_every)
+    return Rules(until, watched, looks, same_within)
+
+
 def check_request(
     seeds: int | Sequence[int],
     arms: Sequence[str],
     db: Path | str | None,
     rules: Rules = DEFAULT_RULES,
     block_size: int | None = None,
+    *,
+    baseline: str = BASELINE,
+    widest: float | int = 2,
 ) -> list[int]:
     """Check what is asked of an experiment before its data are loaded; return the seeds in ascending order."""
     listed, until = check_seeds(seeds), rules.until
@@ -88,14 +119,14 @@ def check_request(
         check_file(db)
     if block_size is not None and block_size < 1:
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
-    if not 0 < rules.same_within <= 1:
-        raise InputError(f"expected same_within above 0 and at most 1, found {rules.same_within}; 0.01 is a point")
+    if rules.same_within <= 0:
+        raise InputError(f"expected same_within above 0, found {rules.same_within}; 0.01 is a point")
     if until is not None and rules.looks is not None:
         raise InputError("expected until or look_every, found both; choose one rule to stop by")
-    if until is not None and (not 0 < until <= 2 or BASELINE not in arms or len(arms) < 2):
+    if until is not None and (not 0 < until <= widest or baseline not in arms or len(arms) < 2):
         raise InputError(
-            f"expected until to be a width above 0, and the arm {BASELINE} with others to compare, found {until} and "
-            f"{', '.join(arms)}; leave until out, or add arms, and a width of at most 2"
+            f"expected until to be a width above 0, and the arm {baseline} with others to compare, found {until} and "
+            f"{', '.join(arms)}; leave until out, or add arms, and a width of at most {widest:g}"
         )
     return listed
 
@@ -131,7 +162,7 @@ def iter_experiment(
             progress=progress,
             watched=watched,
             same_within=same_within,
-            is_enough=lambda finished: is_enough(finished, arms, seeds, rules),
+            is_enough=lambda finished: is_enough(experiment, finished, seeds, rules),
         )
 
 
@@ -159,15 +190,17 @@ def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], No
     return join(finished, arms), False
 
 
-def is_enough(finished: Sequence[Result], arms: Sequence[str], seeds: Sequence[int], rules: Rules) -> bool:
+def is_enough(experiment: Experiment[R], finished: Sequence[Result], seeds: Sequence[int], rules: Rules) -> bool:
     """Return whether the rules stop the study: every interval is narrow enough, or every arm decided at a look."""
     if not finished or (rules.until is None and rules.looks is None):
         return False
-    results = pd.concat([block.results for block in finished])
-    judged = judge_so_far(results, arms, seeds, watched=rules.looks or True)
+    results, metric = widen(pd.concat([block.results for block in finished])), find_metric(experiment.metric)
+    settings = {"baseline": experiment.baseline, "watched": rules.looks or True}
+    judged = judge_so_far(results, experiment.arms, seeds, metric, **settings)
     if rules.until is not None:
         return bool(judged) and all(found.difference.width < rules.until for found in judged.values())
-    metric = replace(find_metric("test_accuracy"), same_within=rules.same_within)
+    if metric.is_share:
+        metric = replace(metric, same_within=rules.same_within)
     return bool(judged) and all(found.decide(metric) in DECIDED for found in judged.values())
 
 
@@ -176,6 +209,7 @@ def judge_so_far(
     arms: Sequence[str],
     seeds: Sequence[int],
     metric: str | Metric = "test_accuracy",
+    baseline: str = BASELINE,
     watched: Watched = True,
 ) -> dict[str, Judged]:
     """
@@ -190,5 +224,5 @@ def judge_so_far(
     values = values[values.notna().all(axis=1).cummin()]
     if values.empty:
         return {}
-    differences = values.sub(values[BASELINE], axis=0).drop(columns=BASELINE)
+    differences = values.sub(values[baseline], axis=0).drop(columns=baseline)
     return judge({arm: differences[arm].to_numpy() for arm in differences}, metric.reach, watched=watched)

@@ -81,9 +81,10 @@ def headline(found: PairedEstimates) -> str:
         if one.share.value > MANY_FAILED
     ]
     if many:
-        said += (
-            f" But {' and '.join(many)} failed: these runs hardly beat chance, so train longer before you rely on it."
-        )
+        advice = "these runs hardly beat chance, so train longer before you rely on it"
+        if found.basis.clusters is None:
+            advice = "these runs have no value, so look for the cause before you rely on it"
+        said += f" But {' and '.join(many)} failed: {advice}."
     return said
 
 
@@ -203,9 +204,11 @@ def describe_failures(found: PairedEstimates) -> str:
         is_decided = found.failed and found.decision in ("helps", "hurts", "the same")
         most = max((one.share.high for one in found.failed.values()), default=0.0)
         return f"No seed failed; of an arm's other seeds up to {most:.0%} may." if is_decided else ""
-    has_noise = found.metric.name == "test_accuracy"
+    has_noise, failed = found.metric.name == "test_accuracy", "diverged"
+    if found.basis.clusters is None:
+        has_noise, failed = False, "without a value"
     shares = " and ".join(
-        f"{one.share.format(100, digits=0, unit='%')} with {arm} ({one.diverged} diverged"
+        f"{one.share.format(100, digits=0, unit='%')} with {arm} ({one.diverged} {failed}"
         f"{f', {one.noise} within noise of chance' if has_noise else ''})"
         for arm, one in found.failed.items()
     )

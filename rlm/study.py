@@ -20,12 +20,10 @@ from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyCo
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus
 from rlm.evaluation.held_out import judge_block
-from rlm.experiment import check_request, collect, iter_experiment
+from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment, make_rules
 from rlm.runtime.device import resolve_config, resolve_device
-from rlm.runtime.parallel import check_seeds
-from rlm.runtime.results import Rules, Table, join
+from rlm.runtime.results import Table, join
 from rlm.slicer import Slices, pad_slices, slice_for
-from rlm.stats.judging import plan_looks
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
 from rlm.store.read import TRIPLETS
@@ -84,6 +82,7 @@ class TripletStudy:
     corpus: Corpus
     make_encoder: Callable[[int], nn.Module] | None = None
     result: ClassVar = BlockResult
+    baseline, metric, failure = FROM_SCRATCH
 
     @property
     def arms(self) -> Sequence[str]:
@@ -273,8 +272,7 @@ def iter_study(
     >>> [block.results["seed"].tolist() for block in blocks]
     [[0, 1], [2, 3]]
     """
-    looks = None if look_every is None else plan_looks(len(check_seeds(seeds)), look_every)
-    rules = Rules(until, watched, looks, same_within)
+    rules = make_rules(seeds, until, look_every, watched, same_within)
     seeds = check_request(seeds, config.arms, db, rules, block_size)
     if data is not None:  # what the config says of other data is not true of these
         name = config.dataset

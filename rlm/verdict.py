@@ -9,7 +9,7 @@ import pandas as pd
 
 from rlm import sentences
 from rlm.errors import InputError
-from rlm.stats.crossed import count_effective, generalise_arms, generalise_splits
+from rlm.stats.crossed import count_effective, generalise_arms, generalise_splits, select_clusters
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.stats.judging import Watched, judge
 from rlm.stats.metrics import Metric, check_table, count_failed, find_metric, share_failed
@@ -193,8 +193,9 @@ def compare(
         these were fixed before the study. By default ``results.attrs["watched"]``, which `rlm.run_study` and
         `rlm.read_study` set.
     clusters
-        Test accuracy by arm, seed and cluster of one test split, such as ``rlm.read_study(db).finished.clusters``: then
-        the verdict also speaks of data like these, see `Verdict.new_data`.
+        Test accuracy by arm, seed and cluster of one test split, such as ``rlm.read_study(db).finished.clusters``, or
+        any metric, as `rlm.external.read_judged`: then the verdict also speaks of data like these, see
+        `Verdict.new_data`.
     same_within
         Largest difference that counts as the same, fixed before the study, in the metric's unit. By default
         ``results.attrs["same_within"]``, else that of the metric: 0.01 (a point) of shares.
@@ -277,12 +278,13 @@ def compare_all(
     differences = {arm: (both[arm] - both[baseline]).to_numpy() for arm, both in paired.items()}
     fixed, sequence = (judge(differences, metric.reach, watched=how) for how in (False, True))
     planned = judge(differences, metric.reach, watched=watched) if isinstance(watched, tuple) else {}
-    effective = None if clusters is None else count_effective(clusters)
+    effective = None if clusters is None or "triplets" not in clusters else count_effective(clusters)
     failed, basis = share_failed(results, metric, effective), find_basis(results)
     new_data = {}
-    if clusters is not None and basis.is_fixed and metric.name == "test_accuracy" and not watched:
+    tested = None if clusters is None or watched else select_clusters(clusters, metric, is_fixed=basis.is_fixed)
+    if tested is not None:
         new_data = {
-            arm: generalise_arms(clusters, arm, baseline, both.index, fixed[arm]) for arm, both in paired.items()
+            arm: generalise_arms(tested, arm, baseline, both.index, fixed[arm], metric) for arm, both in paired.items()
         }
     elif basis.test_share is not None and not basis.is_fixed and not watched:
         new_data = {
@@ -309,7 +311,7 @@ def compare_all(
     }
 
 
-def paired_arms(results: pd.DataFrame) -> list[str]:
-    """List the arms, other than scratch, that have a seed in common with it, even if the study is unfinished."""
+def paired_arms(results: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
+    """List the arms, other than the baseline, that have a seed in common with it, even if the study is unfinished."""
     seeds = results.groupby("arm", sort=False)["seed"].agg(set)
-    return [arm for arm, theirs in seeds.items() if arm != BASELINE and theirs & seeds.get(BASELINE, set())]
+    return [arm for arm, theirs in seeds.items() if arm != baseline and theirs & seeds.get(baseline, set())]

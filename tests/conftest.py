@@ -17,7 +17,7 @@ os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 settings.register_profile("rlm", deadline=None)  # shared machines have slow moments
 settings.load_profile("rlm")
 
-collect_ignore = ["warm_study.py"]  # trains when it is imported
+collect_ignore = ["warm_study.py", "external/warm_judge.py"]  # they train when they are imported
 
 SMALL = {"encoder": "mean", "word_dim": 4, "dim": 6, "max_epochs": 2, "pretrain_epochs": 1}
 QUICK = ["--jobs", 1] + [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]

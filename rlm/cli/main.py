@@ -26,22 +26,19 @@ from rlm.cli.models import evaluate, query, train
 from rlm.cli.output import (
     check_out,
     check_out_folder,
-    check_table_out,
     ending_like_ctrl_c,
     gather,
     print_files,
-    write_table,
 )
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
+from rlm.cli.verdicts import print_verdict, results, verdict
 from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
 from rlm.errors import InputError, naming_extras
 from rlm.experiment import judge_so_far
 from rlm.stats.estimates import FEWEST_PAIRS
-from rlm.store.read import read_study
 from rlm.study import iter_study, load_corpus, slice_for
-from rlm.verdict import compare_all, paired_arms, summarise
 
 NARROWEST = 60  # columns
 
@@ -50,7 +47,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (train, query, evaluate, labels, notebooks, lab):
+for command in (results, verdict, train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 
@@ -121,56 +118,8 @@ def study(
             "interrupted" if is_interrupted else "every arm is decided" if pairs < planned else "the last planned look"
         )
         print(f"stopped after {pairs} of {planned} seeds: {why}\n")
-    _print_verdict(found.results, found.clusters, config, config.encoder)
+    print_verdict(found.results, found.clusters, config, config.encoder)
     print_files(found, out, db)
-
-
-@app.command
-def results(db: Path, *, study: int | None = None, out: Path | None = None) -> None:
-    """
-    Print the results of a stored study, or write them to a file.
-
-    Parameters
-    ----------
-    db
-        The store.
-    study
-        Number of the study; may be left out where there is only one. The message without it lists them.
-    out
-        File ending in .csv, .json, .parquet or .tsv; or .md or .tex for a table to paste into a text.
-    """
-    check_table_out(out, db)
-    stored = read_study(db, study)
-    table = stored.finished.results
-    if out is None:
-        print(table.to_string(index=False, float_format="{:.4f}".format))
-        return
-    write_table(out, table)
-    print(f"results: {out}")
-
-
-@app.command
-def verdict(db: Path, *, study: int | None = None) -> None:
-    """
-    Print the table and the verdict of a stored study, also while it runs.
-
-    Parameters
-    ----------
-    db
-        The store.
-    study
-        Number of the study; may be left out where there is only one. The message without it lists them.
-    """
-    stored = read_study(db, study)
-    _print_verdict(stored.finished.results, stored.finished.clusters, stored.config, stored.encoder)
-
-
-def _print_verdict(results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
-    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
-    print("test accuracy over seeds, mean with its 95 % interval\n")
-    print(summarise(results).to_string(float_format="{:.3f}".format, na_rep=""))
-    for verdict in compare_all(results, arms=paired_arms(results), clusters=clusters).values():
-        print(f"\n{verdict.text}")
 
 
 def _say_where_it_stopped(

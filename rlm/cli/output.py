@@ -55,23 +55,23 @@ _WRITERS = {
 }
 
 
-def check_out(out: Path | None, db: Path | None = None) -> None:
+def check_out(out: Path | None, db: Path | None = None, option: str = "--out") -> None:
     """Check, before any training, that results can be written to a file, which must not be the store."""
     if out is None:
         return
     if out.is_dir() or not out.parent.is_dir():
         raise InputError(
-            f"expected a file in an existing folder for --out, found {out}; name a file, or create the folder first"
+            f"expected a file in an existing folder for {option}, found {out}; name a file, or create the folder first"
         )
     if out.exists() and not out.is_file():
-        raise InputError(f"expected a file for --out, found {out}, which is something else; give another")
+        raise InputError(f"expected a file for {option}, found {out}, which is something else; give another")
     if db is not None and out.resolve() == db.resolve():
         raise InputError(f"expected different files for --out and --db, found {out} for both; give another")
     if out.exists() and not os.access(out, os.W_OK):
         raise InputError(
-            f"expected a file that can be written for --out, found {out}; make it writable or give another"
+            f"expected a file that can be written for {option}, found {out}; make it writable or give another"
         )
-    _try_to_write(out)
+    _try_to_write(out, option)
 
 
 def check_table_out(out: Path | None, db: Path | None = None) -> None:
@@ -93,10 +93,10 @@ def check_out_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"expected a folder for --out, found {out}: {error.strerror}; give another") from error
-    _try_to_write(out / "index.html")
+    _try_to_write(out / "index.html", "--out")
 
 
-def _try_to_write(path: Path) -> None:
+def _try_to_write(path: Path, option: str) -> None:
     """Write as the results will be written, but under another name."""
     attempt = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -104,7 +104,7 @@ def _try_to_write(path: Path) -> None:
         attempt.unlink()
     except OSError as error:
         raise InputError(
-            f"expected --out where files can be written, found {path}: {error.strerror}; give another"
+            f"expected {option} where files can be written, found {path}: {error.strerror}; give another"
         ) from error
 
 

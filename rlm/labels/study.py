@@ -15,7 +15,7 @@ from rlm.block import Block
 from rlm.config import DEFAULT_SEEDS, REDRAW
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
-from rlm.experiment import check_request, collect, iter_experiment
+from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment
 from rlm.labels.batches import RandomLabels, SampleTable, attach, check_alike, tabulate, without_copies
 from rlm.labels.config import LabelsConfig
 from rlm.labels.encoders import MakeEncoder, check_batches, new_classifiers, transfer
@@ -107,6 +107,7 @@ class LabelStudy:
     make_encoder: MakeEncoder | None = None
     pretrain_samples: Samples | None = None
     result: ClassVar = LabelsResult
+    baseline, metric, failure = FROM_SCRATCH
     largest_block: ClassVar = LARGEST_BLOCK
 
     @property

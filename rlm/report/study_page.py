@@ -78,19 +78,22 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
 
 def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     """Write what is finished of a study as the cells of a notebook."""
-    cells = [_text(f"# Does pre-training help {escape_markdown(encoder)} on {escape_markdown(data)}?")]
-    cells += [_text(f"> **{escape_markdown(seen.headline)}** {escape_markdown(seen.limits)}")]
-    cells += [_picture(picture) for picture in (seen.differences, seen.seeds) if picture is not None]
+    cells = [text_cell(f"# Does pre-training help {escape_markdown(encoder)} on {escape_markdown(data)}?")]
+    cells += [text_cell(f"> **{escape_markdown(seen.headline)}** {escape_markdown(seen.limits)}")]
+    cells += [picture_cell(picture) for picture in (seen.differences, seen.seeds) if picture is not None]
     for heading, text in seen.words:
-        cells += [_text(f"## {escape_markdown(heading[0].upper() + heading[1:])}"), _text(escape_markdown(text))]
+        cells += [
+            text_cell(f"## {escape_markdown(heading[0].upper() + heading[1:])}"),
+            text_cell(escape_markdown(text)),
+        ]
     shares = list(seen.summary.columns.drop(["arm", "seeds"]))
-    cells += [_text("## Test accuracy by arm"), _table(seen.summary, shares)]
+    cells += [text_cell("## Test accuracy by arm"), table_cell(seen.summary, shares)]
     if len(seen.estimates):
-        cells += [_text("## Estimates"), _table(seen.estimates)]
-    cells += [_text("## Learning curves"), _picture(seen.curves)]
+        cells += [text_cell("## Estimates"), table_cell(seen.estimates)]
+    cells += [text_cell("## Learning curves"), picture_cell(seen.curves)]
     if seen.pretraining is not None:
-        cells += [_text("## Pre-training"), _picture(seen.pretraining)]
-    return [*cells, _text("## Every run"), _table(seen.results.drop(columns=DETAILS), SHARES)]
+        cells += [text_cell("## Pre-training"), picture_cell(seen.pretraining)]
+    return [*cells, text_cell("## Every run"), table_cell(seen.results.drop(columns=DETAILS), SHARES)]
 
 
 def _to_repeat(code: str, is_table: bool, has_texts: bool, source: str | None) -> list[NotebookNode]:
@@ -102,8 +105,8 @@ def _to_repeat(code: str, is_table: bool, has_texts: bool, source: str | None) -
         texts.append("The unlabelled texts were handed over: `texts` must be the same ones, which are not kept here.")
     if source:
         texts.append("The encoder is one of your own: it must be defined first, with all that its source names.")
-    cells = [_text("## To repeat it\n\n" + "\n\n".join(texts)), _output({"text/plain": code})]
-    return [*cells, _text("The source of the encoder:"), _output({"text/plain": source})] if source else cells
+    cells = [text_cell("## To repeat it\n\n" + "\n\n".join(texts)), _output({"text/plain": code})]
+    return [*cells, text_cell("The source of the encoder:"), _output({"text/plain": source})] if source else cells
 
 
 def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None) -> StudyConfig:
@@ -121,7 +124,8 @@ def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None
     return config.model_copy(update=paths)
 
 
-def _text(source: str) -> NotebookNode:
+def text_cell(source: str) -> NotebookNode:
+    """Return a cell of Markdown."""
     return nbformat.v4.new_markdown_cell(source)
 
 
@@ -130,10 +134,12 @@ def _output(data: dict[str, str], metadata: dict[str, Any] | None = None) -> Not
     return nbformat.v4.new_code_cell("", outputs=[shown])
 
 
-def _picture(picture: Picture) -> NotebookNode:
+def picture_cell(picture: Picture) -> NotebookNode:
+    """Return a cell that shows a picture."""
     about = {"image/png": {"alt": picture.alt, "width": picture.width}}
     return _output({"image/png": base64.b64encode(picture.png).decode()}, about)
 
 
-def _table(table: pd.DataFrame, percent: Sequence[str] = ()) -> NotebookNode:
+def table_cell(table: pd.DataFrame, percent: Sequence[str] = ()) -> NotebookNode:
+    """Return a cell that shows a table; `percent` are columns of shares."""
     return _output({"text/html": html_table(table, percent)})

@@ -20,7 +20,7 @@ from rlm.errors import InputError
 from rlm.explain import TREATED
 from rlm.sentences import CONTROLS
 from rlm.stats.anytime import confidence_sequence
-from rlm.stats.metrics import count_failed
+from rlm.stats.metrics import Metric, count_failed
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.store.read import StoredStudy, list_studies, read_study
 from rlm.store.schema import reading
@@ -224,6 +224,14 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         found = [pd.concat(tables) if tables else empty for tables in (pairs, sequences)]
         plots.sequence(*found, others, axes[0, 1])
     return figure
+
+
+@_theme()
+def paint_seeds(results: pd.DataFrame, summary: pd.DataFrame, metric: Metric) -> Picture:
+    """Draw every run by any metric."""
+    figure = Figure(figsize=(1.5 + 1.7 * len(summary), 4), layout="constrained")
+    plots.seeds(results, summary, metric, figure.subplots())
+    return _paint(figure, f"{metric.label} of {results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}")
 
 
 def _curves_figure(history: pd.DataFrame) -> Figure:

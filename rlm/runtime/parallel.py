@@ -26,9 +26,9 @@ from tqdm.auto import tqdm
 from rlm.config import MOST_SEEDS
 from rlm.errors import InputError
 from rlm.runtime.process import quiet_trackers
-from rlm.runtime.results import R, Result, count_runs, mark, select
+from rlm.runtime.results import R, Result, count_runs, mark, select, widen
 from rlm.stats.judging import Watched
-from rlm.stats.metrics import SAME_WITHIN
+from rlm.stats.metrics import SAME_WITHIN, Metric, find_metric
 
 log = logging.getLogger(__name__)
 LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
@@ -42,6 +42,12 @@ class Work(Protocol[R]):
 
     @property
     def arms(self) -> Sequence[str]: ...
+
+    @property
+    def metric(self) -> str | Metric: ...
+
+    @property
+    def failure(self) -> str: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -101,16 +107,16 @@ def iter_blocks(
         processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
         largest = min(work.largest_block, block_size or work.largest_block)
         tasks = _tasks(work, seeds, largest, processes, finished)
-        with _interrupts_held(), _at_hand(work):
+        with interrupts_held(), _at_hand(work):
             is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
-            begin = {"initializer": _end_with, "initargs": (os.getpid(),)} if is_here else {}
+            begin = {"initializer": end_with, "initargs": (os.getpid(),)} if is_here else {}
             run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
             results: Any = run(joblib.delayed(_run)(work, theirs, block) for theirs, block in tasks)
         with _deaths_explained(store), _closing(results):
             for result in results:
                 if store is not None:
                     store.save(result, device.type)
-                _warn_of_failed(result.results)
+                _warn_of_failed(work, result.results)
                 finished.append(result)
                 bar.update(count_runs(result))
                 yield mark(result, watched, same_within)
@@ -165,14 +171,11 @@ def _tasks(
     return tasks
 
 
-def _warn_of_failed(results: pd.DataFrame) -> None:
-    failed = results[results["test_accuracy"].isna()].drop_duplicates(["arm", "seed"])
+def _warn_of_failed(work: Work[R], results: pd.DataFrame) -> None:
+    runs = widen(results)
+    failed = runs[runs[find_metric(work.metric).name].isna()].drop_duplicates(["arm", "seed"])
     for arm, seeds in failed.groupby("arm", sort=False)["seed"]:
-        warnings.warn(
-            f"seed(s) {', '.join(map(str, seeds))} of arm {arm} diverged: the loss is not finite. They count "
-            "as failed, at chance; lower learning_rate",
-            stacklevel=4,
-        )
+        warnings.warn(f"seed(s) {', '.join(map(str, seeds))} of arm {arm} {work.failure}", stacklevel=4)
 
 
 @contextmanager
@@ -207,7 +210,7 @@ def _deaths_explained(store: "Keeper[Result] | None") -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """
     Hold back Ctrl-C, and what ends a session; processes and threads that are started meanwhile never see them.
 
@@ -229,7 +232,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Let this process end when the one that started it does; whatever it is doing, nobody waits for it."""
 
     def wait() -> None:

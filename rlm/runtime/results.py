@@ -9,7 +9,7 @@ import pandas as pd
 from rlm.stats.judging import Watched
 from rlm.stats.metrics import SAME_WITHIN
 
-KEYS = ("labelled", "arm", "seed", "epoch", "cluster", "shuffle")  # of all tables, as far as they have them
+KEYS = ("labelled", "arm", "seed", "metric", "epoch", "cluster", "shuffle")  # of all tables, as far as they have them
 
 
 class Rules(NamedTuple):
@@ -37,11 +37,12 @@ class Result(Protocol):
     """
     Tables of one or more blocks of seeds, a NamedTuple; each has the columns arm and seed, and `results` is the first.
 
-    A run that failed has no ``test_accuracy``. The result class of an experiment has two more attributes: `TASK` names
-    the experiment, and `TABLES` has a `Table` for each field.
+    A run that failed has no value of the experiment's metric. `results` may be long, see `widen`. The result class of
+    an experiment has two more attributes: `TASK` names the experiment, and `TABLES` has a `Table` for each field.
     """
 
-    results: pd.DataFrame
+    @property
+    def results(self) -> pd.DataFrame: ...
 
     def __iter__(self) -> Iterator[pd.DataFrame]: ...
 
@@ -87,6 +88,14 @@ def select(result: R, arms: Sequence[str], seeds: Sequence[int]) -> R:
     return type(result)._make(
         table[table["arm"].isin(arms) & table["seed"].isin(seeds)].reset_index(drop=True) for table in result
     )
+
+
+def widen(results: pd.DataFrame) -> pd.DataFrame:
+    """Give a table with the columns metric and value a column per metric; any other table is returned as it is."""
+    if "metric" not in results:
+        return results
+    wide = results.pivot(index=["arm", "seed"], columns="metric", values="value")
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def count_runs(result: Result) -> int:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate
 from rlm.stats.judging import Judged
-from rlm.stats.metrics import find_metric
+from rlm.stats.metrics import Metric
 
 FEWEST_CLUSTERS = 10  # of equal size: with fewer the interval covers too little
 
@@ -96,9 +96,23 @@ def generalise_splits(
     return NewData(Estimate(mean, low, high).bounded(-reach, reach))
 
 
-def generalise_arms(clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, judged: Judged) -> NewData | None:
+def select_clusters(clusters: pd.DataFrame, metric: Metric, *, is_fixed: bool) -> pd.DataFrame | None:
     """
-    Compare two arms on these seeds, by the accuracy of each cluster, at the level of the interval for their split.
+    Return a row per run and cluster: arm, seed, cluster, triplets (or other items) and the metric, if there are any.
+
+    A table of several metrics has the columns metric, value and items. Any other needs runs that share one split.
+    """
+    if "metric" in clusters:
+        theirs = clusters[clusters["metric"] == metric.name]
+        return theirs.rename(columns={"value": metric.name, "items": "triplets"}) if len(theirs) else None
+    return clusters if is_fixed and metric.name in clusters else None
+
+
+def generalise_arms(
+    clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, judged: Judged, metric: Metric
+) -> NewData | None:
+    """
+    Compare two arms on these seeds, by the metric of each cluster, at the level of the interval for their split.
 
     The interval contains that for the split. None unless all runs have the same clusters of the same size.
     """
@@ -106,12 +120,12 @@ def generalise_arms(clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.I
     sizes = clusters.groupby("cluster")["triplets"].agg(["min", "max", "size"])
     if sizes.empty or (sizes["min"] != sizes["max"]).any() or (sizes["size"] != 2 * len(seeds)).any():
         return None
-    counted = clusters.fillna({"test_accuracy": find_metric("test_accuracy").failed})
-    accuracy = counted.pivot(index="cluster", columns=["arm", "seed"], values="test_accuracy")
-    differences = (accuracy[arm][seeds] - accuracy[baseline][seeds]).to_numpy()
+    failed = metric.failed if isinstance(metric.failed, float | int) else np.nan
+    values = clusters.pivot(index="cluster", columns=["arm", "seed"], values=metric.name).fillna(failed)
+    differences = (values[arm][seeds] - values[baseline][seeds]).to_numpy()
     found = generalise(differences, sizes["min"].to_numpy(float), judged.level)
     value, low, high = found.difference
     bounds = min(low, judged.difference.low), max(high, judged.difference.high)
     if not np.isfinite([low, *judged.difference]).all():
         bounds = np.nan, np.nan
-    return found._replace(difference=Estimate(value, *bounds).bounded(-1, 1))
+    return found._replace(difference=Estimate(value, *bounds).bounded(-metric.reach, metric.reach))

@@ -244,18 +244,19 @@ class Failed(NamedTuple):
 
 def share_failed(results: pd.DataFrame, metric: Metric, effective: pd.Series | None = None) -> dict[str, Failed]:
     """
-    Return the share of failed seeds by arm, if the results contain the size of their test splits.
+    Return the share of failed seeds by arm, if the results contain the size of their test splits, or errors.
 
     The noise of chance is that of as many `effective` clusters of equal size, by arm and seed; by default of all.
     """
-    if "test_clusters" not in results:
+    if not {"test_clusters", "error"} & set(results):
         return {}
-    clusters = results["test_clusters"]
-    if effective is not None:
+    diverged, clusters = results[metric.name].isna(), results.get("test_clusters")
+    noise = pd.Series(data=False, index=results.index)
+    if effective is not None and clusters is not None:
         runs = pd.MultiIndex.from_frame(results[["arm", "seed"]])
         clusters = pd.Series(effective.reindex(runs).to_numpy(), results.index).fillna(clusters)
-    diverged = results[metric.name].isna()
-    noise = ~diverged & (metric.name == "test_accuracy") & (results[metric.name] <= noise_of_chance(clusters))
+    if metric.name == "test_accuracy" and clusters is not None:
+        noise = ~diverged & (results[metric.name] <= noise_of_chance(clusters))
     counts = pd.DataFrame({"diverged": diverged, "noise": noise}).groupby(results["arm"], sort=False)
     return {
         str(arm): Failed(proportion(int(runs.to_numpy().sum()), len(runs)), *map(int, runs.sum()))

@@ -59,6 +59,18 @@ def open_store(path: Path | str) -> sqlite3.Connection:
         return connect(path)
 
 
+def is_store(path: Path | str) -> bool:
+    """Return whether a file is a store of any version, by its header."""
+    try:
+        header = b""
+        if Path(path).is_file():  # a pipe would wait for a writer
+            with Path(path).open("rb") as file:
+                header = file.read(72)
+    except (OSError, ValueError):
+        return False
+    return header.startswith(b"SQLite format 3") and int.from_bytes(header[68:72], "big") == APPLICATION
+
+
 def has_store(path: Path) -> bool:
     """
     Return whether an existing file is a store of this version, or False for an empty file; raise for any other file.

@@ -111,7 +111,8 @@ def _encoder(record: Record) -> str:
     """Return the name of the encoder; of a user's encoder the store has the source."""
     source = record.study.encoder
     if source is None:
-        return str(json.loads(record.study.config).get("encoder", ""))
+        config = json.loads(record.study.config)
+        return str(config.get("encoder", config.get("function", "")))
     named = re.search(r"(?:class|def) (\w+)", source)
     return named[1] if named else source.split("\n")[0]
 
@@ -151,6 +152,14 @@ def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) 
     return read_stored(path, TRIPLETS, StudyConfig, study)
 
 
+def find_task(path: Path | str, study: int | None = None) -> str:
+    """Return the experiment of a study; without its number the only one in the store, or else `TRIPLETS`."""
+    with reading(path) as (connection, name):
+        tasks = {number: read_record(connection, name, number).study.task for number in read_numbers(connection)}
+    only = set(tasks.values())
+    return tasks.get(study, only.pop() if len(only) == 1 else TRIPLETS)
+
+
 def read_stored(
     path: Path | str | sqlite3.Connection, task: str, kind: type[BaseModel], study: int | None = None
 ) -> StoredStudy:
@@ -183,7 +192,8 @@ def _find(connection: sqlite3.Connection, path: str, task: str, study: int | Non
     if study is None and len(known) == 1:
         return known[0]
     others = {one.study.task for one in (read_record(connection, path, n) for n in read_numbers(connection))} - {task}
-    listed = f"\n{_list(known).drop(columns='finished').to_string()}" if known else " none"
+    table = _list(known).drop(columns="finished").dropna(axis=1, how="all")
+    listed = f"\n{table.to_string()}" if known else " none"
     if not known and others:
         listed += f"; its studies are of {' and '.join(sorted(others))}"
     raise InputError(

@@ -43,10 +43,11 @@ log = logging.getLogger(__name__)
 class Writer:
     """Write one study to a store; made by `writing`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, kind: type) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, study: int, settings: str, kind: type) -> None:
         self.path = path
         self.connection = connection
         self.study = study
+        self.settings = settings
         self.kind = kind
 
     def plan(self, arms: Sequence[str], seeds: Sequence[int], rules: Rules) -> None:
@@ -55,6 +56,7 @@ class Writer:
             row = self.study, _now(), *map(json.dumps, (arms, seeds, rules._asdict()))
             columns = "study, started, arms, seeds, rules"
             self.connection.execute(f"INSERT INTO plans ({columns}) VALUES (?, ?, ?, ?, ?)", row)
+            self.connection.execute("UPDATE studies SET config = ? WHERE study = ?", (self.settings, self.study))
 
     @property
     def notes(self) -> tuple[Watched, float]:
@@ -122,7 +124,7 @@ def writing(path: Path | str, identity: Identity, kind: type) -> Iterator[Writer
             connection = opened.enter_context(closing(connect(path)))
             connection.execute("PRAGMA synchronous = EXTRA")  # a block that is finished survives a loss of power
             study = _find_or_add(connection, path, identity, kind)
-        writer = Writer(path, connection, study, kind)
+        writer = Writer(path, connection, study, identity.settings, kind)
         writer.drop_damaged()
         yield writer
 

@@ -1,0 +1,171 @@
+"""The commands `rlm results` and `rlm verdict`: a stored study, or runs that were trained elsewhere."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import pandas as pd
+from cyclopts import Parameter
+
+from rlm.cli.output import check_out, check_table_out, write_table
+from rlm.config import StudyConfig
+from rlm.errors import InputError
+from rlm.external.functions import TASK, read_judged
+from rlm.external.tables import Unit, read_results
+from rlm.external.unpaired import Unpaired, compare_results
+from rlm.stats.metrics import Metric
+from rlm.store.file import is_store
+from rlm.store.read import StoredStudy, find_task, read_study
+from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
+
+
+def results(db: Path, *, study: int | None = None, out: Path | None = None) -> None:
+    """
+    Print the results of a stored study, or write them to a file.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Number of the study; may be left out where there is only one. The message without it lists them.
+    out
+        File ending in .csv, .json, .parquet or .tsv; or .md or .tex for a table to paste into a text.
+    """
+    check_table_out(out, db)
+    table = _read(db, study).finished.results
+    if out is None:
+        shown = table.assign(error=[_last_line(text) for text in table["error"]]) if "error" in table else table
+        print(shown.to_string(index=False, float_format="{:.4f}".format))
+        return
+    write_table(out, table)
+    print(f"results: {out}")
+
+
+def verdict(
+    source: str,
+    *,
+    study: int | None = None,
+    arm: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    baseline: str | None = None,
+    metric: str | None = None,
+    unit: Unit | None = None,
+    lower_is_better: Annotated[bool | None, Parameter(negative="--higher-is-better")] = None,
+    seed_column: str = "seed",
+    arm_column: str = "arm",
+    watched: Annotated[bool, Parameter(negative=())] = False,
+    html: Path | None = None,
+) -> None:
+    """
+    Print the table and the verdict of a stored study, also while it runs, or of runs that were trained elsewhere.
+
+    Parameters
+    ----------
+    source
+        A store of studies. Or a file ending in .csv, .tsv, .jsonl, .json or .parquet with the columns arm, seed and
+        metrics, or with seed and a column per arm. Or a folder of trainer_state.json files, or of TensorBoard event
+        files, in folders such as wide/seed3. Or an MLflow store: its folder, its SQLite file or its address.
+    study
+        Number of the study in a store; may be left out where there is only one. The message without it lists them.
+    arm
+        Arm to compare with the baseline, given once or more; all by default.
+    baseline
+        The arm that others are compared with: by default scratch, or the first.
+    metric
+        The column to judge: by default test_accuracy, or the only one. It names the numbers of a column per arm.
+    unit
+        fraction for numbers from 0 to 1, percent for numbers from 0 to 100; by default the range of a known metric.
+    lower_is_better
+        Direction of a metric that is not known, or not as usual.
+    seed_column
+        Column, or parameter or tag in MLflow, that holds the seed.
+    arm_column
+        Column, or parameter or tag in MLflow, that holds the arm.
+    watched
+        Judge by the confidence sequence, as for runs that might have been stopped for what they showed.
+    html
+        File for a page with the verdict, the figure and the tables, which loads nothing.
+    """
+    check_out(html, Path(source), "--html")
+    better = {None: None, True: "lower", False: "higher"}[lower_is_better]
+    columns = {"seed_column": seed_column, "arm_column": arm_column}
+    if not is_store(source):
+        _refuse({"study": study}, "a table")
+        found, known = read_results(source, metric, unit=unit, better=better, **columns)
+        listed = found["arm"].unique().tolist()
+        baseline = baseline or (BASELINE if BASELINE in listed else listed[0])
+        _judge(Runs(source, found, known, baseline, arm or None), watched or None, html)
+        return
+    named = {name: value for name, value in columns.items() if value != name.removesuffix("_column")}
+    _refuse({"unit": unit, "lower_is_better": lower_is_better, **named}, "a stored study, which has it")
+    stored = _read(Path(source), study)
+    results, clusters, config = stored.finished.results, stored.finished.clusters, stored.config
+    if isinstance(config, StudyConfig):
+        given = {"arm": arm, "baseline": baseline, "metric": metric, "watched": watched, "html": html}
+        _refuse(given, "a stored study of triplets")
+        print_verdict(results, clusters, config, stored.encoder)
+        return
+    known = {one.name: one for one in config.metrics}
+    if metric is not None and metric not in known:
+        raise InputError(f"expected --metric among {', '.join(known)}, found {metric!r}; give one of these")
+    baseline = baseline or config.baseline
+    chosen = config.metrics[0] if metric is None else known[metric]
+    runs = Runs(
+        f"{source}, function {config.function}", results, chosen, baseline, arm or paired_arms(results, baseline)
+    )
+    _judge(runs, watched or None, html, clusters)
+
+
+def print_verdict(results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
+    """Print what a study of triplets is about, its table and its verdicts."""
+    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
+    print("test accuracy over seeds, mean with its 95 % interval\n")
+    _print(summarise(results), compare_all(results, arms=paired_arms(results), clusters=clusters))
+
+
+class Runs(NamedTuple):
+    """Runs of any training, and what to judge of them; all arms if none are named."""
+
+    source: str
+    results: pd.DataFrame
+    metric: Metric
+    baseline: str
+    arms: Sequence[str] | None
+
+
+def _judge(runs: Runs, watched: bool | None, html: Path | None, clusters: pd.DataFrame | None = None) -> None:
+    """Print the table and the verdicts, and write the page if it is asked for."""
+    source, results, metric, baseline, arms = runs
+    verdicts = compare_results(results, baseline, metric, arms=arms, watched=watched, clusters=clusters)
+    print(f"{source}\n{metric.label} over seeds, mean with its 95 % interval\n")
+    _print(summarise(results, metric), verdicts)
+    if html is not None:
+        from rlm.report.results_page import export_results  # with Jupyter and matplotlib, which take seconds
+
+        about = {"command": shlex.join(["rlm", *sys.argv[1:]]), "source": source}
+        export_results(html, results, metric, verdicts, about)
+        print(f"\npage: {html}")
+
+
+def _print(summary: pd.DataFrame, verdicts: Mapping[str, Verdict | Unpaired]) -> None:
+    print(summary.to_string(float_format="{:.3f}".format, na_rep=""))
+    for found in verdicts.values():
+        print(f"\n{found.text}")
+
+
+def _read(db: Path, study: int | None) -> StoredStudy:
+    """Read a study of a store: one of `rlm.judge`, or else one of triplets."""
+    return (read_judged if find_task(db, study) == TASK else read_study)(db, study)
+
+
+def _refuse(given: Mapping[str, Any], what: str) -> None:
+    """Raise InputError for options that are given and do not belong to what is judged."""
+    for name, value in given.items():
+        if value not in (None, False, ()):
+            raise InputError(f"expected no --{name.replace('_', '-')} beside {what}, found {value}; leave it out")
+
+
+def _last_line(text: str) -> str:
+    return text.strip().split("\n")[-1]

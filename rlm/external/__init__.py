@@ -1,0 +1,5 @@
+"""Other people's training: functions, tables of results, logs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
