@@ -88,9 +88,9 @@ unlabelled: $(READY) ## Pre-train on unlabelled texts with few and many pairs, w
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.unlabelled
 
-systems: $(READY) ## Train every system with the seeds a verdict takes, write docs/systems.md (an hour)
+systems: $(READY) ## Train every system with its controls, write docs/systems.md (hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python -m benchmarks.systems --db systems.db
+	$(BIN)/python -m benchmarks.systems
 
 labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from rlm import plots
-from rlm.verdict import summarise
+from rlm.verdict import compare_all, summarise
 
 ARMS = ["pretrained", "scratch", "pretrained_once"]
 
@@ -283,3 +283,36 @@ class TestRoc:
             }
         )
         assert points_of(plots.roc(steps).lines)[0] == ((0, 0), (0, 0.8), (0.5, 0.8), (1, 1))
+
+
+class TestDifferences:
+    def drawn(self, verdicts):
+        """Read back the value and the interval of every row from the picture."""
+        ax = plots.differences(verdicts)
+        rows = []
+        for bars in (one for one in ax.containers if isinstance(one, ErrorbarContainer)):
+            segments = bars.lines[2][0].get_segments() if bars.has_xerr else []
+            ends = segments[0][:, 0] if len(segments) else [np.nan, np.nan]
+            rows.append((float(bars.lines[0].get_xdata()[0]), *map(float, ends)))
+        return ax, np.array(rows) / 100
+
+    @pytest.mark.parametrize("watched", [False, True, (10, 15)])
+    def test_shows_the_interval_and_the_decision_of_every_verdict(self, watched):
+        rng = np.random.default_rng(0)
+        scratch = rng.normal(0.7, 0.02, 15)
+        effects = {"helpful": 0.03, "idle": 0.0, "harmful": -0.03}
+        arms = {"scratch": scratch} | {arm: scratch + e + rng.normal(0, 0.005, 15) for arm, e in effects.items()}
+        parts = [pd.DataFrame({"arm": arm, "seed": range(15), "test_accuracy": v}) for arm, v in arms.items()]
+        verdicts = compare_all(pd.concat(parts, ignore_index=True), watched=watched)
+        ax, rows = self.drawn(verdicts)
+        np.testing.assert_allclose(rows, [tuple(found.judged) for found in verdicts.values()], atol=1e-12)
+        labels = [label.get_text() for label in ax.get_yticklabels()]
+        assert labels == [f"{arm}\n{found.decision}" for arm, found in verdicts.items()]
+        assert "the same, within 1 point" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+    def test_a_verdict_without_an_interval_is_a_point(self):
+        results = pd.DataFrame([(a, s, 0.6) for a in ("scratch", "tied") for s in range(12)]).set_axis(
+            ["arm", "seed", "test_accuracy"], axis=1
+        )
+        _, rows = self.drawn(compare_all(results))
+        np.testing.assert_array_equal(rows, [[0, np.nan, np.nan]])
