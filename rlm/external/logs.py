@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rlm.errors import InputError
+from rlm.errors import InputError, naming_extras
 
 log = logging.getLogger(__name__)
 STATE, EVENTS, STORE = "trainer_state.json", "*tfevents*", "meta.yaml"
@@ -49,11 +49,9 @@ def read_trainer_states(folder: Path, *_: str) -> pd.DataFrame:
 
 def read_events(folder: Path, *_: str) -> pd.DataFrame:
     """Read the last value of each scalar in TensorBoard's event files."""
-    try:
+    with naming_extras(f", which reads {folder}"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.util.tensor_util import make_ndarray
-    except ImportError as error:
-        raise InputError(f"expected tensorboard, to read {folder}; pip install 'rlm[tensorboard]'") from error
     runs = {}
     for run in {path.parent for path in folder.rglob(EVENTS)}:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
@@ -68,11 +66,9 @@ def read_events(folder: Path, *_: str) -> pd.DataFrame:
 
 def read_mlflow(store: Path | str, arm_column: str, seed_column: str) -> pd.DataFrame:
     """Read the runs of an MLflow store that ended: the last value of each metric, arm and seed by parameter or tag."""
-    try:
+    with naming_extras(f", which reads {store}"):
         from mlflow.entities import ViewType  # pyright: ignore[reportMissingImports]
         from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(f"expected mlflow, to read {store}; pip install 'rlm[mlflow]'") from error
     client = MlflowClient(tracking_uri=store.resolve().as_uri() if isinstance(store, Path) else store)
     try:
         experiments = [one.experiment_id for one in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)]
