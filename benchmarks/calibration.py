@@ -142,7 +142,7 @@ def same_cell(name: str, treated: Draw, control: Draw, pairs: int, studies: int)
         differences = treated(rng, pairs) - mean - control(rng, pairs) + base
         for place in counted:
             (judged,) = judge({"pretrained": differences + place * within}).values()
-            counted[place] += judged.is_within(within)
+            counted[place] += judged.difference.is_within(within)
     return {"shape": name, "pairs": pairs, "found": counted[0.0] / studies, "wrong": counted[1.0] / studies}
 
 

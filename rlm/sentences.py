@@ -67,9 +67,7 @@ def headline(found: PairedEstimates) -> str:
     elif found.decision == "no evidence either way":
         said = f"No evidence either way: this study cannot tell {found.arm} from {found.baseline}."
     elif found.decision == "the same":
-        is_general = found.new_data is not None and found.fixed._replace(
-            difference=found.new_data.difference
-        ).is_within(found.metric.same_within)
+        is_general = found.new_data is not None and found.new_data.difference.is_within(found.metric.same_within)
         within = found.metric.spell_amount(found.metric.same_within)
         said = f"The arms {found.arm} and {found.baseline} are the same within {within}{_scope(found, is_general)}."
     else:
@@ -122,7 +120,8 @@ def describe_difference(found: PairedEstimates) -> str:
     means = [metric.spell(mean, digits) for mean in found.means]
     test = "confidence sequence, " if found.watched else ""
     if isinstance(found.watched, tuple):
-        test = f"planned looks at {', '.join(map(str, found.watched[:-1]))} and {found.watched[-1]} pairs, "
+        *first, last = map(str, found.watched)
+        test = f"planned looks at {' and '.join([', '.join(first), last] if first else [last])} pairs, "
     test += f"corrected for {found.compared} arms, " if found.compared > 1 else ""
     return (
         f"Over {count(found.pairs, 'paired seed')} the mean {metric.label} was {means[0]} for {found.baseline} and "
@@ -151,11 +150,11 @@ def explain_no_interval(found: PairedEstimates) -> str:
 def describe_excluded(found: PairedEstimates) -> str:
     """Give the differences that are excluded where there is no evidence, and call a small effect small."""
     same = found.metric.same_within
-    if found.decision in ("helps", "hurts") and found.deciding.is_within(same):
+    if found.decision in ("helps", "hurts") and found.judged.is_within(same):
         return f"The effect is small: less than {found.metric.spell_amount(same)}, which counts as the same."
     if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
         return ""
-    low, high = found.metric.spell_difference(found.judged).partition("[")[2].partition("]")[0].split(", ")
+    _, low, high = found.judged.spell(100 if found.metric.is_share else 1, "+")
     unit = " points" if found.metric.is_share else ""
     return f"Differences below {low} and above {high}{unit} are excluded."
 

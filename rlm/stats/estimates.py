@@ -46,6 +46,10 @@ class Estimate(NamedTuple):
         """Return True if the interval lies entirely to one side of a value."""
         return self.low > value or self.high < value
 
+    def is_within(self, distance: float | int | None) -> bool:
+        """Return True if the interval lies within this distance from 0."""
+        return distance is not None and max(abs(self.low), abs(self.high)) <= distance
+
     def bounded(self, lowest: float | int, highest: float | int, keep_zero: bool = False) -> "Estimate":
         """Clip the interval to possible means; an unbounded interval becomes missing."""
         low, high = self.low, self.high
@@ -84,14 +88,18 @@ class Estimate(NamedTuple):
         `scale` multiplies all numbers, `sign` is ``"+"`` to write that of positive ones, `unit` follows every number
         and `missing` replaces a missing interval.
         """
-        scaled = Estimate(*(scale * number for number in self))
-        if not np.isfinite(scaled.value):
+        if not np.isfinite(self.value):
             return "unknown"
-        places = scaled.digits() if digits is None else digits
-        value, low, high = (f"{number:{sign}z.{places}f}{unit}" for number in scaled)
-        if not np.isfinite(scaled.low):
+        value, low, high = self.spell(scale, sign, digits, unit)
+        if not np.isfinite(self.low):
             return f"{value}{missing}"
-        return f"{value} [{low}, {high}]" if np.isfinite(scaled.high) else f"{value} [{low} or more]"
+        return f"{value} [{low}, {high}]" if np.isfinite(self.high) else f"{value} [{low} or more]"
+
+    def spell(self, scale: float | int = 1, sign: str = "", digits: int | None = None, unit: str = "") -> list[str]:
+        """Spell value, low and high as `format` does."""
+        scaled = Estimate(*(scale * number for number in self))
+        places = scaled.digits() if digits is None else digits
+        return [f"{number:{sign}z.{places}f}{unit}" for number in scaled]
 
     def __str__(self) -> str:
         return self.format(digits=2)

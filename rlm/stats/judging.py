@@ -36,11 +36,7 @@ class Judged(NamedTuple):
             return "too few seeds"
         if self.difference.excludes(0.0):
             return "helps" if (self.difference.value > 0) == (metric.better == "higher") else "hurts"
-        return "the same" if self.is_within(metric.same_within) else "no evidence either way"
-
-    def is_within(self, distance: float | int | None) -> bool:
-        """Return True if the interval lies within this distance from 0."""
-        return distance is not None and max(abs(self.difference.low), abs(self.difference.high)) <= distance
+        return "the same" if self.difference.is_within(metric.same_within) else "no evidence either way"
 
 
 def judge(
