@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.weightstats import ttost_paired
 
 import rlm
 from rlm.config import Plan
@@ -137,6 +138,18 @@ class TestTheSame:
         assert rlm.compare(close).headline.startswith("The arms pretrained and scratch are the same within 1 point")
         assert rlm.compare(close, same_within=0.0005).decision == "no evidence either way"
         assert rlm.compare(table(rng.normal(0, 0.05, 20))).decision == "no evidence either way"
+
+    def test_two_one_sided_tests_agree(self):
+        """Whatever is called the same, both tests of statsmodels reject at half of 5 %."""
+        rng, said = np.random.default_rng(0), 0
+        for _ in range(60):
+            results = table(rng.normal(0, 0.01, 20))
+            by_seed = results.pivot(index="seed", columns="arm", values="test_accuracy")
+            p, *_ = ttost_paired(by_seed["pretrained"], by_seed["scratch"], -0.006, 0.006)
+            is_same = rlm.compare(results, same_within=0.006).decision == "the same"
+            assert not is_same or p < 0.025
+            said += is_same
+        assert 10 < said < 60
 
     def test_a_small_effect_is_an_effect_and_called_small(self):
         found = rlm.compare(table(np.random.default_rng(0).normal(0.004, 0.003, 20)))

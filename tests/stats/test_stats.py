@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from rlm import explain
 from rlm.errors import InputError
@@ -236,6 +237,11 @@ class TestSeveralArms:
             alone = compare(results, arm).difference
             assert found[arm].difference.value == alone.value
             assert found[arm].difference.low <= alone.low < alone.high <= found[arm].difference.high
+
+    def test_corrected_p_values_are_those_of_statsmodels(self):
+        raw = dict(enumerate(np.random.default_rng(0).beta(0.3, 1, 12)))
+        expected = multipletests(list(raw.values()), method="holm")[1]
+        assert [holm(raw)[name][0] for name in raw] == pytest.approx(expected)
 
     def test_the_intervals_are_of_the_levels_that_holm_compares_with(self):
         p = {"a": 0.001, "b": 0.02, "c": 0.03, "d": 0.2}
