@@ -238,10 +238,26 @@ class TestStored:
         code, printed, _ = rlm_command("study", "--dataset", pairs, *QUICK, "--until", 0.001, "--max-seeds", 10)
         assert "10 seeds were not enough for an interval narrower than 0.1 points" in printed
 
-    def test_max_seeds_goes_with_until(self, rlm_command):
-        code, _, errors = rlm_command("study", "--max-seeds", 40)
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--max-seeds", 40, "--seeds", 40], "expected --seeds or --max-seeds, found both"),
+            (["--look-every", 10], "expected --max-seeds beside --look-every"),
+            (["--max-seeds", 15, "--look-every", 15], "before the last"),
+        ],
+    )
+    def test_options_that_contradict_each_other_are_errors(self, rlm_command, options, said):
+        code, _, errors = rlm_command("study", *options)
         assert code == 2
-        assert "expected --until beside --max-seeds" in errors
+        assert said in errors
+
+    def test_max_seeds_alone_stops_at_a_planned_look(self, rlm_command, pairs, tmp_path):
+        db, rules = tmp_path / "s.db", ["--max-seeds", 25, "--same-within", 0.9]
+        code, printed, _ = rlm_command("study", "--dataset", pairs, *QUICK, *rules, "--db", db)
+        assert code == 0
+        assert "stopped after" in printed
+        assert "planned looks at 10, 20 and 25 pairs" in printed
+        assert rlm_command("verdict", db)[1].strip() in printed
 
     def test_an_extended_study_has_the_verdict_of_its_store(self, rlm_command, pairs, tmp_path):
         db, run = tmp_path / "s.db", ["study", "--dataset", pairs, *QUICK]

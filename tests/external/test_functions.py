@@ -91,8 +91,8 @@ class TestFailures:
         verdict = rlm.compare(results, "wide", "plain")
         counted = results.fillna({"test_accuracy": 0.0})  # nobody knows the accuracy of guessing
         assert verdict.difference == rlm.compare(counted, "wide", "plain").difference
-        assert verdict.failed["wide"].value == 1 / 12
-        assert "8% [0%, 38%] with wide" in verdict.text
+        assert verdict.failed["wide"].share.value == 1 / 12
+        assert "8% [0%, 38%] with wide (1 without a value)" in verdict.text
         run(log, db, fate=FATE, seeds=12)
         assert len(calls(log)) == 36  # a failure is a result: it is not run again
 
