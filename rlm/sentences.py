@@ -154,7 +154,7 @@ def describe_excluded(found: PairedEstimates) -> str:
         return f"The effect is small: less than {found.metric.spell_amount(same)}, which counts as the same."
     if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
         return ""
-    _, low, high = found.judged.spell(100 if found.metric.is_share else 1, "+")
+    _, low, high = found.judged.spell(100 if found.metric.is_share else 1, "+", found.metric.digits_of(found.judged))
     unit = " points" if found.metric.is_share else ""
     return f"Differences below {low} and above {high}{unit} are excluded."
 

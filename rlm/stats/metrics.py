@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from rlm.errors import InputError
-from rlm.stats.estimates import CONFIDENCE, Estimate, proportion
+from rlm.stats.estimates import CONFIDENCE, MAX_DIGITS, Estimate, proportion
 
 CHANCE = 0.5
 SAME_WITHIN = 0.01  # of a share; that of `rlm.config.Plan`
@@ -108,7 +108,21 @@ class Metric:
 
     def spell_difference(self, difference: Estimate) -> str:
         """Format a difference with its interval and unit."""
-        return f"{difference.format(100, '+')} points" if self.is_share else difference.format(sign="+")
+        scale, unit = (100, " points") if self.is_share else (1, "")
+        return f"{difference.format(scale, '+', self.digits_of(difference))}{unit}"
+
+    def digits_of(self, difference: Estimate) -> int:
+        """Count the decimals that show on which side of 0 and of `same_within` the bounds of a difference are."""
+        scale = 100 if self.is_share else 1
+        scaled, same = Estimate(*(scale * number for number in difference)), scale * (self.same_within or 0)
+        digits = scaled.digits()
+        while (
+            same
+            and digits < MAX_DIGITS
+            and any(round(abs(bound), digits) == same != abs(bound) for bound in scaled[1:])
+        ):
+            digits += 1
+        return digits
 
 
 # Chance is one half for a choice between two; for other accuracies it is unknown.

@@ -52,4 +52,4 @@ def run(calls, db=None, seconds=0.0, fate=None, n_jobs=1, seeds=SEEDS, **setting
 
 
 if __name__ == "__main__":
-    run(*sys.argv[1:3], seconds=0.05, n_jobs=2, seeds=20)
+    run(*sys.argv[1:3], seconds=0.2, n_jobs=2, seeds=20)
