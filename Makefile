@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment unlabelled systems labels pictures lab app check floor clean
+.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment instability unlabelled systems labels pictures lab app check floor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,10 @@ unknown: $(READY) ## Compare treatments of unknown words seed by seed, write doc
 experiment: $(READY) ## Run the experiment at full length in parts, write docs/experiment.md (many hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.experiment
+
+instability: $(READY) ## Measure what made runs of the author's setting differ, write docs/instability.md (hours)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.instability
 
 unlabelled: $(READY) ## Pre-train on unlabelled texts with few and many pairs, write docs/unlabelled.md (hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -65,7 +65,13 @@ def main() -> None:
             spread = rlm.explain.spread(rlm.stats.decompose_spread(theirs))
         pages[dataset] = {"causes": rlm.explain.causes(table), "table": shown, "spread": spread}
     page = Template(TEMPLATE.read_text(encoding="utf-8"))
-    text = page.render(pages=pages, seeds=SEEDS, machine=machine(), settings=DATASETS)
+    text = page.render(
+        pages=pages,
+        seeds=SEEDS,
+        missing=len(settings) - runs.groupby(["dataset", "setting"]).ngroups,
+        machine=machine(),
+        settings=DATASETS,
+    )
     write_whole(DOCS / "instability.md", text + "\n")
 
 

@@ -180,7 +180,15 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
         ax.errorbar([value], [row], xerr=ends, **style, label="with other seeds, 95 %" if ends else None)
         if found.new_data is not None and np.isfinite(found.new_data.difference.low):
             wide = [scale * bound for bound in found.new_data.difference[1:]]
-            ax.plot(wide, [row, row], color=PALETTE[0], alpha=0.25, linewidth=9, label="on data like these, 95 %")
+            ax.plot(
+                wide,
+                [row, row],
+                color=PALETTE[0],
+                alpha=0.25,
+                linewidth=9,
+                solid_capstyle="butt",
+                label="on data like these, 95 %",
+            )
     names = [f"{name.replace('_', ' ')}\n{found.decision}" for name, found in verdicts.items()]
     ax.set_yticks(range(len(names)), names)
     unit = ", points" if metric.is_share else ""
