@@ -3,7 +3,7 @@ Train every system with its controls on both packaged datasets, and write docs/s
 
 python -m benchmarks.systems
 
-It takes hours on two cores. Parts that docs/benchmarks/systems.csv has already are not trained again; --parts N stops
+It takes hours on two cores. Parts that docs/benchmarks/systems_controls.csv has already are not trained again; --parts N stops
 after N new ones, --page writes the page from what there is.
 """
 
@@ -28,7 +28,7 @@ SETTINGS = {
     "pqa": {"pretrain_epochs": 1, "max_epochs": 3, "epoch_triplets": 10_000, "batching": "grouped"},
 }
 DOCS = Path(__file__).parents[1] / "docs"
-RESULTS, TEMPLATE = DOCS / "benchmarks" / "systems.csv", Path(__file__).with_name("systems.md.jinja")
+RESULTS, TEMPLATE = DOCS / "benchmarks" / "systems_controls.csv", Path(__file__).with_name("systems.md.jinja")
 
 
 def train(dataset: str, system: str) -> pd.DataFrame:
