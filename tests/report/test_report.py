@@ -256,11 +256,13 @@ def take_picture(page, name):
     page.screenshot(path=PICTURES / f"report-{name}.png", full_page=True)
 
 
-def test_index_opens_with_verdict_figure_and_table(report):
+def test_index_opens_with_verdict_figures_and_table(report):
     index = Page((report / "index.html").read_text(encoding="utf-8"))
     assert "Too few seeds" in index.text
     assert "2 paired seeds" in index.text
-    assert len(index.named("img")) == 1
+    differences, seeds = (image["alt"] for image in index.named("img"))
+    assert differences.startswith("Mean paired differences")
+    assert seeds.startswith("Validation and test accuracy")
     assert len(index.named("table")) == 2
     assert (report / "verdict.png").read_bytes().startswith(b"\x89PNG")
 
