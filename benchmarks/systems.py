@@ -3,8 +3,8 @@ Train every system with its controls on both packaged datasets, and write docs/s
 
 python -m benchmarks.systems
 
-It takes hours on two cores. Parts that docs/benchmarks/systems_controls.csv has already are not trained again; --parts N stops
-after N new ones, --page writes the page from what there is.
+It takes hours on two cores. Parts that docs/benchmarks/systems_controls.csv has already are not trained again; --parts
+N stops after N new ones, --page writes the page from what there is.
 """
 
 from functools import partial

@@ -179,8 +179,8 @@ def run_study(
         Stop when the confidence sequence of every arm's difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
     look_every
-        Look after every so many seeds, 10 or more, and stop as soon as every arm is decided. Such planned looks cost
-        far less than looking at any time.
+        Number of seeds, 10 or more, between planned looks; the study stops as soon as every arm is decided. Such looks
+        cost far less than looking at any time.
     watched
         Whether somebody looks at results as they arrive, and might stop for what they show. The store notes it.
     same_within

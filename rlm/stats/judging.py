@@ -89,7 +89,7 @@ def pairs_to_judge(arms: int, *, watched: Watched = False) -> int:
 
 
 def plan_looks(seeds: int, every: int) -> tuple[int, ...]:
-    """List the numbers of pairs at which a study of so many seeds is looked at, the last one included."""
+    """List the numbers of pairs at which a study of these seeds is looked at, the last one included."""
     if not FEWEST_PAIRS <= every < seeds:
         raise InputError(
             f"expected a look after every {FEWEST_PAIRS} seeds or more, and before the last, found every {every} of "

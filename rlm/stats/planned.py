@@ -61,7 +61,7 @@ def spend(looks: tuple[int, ...], level: float) -> tuple[float, ...]:
 
     By the share t of the planned pairs, 2 - 2 Φ(z / √t) of the level is spent on either side up to a look, as O'Brien
     and Fleming do: little early, nearly all at the end. Lan and DeMets, "Discrete sequential boundaries for clinical
-    trials", Biometrika 70, 1983. The levels follow by integration, as of Armitage, McPherson and Rowe, "Repeated
+    trials", Biometrika 70, 1983. The levels follow by integration: Armitage, McPherson and Rowe, "Repeated
     significance tests on accumulating data", Journal of the Royal Statistical Society A 132, 1969.
     """
     times = np.sqrt(np.array(looks) / looks[-1])
