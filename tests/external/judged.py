@@ -1,6 +1,7 @@
 """Training functions of a user, in a module of their own, for the processes that run them."""
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -52,4 +53,5 @@ def run(calls, db=None, seconds=0.0, fate=None, n_jobs=1, seeds=SEEDS, **setting
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
     run(*sys.argv[1:3], seconds=0.2, n_jobs=2, seeds=20)
