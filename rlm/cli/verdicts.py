@@ -30,7 +30,7 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
     db
         The store.
     study
-        Number of the study; may be left out where there is only one. The message without it lists them.
+        Number of the study; optional where there is only one. The message without it lists them.
     out
         File ending in .csv, .json, .parquet or .tsv; or .md or .tex for a table to paste into a text.
     """
@@ -68,7 +68,7 @@ def verdict(
         metrics, or with seed and a column per arm. Or a folder of trainer_state.json files, or of TensorBoard event
         files, in folders such as wide/seed3. Or an MLflow store: its folder, its SQLite file or its address.
     study
-        Number of the study in a store; may be left out where there is only one. The message without it lists them.
+        Number of the study in a store; optional where there is only one. The message without it lists them.
     arm
         Arm to compare with the baseline, given once or more; all by default.
     baseline

@@ -23,7 +23,7 @@ def export_results(
     verdicts: Mapping[str, Verdict | Unpaired],
     provenance: Mapping[str, str],
 ) -> None:
-    """Write a page about some runs, as of a study; `provenance` tells where they come from, as its source."""
+    """Write a page about some runs, like that of a study; `provenance` tells where they come from, as its source."""
     title = Path(provenance["source"]).name
     summary = summarise(results, metric)
     shares = [metric.name] if metric.is_share else []
