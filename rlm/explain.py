@@ -250,8 +250,8 @@ def spread(found: Spread) -> str:
     said = f"Standard deviations in points: {parts}."
     if found.splits < FEWEST_SPLITS_TO_RANK:
         return (
-            f"{said} {found.splits} splits cannot tell which part is the largest; it takes {FEWEST_SPLITS_TO_RANK}, "
-            "and with fewer the intervals are too narrow."
+            f"{said} {found.splits} splits cannot tell which part is the largest; it takes {FEWEST_SPLITS_TO_RANK} "
+            "or more."
         )
     if found.shares[largest].low > 0.5:
         return f"{said} Most of what looks like instability is {PARTS[largest]}."

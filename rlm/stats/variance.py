@@ -13,7 +13,7 @@ from rlm.stats.metrics import count_failed, find_metric
 
 FEWEST_SPLITS = 3
 FEWEST_SEEDS = 2
-FEWEST_SPLITS_TO_RANK = 10  # with fewer the intervals cover the truth far too seldom
+FEWEST_SPLITS_TO_RANK = 10  # with fewer a share is known too badly to name the largest
 PARTS = ("seed", "split", "test set")
 
 
