@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from jinja2 import Template
 
 import rlm
@@ -26,8 +27,9 @@ DATASETS = {"chatterbot-english": {}, "pqa": {"negatives": 1, "epoch_triplets": 
 ENCODERS, EPOCHS = ("mean", "lstm"), (20, 10)
 ARMS = {
     "scratch": ("scratch",),
-    "redrawn": ("pretrained", "rescaled", "shuffled", "shuffled_change"),
+    "redrawn": ("pretrained",),
     "fixed": ("pretrained_once",),
+    "controls": ("rescaled", "shuffled", "shuffled_change"),  # of what is redrawn, pre-trained anew
 }
 SEEDS_AT_ONCE, SEEDS = 10, 20
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,9 +53,14 @@ def train(dataset: str, encoder: str, epochs: int, triplets: str, from_seed: int
     blocks = rlm.study.join(list(rlm.iter_study(config, seeds)), config.arms)
     results = blocks.results[COLUMNS]
     if blocks.pretraining.empty:
-        return results.assign(**dict.fromkeys(SEEN))
+        return results.assign(**dict.fromkeys(SEEN), machine=hardware())
     last = blocks.pretraining[blocks.pretraining["epoch"] == epochs]
-    return results.merge(last[["arm", "seed", *SEEN]], on=["arm", "seed"], how="left")
+    return results.merge(last[["arm", "seed", *SEEN]], on=["arm", "seed"], how="left").assign(machine=hardware())
+
+
+def hardware() -> str:
+    """Name what trains a part: the GPU, where there is one."""
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}" if torch.cuda.is_available() else machine()
 
 
 def list_parts() -> list[tuple[str, str, int, str, int]]:
@@ -61,7 +68,7 @@ def list_parts() -> list[tuple[str, str, int, str, int]]:
     parts = []
     for encoder, dataset, from_seed in product(ENCODERS, DATASETS, range(0, SEEDS, SEEDS_AT_ONCE)):
         parts.append((dataset, encoder, 0, "scratch", from_seed))
-        parts += [(dataset, encoder, *more, from_seed) for more in product(EPOCHS, ("redrawn", "fixed"))]
+        parts += [(dataset, encoder, *more, from_seed) for more in product(EPOCHS, ("redrawn", "fixed", "controls"))]
     return parts
 
 
@@ -93,7 +100,7 @@ def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
     points = 100 * main["difference"].map(lambda found: found.value)
     said = (
         f"Pre-training on a million random triplets helps in {len(good)} and hurts in {len(bad)} of {len(main)} "
-        f"comparisons with scratch, by {span(points, '+.1f')} points on average."
+        f"comparisons with scratch, by {span(points, '+z.1f')} points on average."
     )
     beaten = sum("better than both" in text or "better than all" in text for text in explained.values())
     said += (
@@ -116,7 +123,7 @@ def explain(results: pd.DataFrame) -> dict[str, str]:
     for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
         for epochs in EPOCHS:
             runs = cell[(cell["triplets"] == "scratch") | (cell["pretrain_epochs"] == epochs)]
-            if {"scratch", *ARMS["redrawn"]} <= set(runs["arm"]):
+            if {"scratch", "pretrained", *ARMS["controls"]} <= set(runs["arm"]):
                 found[f"{dataset}, {encoder}, {epochs} epochs"] = rlm.explain.controls(runs, watched=False)
     return found
 
@@ -128,11 +135,15 @@ def draw(table: pd.DataFrame) -> plt.Figure:
     figure, axes = plt.subplots(1, len(cells), figsize=(3.4 * len(cells) + 1.5, 3.8), sharey=True, layout="constrained")
     names = list(dict.fromkeys(table["arm"]))[::-1]
     for ax, ((dataset, encoder), cell) in zip([axes] if len(cells) == 1 else axes, cells, strict=True):
-        for shift, (epochs, mine) in zip((0.12, -0.12), cell.groupby("epochs", sort=False), strict=False):
+        for shift, colour, epochs in zip((0.12, -0.12), sns.color_palette(), EPOCHS, strict=False):
+            mine = cell[cell["epochs"] == epochs]
+            if mine.empty:
+                continue
             found = [100 * np.array(difference[:3]) for difference in mine["difference"]]
             value, low, high = np.transpose(found)
             places = [names.index(arm) + shift for arm in mine["arm"]]
-            ax.errorbar(value, places, xerr=[value - low, high - value], fmt="D", capsize=3, label=f"{epochs} epochs")
+            style = {"fmt": "D", "capsize": 3, "color": colour, "label": f"{epochs} epochs"}
+            ax.errorbar(value, places, xerr=[value - low, high - value], **style)
         ax.axvline(0, color="grey", linewidth=1)
         ax.set(
             title=f"{dataset}, {encoder}",
@@ -141,7 +152,8 @@ def draw(table: pd.DataFrame) -> plt.Figure:
             ylim=(-0.5, len(names) - 0.5),
         )
         ax.set_yticklabels(names)
-    ax.legend(title="pre-training", fontsize="small")
+    labels = dict(pair[::-1] for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True))
+    figure.legend(labels.values(), labels, title="pre-training", fontsize="small", loc="outside right upper")
     return figure
 
 
@@ -154,7 +166,7 @@ def write_page(results: pd.DataFrame) -> None:
         explained=explained,
         table=shown.to_markdown(index=False, floatfmt=".1f", missingval=""),
         missing=len(list_parts()) - len(results[KEYS].drop_duplicates()),
-        machine=machine(),
+        machines=results["machine"].unique(),
         settings=DATASETS,
     )
     write_whole(DOCS / "experiment.md", page + "\n")

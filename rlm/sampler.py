@@ -18,6 +18,7 @@ from rlm.slicer import Components
 Device = torch.device | str
 TripletRows = Int32[Tensor, "triplet 3"]
 SHUFFLE_ROUNDS = 16
+CHUNKS_ON_GPU = 32  # drawn at once there, since every launch for every seed costs more than its numbers do
 S = TypeVar("S", bound="RealTriplets | RandomTriplets")
 
 
@@ -177,9 +178,11 @@ class RandomTriplets:
 
     def epoch(self, epoch: int, chunk: int) -> Iterator[TripletRows]:
         """Yield all random triplets of an epoch, up to `chunk` at a time."""
-        for start in range(0, self.size, chunk):
-            index = torch.arange(start, min(start + chunk, self.size), device=self.device)
-            yield self.draw(epoch, index if self.redraw == "epoch" else self._shuffled(epoch, index))
+        at_once = chunk if self.components[0].device.type == "cpu" else chunk * CHUNKS_ON_GPU
+        for start in range(0, self.size, at_once):
+            index = torch.arange(start, min(start + at_once, self.size), device=self.device)
+            drawn = self.draw(epoch, index if self.redraw == "epoch" else self._shuffled(epoch, index))
+            yield from drawn.split(chunk)
 
     def _shuffled(self, epoch: int, index: Int64[Tensor, " triplet"]) -> Int64[Tensor, " triplet"]:
         pairs = max(self.size // self.per_pair, 1)  # a last pair with fewer triplets stays last

@@ -12,6 +12,7 @@ from rlm.engine.batches import Batch
 from rlm.loss import squared_distance
 
 PHRASES_AT_ONCE = 2048
+ROWS_ON_GPU = 2**18  # phrases times seeds, where launching costs more than memory does
 Embeddings = Float[Tensor, "seed phrase dim"]
 Distances = Float[Tensor, "seed triplet"]
 PerSeed = Float64[np.ndarray, " seed"]
@@ -23,11 +24,12 @@ def embed(block: Block, batch: Batch) -> Embeddings:
 
 
 def embed_phrases(block: Block, tokens: Int[Tensor, "seed phrase token"], batch_sizes: Sequence[int]) -> Embeddings:
-    """Embed phrases under every seed, without gradients, as many at once as fit into the caches."""
+    """Embed phrases under every seed, without gradients, as many at once as fit into the caches of a CPU."""
+    at_once = PHRASES_AT_ONCE if tokens.device.type == "cpu" else max(PHRASES_AT_ONCE, ROWS_ON_GPU // len(tokens))
     parts = []
     with torch.no_grad():
-        for start in range(0, batch_sizes[0], PHRASES_AT_ONCE):
-            stop = min(start + PHRASES_AT_ONCE, batch_sizes[0])
+        for start in range(0, batch_sizes[0], at_once):
+            stop = min(start + at_once, batch_sizes[0])
             sizes = tuple(min(size, stop) - start for size in batch_sizes if size > start)
             parts.append(block.embed(tokens[:, start:stop, : len(sizes)], sizes))
     return torch.cat(parts, dim=1)

@@ -16,6 +16,7 @@ import rlm
 from rlm.arms import seeds_that_fit, train_arms
 from rlm.config import ARMS
 from rlm.data.corpus import index_corpus
+from rlm.slicer import Components
 from rlm.study import slice_for
 from rlm.zoo.encoders import ENCODERS
 from rlm.zoo.losses import LOSSES
@@ -64,6 +65,14 @@ def test_every_loss_trains_as_on_the_cpu(loss, compile, data):
 @pytest.mark.parametrize("optimizer", ["rowwise_adam", "nadam"])
 def test_every_optimizer_trains_as_on_the_cpu(optimizer, compile, data):
     check_equal(data, encoder="lstm", optimizer=optimizer, batching="grouped", compile=compile)
+
+
+@pytest.mark.parametrize("redraw", ["epoch", "once"])
+def test_random_triplets_are_those_of_the_cpu(redraw):
+    components = Components(*np.arange(90, dtype=np.int32).reshape(3, 30))
+    cpu, gpu = (rlm.RandomTriplets(components, 0, 1000, redraw, 3, device) for device in ("cpu", "cuda"))
+    for drawn, expected in zip(gpu.epoch(2, chunk=7), cpu.epoch(2, chunk=7), strict=True):
+        assert drawn.tolist() == expected.tolist()
 
 
 def test_splits_per_seed_train_as_on_the_cpu(data):
