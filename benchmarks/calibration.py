@@ -43,6 +43,30 @@ def smoothed(pool: np.ndarray) -> Draw:
     return draw
 
 
+def ordinary(rng: np.random.Generator, size: int) -> np.ndarray:
+    return rng.normal(0.7, 0.02, size)
+
+
+def failing(share: float) -> Draw:
+    """Draw accuracies of which this share are failures, at chance."""
+
+    def draw(rng: np.random.Generator, size: int) -> np.ndarray:
+        return np.where(rng.random(size) < share, 0.5, ordinary(rng, size))
+
+    return draw
+
+
+# Nothing but shapes on which tests of the mean are known to fail; treated and control.
+MADE: dict[str, tuple[Draw, Draw]] = {
+    "t with 3 degrees of freedom": (lambda rng, size: 0.7 + 0.02 * rng.standard_t(3, size), ordinary),
+    "at the ceiling": (lambda rng, size: rng.beta(199, 1, size), lambda rng, size: rng.normal(0.97, 0.0005, size)),
+    "lognormal differences": (
+        lambda rng, size: 0.65 + 0.01 * rng.lognormal(0, 1, size),
+        lambda rng, size: rng.normal(0.65, 0.0001, size),
+    ),
+} | {f"{share:.0%} failures in one arm": (failing(share), ordinary) for share in (0.05, 0.1, 0.2)}
+
+
 def moments(draw: Draw) -> tuple[float, float]:
     values = draw(np.random.default_rng(0), 1_000_000)
     return float(values.mean()), float(values.var())
@@ -183,7 +207,7 @@ def main() -> None:
     # The hard case: both arms have the same mean, but not the same shape.
     unlike = {f"{a} against {b}": (shapes[a], shapes[b]) for a, b in zip(names, names[1:] + names[:1], strict=True)}
     cells = [(name, *arms, n, effect) for name, arms in same.items() for n in PAIRS for effect in EFFECTS]
-    cells += [(name, *arms, n, 0.0) for name, arms in unlike.items() for n in PAIRS]
+    cells += [(name, *arms, n, 0.0) for name, arms in (unlike | MADE).items() for n in PAIRS]
     run = joblib.Parallel(n_jobs=asked.jobs, verbose=10)
     # How often a planted effect is found need not be known as well as how often nothing is.
     sizes = [asked.studies // 4 if cell[-1] else asked.studies for cell in cells]
@@ -194,12 +218,13 @@ def main() -> None:
     few = asked.studies // 2
     several = [(name, n, arms, planted) for name in names[:2] for n in PAIRS for arms in ARMS for planted in (0, 1)]
     arms_found = pd.DataFrame(run(joblib.delayed(arms_cell)(name, shapes[name], *more, few) for name, *more in several))
-    both = (same | unlike).items()
+    both = (same | unlike | MADE).items()
     planned = pd.DataFrame(
         run(joblib.delayed(planned_cell)(name, *arms, effect, few) for name, arms in both for effect in (0.0, 0.5))
     )
     alike = pd.DataFrame(run(joblib.delayed(same_cell)(name, *arms, n, few) for name, arms in both for n in PAIRS))
     aa = aa_studies(pools.loc[pools["pool"] == names[0], "test_accuracy"].to_numpy(), 20, 40)
+    fixed["made"] = fixed["shape"].isin(MADE)
     print(fixed.to_string(index=False, float_format="{:.3f}".format), "\n")
     print(watched.to_string(index=False, float_format="{:.3f}".format), "\n")
     for table in (arms_found, planned, alike):

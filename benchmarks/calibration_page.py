@@ -49,7 +49,7 @@ def main() -> None:
     kept = json.loads(SOURCE.read_text(encoding="utf-8"))
     fixed = pd.DataFrame(kept["fixed"]).rename(columns={"shape": "accuracies"})
     fixed["false verdicts"] = fixed["helps"] + fixed["hurts"]
-    is_unlike = fixed["accuracies"].str.contains(" against ")
+    is_unlike = fixed["accuracies"].str.contains(" against ") | fixed["made"]
     covered = {
         "difference": "mean difference",
         "mean": "mean",
@@ -58,7 +58,7 @@ def main() -> None:
     }
     null = fixed[(fixed["effect"] == 0) & ~is_unlike].rename(columns=covered)
     planted = fixed[(fixed["effect"] > 0) & ~is_unlike]
-    unlike = fixed[is_unlike].rename(columns=covered)
+    unlike, made = (fixed[is_unlike & (fixed["made"] == is_made)].rename(columns=covered) for is_made in (False, True))
     power = planted.pivot(index=["accuracies", "effect"], columns="pairs", values=["helps", "t test"]).reset_index()
     power.columns = [name if not size else f"{size} pairs{', t' * (name == 't test')}" for name, size in power.columns]
     power["effect"] = power["effect"].map("{:.0%}".format)
@@ -84,6 +84,7 @@ def main() -> None:
         null=percent(null[["accuracies", "pairs", *shares]], shares),
         power=percent(power, [column for column in power if " pairs" in column]),
         unlike=percent(unlike[["accuracies", "pairs", *shares]], shares),
+        made=percent(made[["accuracies", "pairs", *shares]], shares),
         watched=percent(watched[["accuracies", "ever excluded", "half-width over SD"]], ["ever excluded"]),
     )
     write_whole(PAGE, page + "\n")
