@@ -173,9 +173,9 @@ def write_page(results: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    most = ask_for_parts(__doc__)
+    wanted = ask_for_parts(__doc__)
     parts = {key: partial(train, *key) for key in list_parts()}
-    write_page(complete(RESULTS, KEYS, parts, most))
+    write_page(complete(RESULTS, KEYS, parts, wanted))
 
 
 if __name__ == "__main__":

@@ -47,12 +47,12 @@ def train_on_split(dataset: str, split_seed: int) -> pd.DataFrame:
 
 
 def main() -> None:
-    most = ask_for_parts(__doc__)
+    wanted = ask_for_parts(__doc__)
     settings = [(dataset, setting) for dataset in DATASETS for setting in rlm.presets.CAUSES]
-    runs = complete(RESULTS, ["dataset", "setting"], {key: partial(train, *key) for key in settings}, most)
+    runs = complete(RESULTS, ["dataset", "setting"], {key: partial(train, *key) for key in settings}, wanted)
     splits = [(dataset, split) for dataset in DATASETS for split in range(SPLITS)]
     keys = ["dataset", "split_seed"]
-    clusters = complete(SPLIT_RESULTS, keys, {key: partial(train_on_split, *key) for key in splits}, most)
+    clusters = complete(SPLIT_RESULTS, keys, {key: partial(train_on_split, *key) for key in splits}, wanted)
     pages = {}
     for dataset, mine in runs.groupby("dataset", sort=False):
         table = rlm.stats.tabulate_spread(mine)

@@ -3,32 +3,42 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from rlm.runtime.atomic import write_whole
 
 
+class Wanted(NamedTuple):
+    """Which missing parts to compute: at most so many, of those whose key, joined by spaces, contains `only`."""
+
+    most: int | None = None
+    only: str = ""
+
+
 def complete(
     path: Path,
     names: Sequence[str],
     parts: Mapping[tuple[str | int, ...], Callable[[], pd.DataFrame]],
-    most: int | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008
 ) -> pd.DataFrame:
-    """Compute the parts that the file lacks, at most `most`, and add each to it; `names` are those of the keys."""
+    """Compute the wanted parts that the file lacks, and add each to it; `names` are those of the keys."""
     found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(names))
     missing = [key for key in parts if not (found[list(names)] == key).all(axis=1).any()]
-    for key in missing[:most]:
+    chosen = [key for key in missing if wanted.only in " ".join(map(str, key))]
+    for key in chosen[: wanted.most]:
         new = parts[key]().assign(**dict(zip(names, key, strict=True)))
         found = pd.concat([found, new], ignore_index=True)
         write_whole(path, found.to_csv(index=False, float_format="%.6g"))
     return found
 
 
-def ask_for_parts(description: str | None) -> int | None:
-    """Read from the command line how many new parts to compute: all by default, none for the page alone."""
+def ask_for_parts(description: str | None) -> Wanted:
+    """Read from the command line which new parts to compute: all by default, none for the page alone."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--parts", type=int, help="stop after as many new parts")
+    parser.add_argument("--only", default="", help="compute parts that contain this, such as 'pqa lstm 20'")
     parser.add_argument("--page", action="store_true", help="train nothing, write the page")
     given = parser.parse_args()
-    return 0 if given.page else given.parts
+    return Wanted(0 if given.page else given.parts, given.only)

@@ -58,10 +58,10 @@ def write_page(results: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    most = ask_for_parts(__doc__)
+    wanted = ask_for_parts(__doc__)
     keys = [(dataset, " + ".join(system)) for dataset in SETTINGS for system in ALL]
     parts = {key: partial(train, *key) for key in keys}
-    write_page(complete(RESULTS, ["dataset", "system"], parts, most).drop_duplicates([*SYSTEM, "arm", "seed"]))
+    write_page(complete(RESULTS, ["dataset", "system"], parts, wanted).drop_duplicates([*SYSTEM, "arm", "seed"]))
 
 
 if __name__ == "__main__":

@@ -100,10 +100,10 @@ def measure_share(dataset: str) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    most = ask_for_parts(__doc__)
+    wanted = ask_for_parts(__doc__)
     parts = {key: partial(study, *key) for key in product(DATASETS, ENCODERS, TREATMENTS)}
     first = sorted(parts, key=lambda key: list(TREATMENTS).index(key[2]))
-    results = complete(RESULTS, KEYS, {key: parts[key] for key in first}, most)
+    results = complete(RESULTS, KEYS, {key: parts[key] for key in first}, wanted)
     shares = {dataset: measure_share(dataset) for dataset in DATASETS}
     page = Template(TEMPLATE.read_text(encoding="utf-8"))
     text = page.render(

@@ -123,7 +123,7 @@ def test_unlabelled_goes_on_where_it_stopped(tmp_path, monkeypatch):
     changed |= {"SETTINGS": unlabelled.SETTINGS | tiny, "DOCS": tmp_path, "RESULTS": tmp_path / "unlabelled.csv"}
     for name, value in changed.items():
         monkeypatch.setattr(unlabelled, name, value)
-    for options, parts in ((["--parts", "1"], 1), ([], 4), (["--page"], 4)):
+    for options, parts in ((["--parts", "1"], 1), (["--only", "german"], 1), ([], 4), (["--page"], 4)):
         monkeypatch.setattr("sys.argv", ["unlabelled", *options])
         unlabelled.main()
         found = pd.read_csv(tmp_path / "unlabelled.csv")
