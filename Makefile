@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment instability unlabelled systems labels pictures lab app check floor clean
+.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment instability unlabelled systems labels pictures docs lab app check floor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ $(READY): pyproject.toml constraints.txt
 
 report: $(READY) ## Run the notebooks and write reports/index.html
 	$(ONE_THREAD) $(BIN)/rlm report --out reports
+
+docs: report ## Build the documentation site in docs/_build/html, with the executed notebooks
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	cp -R reports/. docs/_build/html/notebooks
 
 check: $(READY) ## Check style, types, imports, docstrings, sizes and the built package
 	$(BIN)/ruff check .

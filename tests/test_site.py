@@ -1,0 +1,68 @@
+"""The documentation site: it builds without a warning, loads nothing from elsewhere, and its links lead somewhere."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from sphinx.cmd.build import main
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Page(HTMLParser):
+    """The anchors of a page, what it links to, and what it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.anchors, self.links, self.loaded = set(), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.anchors |= {found[name] for name in ("id", "name") if name in found}
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        elif tag in ("script", "img", "link", "iframe") and found.get("rel") not in ("prev", "next", "index", "search"):
+            self.loaded += [found[name] for name in ("src", "href") if name in found]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    assert main(["-W", "--keep-going", "-q", "-b", "html", str(ROOT / "docs"), str(folder)]) == 0
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):  # `make docs` copies their pages from the report
+        page = folder / "notebooks" / f"{notebook.stem}.html"
+        page.parent.mkdir(exist_ok=True)
+        page.touch()
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
+    return folder, pages
+
+
+def test_links_of_the_site_lead_to_a_page_and_a_place_on_it(site):
+    _, pages = site
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchors = pages[target].anchors if target in pages else {parts.fragment} if target.exists() else set()
+            if parts.fragment not in anchors | {""} or not target.exists():
+                broken.append((path.name, link))
+    assert not broken
+
+
+def test_the_site_loads_nothing_from_elsewhere(site):
+    _, pages = site
+    assert not [link for page in pages.values() for link in page.loaded if urlsplit(link).netloc]
+
+
+def test_the_site_has_every_guide_and_every_public_name(site):
+    folder, pages = site
+    guides = (ROOT / "docs").glob("*.md")
+    assert all(folder / f"{path.stem}.html" in pages for path in guides)
+    assert "rlm.run_study" in pages[folder / "api" / "rlm.html"].anchors
+    assert "rlm.stats.pairs_needed" in pages[folder / "api" / "rlm.stats.html"].anchors
