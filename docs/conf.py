@@ -5,6 +5,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
@@ -80,7 +81,17 @@ def list_settings(app: Sphinx, kind: str, name: str, member: object, options: ob
             lines += [f"``{field}{default}``", f"    {info.description or ''}", ""]
 
 
+def help_keyboards(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
+    """Let a keyboard reach what scrolls, and give the headings of the theme's navigation their level."""
+    scrolls = {"<pre>": '<pre tabindex="0">', '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper'}
+    for found, better in scrolls.items():
+        context["body"] = context.get("body", "").replace(found, better)
+    navigation = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = navigation.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("html-page-context", help_keyboards, priority=900)  # after the theme
     app.connect("builder-inited", write_pages)
     app.connect("source-read", move_links)
     app.connect("autodoc-process-docstring", list_settings, priority=900)  # after numpydoc
