@@ -24,6 +24,8 @@ numpydoc_show_class_members = False
 autodoc_member_order, autodoc_typehints_format = "bysource", "short"
 
 TOCTREE = "\n```{{toctree}}\n:caption: {}\n:hidden:\n:glob:\n\n{}\n```\n"
+SECTION = re.compile(r"^## (.*)\n((?:(?!## ).*\n)*)", re.MULTILINE)
+PAGE = re.compile(r"\]\((?:\.\./)?(\w+)\.md\)")
 # What a page of the repository links to, and where the site has it.
 MOVED = {
     r"\]\(docs/": "](",
@@ -31,7 +33,8 @@ MOVED = {
     r"\[([^\]]*)\]\((?:\.\./)?rlm/\w+\.py\)": r"\1",
     r"\]\((?:\.\./)?CONTRIBUTING\.md": "](contributing.md",
     r"\]\((?:\.\./)?CHANGELOG\.md": "](changelog.md",
-    r"\]\((?:\.\./)?README\.md": "](index.md",
+    r"\]\(\.\./README\.md": "](index.md",
+    r"\]\(CITATION\.cff": "](../CITATION.cff",
     r"```mermaid": "```text",
 }
 
@@ -39,8 +42,10 @@ MOVED = {
 def write_pages(app: Sphinx) -> None:
     """Write the pages that come from elsewhere: README and its like, and the reference of every public module."""
     folder = Path(app.srcdir)
-    readme = (folder.parent / "README.md").read_text(encoding="utf-8")
-    _write(folder / "index.md", readme + TOCTREE.format("Guides", "*") + TOCTREE.format("Reference", "api/*"))
+    readme, listed = (one.read_text(encoding="utf-8") for one in (folder.parent / "README.md", folder / "README.md"))
+    sections = {title: [name.lower() for name in PAGE.findall(text)] for title, text in SECTION.findall(listed)}
+    trees = [TOCTREE.format(title, "\n".join(names)) for title, names in sections.items()]
+    _write(folder / "index.md", readme + "".join([*trees, TOCTREE.format("Reference", "README\napi/*")]))
     for name in ("CONTRIBUTING", "CHANGELOG"):
         _write(folder / f"{name.lower()}.md", (folder.parent / f"{name}.md").read_text(encoding="utf-8"))
     members = [getattr(rlm, name) for name in rlm.__all__]

@@ -11,6 +11,7 @@ from dataclasses import is_dataclass
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import nbformat
 import pytest
@@ -19,6 +20,7 @@ from numpydoc.validate import validate
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from prose import sentences
 from pydantic import BaseModel
 
 import rlm
@@ -197,25 +199,10 @@ def test_notebooks_open_with_a_question_and_close_with_an_answer(path):
     assert "Markdown(" in cells[-1].source
 
 
-def test_readme_links_lead_somewhere():
+def test_readme_is_short():
     text = (ROOT / "README.md").read_text()
-    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
-    assert targets
-    assert all((ROOT / target).exists() for target in targets)
-
-
-GENERATED = ("index.md", "contributing.md", "changelog.md")  # by docs/conf.py, for the site
-
-
-@pytest.mark.parametrize(
-    "page",
-    [ROOT / "CONTRIBUTING.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name not in GENERATED)],
-    ids=lambda p: p.stem,
-)
-def test_pages_name_files_that_exist(page):
-    named = re.findall(r"`([\w./-]+\.(?:pyi?|md|toml|yaml))`", page.read_text())
-    assert len(named) > 20 or page.stem != "CONTRIBUTING"
-    assert not [path for path in named if not any((folder / path).is_file() for folder in (ROOT, ROOT / "rlm"))]
+    assert len(text.splitlines()) <= 120
+    assert median(len(sentence.split()) for sentence in sentences(text)) <= 14
 
 
 GPU = re.compile(r"nvidia-.*|cuda-.*|triton")  # of PyTorch's build for GPUs, which the constraints leave open
@@ -249,3 +236,35 @@ def test_kernels_that_break_widgets_from_threads_are_excluded(requirements, cons
     specifier = requirements["ipykernel"].specifier
     assert not any(specifier.contains(version) for version in ("7.0.0", "7.0.1"))
     assert all(specifier.contains(version) for version in ("6.29", "7.1.0", constraints["ipykernel"]))
+
+
+def shows(source):
+    """Return whether a cell shows something: its last line is an expression, or it makes a figure."""
+    last = ast.parse(source).body[-1]
+    is_shown = isinstance(last, ast.Expr) and not ast.unparse(last).startswith("sns.set_theme")
+    return is_shown or "plt.subplots" in source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_read_what_they_show(path):
+    cells = nbformat.read(path, as_version=4).cells[:-1]  # the last shows the answer
+    after = [below for cell, below in pairwise(cells) if cell.cell_type == "code" and shows(cell.source)]
+    is_read = [cell.cell_type == "markdown" and not cell.source.startswith("#") for cell in after]
+    assert sum(is_read) >= 0.8 * len(is_read) > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_plain(path):
+    text = "\n\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert median(len(sentence.split()) for sentence in sentences(text)) <= 15
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04"])
+def test_lessons_explain_words_before_use_and_end_with_something_to_try(number):
+    path = next(path for path in NOTEBOOKS if path.stem.startswith(number))
+    text = "\n\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    assert 500 <= len(text.split()) <= 700
+    assert "## Try it" in text
+    for word in {"02": ["component list", "seed", "block"], "03": ["arm", "pair", "cluster"], "04": ["spread"]}[number]:
+        first = re.search(rf"\b{word}s?\b", text, re.IGNORECASE).start()
+        assert text[first - 2 : first] == "**", text[first - 20 : first + 20]
