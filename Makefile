@@ -104,7 +104,7 @@ labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.random_labels --db labels.db
 
-pictures: $(READY) browser report ## Take the pictures of the README in a browser
+pictures: $(READY) browser report ## Draw and take the pictures of README and docs
 	$(BIN)/python -m benchmarks.pictures
 
 app: $(READY) ## Serve the explorer as an app, on localhost, behind a token

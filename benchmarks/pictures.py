@@ -1,4 +1,4 @@
-"""The pictures of the README: the panel in a browser after a quick look, and the report's first page."""
+"""The pictures of README and docs: the differences of a study, the explorer in a browser, the report's first page."""
 
 import re
 import shutil
@@ -9,24 +9,33 @@ import cyclopts
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+import rlm
 from benchmarks.browser import open_browser, serve
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_explore.ipynb"
 COLOURS = 256
+RESOLUTION = 120
 MILLISECONDS_TO_TRAIN = 600_000
+ARMS = ("scratch", "pretrained", "pretrained_once", "rescaled", "shuffled_change")
+STUDY = rlm.StudyConfig(arms=ARMS, pretrain_epochs=3, max_epochs=12, patience=3)  # that of docs/verdict.md
 
 
-def main(index: Path = Path("reports/index.html"), out: Path = Path("docs")) -> None:
+def main(
+    index: Path = Path("reports/index.html"), out: Path = Path("docs"), db: Path = Path("study.db"), seeds: int = 20
+) -> None:
     """
-    Take both pictures.
+    Take all pictures.
 
     Parameters
     ----------
     index
         Of a report.
     out
-        Folder for ``panel.png`` and ``report.png``.
+        Folder for ``differences.png``, ``panel.png`` and ``report.png``.
+    db, seeds
+        Store and number of seeds of the study whose differences are drawn.
     """
+    draw_differences(out / "differences.png", db, seeds)
     with open_browser() as browser, tempfile.TemporaryDirectory() as folder:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         shutil.copy(NOTEBOOK, folder)
@@ -35,9 +44,17 @@ def main(index: Path = Path("reports/index.html"), out: Path = Path("docs")) -> 
             page.locator(".rlm-explorer").screenshot(path=out / "panel.png")
         page.goto(index.resolve().as_uri())
         page.screenshot(path=out / "report.png")
-    for name in ("panel.png", "report.png"):
+    for name in ("differences.png", "panel.png", "report.png"):
         Image.open(out / name).convert("RGB").quantize(COLOURS).save(out / name, optimize=True)
         print(f"{out / name}: {(out / name).stat().st_size / 1000:.0f} kB")
+
+
+def draw_differences(path: Path, db: Path, seeds: int) -> None:
+    """Draw the arms of the study of docs/verdict.md, which is trained unless the store has it."""
+    rlm.run_study(STUDY, seeds, db=db)
+    study = rlm.read_study(db).finished
+    figure = rlm.plots.differences(rlm.compare_all(study.results, clusters=study.clusters)).figure
+    figure.savefig(path, dpi=RESOLUTION, bbox_inches="tight")
 
 
 def _show_a_quick_look(page: Page, address: str) -> None:
