@@ -6,7 +6,7 @@ import re
 def sentences(markdown):
     """Return the sentences of prose and of lists, without code, tables, headings, pictures and targets of links."""
     text = re.sub(r"^```.*?^```$|^\$\$.*?\$\$$", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r"^(\||#|!\[).*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\||#|!\[|<).*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\]\([^)]*\)", "]", text)
     paragraphs = re.split(r"\n\s*\n|^\s*(?:[-*>]|\d+\.)\s", text, flags=re.MULTILINE)
     found = [sentence for one in paragraphs for sentence in re.split(r"(?<=[.!?])\s+", " ".join(one.split()))]

@@ -36,7 +36,8 @@ def anchors_of(page):
 
 @pages
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text())
+    text = page.read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
     assert targets or page not in (README, INDEX)
     for target in targets:
         name, _, anchor = target.partition("#")
@@ -127,9 +128,10 @@ def quotes_of(page):
     return [" ".join(re.sub("^> ", "", quote, flags=re.MULTILINE).split()) for quote in quoted]
 
 
-def test_readme_quotes_the_answer_of_the_experiment():
+def test_readme_and_notebook_4_quote_the_answer_of_the_experiment():
     answer = sentences((ROOT / "docs" / "experiment.md").read_text())[0]
     assert answer in quotes_of(README)
+    assert f"> {answer}" in (ROOT / "notebooks" / "04_variance.ipynb").read_text()
 
 
 def test_the_example_of_readme_prints_what_is_quoted(tmp_path):
