@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 from tqdm.auto import trange
 
 from rlm.block import Block
@@ -20,7 +19,6 @@ from rlm.engine.batches import (
     PhraseTable,
     Source,
     Step,
-    TripletRows,
     cut,
     epoch_batches,
     for_seeds,
@@ -31,7 +29,9 @@ from rlm.engine.compile import is_worth_compiling
 from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair
+from rlm.sentences import ON_COLLAPSE
 from rlm.slicer import Slices
+from rlm.stats.tables import COLLAPSED, find_collapse
 from rlm.zoo.losses import make_objective
 
 DIAGNOSED_TRIPLETS = 10_000
@@ -167,8 +167,8 @@ def finetune(
         Each seed with the weights of its best epoch, the earliest of equals; epoch 0, before any step, counts.
     pandas.DataFrame
         One row per seed and epoch it was trained for: seed, epoch, loss (mean over the epoch's steps; missing
-        for epoch 0), validation_accuracy and, if it decides, validation_loss. A seed stops at the first loss that is
-        not finite.
+        for epoch 0), validation_accuracy, spread (mean squared distance of validation phrases) and, if it decides,
+        validation_loss. A seed stops at the first loss that is not finite. The log names a seed whose spread vanishes.
 
     Raises
     ------
@@ -231,6 +231,8 @@ def train_to_best(
         found = data.validate(trainer.block)
         score = -found["validation_loss"] if "validation_loss" in found else found["validation_accuracy"]
         history.append(per_seed(trainer.block, epoch, loss=mean_loss, **found)[is_running[rows]])
+        if "spread" in found:
+            _warn_of_collapse(history)
         is_better = is_running[rows] & (score > best_score[rows])  # NaN is never better
         improved = rows[is_better]
         best_score[improved], best_epoch[improved] = score[is_better], epoch
@@ -250,6 +252,18 @@ def train_to_best(
             trainer.keep(remaining)
             data = data.keep(remaining)
     return dataclasses.replace(block, weights=best), pd.concat(history, ignore_index=True)
+
+
+def _warn_of_collapse(history: Sequence[pd.DataFrame]) -> None:
+    """Name the seeds whose second epoch without any spread has just ended."""
+    first, last = history[0], history[-1]
+    if not last["spread"].min() < COLLAPSED * first["spread"].max():
+        return
+    since = find_collapse(pd.concat([first, *history[1:][-3:]]))
+    for seed in since.index[since == last["epoch"].iloc[0] - 1]:
+        before, now = (np.sqrt(one.set_index("seed").at[seed, "spread"]) for one in (first, last))
+        told = "seed %d collapsed: since epoch %d all phrases are about %.2g apart, where they were %.2g; %s"
+        log.warning(told, seed, since[seed], now, before, ON_COLLAPSE)
 
 
 def per_seed(block: Block, epoch: int, **columns: np.ndarray | Sequence[float]) -> pd.DataFrame:
@@ -277,10 +291,11 @@ class _TripletData:
 
     def validate(self, block: Block) -> dict[str, Float[np.ndarray, " seed"]]:
         embeddings = embed(block, self.validation)
-        found = {"validation_accuracy": triplet_accuracy(embeddings, self.validation)}
+        accuracy, spread = triplet_accuracy(embeddings, self.validation), mean_distance(embeddings, self.validation)
+        found = {"validation_accuracy": accuracy, "spread": spread}
         if self.trainer is not None:
-            loss = _mean_loss(self.trainer, self.triplets, self.validation, embeddings, self.table, self.batch_size)
-            found["validation_loss"] = loss
+            cuts = cut(self.triplets, self.table, self.batch_size)
+            found["validation_loss"] = self.trainer.mean_loss(self.validation, embeddings, cuts)
         return found
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "_TripletData":
@@ -322,28 +337,8 @@ def _diagnose(
     return per_seed(
         block,
         epoch,
-        loss=_mean_loss(trainer, triplets, seen, embeddings, table, batch_size),
+        loss=trainer.mean_loss(seen, embeddings, cut(triplets, table, batch_size)),
         seen_accuracy=triplet_accuracy(embeddings, seen),
         unseen_accuracy=triplet_accuracy(embed(block, unseen), unseen),
         spread=mean_distance(embeddings, seen),
     )
-
-
-def _mean_loss(
-    trainer: Trainer,
-    triplets: Sequence[TripletRows],
-    whole: Batch,
-    embeddings: Float[Tensor, "seed phrase dim"],
-    table: PhraseTable,
-    batch_size: int,
-) -> Float[np.ndarray, " seed"]:
-    """Compute each seed's mean loss of triplets, which are also one batch with its embeddings."""
-    block, objective, relevance = trainer.block, trainer.objective, trainer.relevance
-    if relevance is not None and objective.needs_relevance:  # with phrases of its own batch, as in training
-        loss = torch.zeros(len(block.seeds), device=block.device)
-        for batch in cut(triplets, table, batch_size):
-            share = batch.mask.sum(dim=1) / whole.mask.sum(dim=1)
-            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, relevance(batch))
-    else:
-        loss = objective(embeddings, whole.triplets, whole.weights)
-    return loss.double().cpu().numpy()
