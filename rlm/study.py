@@ -71,7 +71,7 @@ class BlockResult(NamedTuple):
         ),
         "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
         "triplets": Table(_RUN, {"test": str, "triplets": int, "right": bytes, "tied": bytes}),
-        "history": Table(_EPOCH, dict.fromkeys(["loss", "validation_accuracy", "spread"], float)),
+        "history": Table(_EPOCH, dict.fromkeys(["loss", "validation_accuracy", "relative_spread"], float)),
         "pretraining": Table(_EPOCH, dict.fromkeys(["loss", "seen_accuracy", "unseen_accuracy", "spread"], float)),
     }
 

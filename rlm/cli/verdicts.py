@@ -65,8 +65,10 @@ def luck(db: Path, *, study: int | None = None, out: Path | None = None, figure:
     """
     check_table_out(out, db)
     check_out(figure, db, "--figure")
+    if figure is not None and figure.suffix != ".png":
+        raise InputError(f"expected --figure FILE ending in .png, found {figure}; rename it")
     triplets = read_study(db, study).finished.triplets
-    print(tabulate_luck(triplets).T.to_string(float_format="{:.3f}".format, na_rep=""))
+    print(tabulate_luck(triplets).to_string(float_format="{:.3f}".format, na_rep=""))
     print(f"\n{explain.luck(triplets)}")
     if out is not None:
         listed = list_triplets(db, study).reset_index()

@@ -12,7 +12,7 @@ from rlm.stats.metrics import Metric, find_metric
 
 DESCRIBED = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
-COLLAPSED = 0.05  # of the first spread; the least of healthy runs is above 0.3, see docs/collapse.md
+COLLAPSED = 0.05  # of the first spread; healthy runs keep three times as much, see docs/collapse.md
 COMPARED = [*DIFFERENCE, "p", "decision"]
 
 
@@ -127,10 +127,9 @@ def epochs_to_reach(
 
 def find_collapse(history: pd.DataFrame) -> pd.Series:
     """Return by seed the epoch since which all phrases are at one point, for two epochs or more; else missing."""
-    by_seed = history.groupby("seed")
-    is_apart = ~(history["spread"] < COLLAPSED * by_seed["spread"].transform("first"))
+    is_apart = ~(history["relative_spread"] < COLLAPSED)
     since = history["epoch"].where(is_apart).groupby(history["seed"]).max() + 1
-    return since.where(by_seed["epoch"].max() > since)
+    return since.where(history.groupby("seed")["epoch"].max() > since)
 
 
 def drop_diverged(history: pd.DataFrame) -> pd.DataFrame:
