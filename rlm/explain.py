@@ -6,19 +6,18 @@ import pandas as pd
 
 from rlm.config import Arm, StudyConfig
 from rlm.errors import InputError
-from rlm.sentences import CONTROLS, count
+from rlm.sentences import CONTROLS, ON_COLLAPSE, count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, mean_with_interval
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
-from rlm.stats.tables import arrange_by_seed, paired_differences
-from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, Spread
+from rlm.stats.tables import COLLAPSED, arrange_by_seed, paired_differences
+from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, KINDS, Spread, tabulate_luck
 from rlm.verdict import BASELINE, compare_all, find_watched, paired_arms
 
-__all__ = ["causes", "controls", "limits", "pretraining", "spread"]
+__all__ = ["causes", "controls", "limits", "luck", "pretraining", "spread"]
 
 TREATED = "pretrained"
 UNCHANGED = 0.05  # of the norm of a weight matrix
-COLLAPSED = 0.01  # of the first spread
 MEMORISED = 0.95  # of the seen triplets
 PARTS = {
     "seed": "the seed: the same data, another initialisation and order",
@@ -163,7 +162,7 @@ def pretraining(history: pd.DataFrame) -> str:
         finding = f"{who} memorised"
         finding += " in part" if last["seen_accuracy"].mean() < MEMORISED else ""
     if last["spread"].mean() < COLLAPSED * first["spread"].mean():
-        finding = f"{who} collapsed"
+        finding = f"{who} collapsed ({ON_COLLAPSE})"
     return (
         f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.format(100, '+')} points, "
@@ -218,6 +217,47 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
             f"triplets; this encoder from scratch is right about {scratch:.1%}."
         )
     return " ".join(said)
+
+
+def luck(triplets: pd.DataFrame) -> str:
+    """
+    Explain which test triplets the seed decides, and on how many two arms disagree.
+
+    Parameters
+    ----------
+    triplets
+        As in `rlm.stats.tabulate_triplets`.
+
+    Returns
+    -------
+    str
+        The numbers of `rlm.stats.tabulate_luck` in words, and where to look for wrong labels.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, rlm
+    >>> right = [np.packbits(bits).tobytes() for bits in ([1, 0, 1], [1, 0, 0])]
+    >>> runs = {"arm": "scratch", "seed": [0, 1], "test": "split", "triplets": 3, "right": right, "tied": bytes(1)}
+    >>> rlm.explain.luck(pd.DataFrame(runs)).split(". ")[0]
+    'Under every one of 2 seeds, scratch gets 1 of 3 triplets right and 1 wrong; two seeds disagree on 33.3%'
+    """
+    table, said = tabulate_luck(triplets), []
+    for arm, row in table[table["seeds"] > 1].iterrows():
+        tied = f", {row['tied']:,.0f} tied (the encoder reads both answers alike)" if row["tied"] else ""
+        said.append(
+            f"Under every one of {row['seeds']:,.0f} seeds, {arm} gets {row['right']:,.0f} of "
+            f"{count(row[list(KINDS)].sum(), 'triplet')} right{tied} and {row['wrong']:,.0f} wrong; two seeds disagree "
+            f"on {row['churn']:.1%}. Independent seeds as accurate would get {row['wrong_independent']:,.1f} wrong "
+            f"under every seed, and disagree on {row['churn_independent']:.1%}."
+        )
+        if row["wrong"] > 2 * row["wrong_independent"] + 1:
+            said.append("Look among those that are always wrong for false negatives and wrong labels.")
+    said += [
+        f"With the same seed, {arm} is right on {row['gained']:.1%} of the triplets where {table.index[0]} is wrong, "
+        f"and wrong on {row['lost']:.1%} where that is right."
+        for arm, row in table[table["gained"].notna()].iterrows()
+    ]
+    return " ".join(said) or "One seed cannot tell which triplets depend on the seed."
 
 
 def spread(found: Spread) -> str:

@@ -180,15 +180,8 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
         ax.errorbar([value], [row], xerr=ends, **style, label="with other seeds, 95 %" if ends else None)
         if found.new_data is not None and np.isfinite(found.new_data.difference.low):
             wide = [scale * bound for bound in found.new_data.difference[1:]]
-            ax.plot(
-                wide,
-                [row, row],
-                color=PALETTE[0],
-                alpha=0.25,
-                linewidth=9,
-                solid_capstyle="butt",
-                label="on data like these, 95 %",
-            )
+            broad = {"color": PALETTE[0], "alpha": 0.25, "linewidth": 9, "solid_capstyle": "butt"}
+            ax.plot(wide, [row, row], label="on data like these, 95 %", **broad)
     names = [f"{name.replace('_', ' ')}\n{found.decision}" for name, found in verdicts.items()]
     ax.set_yticks(range(len(names)), names)
     unit = ", points" if metric.is_share else ""
@@ -254,6 +247,20 @@ def learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", 
     if metric.endswith("accuracy"):
         ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.legend(title="")
+    return ax
+
+
+def luck(hits: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw how many triplets few or many of the seeds get right, see `rlm.stats.variance.count_hits`."""
+    for arm, colour in colours_of(hits["arm"]).items():
+        mine = hits[hits["arm"] == arm]
+        style = {"color": colour, "drawstyle": "steps-mid"}
+        ax.plot(mine["share"], mine["triplets"], label=arm, **style)
+        ax.plot(mine["share"], mine["independent"], label=f"{arm}, if seeds were independent", linestyle=":", **style)
+    ax.set(xlabel="share of the seeds that get a triplet right", ylabel="share of the test triplets")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    ax.legend(fontsize="small")
     return ax
 
 

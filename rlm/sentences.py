@@ -11,6 +11,10 @@ from rlm.stats.paired import PairedEstimates
 from rlm.stats.power import detectable_difference, pairs_needed
 
 MANY_FAILED = 0.2
+ON_COLLAPSE = (
+    "a high learning rate, hard negatives or a margin that does not suit the loss are likely causes: lower "
+    "learning_rate, take mining semi_hard, or change margin"
+)
 FIXED_ONLY = (
     "The intervals of the probability of improvement and of the variances hold for a number of seeds that was fixed "
     "beforehand, not for a study that was watched."
@@ -80,7 +84,9 @@ def headline(found: PairedEstimates) -> str:
     ]
     if many:
         advice = "these runs hardly beat chance, so train longer before you rely on it"
-        if found.basis.clusters is None:
+        if any(one.collapsed for one in found.failed.values()):
+            advice = "embeddings collapsed, so change the settings before you rely on it"
+        elif found.basis.clusters is None:
             advice = "these runs have no value, so look for the cause before you rely on it"
         said += f" But {' and '.join(many)} failed: {advice}."
     return said
@@ -208,9 +214,12 @@ def describe_failures(found: PairedEstimates) -> str:
         has_noise, failed = False, "without a value"
     shares = " and ".join(
         f"{one.share.format(100, digits=0, unit='%')} with {arm} ({one.diverged} {failed}"
+        f"{f', {one.collapsed} collapsed' if one.collapsed else ''}"
         f"{f', {one.noise} within noise of chance' if has_noise else ''})"
         for arm, one in found.failed.items()
     )
+    if any(one.collapsed for one in found.failed.values()):
+        return f"Failed: {shares}. Where all phrases come to one point, {ON_COLLAPSE}."
     return f"Failed: {shares}."
 
 

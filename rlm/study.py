@@ -46,6 +46,8 @@ class BlockResult(NamedTuple):
         One row per arm and seed, see `rlm.run_study`.
     clusters
         One row per arm, seed and cluster of the test split: cluster (its number there), triplets, test_accuracy.
+    triplets
+        One row per arm and seed that did not diverge, see `rlm.stats.tabulate_triplets`.
     history
         One row per arm, seed and epoch of fine-tuning: arm and the columns of the history of `rlm.finetune`.
     pretraining
@@ -54,6 +56,7 @@ class BlockResult(NamedTuple):
 
     results: pd.DataFrame
     clusters: pd.DataFrame
+    triplets: pd.DataFrame
     history: pd.DataFrame
     pretraining: pd.DataFrame
 
@@ -62,11 +65,13 @@ class BlockResult(NamedTuple):
         "results": Table(
             _RUN,
             dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
-            | {"best_epoch": int, "epochs": int, "start_change": float, "seconds": float, "split": str}
+            | {"best_epoch": int, "epochs": int, **dict.fromkeys(["collapsed", "start_change", "seconds"], float)}
+            | {"split": str}
             | dict.fromkeys(["train_triplets", "test_triplets", "test_anchors", "test_clusters"], int),
         ),
         "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
-        "history": Table(_EPOCH, {"loss": float, "validation_accuracy": float}),
+        "triplets": Table(_RUN, {"test": str, "triplets": int, "right": bytes, "tied": bytes}),
+        "history": Table(_EPOCH, dict.fromkeys(["loss", "validation_accuracy", "relative_spread"], float)),
         "pretraining": Table(_EPOCH, dict.fromkeys(["loss", "seen_accuracy", "unseen_accuracy", "spread"], float)),
     }
 
@@ -121,12 +126,11 @@ class TripletStudy:
             log.info("pre-training draws from %s", first.explain_texts())
         if self.config.split_by == "triplet":
             leaked = np.isin(first.test, first.train).any(axis=1).mean()
-            log.warning(
-                "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets", 100 * leaked
-            )
+            told = "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets"
+            log.warning(told, 100 * leaked)
         if self.config.transfer is not None:
-            make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
-            check_transfer(make(), self.config.transfer, self.config.encoder)
+            encoder = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)()
+            check_transfer(encoder, self.config.transfer, self.config.encoder)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
@@ -176,8 +180,7 @@ def run_study(
         was stopped, killed or extended continues. Another config except for its arms, other data, another encoder or
         another version of rlm or PyTorch make another study.
     until
-        Stop when the confidence sequence of every arm's difference to scratch is narrower than this (0.02 is two
-        points). A verdict on the results is then one of a watched study, see `rlm.compare`.
+        Stop when every arm's confidence sequence is narrower than this (0.02 is two points); a watched study.
     look_every
         Number of seeds, 10 or more, between planned looks; the study stops as soon as every arm is decided. Such looks
         cost far less than looking at any time.
@@ -199,17 +202,16 @@ def run_study(
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch, which early stopping chose),
         test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
         `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
-        start_change (largest change of a weight matrix by pre-training or control, as a share of its norm), seconds
-        (wall time of its block, pre-training and compilation included, over the block's runs), split, train_triplets,
-        test_triplets, test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test metrics,
-        and best_epoch 0. A verdict reads its ``attrs``: ``"same_within"``, and ``"watched"``, which is True if the
-        study was watched, was to stop by its results, was extended or was interrupted, see `rlm.compare`.
+        collapsed (epoch since which all phrases are at one point, if any), start_change (largest change of a weight
+        matrix by pre-training or control, as a share of its norm), seconds (wall time of its block, pre-training and
+        compilation included, over its runs), split, train_triplets, test_triplets, test_anchors, test_clusters. A seed
+        that diverged (its loss was not finite) has no test metrics, and best_epoch 0. A verdict reads its ``attrs``:
+        ``"same_within"``, and ``"watched"``: True if watched, extended, interrupted or to stop by its results.
 
     Raises
     ------
     InputError
-        If seeds, rules to stop by, data or store cannot be used; or if a process was killed, or memory ran out: then
-        the store keeps what was finished.
+        If seeds, rules to stop by, data or store cannot be used, a process was killed, or memory ran out.
     KeyboardInterrupt
         If interrupted before any block is finished.
 
@@ -338,10 +340,10 @@ def run_block(
     blocks = []
     for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
         padded = pad_slices(trained.slices, config.final_padding)
-        results, clusters = judge_block(trained.block, padded, corpus, trained.history)
+        results, *judged = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
-        tables = results, clusters, history, trained.pretraining
+        tables = results, *judged, history, trained.pretraining
         blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)

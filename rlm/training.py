@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 from tqdm.auto import trange
 
 from rlm.block import Block
@@ -20,7 +19,6 @@ from rlm.engine.batches import (
     PhraseTable,
     Source,
     Step,
-    TripletRows,
     cut,
     epoch_batches,
     for_seeds,
@@ -31,7 +29,9 @@ from rlm.engine.compile import is_worth_compiling
 from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair
+from rlm.sentences import ON_COLLAPSE
 from rlm.slicer import Slices
+from rlm.stats.tables import COLLAPSED, find_collapse
 from rlm.zoo.losses import make_objective
 
 DIAGNOSED_TRIPLETS = 10_000
@@ -167,8 +167,9 @@ def finetune(
         Each seed with the weights of its best epoch, the earliest of equals; epoch 0, before any step, counts.
     pandas.DataFrame
         One row per seed and epoch it was trained for: seed, epoch, loss (mean over the epoch's steps; missing
-        for epoch 0), validation_accuracy and, if it decides, validation_loss. A seed stops at the first loss that is
-        not finite.
+        for epoch 0), validation_accuracy, relative_spread (mean squared distance of validation phrases as a share
+        of the first, or of a smaller margin of embeddings of any length) and, if it decides, validation_loss. A seed
+        stops at the first loss that is not finite.
 
     Raises
     ------
@@ -193,12 +194,15 @@ def finetune(
     data = _TripletData(sources, mine, recipe.batch_size)
     relevance, epochs = RelevanceMask(mine[0].relevance, block.device), min(max_epochs, 2 * patience)
     trainer = _make_trainer(block, recipe, relevance, sources, data.table, epochs)
+    objective = trainer.objective
+    if objective.margin and not objective.output:
+        data.full_spread = objective.margin  # embeddings of any length may shrink that far
     if stop_by == "loss":
         data.trainer = trainer
     if after is not None:
         trainer.adam.resume(after.adam)
-    if trainer.objective.output:
-        trainer.objective.check(embed(block, data.validation), data.validation.tokens)
+    if objective.output:
+        objective.check(embed(block, data.validation), data.validation.tokens)
     return train_to_best(trainer, data, max_epochs=max_epochs, patience=patience, progress=progress)
 
 
@@ -231,6 +235,8 @@ def train_to_best(
         found = data.validate(trainer.block)
         score = -found["validation_loss"] if "validation_loss" in found else found["validation_accuracy"]
         history.append(per_seed(trainer.block, epoch, loss=mean_loss, **found)[is_running[rows]])
+        if "relative_spread" in found:
+            _warn_of_collapse(history)
         is_better = is_running[rows] & (score > best_score[rows])  # NaN is never better
         improved = rows[is_better]
         best_score[improved], best_epoch[improved] = score[is_better], epoch
@@ -252,6 +258,17 @@ def train_to_best(
     return dataclasses.replace(block, weights=best), pd.concat(history, ignore_index=True)
 
 
+def _warn_of_collapse(history: Sequence[pd.DataFrame]) -> None:
+    """Name the seeds whose second epoch without any spread has just ended."""
+    last = history[-1].set_index("seed")
+    if not last["relative_spread"].min() < COLLAPSED:
+        return
+    since = find_collapse(pd.concat([history[0], *history[1:][-3:]]))
+    for seed in since.index[since == last["epoch"].iloc[0] - 1]:
+        told = "seed %d collapsed: since epoch %d all phrases are within %.2g of their first distance; %s"
+        log.warning(told, seed, since[seed], np.sqrt(last.at[seed, "relative_spread"]), ON_COLLAPSE)
+
+
 def per_seed(block: Block, epoch: int, **columns: np.ndarray | Sequence[float]) -> pd.DataFrame:
     """Return rows of a history, one per seed: seed, epoch and the columns."""
     return pd.DataFrame({"seed": block.seeds, "epoch": epoch} | columns)
@@ -261,13 +278,10 @@ class _TripletData:
     """Triplets of fine-tuning; the validation loss, which needs the trainer, decides if it has one."""
 
     def __init__(
-        self,
-        sources: Sequence[RealTriplets],
-        slices: Sequence[Slices],
-        batch_size: int,
-        trainer: Trainer | None = None,
+        self, sources: Sequence[RealTriplets], slices: Sequence[Slices], batch_size: int, trainer: Trainer | None = None
     ) -> None:
         self.sources, self.slices, self.batch_size, self.trainer = sources, slices, batch_size, trainer
+        self.full_spread: Float[np.ndarray, " seed"] | float | int = np.inf  # at most, before the first epoch
         self.table = PhraseTable(slices, sources[0].triplets.device)
         self.triplets = [torch.from_numpy(one.validation).to(self.table.device) for one in slices]
         self.validation = one_batch(self.triplets, self.table)
@@ -277,15 +291,21 @@ class _TripletData:
 
     def validate(self, block: Block) -> dict[str, Float[np.ndarray, " seed"]]:
         embeddings = embed(block, self.validation)
-        found = {"validation_accuracy": triplet_accuracy(embeddings, self.validation)}
+        spread = mean_distance(embeddings, self.validation)
+        if np.ndim(self.full_spread) == 0:
+            self.full_spread = np.where(spread > 0, spread, np.nan).clip(max=self.full_spread)
+        accuracy = triplet_accuracy(embeddings, self.validation)
+        found = {"validation_accuracy": accuracy, "relative_spread": spread / self.full_spread}
         if self.trainer is not None:
-            loss = _mean_loss(self.trainer, self.triplets, self.validation, embeddings, self.table, self.batch_size)
-            found["validation_loss"] = loss
+            cuts = cut(self.triplets, self.table, self.batch_size)
+            found["validation_loss"] = self.trainer.mean_loss(self.validation, embeddings, cuts)
         return found
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> "_TripletData":
         sources, slices = ([some[row] for row in rows] for some in (self.sources, self.slices))
-        return _TripletData(sources, slices, self.batch_size, self.trainer)
+        kept = _TripletData(sources, slices, self.batch_size, self.trainer)
+        kept.full_spread = np.asarray(self.full_spread)[rows]
+        return kept
 
 
 def _make_trainer(
@@ -322,28 +342,8 @@ def _diagnose(
     return per_seed(
         block,
         epoch,
-        loss=_mean_loss(trainer, triplets, seen, embeddings, table, batch_size),
+        loss=trainer.mean_loss(seen, embeddings, cut(triplets, table, batch_size)),
         seen_accuracy=triplet_accuracy(embeddings, seen),
         unseen_accuracy=triplet_accuracy(embed(block, unseen), unseen),
         spread=mean_distance(embeddings, seen),
     )
-
-
-def _mean_loss(
-    trainer: Trainer,
-    triplets: Sequence[TripletRows],
-    whole: Batch,
-    embeddings: Float[Tensor, "seed phrase dim"],
-    table: PhraseTable,
-    batch_size: int,
-) -> Float[np.ndarray, " seed"]:
-    """Compute each seed's mean loss of triplets, which are also one batch with its embeddings."""
-    block, objective, relevance = trainer.block, trainer.objective, trainer.relevance
-    if relevance is not None and objective.needs_relevance:  # with phrases of its own batch, as in training
-        loss = torch.zeros(len(block.seeds), device=block.device)
-        for batch in cut(triplets, table, batch_size):
-            share = batch.mask.sum(dim=1) / whole.mask.sum(dim=1)
-            loss += share * objective(embed(block, batch), batch.triplets, batch.weights, relevance(batch))
-    else:
-        loss = objective(embeddings, whole.triplets, whole.weights)
-    return loss.double().cpu().numpy()

@@ -29,6 +29,7 @@ COLUMNS = [
     "top_1",
     "best_epoch",
     "epochs",
+    "collapsed",
     "start_change",
     "seconds",
     "split",
@@ -92,9 +93,9 @@ class TestTable:
         assert (results["seconds"] > 0).all()
 
     def test_agrees_with_the_histories(self):
-        for results, _, history, _ in iter_study(small(patience=1), 3, data=DATA, n_jobs=1, progress=False):
+        for results, _, _, history, _ in iter_study(small(patience=1), 3, data=DATA, n_jobs=1, progress=False):
             assert set(results["arm"]) == set(history["arm"])
-            assert list(history) == ["seed", "epoch", "loss", "validation_accuracy", "arm"]
+            assert list(history) == ["seed", "epoch", "loss", "validation_accuracy", "relative_spread", "arm"]
             for _, row in results.iterrows():
                 run = history[history["seed"] == row["seed"]].reset_index(drop=True)
                 assert row["validation_accuracy"] == run["validation_accuracy"].max()

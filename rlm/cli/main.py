@@ -31,7 +31,7 @@ from rlm.cli.output import (
     print_files,
 )
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
-from rlm.cli.verdicts import print_verdict, results, verdict
+from rlm.cli.verdicts import luck, print_verdict, results, verdict
 from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
@@ -47,7 +47,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (results, verdict, train, query, evaluate, labels, notebooks, lab):
+for command in (results, luck, verdict, train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 

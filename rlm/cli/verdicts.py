@@ -1,4 +1,4 @@
-"""The commands `rlm results` and `rlm verdict`: a stored study, or runs that were trained elsewhere."""
+"""The commands `rlm results`, `rlm luck` and `rlm verdict`: a stored study, or runs that were trained elsewhere."""
 
 import shlex
 import sys
@@ -9,13 +9,17 @@ from typing import Annotated, Any, NamedTuple
 import pandas as pd
 from cyclopts import Parameter
 
+from rlm import explain
 from rlm.cli.output import check_out, check_table_out, write_table
 from rlm.config import StudyConfig
 from rlm.errors import InputError
+from rlm.evaluation.held_out import list_triplets
 from rlm.external.functions import TASK, read_judged
 from rlm.external.tables import Unit, read_results
 from rlm.external.unpaired import Unpaired, compare_results
+from rlm.runtime.atomic import whole
 from rlm.stats.metrics import Metric
+from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
 from rlm.store.read import StoredStudy, find_task, read_study
 from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
@@ -42,6 +46,42 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
         return
     write_table(out, table)
     print(f"results: {out}")
+
+
+def luck(db: Path, *, study: int | None = None, out: Path | None = None, figure: Path | None = None) -> None:
+    """
+    Print which test triplets depend on the seed, and write them to a file with their texts.
+
+    Parameters
+    ----------
+    db
+        The store.
+    study
+        Number of the study; optional where there is only one. The message without it lists them.
+    out
+        File for all test triplets, those first that every seed has wrong: .csv, .json, .md, .parquet, .tex or .tsv.
+    figure
+        PNG file of the share of seeds that get a triplet right, beside what independent seeds would give.
+    """
+    check_table_out(out, db)
+    check_out(figure, db, "--figure")
+    if figure is not None and figure.suffix != ".png":
+        raise InputError(f"expected --figure FILE ending in .png, found {figure}; rename it")
+    triplets = read_study(db, study).finished.triplets
+    print(tabulate_luck(triplets).to_string(float_format="{:.3f}".format, na_rep=""))
+    print(f"\n{explain.luck(triplets)}")
+    if out is not None:
+        listed = list_triplets(db, study).reset_index()
+        ranked = listed.assign(rank=listed["kind"].map({"wrong": 0, "flips": 1, "tied": 2, "right": 3}))
+        arms = list(dict.fromkeys(triplets["arm"]))
+        write_table(out, ranked.sort_values(["rank", *arms], kind="stable").drop(columns="rank"))
+        print(f"\ntriplets: {out}")
+    if figure is not None:
+        from rlm.report.view import paint_luck  # with matplotlib, which takes seconds
+
+        with whole(figure) as temporary:
+            temporary.write_bytes(paint_luck(count_hits(triplets)).png)
+        print(f"\nfigure: {figure}")
 
 
 def verdict(

@@ -11,6 +11,7 @@ from rlm.block import Block
 from rlm.engine.batches import Batch
 from rlm.loss import squared_distance
 
+TIE = 0.5  # score of a triplet with equal distances
 PHRASES_AT_ONCE = 2048
 ROWS_ON_GPU = 2**18  # phrases times seeds, where launching costs more than memory does
 Embeddings = Float[Tensor, "seed phrase dim"]
@@ -62,7 +63,7 @@ def mean_accuracy(scores: Float64[Tensor, "seed triplet"], batch: Batch) -> PerS
 def triplet_scores(embeddings: Embeddings, batch: Batch) -> Float64[Tensor, "seed triplet"]:
     """Score triplets: 1 for right, 0 for wrong, 0.5 for a tie, NaN where an embedding is not finite."""
     positive, negative = triplet_distances(embeddings, batch)
-    scores = (positive < negative).double() + (positive == negative).double() / 2
+    scores = (positive < negative).double() + TIE * (positive == negative)
     return scores.masked_fill((positive - negative).isnan(), torch.nan)
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from rlm.block import Block
 from rlm.config import Optimizer, Precision
 from rlm.data.phrases import PAD
+from rlm.engine.accuracy import embed
 from rlm.engine.batches import Batch, Step, distinct
 from rlm.engine.compile import Replayed, fit, round_up, static_batch_sizes, try_to_compile
 from rlm.engine.optimizer import SGD, BlockAdam, BlockSGD
@@ -111,6 +112,19 @@ class Trainer:
             total += self._step(batch) * batch.mask.sum(dim=1)
             targets += batch.sizes
         return total.cpu().numpy() / targets
+
+    def mean_loss(
+        self, whole: Batch, embeddings: Float[Tensor, "seed phrase dim"], cuts: Iterable[Batch]
+    ) -> Float[np.ndarray, " seed"]:
+        """Compute each seed's mean loss of a batch with its embeddings; `cuts` are its parts of training's size."""
+        objective = self.objective
+        if self.relevance is None or not objective.needs_relevance:
+            return objective(embeddings, whole.triplets, whole.weights).double().cpu().numpy()
+        loss = torch.zeros(len(whole.sizes), device=embeddings.device)
+        for batch in cuts:  # with phrases of its own batch, as in training
+            share = batch.mask.sum(dim=1) / whole.mask.sum(dim=1)
+            loss += share * objective(embed(self.block, batch), batch.triplets, batch.weights, self.relevance(batch))
+        return loss.double().cpu().numpy()
 
     def _step(self, batch: Step) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]

@@ -1,24 +1,31 @@
 """Evaluation of a trained block on the test split, which nothing else looks at."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rlm.block import Block
 from rlm.data.corpus import Corpus, relevance_clusters
-from rlm.engine.accuracy import triplet_scores
+from rlm.data.datasets import load_corpus
+from rlm.engine.accuracy import TIE, triplet_scores
+from rlm.errors import InputError
 from rlm.evaluation.retrieval import find_first
 from rlm.evaluation.triplets import embedded_split, roc_aucs
-from rlm.slicer import Slices
+from rlm.slicer import Slices, slice_for
+from rlm.stats.tables import find_collapse
+from rlm.stats.variance import tabulate_triplets
+from rlm.store.read import read_study
 
 MOST_QUERIES = 20_000  # every query meets every candidate: a large test split would take longer than training
 
 
 def judge_block(
     block: Block, slices: Sequence[Slices], corpus: Corpus, history: pd.DataFrame
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of trained seeds in `rlm.study.BlockResult.results` and `BlockResult.clusters`."""
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the rows of trained seeds in `rlm.study.BlockResult.results`, `clusters` and `triplets`."""
     judged = judge_history(history, block.seeds)
     batch, embeddings = embedded_split(block, slices, "test", "distance")
     scores = triplet_scores(embeddings, batch).cpu().numpy()
@@ -44,8 +51,70 @@ def judge_block(
     columns = {"test_triplets": "triplets", "test_anchors": "anchors", "test_clusters": "clusters"}
     sizes = {"train_triplets": [len(one.train) for one in slices]}
     sizes |= {name: test[column].astype(int).to_numpy() for name, column in columns.items()}
+    judged["collapsed"] = find_collapse(history)
     results = judged.drop(columns="has_diverged").join(metrics).assign(**sizes).reset_index()
-    return results, pd.concat(clusters, ignore_index=True)
+    hashes = {key: hash_test(one) for key, one in different.items()}
+    triplets = pd.DataFrame(
+        {
+            "seed": block.seeds,
+            "test": [hashes[id(one)] for one in slices],
+            "triplets": results["test_triplets"],
+            "right": [np.packbits(score == 1).tobytes() for score in scores],
+            "tied": [np.packbits(score == TIE).tobytes() for score in scores],
+        }
+    )
+    is_finite = results["test_accuracy"].notna()
+    return results, pd.concat(clusters, ignore_index=True), triplets[is_finite].reset_index(drop=True)
+
+
+def hash_test(slices: Slices) -> str:
+    """Return the SHA-256 of the texts of all test triplets, in their order."""
+    texts = slices.phrases.texts
+    return hashlib.sha256("\n".join(texts[phrase] for phrase in slices.test.ravel()).encode()).hexdigest()
+
+
+def list_triplets(path: Path | str, study: int | None = None, *, data: pd.DataFrame | None = None) -> pd.DataFrame:
+    """
+    List the test triplets of a stored study with their texts, and how often the seeds get each right.
+
+    Parameters
+    ----------
+    path, study
+        As in `rlm.read_study`.
+    data
+        The table that `rlm.run_study` was given as `data`, if any; the data that the config names by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per test triplet: anchor, positive, negative, and the columns of `rlm.stats.tabulate_triplets`.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, its seeds have different test splits, or the data are not those it was trained on.
+
+    Examples
+    --------
+    >>> import tempfile, rlm
+    >>> config = rlm.StudyConfig(encoder="mean", arms=("scratch",), max_epochs=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
+    ...     triplets = rlm.evaluation.list_triplets(f"{folder}/study.db")
+    >>> bool(triplets["scratch"].mean() == results["test_accuracy"].mean())
+    True
+    """
+    stored = read_study(path, study)
+    found = tabulate_triplets(stored.finished.triplets)
+    corpus = load_corpus(stored.config, data)
+    (slices,) = slice_for(stored.config, corpus, [0])
+    if hash_test(slices) != stored.finished.triplets["test"].iloc[0]:
+        raise InputError(
+            f"expected the data of the study in {path}, found other test triplets in {stored.config.dataset}; restore "
+            "the data, or pass the table that the study was given"
+        )
+    texts = np.array(slices.phrases.texts, dtype=object)[slices.test]
+    return pd.DataFrame(texts, found.index, ["anchor", "positive", "negative"]).join(found)
 
 
 def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:

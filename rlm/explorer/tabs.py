@@ -84,14 +84,14 @@ class StudyTabs:
     def __init__(self) -> None:
         self._headline, self._words, self._pretraining_words = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._differences, self._seeds = new_image("760px"), new_image("980px")
-        self._curves, self._pretraining = new_image("760px"), new_image()
+        self._curves, self._pretraining, self._luck = new_image("760px"), new_image(), new_image("760px")
         self._results = ResultsTab()
         self.widgets = [
             widgets.VBox([self._headline, self._differences, self._seeds]),
             widgets.VBox([self._curves]),
             widgets.VBox([self._pretraining_words, self._pretraining]),
             self._results.widget,
-            self._words,
+            widgets.VBox([self._words, self._luck]),
         ]
         self._headline.value = paragraph("No seed to show yet.", "headline") + paragraph(
             "Choose a preset, or turn knobs, and press Run. Seeds appear here as they are finished."
@@ -104,6 +104,7 @@ class StudyTabs:
         show_picture(self._seeds, seen.seeds)
         show_picture(self._curves, seen.curves)
         show_picture(self._pretraining, seen.pretraining)
+        show_picture(self._luck, seen.luck)
         texts = "".join(f"<h3>{escape(heading)}</h3>{paragraph(text)}" for heading, text in seen.words)
         self._words.value = texts + (html_table(seen.estimates) if len(seen.estimates) else "")
         self._pretraining_words.value = "".join(

@@ -86,6 +86,8 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
             text_cell(f"## {escape_markdown(heading[0].upper() + heading[1:])}"),
             text_cell(escape_markdown(text)),
         ]
+    if seen.luck is not None:
+        cells.append(picture_cell(seen.luck))
     shares = list(seen.summary.columns.drop(["arm", "seeds"]))
     cells += [text_cell("## Test accuracy by arm"), table_cell(seen.summary, shares)]
     if len(seen.estimates):

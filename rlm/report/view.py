@@ -22,6 +22,7 @@ from rlm.sentences import CONTROLS
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.metrics import Metric, count_failed
 from rlm.stats.tables import arrange_by_seed, judge_columns
+from rlm.stats.variance import count_hits
 from rlm.store.read import StoredStudy, list_studies, read_study
 from rlm.store.schema import reading
 from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
@@ -61,6 +62,7 @@ class View(NamedTuple):
     differences: Picture | None
     seeds: Picture
     curves: Picture
+    luck: Picture | None
     pretraining: Picture | None
     results: pd.DataFrame
     summary: pd.DataFrame
@@ -104,6 +106,9 @@ def view(db: Path | Connection, study: int) -> View:
         for arm in own
         if len(mine := pretraining[pretraining["arm"] == arm]) and mine["epoch"].max() > 0
     ]
+    hits = count_hits(finished.triplets) if config.split == "fixed" and len(finished.triplets) else None
+    if hits is not None:
+        words.append(("What luck decides", explain.luck(finished.triplets)))
     nothing = "No pair of runs is finished yet."
     if BASELINE not in config.arms or len(config.arms) < 2:
         nothing = f"Nothing to compare: a verdict takes the arm {BASELINE} and another."
@@ -119,12 +124,13 @@ def view(db: Path | Connection, study: int) -> View:
         else None,
         seeds=_paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
         curves=_paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
+        luck=None if hits is None else paint_luck(hits),
         pretraining=_paint(
             _pretraining_figure(pretraining, config), f"Loss, accuracy and spread during pre-training, {seeds}"
         )
         if len(pretraining)
         else None,
-        results=results,
+        results=results if results["collapsed"].notna().any() else results.drop(columns="collapsed"),
         summary=summary.reset_index(),
         estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
     )
@@ -232,6 +238,14 @@ def paint_seeds(results: pd.DataFrame, summary: pd.DataFrame, metric: Metric) ->
     figure = Figure(figsize=(1.5 + 1.7 * len(summary), 4), layout="constrained")
     plots.seeds(results, summary, metric, figure.subplots())
     return _paint(figure, f"{metric.label} of {results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}")
+
+
+@_theme()
+def paint_luck(hits: pd.DataFrame) -> Picture:
+    """Draw how many of the seeds get the test triplets right."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    plots.luck(hits, figure.subplots())
+    return _paint(figure, "Share of the test triplets that few or many of the seeds get right")
 
 
 def _curves_figure(history: pd.DataFrame) -> Figure:

@@ -242,7 +242,7 @@ def noise_of_chance(clusters: pd.Series) -> pd.Series:
 
 class Failed(NamedTuple):
     """
-    The `share` of an arm's seeds that failed: `diverged`, or with a test accuracy within `noise` of chance.
+    The `share` of an arm's seeds that failed: `diverged`, `collapsed`, or within `noise` of chance by test accuracy.
 
     Examples
     --------
@@ -254,6 +254,7 @@ class Failed(NamedTuple):
     share: Estimate
     diverged: int
     noise: int
+    collapsed: int = 0
 
 
 def share_failed(results: pd.DataFrame, metric: Metric, effective: pd.Series | None = None) -> dict[str, Failed]:
@@ -271,7 +272,10 @@ def share_failed(results: pd.DataFrame, metric: Metric, effective: pd.Series | N
         clusters = pd.Series(effective.reindex(runs).to_numpy(), results.index).fillna(clusters)
     if metric.name == "test_accuracy" and clusters is not None:
         noise = ~diverged & (results[metric.name] <= noise_of_chance(clusters))
-    counts = pd.DataFrame({"diverged": diverged, "noise": noise}).groupby(results["arm"], sort=False)
+    collapsed = ~diverged & results["collapsed"].notna() if "collapsed" in results else noise & False
+    counts = pd.DataFrame({"diverged": diverged, "noise": noise & ~collapsed, "collapsed": collapsed}).groupby(
+        results["arm"], sort=False
+    )
     return {
         str(arm): Failed(proportion(int(runs.to_numpy().sum()), len(runs)), *map(int, runs.sum()))
         for arm, runs in counts

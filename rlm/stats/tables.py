@@ -12,6 +12,7 @@ from rlm.stats.metrics import Metric, find_metric
 
 DESCRIBED = ["seeds", "mean", "low", "high", "sd", "min", "q25", "median", "q75", "max"]
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
+COLLAPSED = 0.05  # of the first spread; healthy runs keep three times as much, see docs/collapse.md
 COMPARED = [*DIFFERENCE, "p", "decision"]
 
 
@@ -122,6 +123,13 @@ def epochs_to_reach(
     found = history.assign(first=first).groupby(runs, sort=False).agg(first=("first", "min"), last=(epoch, "max"))
     found = found.assign(epochs=found["first"].fillna(found["last"]), reached=found["first"].notna())
     return found[["epochs", "reached"]].reset_index()
+
+
+def find_collapse(history: pd.DataFrame) -> pd.Series:
+    """Return by seed the epoch since which all phrases are at one point, for two epochs or more; else missing."""
+    is_apart = ~(history["relative_spread"] < COLLAPSED)
+    since = history["epoch"].where(is_apart).groupby(history["seed"]).max() + 1
+    return since.where(history.groupby("seed")["epoch"].max() > since)
 
 
 def drop_diverged(history: pd.DataFrame) -> pd.DataFrame:

@@ -1,10 +1,10 @@
-"""Decompose the spread of accuracies into parts: the seed, the split, and the finite test set."""
+"""The spread of accuracies in parts (seed, split, finite test set), and the triplets that the seed decides."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy import stats
 
 from rlm.errors import InputError
@@ -15,6 +15,7 @@ FEWEST_SPLITS = 3
 FEWEST_SEEDS = 2
 FEWEST_SPLITS_TO_RANK = 10  # with fewer a share is known too badly to name the largest
 PARTS = ("seed", "split", "test set")
+KINDS = ("right", "wrong", "tied", "flips")
 
 
 class Spread(NamedTuple):
@@ -194,3 +195,137 @@ def _jackknife(value: float, left_out: Float[np.ndarray, " seed"]) -> Estimate:
     pseudo = len(left_out) * value - (len(left_out) - 1) * left_out
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(pseudo) - 1) * pseudo.std(ddof=1) / np.sqrt(len(pseudo))
     return Estimate(float(value), float(pseudo.mean() - reach), float(pseudo.mean() + reach))
+
+
+def tabulate_triplets(triplets: pd.DataFrame) -> pd.DataFrame:
+    """
+    Tell how often the seeds get each test triplet right.
+
+    Parameters
+    ----------
+    triplets
+        One row per run on one test split, such as ``rlm.read_study(db).finished.triplets``: columns arm, seed, test (a
+        hash of the split), triplets (their number), and the packed bits right and tied.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per test triplet, in the order of the split: by arm the share of its seeds that are right, where a tie
+        counts one half; and kind, over all runs: ``"right"``, ``"wrong"`` or ``"tied"`` under every seed, or
+        ``"flips"``.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or the runs have different test splits.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, rlm
+    >>> right = [np.packbits(bits).tobytes() for bits in ([1, 0, 1], [1, 0, 0])]
+    >>> runs = {"arm": "scratch", "seed": [0, 1], "test": "split", "triplets": 3, "right": right, "tied": bytes(1)}
+    >>> rlm.stats.tabulate_triplets(pd.DataFrame(runs)).to_numpy().tolist()
+    [[1.0, 'right'], [0.0, 'wrong'], [0.5, 'flips']]
+    """
+    halves = _unpack_halves(triplets)
+    table = pd.DataFrame({arm: mine.mean(axis=0) / 2 for arm, mine in halves.items()}).rename_axis("triplet")
+    return table.assign(kind=_name_kinds(np.concatenate(list(halves.values()))))
+
+
+def tabulate_luck(triplets: pd.DataFrame) -> pd.DataFrame:
+    """
+    Count the test triplets whose answer depends on the seed, beside what independent seeds would give.
+
+    Parameters
+    ----------
+    triplets
+        As in `tabulate_triplets`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per arm: seeds, test_accuracy (their mean); right, wrong and tied under every seed, and flips, as
+        numbers of triplets; churn, the share of triplets on which two seeds disagree; wrong_independent and
+        churn_independent, the same if the errors of seeds were independent. For arms after the first, over the seeds
+        that both have: gained and lost, the shares of triplets that are right with this arm only, and with the first
+        arm only. A tie counts one half everywhere.
+
+    Raises
+    ------
+    InputError
+        As `tabulate_triplets`.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, rlm
+    >>> right = [np.packbits(bits).tobytes() for bits in ([1, 0, 1], [1, 0, 0])]
+    >>> runs = {"arm": "scratch", "seed": [0, 1], "test": "split", "triplets": 3, "right": right, "tied": bytes(1)}
+    >>> rlm.stats.tabulate_luck(pd.DataFrame(runs))[["right", "wrong", "flips"]].loc["scratch"].tolist()
+    [1, 1, 1]
+    """
+    halves, rows = _unpack_halves(triplets), {}
+    baseline = next(iter(halves.values()))
+    for arm, mine in halves.items():
+        accuracy = mine.mean(axis=1).to_numpy() / 2
+        kinds = pd.Series(_name_kinds(mine.to_numpy())).value_counts().reindex(KINDS, fill_value=0)
+        rows[arm] = {"seeds": len(mine), "test_accuracy": accuracy.mean()} | kinds.to_dict() | _measure_churn(mine)
+        rows[arm]["wrong_independent"] = mine.shape[1] * np.prod(1 - accuracy)
+        seeds = mine.index.intersection(baseline.index)
+        if mine is not baseline and len(seeds):
+            gain = mine.loc[seeds].to_numpy(np.int8) - baseline.loc[seeds].to_numpy(np.int8)
+            rows[arm] |= {"gained": gain.clip(min=0).mean() / 2, "lost": -gain.clip(max=0).mean() / 2}
+    columns = ["seeds", "test_accuracy", *KINDS, "wrong_independent", "churn", "churn_independent", "gained", "lost"]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).rename_axis("arm")
+
+
+def count_hits(triplets: pd.DataFrame) -> pd.DataFrame:
+    """
+    Count the triplets that 0, 1, ... seeds get right, beside what independent seeds of the same accuracies would give.
+
+    Returns columns arm, right (number of seeds), share (of them), triplets and independent, both as shares of triplets.
+    """
+    parts = []
+    for arm, mine in _unpack_halves(triplets).items():
+        expected = np.ones(1)
+        for accuracy in mine.mean(axis=1) / 2:
+            expected = np.convolve(expected, [1 - accuracy, accuracy])
+        found = np.bincount(mine.sum(axis=0) // 2, minlength=len(mine) + 1) / mine.shape[1]
+        right = np.arange(len(mine) + 1)
+        columns = {"arm": arm, "right": right, "share": right / len(mine), "triplets": found, "independent": expected}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _unpack_halves(triplets: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return by arm a row per seed and a column per triplet: 2 for right, 1 for a tie, 0 for wrong."""
+    if triplets["test"].nunique() != 1:
+        raise InputError(
+            f"expected runs on one test split, found {triplets['test'].nunique()} splits; study the triplets of a "
+            'config with split="fixed"'
+        )
+    (size,) = triplets["triplets"].unique()
+
+    def unpack(blobs: pd.Series) -> np.ndarray:
+        return np.array([np.unpackbits(np.frombuffer(blob, np.uint8), count=size) for blob in blobs])
+
+    return {
+        str(arm): pd.DataFrame(2 * unpack(mine["right"]) + unpack(mine["tied"]), index=mine["seed"])
+        for arm, mine in triplets.groupby("arm", sort=False)
+    }
+
+
+def _name_kinds(halves: UInt8[np.ndarray, "run triplet"]) -> np.ndarray:
+    is_constant = (halves == halves[0]).all(axis=0)
+    return np.where(is_constant, np.array(["wrong", "tied", "right"])[halves[0]], "flips")
+
+
+def _measure_churn(halves: pd.DataFrame) -> dict[str, float]:
+    """Compute the mean difference of two seeds' scores of a triplet, and that of independent seeds as accurate."""
+    if len(halves) < 2:
+        return {}
+    wrong, tied, right = ((halves == score).sum(axis=0).to_numpy(float) for score in range(3))
+    pairs = len(halves) * (len(halves) - 1) / 2
+    accuracy = halves.mean(axis=1).to_numpy() / 2
+    independent = (len(halves) - 1) * accuracy.sum() - accuracy.sum() ** 2 + (accuracy**2).sum()
+    churn = (wrong * right + (wrong * tied + tied * right) / 2).mean()
+    return {"churn": churn / pairs, "churn_independent": independent / pairs}

@@ -36,7 +36,7 @@ CORE = """
         device TEXT NOT NULL, arms TEXT NOT NULL, seeds TEXT NOT NULL, checksums TEXT NOT NULL
     ) STRICT;
 """
-TYPES = {str: "TEXT NOT NULL", int: "INTEGER NOT NULL", float: "REAL"}
+TYPES = {str: "TEXT NOT NULL", int: "INTEGER NOT NULL", float: "REAL", bytes: "BLOB NOT NULL"}
 # The blocks that a table has rows of, found by as many steps down its tree as there are.
 BLOCKS = """
     WITH RECURSIVE found(block) AS (
@@ -232,8 +232,13 @@ def _digest_store(connection: sqlite3.Connection) -> str:
 
 
 def digest(rows: Iterable[Any]) -> str:
-    """Return the SHA-256 of rows as SQLite gives them; JSON keeps None, texts and numbers apart, to the last bit."""
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    """Return the SHA-256 of rows as SQLite gives them; JSON keeps None, texts, numbers and bytes apart."""
+    return hashlib.sha256(json.dumps(rows, default=_list_bytes).encode()).hexdigest()
+
+
+def _list_bytes(value: bytes) -> list[int]:
+    """Spell bytes as no other value of a table is spelt."""
+    return list(value)
 
 
 def digest_block(connection: sqlite3.Connection, block: int, task: str) -> dict[str, str]:

@@ -521,7 +521,7 @@ class TestTextsOfThePanel:
         settings = pd.DataFrame({"#1": [attack], attack: [attack]}, index=[attack])
         columns = ["study", "seeds", "points", "verdict", "value", "low", "high"]
         effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"scratch": 0.5, "with it": 0.5})
-        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, 0.1, 1.0, attack, 1, 1, 1, 1]], columns=RESULTS)
+        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, np.nan, 0.1, 1.0, attack, 1, 1, 1, 1]], columns=RESULTS)
         summary = pd.DataFrame({"arm": [attack], "seeds": [1], "mean": [0.5]})
         words = [(f"Pre-training of {attack}", attack)]
         triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
@@ -532,7 +532,7 @@ class TestTextsOfThePanel:
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
         panel.compare.show(Comparison(settings, effects, picture))
-        panel.seen.show(View(1, attack, attack, words, picture, picture, picture, picture, results, summary, table))
+        panel.seen.show(View(1, attack, attack, words, *[picture] * 5, results, summary, table))
         panel.inside.show(seed)
         panel.inside.show_status(attack)
         html = said(panel.widget)
