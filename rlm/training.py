@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import trange
 
 from rlm.block import Block
-from rlm.config import Recipe, Redraw, StopBy
+from rlm.config import Recipe, StopBy
 from rlm.engine.accuracy import embed, mean_distance, triplet_accuracy
 from rlm.engine.batches import (
     Batch,
@@ -32,6 +32,7 @@ from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair
 from rlm.slicer import Slices
+from rlm.variants import Redraw
 from rlm.zoo.losses import make_objective
 
 DIAGNOSED_TRIPLETS = 10_000

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 import rlm
 from rlm import config as module
 from rlm.arms import STARTS
-from rlm.config import ARMS, CONTROLS, MARGINS, REDRAW, Arm, EncoderName, Layout, Loss, ReadOptions, Recipe, StudyConfig
+from rlm.config import MARGINS, EncoderName, Layout, Loss, ReadOptions, Recipe, StudyConfig
+from rlm.variants import ARMS, CONTROLS, REDRAW, Arm
 from rlm.zoo import ENCODERS, LOSSES
 
 

@@ -35,7 +35,7 @@ GROUPS = {
         *("learning_rate", "batch_size", "max_epochs", "patience", "stop_by"),
         *("epoch_triplets", "batching", "optimizer"),
     ],
-    "Study": ["seeds", "until", "same_within", "device", "precision", "compile"],
+    "Study": ["seeds", "until", "same_within", "baseline", "device", "precision", "compile"],
 }
 OWN = "own settings"
 NEW = ("a new one", 0)  # studies are counted from 1
