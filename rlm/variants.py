@@ -64,7 +64,7 @@ def parse_arm(arm: str) -> Variant:
     parts = [part.strip() for part in settings.split(",")]
     start = parts.pop(0) if parts[0] in ARMS else BASELINE
     changes = dict(tuple(map(str.strip, part.split("=", 1))) for part in parts if part.count("=") >= 1)
-    is_whole = len(changes) == len(parts) and all(map(all, changes.items()))
+    is_whole = len(changes) == len(parts) and all(field.isidentifier() and value for field, value in changes.items())
     if not is_whole or name in ARMS or not (name or changes) or not arm.isprintable() or ";" in arm:
         raise InputError(
             f'expected an arm among {", ".join(ARMS)}, or one as "wide: dim=128" or "wide: pretrained, dim=128", each '

@@ -31,6 +31,7 @@ from rlm.cli.output import (
     print_files,
 )
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
+from rlm.cli.sweep import sweep
 from rlm.cli.verdicts import compare, print_verdict, results, verdict
 from rlm.config import READ_AS_IT_IS, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
@@ -48,7 +49,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (results, verdict, compare, train, query, evaluate, labels, notebooks, lab):
+for command in (results, verdict, compare, sweep, train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 
