@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment instability unlabelled systems labels pictures docs lab app check floor clean
+.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment instability unlabelled systems sweep labels pictures docs lab app check floor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ unlabelled: $(READY) ## Pre-train on unlabelled texts with few and many pairs, w
 systems: $(READY) ## Train every system with its controls, write docs/systems.md (hours)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.systems
+
+sweep: $(READY) ## Simulate sweeps, write docs/sweep.md (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.sweep
 
 labels: $(READY) ## Memorise random labels with twenty seeds, write docs/random_labels.md (an hour)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlm.block import Block, init_block, running_statistics
-from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.config import StudyConfig
 from rlm.data.corpus import Corpus
 from rlm.data.phrases import Phrases
 from rlm.data.word_vectors import read_vectors
@@ -22,6 +22,7 @@ from rlm.runtime.device import resolve_device
 from rlm.seeding import stream
 from rlm.slicer import Slices, pad_slices
 from rlm.training import finetune, train_on_random
+from rlm.variants import REDRAW, Arm
 from rlm.zoo.encoders import new_encoder
 from rlm.zoo.losses import LOSSES
 

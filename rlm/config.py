@@ -1,16 +1,16 @@
 """Settings: the config of a study, the recipe of a training run, and the names of all options."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import Parameter
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from rlm.errors import InputError, Settings
+from rlm.variants import ARMS, BASELINE, Arm, parse_arm
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
-Arm = Literal["scratch", "pretrained", "pretrained_once", "rescaled", "shuffled", "shuffled_change"]
 EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
@@ -18,7 +18,6 @@ Loss = Literal[
 HeadName = Literal["bilinear", "mahalanobis", "classifier"]
 Mining = Literal["all", "semi_hard", "hard"]
 Batching = Literal["flat", "grouped"]
-Redraw = Literal["epoch", "once"]
 Optimizer = Literal["adam", "rowwise_adam", "nadam"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -36,26 +35,6 @@ YOUR_TABLE = "data"  # what a config calls data and texts that are handed over
 TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
 DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
 Value = TypeVar("Value")
-
-
-class ArmKind(NamedTuple):
-    """An arm: its pre-training, if it has one, and its meaning, which options, figures and sentences quote."""
-
-    redraw: Redraw | None
-    meaning: str
-    is_control: bool = False
-
-
-ARMS: dict[Arm, ArmKind] = {
-    "scratch": ArmKind(None, "random init"),
-    "pretrained": ArmKind("epoch", "new random triplets every epoch"),
-    "pretrained_once": ArmKind("once", "one fixed set of random triplets"),
-    "rescaled": ArmKind("epoch", "random weights with the scale of the pre-trained ones", is_control=True),
-    "shuffled": ArmKind("epoch", "the pre-trained weights in random order", is_control=True),
-    "shuffled_change": ArmKind("epoch", "the change of the weights by pre-training in random order", is_control=True),
-}
-REDRAW: dict[Arm, Redraw] = {name: arm.redraw for name, arm in ARMS.items() if arm.redraw}
-CONTROLS: dict[Arm, str] = {name: arm.meaning for name, arm in ARMS.items() if arm.is_control}
 
 
 def _parse_mapping(given: object) -> object:
@@ -195,11 +174,12 @@ class _Encoding(Settings):
         description="chatterbot-LANGUAGE, pqa, or your own data: a path, or the id of a Hugging Face dataset.",
     )
     reading: Annotated[ReadOptions, Parameter(name="*")] = Field(READ_AS_IT_IS, description="How to read your data.")
-    arms: tuple[Arm, ...] = Field(
+    arms: tuple[Annotated[Arm | str, AfterValidator(lambda arm: parse_arm(arm).label)], ...] = Field(
         ("scratch", "pretrained"),
         min_length=1,
         description="Ways to reach the weights that fine-tuning starts from: "
-        f"{_list_arms(are_controls=False)}, and controls: {_list_arms(are_controls=True)}.",
+        f"{_list_arms(are_controls=False)}, and controls: {_list_arms(are_controls=True)}. Or any of them with other "
+        'settings of encoder and training, as "wide: dim=128" or "wide: pretrained, dim=128".',
     )
     encoder: EncoderName = Field(
         "lstm",
@@ -312,14 +292,30 @@ class StudyConfig(Recipe, _Encoding):
     def _check_study(self) -> "StudyConfig":
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
-        if len(set(self.arms)) < len(self.arms):
-            raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+        variants = {arm: parse_arm(arm) for arm in self.arms}
+        if len({one.name or arm for arm, one in variants.items()}) < len(self.arms):
+            raise InputError(f"expected every arm once, and every name, found {', '.join(self.arms)}")
         for name, other in _NEEDED.items():
             if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, other):
                 raise InputError(f"expected {other}, which {name} needs, found none; give a file")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
+        for arm, variant in variants.items():
+            if variant.changes:
+                self.of(arm)
         return self
+
+    def of(self, arm: str) -> "StudyConfig":
+        """Return the config of one arm: with the settings that it changes, and the built-in arm that it starts as."""
+        variant = parse_arm(arm)
+        changes: dict[str, Any] = {name: None if text == "none" else text for name, text in variant.changes.items()}
+        try:
+            return StudyConfig.model_validate(dict(self) | changes | {"arms": (variant.start,)})
+        except ValidationError as error:
+            one = error.errors()[0]
+            field = "".join(f"{part}: " for part in one["loc"][:1])
+            wrong = one["msg"].removeprefix("Value error, ")
+            raise InputError(f"expected settings that fit in the arm {arm}, found {field}{wrong}") from error
 
     @property
     def keeps_unseen_words(self) -> bool:
@@ -344,6 +340,7 @@ class Plan(Settings):
         le=2,
         description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
     )
+    baseline: str = Field(BASELINE, min_length=1, description="The arm that the others are compared with.")
     same_within: float = Field(
         0.01, gt=0, le=1, description="Largest difference that counts as the same (0.01: a point)."
     )

@@ -24,7 +24,7 @@ from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.store.file import check_file
 from rlm.store.identity import Identity
 from rlm.store.write import writing
-from rlm.verdict import BASELINE
+from rlm.variants import BASELINE
 
 log = logging.getLogger(__name__)
 DEFAULT_RULES = Rules()
@@ -121,6 +121,8 @@ def check_request(
         raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
     if rules.same_within <= 0:
         raise InputError(f"expected same_within above 0, found {rules.same_within}; 0.01 is a point")
+    if baseline not in (BASELINE, *arms):
+        raise InputError(f"expected a baseline among the arms {', '.join(arms)}, found {baseline}; add it to them")
     if until is not None and rules.looks is not None:
         raise InputError("expected until or look_every, found both; choose one rule to stop by")
     if until is not None and (not 0 < until <= widest or baseline not in arms or len(arms) < 2):
@@ -144,15 +146,16 @@ def iter_experiment(
     """Run an experiment block by block with the seeds of `check_request`; see `rlm.run_study` for the settings."""
     experiment.check(seeds)
     arms = experiment.arms
+    rules = rules._replace(baseline=experiment.baseline)
     watched: Watched = rules.watched or rules.until is not None or rules.looks or False
-    same_within = rules.same_within
+    notes = {"watched": watched, "same_within": rules.same_within, "baseline": rules.baseline}
     opened = nullcontext() if db is None else writing(db, experiment.identify(), experiment.result)
     with opened as store:
         if store is not None:
             store.plan(arms, seeds, rules)
-            watched, same_within = store.notes
-            if same_within != rules.same_within:
-                log.warning("same_within stays %g, as it was before the study in %s started", same_within, db)
+            notes = store.notes
+            if notes["same_within"] != rules.same_within:
+                log.warning("same_within stays %g, as before the study in %s started", notes["same_within"], db)
         yield from iter_blocks(
             experiment,
             seeds,
@@ -160,8 +163,7 @@ def iter_experiment(
             block_size=block_size,
             n_jobs=n_jobs,
             progress=progress,
-            watched=watched,
-            same_within=same_within,
+            notes=notes,
             is_enough=lambda finished: is_enough(experiment, finished, seeds, rules),
         )
 
@@ -185,8 +187,7 @@ def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], No
             raise
         warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=3)
         found = join(finished, arms)
-        notes = found.results.attrs
-        return mark(found, notes["watched"] or True, notes["same_within"]), True
+        return mark(found, watched=found.results.attrs["watched"] or True), True
     return join(finished, arms), False
 
 

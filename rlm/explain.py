@@ -4,15 +4,16 @@ from collections.abc import Hashable, Sequence
 
 import pandas as pd
 
-from rlm.config import Arm, StudyConfig
+from rlm.config import StudyConfig
 from rlm.errors import InputError
-from rlm.sentences import CONTROLS, ON_COLLAPSE, count
+from rlm.sentences import ON_COLLAPSE, count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, mean_with_interval
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import COLLAPSED, arrange_by_seed, paired_differences
 from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, KINDS, Spread, tabulate_luck
-from rlm.verdict import BASELINE, compare_all, find_watched, paired_arms
+from rlm.variants import BASELINE, CONTROLS, REDRAW, Arm
+from rlm.verdict import compare_all, find_watched, paired_arms
 
 __all__ = ["causes", "controls", "limits", "luck", "pretraining", "spread"]
 
@@ -61,7 +62,7 @@ def controls(
     'With so few seeds nothing follows.'
     """
     watched, metric = find_watched(results, watched), find_metric(metric, results)
-    arms = paired_arms(results)
+    arms = paired_arms(results, BASELINE)
     present = [control for control in CONTROLS if control in arms]
     if TREATED not in arms or not present:
         raise InputError(
@@ -69,7 +70,7 @@ def controls(
             "them with the same seeds"
         )
     others = [arm for arm in arms if arm not in (TREATED, *present)]
-    verdicts = compare_all(results, metric=metric, arms=[TREATED, *present, *others], watched=watched)
+    verdicts = compare_all(results, BASELINE, metric, arms=[TREATED, *present, *others], watched=watched)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
     differences = {control: paired_differences(by_seed, TREATED, control) for control in present}
     added = judge(differences, metric.reach, watched=watched)
@@ -198,15 +199,20 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
     >>> rlm.explain.limits(rlm.StudyConfig(max_epochs=6), results).split(". ")[0]
     'The encoder is lstm, trained for at most 6 epochs of fine-tuning'
     """
-    is_pretrained = set(results["arm"]) - {BASELINE}
+    of_arms = {arm: config.of(arm) for arm in results["arm"].unique()}
+    is_pretrained = any(one.arms[0] in REDRAW for one in of_arms.values())
     before = f"{count(config.pretrain_epochs, 'epoch')} of pre-training and " if is_pretrained else ""
     said = [
         f"The encoder is {encoder or config.encoder}, trained for {before}at most "
         f"{count(config.max_epochs, 'epoch')} of fine-tuning."
     ]
     trained = results[results["validation_accuracy"].notna()]
-    is_cut = (trained["epochs"] >= config.max_epochs) & (trained["epochs"] - trained["best_epoch"] < config.patience)
-    if config.max_epochs and is_cut.any():
+    most, patience = (
+        trained["arm"].map({arm: getattr(one, name) for arm, one in of_arms.items()})
+        for name in ("max_epochs", "patience")
+    )
+    is_cut = (most > 0) & (trained["epochs"] >= most) & (trained["epochs"] - trained["best_epoch"] < patience)
+    if is_cut.any():
         verb = "was" if is_cut.sum() == 1 else "were"
         number = "Every run was" if is_cut.all() else f"{is_cut.sum():,} of {count(len(trained), 'run')} {verb}"
         said.append(f"{number} cut short by max_epochs, before early stopping; more epochs could change the verdict.")

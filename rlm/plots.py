@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
-from rlm.config import ARMS
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import best_so_far
+from rlm.variants import ARMS
 from rlm.verdict import Verdict
 
 __all__ = ["best_so_far", "differences", "effects", "learning_curves", "pretraining", "roc", "seeds"]
@@ -33,7 +33,9 @@ def colours_of(names: Iterable[str]) -> dict[str, tuple[float, float, float]]:
 
 def _label(arm: str) -> str:
     """Return a tick label: an arm with its meaning, any other name as it is."""
-    lines = wrap(f"({ARMS[arm].meaning})", 20, break_on_hyphens=False) if arm in ARMS else []
+    name, _, settings = arm.partition(" (")
+    told = f"({ARMS[arm].meaning})" if arm in ARMS else f"({settings}" if settings else ""
+    arm, lines = (arm if arm in ARMS else name), wrap(told, 20, break_on_hyphens=False)
     return "\n".join([arm.replace("_", " "), *lines]) if lines else arm
 
 
@@ -194,7 +196,7 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
     return ax
 
 
-def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str], ax: Axes) -> Axes:
+def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str], baseline: str, ax: Axes) -> Axes:
     """Draw paired differences (columns arm, pairs, value), with their means and bands (also low, high) so far."""
     alpha = 0.16 / max(len(arms), 1) ** 0.5  # bands overlap
     for arm, colour in colours_of(arms).items():
@@ -207,7 +209,7 @@ def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str],
     spread = values.abs().quantile(0.95)  # early bands would take the whole range
     ax.set_ylim(min(values.min(), -spread) - 0.3, max(values.max(), spread) + 0.3)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="paired seeds", ylabel="points above scratch", title="difference, band valid at any time")
+    ax.set(xlabel="paired seeds", ylabel=f"points above {baseline}", title="difference, band valid at any time")
     ax.legend(loc="best", fontsize="small")
     return ax
 

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Int, Int32, Int64
 from torch import Tensor
 
-from rlm.config import Batching, Redraw
+from rlm.config import Batching
 from rlm.data.corpus import Triplets
 from rlm.errors import InputError
 from rlm.seeding import stream
 from rlm.slicer import Components
+from rlm.variants import Redraw
 
 Device = torch.device | str
 TripletRows = Int32[Tensor, "triplet 3"]

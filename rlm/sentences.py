@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 
-from rlm.config import CONTROLS, REDRAW
 from rlm.stats.crossed import FEWEST_CLUSTERS
 from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, spell_p
 from rlm.stats.paired import PairedEstimates
 from rlm.stats.power import detectable_difference, pairs_needed
+from rlm.variants import CONTROLS, REDRAW
 
 MANY_FAILED = 0.2
 ON_COLLAPSE = (

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int, Int32
 
 from rlm.config import FRACTIONS, MIN_COUNT, Padding, SplitBy, StudyConfig
 from rlm.data.corpus import Corpus, Relevance, Triplets, is_contradicted, unordered_keys
+from rlm.data.datasets import load_corpus
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
 from rlm.data.phrases import PAD, UNKNOWN, Phrases
 from rlm.errors import InputError
@@ -307,3 +308,35 @@ def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list
     if config.keeps_unseen_words:
         slices = [replace(one, tokens=corpus.phrases.tokens) for one in slices]
     return slices * len(seeds) if config.split == "fixed" else slices
+
+
+def prepare(config: StudyConfig, seed: int = 0) -> Slices:
+    """
+    Load and slice the data of a study for one seed.
+
+    Parameters
+    ----------
+    config
+        Names the data, and how to read and split them.
+    seed
+        Seed of the split where every seed has its own; a fixed split is the same for all seeds.
+
+    Returns
+    -------
+    Slices
+        Splits, and the components that random triplets are drawn from.
+
+    Raises
+    ------
+    InputError
+        If the data cannot be read or sliced.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> slices = rlm.prepare(rlm.StudyConfig(dataset="chatterbot-english"))
+    >>> slices.train.shape[1]
+    3
+    """
+    (slices,) = slice_for(config, load_corpus(config), [seed])
+    return slices

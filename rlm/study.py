@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,22 +16,25 @@ import torch
 from torch import nn
 
 from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
-from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
+from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, YOUR_TABLE, StudyConfig
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus
+from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment, make_rules
 from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import Table, join
-from rlm.slicer import Slices, pad_slices, slice_for
+from rlm.slicer import pad_slices, slice_for
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
 from rlm.store.read import TRIPLETS
+from rlm.variants import BASELINE, REDRAW, find_arm, parse_arm
 
 log = logging.getLogger(__name__)
 LARGEST_BLOCK_ON_GPU = 64  # then a study has results, and can stop, before its end
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 MOST_TABLE_BYTES = 2**29  # of the token tables of a block whose seeds have a split each
+OF_ENCODER = ("encoder", "word_dim", "dim", "initialisation", "fixed_vectors")  # settings that only it reads
 _RUN = {"arm": str, "seed": int}
 _EPOCH = {**_RUN, "epoch": int}
 
@@ -86,8 +89,9 @@ class TripletStudy:
     config: StudyConfig
     corpus: Corpus
     make_encoder: Callable[[int], nn.Module] | None = None
+    baseline: str = BASELINE
     result: ClassVar = BlockResult
-    baseline, metric, failure = FROM_SCRATCH
+    metric, failure = FROM_SCRATCH[1:]
 
     @property
     def arms(self) -> Sequence[str]:
@@ -98,14 +102,15 @@ class TripletStudy:
         return resolve_device(self.config.device)
 
     @cached_property
-    def resolved(self) -> StudyConfig:
-        """The config by which all workers train."""
-        return resolve_config(self.config)
+    def resolved(self) -> dict[str, StudyConfig]:
+        """The config by which all workers train an arm."""
+        return {arm: resolve_config(self.config.of(arm)) for arm in self.arms}
 
     @property
     def largest_block(self) -> int:
         if self.device.type != "cpu":
-            return min(LARGEST_BLOCK_ON_GPU, seeds_that_fit(self.config, self.corpus, self.device))
+            fit = (seeds_that_fit(self.config.of(arm), self.corpus, self.device) for arm in self.arms)
+            return min(LARGEST_BLOCK_ON_GPU, *fit)
         tables = 2 * self.corpus.phrases.tokens.nbytes if self.config.split == "per_seed" else 0
         return min(LARGEST_BLOCK, max(1, MOST_TABLE_BYTES // max(1, tables)))
 
@@ -128,15 +133,24 @@ class TripletStudy:
             leaked = np.isin(first.test, first.train).any(axis=1).mean()
             told = "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets"
             log.warning(told, 100 * leaked)
-        if self.config.transfer is not None:
-            encoder = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)()
-            check_transfer(encoder, self.config.transfer, self.config.encoder)
+        for arm in self.arms:
+            config, changes = self.config.of(arm), parse_arm(arm).changes
+            fixed = [name for name in changes if name in OF_ENCODER and self.make_encoder]
+            if fixed:
+                raise InputError(
+                    f"expected an encoder of the package in the arm {arm}, found your own, which does not read "
+                    f"{fixed[0]}; give another make_encoder to another study"
+                )
+            if config.transfer is not None:
+                encoder = encoder_maker(config, self.corpus.phrases, self.make_encoder)()
+                check_transfer(encoder, config.transfer, config.encoder)
 
-    def start_of(self, arm: str) -> str | None:
-        return REDRAW.get(arm)
+    def start_of(self, arm: str) -> Hashable:
+        variant = parse_arm(arm)
+        return REDRAW.get(variant.start), tuple(sorted(variant.changes.items()))
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.resolved, self.corpus, arms, seeds, self.make_encoder)
+        return run_block(self.resolved[arms[0]], self.corpus, arms, seeds, self.make_encoder)
 
 
 def run_study(
@@ -151,6 +165,7 @@ def run_study(
     look_every: int | None = None,
     watched: bool = False,
     same_within: float = SAME_WITHIN,
+    baseline: str = BASELINE,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -188,6 +203,8 @@ def run_study(
         Whether somebody looks at results as they arrive, and might stop for what they show. The store notes it.
     same_within
         Largest difference that a verdict calls the same; 0.01 is a point. The first start of a stored study fixes it.
+    baseline
+        The arm that verdicts compare the others with. Another one at a later start makes a stored study a watched one.
     block_size
         Most seeds to train together, by default as many as is fastest. Fewer arrive sooner and need less memory.
     n_jobs
@@ -224,7 +241,7 @@ def run_study(
     {'scratch': 2, 'pretrained': 2}
     """
     given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
-    given |= {"look_every": look_every, "watched": watched, "same_within": same_within}
+    given |= {"look_every": look_every, "watched": watched, "same_within": same_within, "baseline": baseline}
     settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), config.arms)
     return found.results
@@ -242,6 +259,7 @@ def iter_study(
     look_every: int | None = None,
     watched: bool = False,
     same_within: float = SAME_WITHIN,
+    baseline: str = BASELINE,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -251,7 +269,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, db, until, look_every, watched, same_within
+    config, seeds, data, pretrain_texts, make_encoder, db, until, look_every, watched, same_within, baseline
         As in `run_study`.
     block_size, n_jobs, progress
         As in `run_study`.
@@ -274,8 +292,8 @@ def iter_study(
     >>> [block.results["seed"].tolist() for block in blocks]
     [[0, 1], [2, 3]]
     """
-    rules = make_rules(seeds, until, look_every, watched, same_within)
-    seeds = check_request(seeds, config.arms, db, rules, block_size)
+    rules, baseline = make_rules(seeds, until, look_every, watched, same_within), find_arm(config.arms, baseline)
+    seeds = check_request(seeds, config.arms, db, rules, block_size, baseline=baseline)
     if data is not None:  # what the config says of other data is not true of these
         name = config.dataset
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
@@ -292,39 +310,7 @@ def iter_study(
     if unused := corpus.explain_unused():
         log.warning(unused)
     settings = {"db": db, "rules": rules, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    yield from iter_experiment(TripletStudy(config, corpus, make_encoder), seeds, **settings)
-
-
-def prepare(config: StudyConfig, seed: int = 0) -> Slices:
-    """
-    Load and slice the data of a study for one seed.
-
-    Parameters
-    ----------
-    config
-        Names the data, and how to read and split them.
-    seed
-        Seed of the split where every seed has its own; a fixed split is the same for all seeds.
-
-    Returns
-    -------
-    Slices
-        Splits, and the components that random triplets are drawn from.
-
-    Raises
-    ------
-    InputError
-        If the data cannot be read or sliced.
-
-    Examples
-    --------
-    >>> import rlm
-    >>> slices = rlm.prepare(rlm.StudyConfig(dataset="chatterbot-english"))
-    >>> slices.train.shape[1]
-    3
-    """
-    (slices,) = slice_for(config, load_corpus(config), [seed])
-    return slices
+    yield from iter_experiment(TripletStudy(config, corpus, make_encoder, baseline), seeds, **settings)
 
 
 def run_block(
@@ -334,11 +320,12 @@ def run_block(
     seeds: Sequence[int],
     make_encoder: Callable[[int], nn.Module] | None = None,
 ) -> BlockResult:
-    """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
+    """Train seeds under arms that share a pre-training and the settings of a config, up to the test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
     blocks = []
-    for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
+    starts = [parse_arm(arm).start for arm in arms]
+    for arm, trained in zip(arms, train_arms(config, slices, starts, seeds, make_encoder), strict=True):
         padded = pad_slices(trained.slices, config.final_padding)
         results, *judged = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import trange
 
 from rlm.block import Block
-from rlm.config import Recipe, Redraw, StopBy
+from rlm.config import Recipe, StopBy
 from rlm.engine.accuracy import embed, mean_distance, triplet_accuracy
 from rlm.engine.batches import (
     Batch,
@@ -32,6 +32,7 @@ from rlm.sampler import RandomTriplets, RealTriplets, triplets_per_pair
 from rlm.sentences import ON_COLLAPSE
 from rlm.slicer import Slices
 from rlm.stats.tables import COLLAPSED, find_collapse
+from rlm.variants import Redraw
 from rlm.zoo.losses import make_objective
 
 DIAGNOSED_TRIPLETS = 10_000

@@ -16,8 +16,7 @@ from rlm.stats.metrics import Metric, check_table, count_failed, find_metric, sh
 from rlm.stats.paired import PairedEstimates, describe_pairs, find_basis
 from rlm.stats.power import pairs_needed
 from rlm.stats.tables import DESCRIBED, arrange_by_seed, describe, pair
-
-BASELINE = "scratch"
+from rlm.variants import BASELINE, find_arm
 
 
 class Verdict(PairedEstimates):
@@ -167,7 +166,7 @@ def summarise(results: pd.DataFrame, metric: str | Metric = "test_accuracy") -> 
 def compare(
     results: pd.DataFrame,
     arm: str = "pretrained",
-    baseline: str = BASELINE,
+    baseline: str | None = None,
     metric: str | Metric = "test_accuracy",
     *,
     watched: bool | Sequence[int] | None = None,
@@ -183,7 +182,8 @@ def compare(
         One row per arm and seed: columns arm, seed and `metric`. With the columns ``test_triplets``, ``test_anchors``,
         ``test_clusters`` and ``split``, the verdict includes the size of the test split.
     arm, baseline
-        Arms of `results`; seeds that only one of them has are dropped and counted.
+        Arms of `results`, with or without their settings; seeds that only one of them has are dropped and counted. By
+        default the baseline is that of the study, ``results.attrs["baseline"]``, else scratch.
     metric
         Name of a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), or a
         `Metric`. A failed seed, which has no value, counts as the metric defines.
@@ -225,12 +225,13 @@ def compare(
     'too few seeds'
     """
     settings = {"watched": watched, "clusters": clusters, "same_within": same_within}
-    return compare_all(results, baseline, metric, arms=[arm], **settings)[arm]
+    (verdict,) = compare_all(results, baseline, metric, arms=[arm], **settings).values()
+    return verdict
 
 
 def compare_all(
     results: pd.DataFrame,
-    baseline: str = BASELINE,
+    baseline: str | None = None,
     metric: str | Metric = "test_accuracy",
     *,
     watched: bool | Sequence[int] | None = None,
@@ -273,7 +274,9 @@ def compare_all(
     if same_within is not None:
         metric = replace(metric, same_within=same_within)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
-    arms = list(dict.fromkeys([arm for arm in by_seed if arm != baseline] if arms is None else arms))
+    baseline = find_baseline(results) if baseline is None else find_arm(by_seed, baseline)
+    wanted = by_seed.columns.drop(baseline, errors="ignore") if arms is None else arms
+    arms = list(dict.fromkeys(find_arm(by_seed, arm) for arm in wanted))
     paired = {arm: pair(by_seed, arm, baseline) for arm in arms}
     differences = {arm: (both[arm] - both[baseline]).to_numpy() for arm, both in paired.items()}
     fixed, sequence = (judge(differences, metric.reach, watched=how) for how in (False, True))
@@ -311,7 +314,13 @@ def compare_all(
     }
 
 
-def paired_arms(results: pd.DataFrame, baseline: str = BASELINE) -> list[str]:
+def find_baseline(results: pd.DataFrame) -> str:
+    """Return the arm to compare with: the one that was noted when the runs were asked for, or else scratch."""
+    return results.attrs.get("baseline", BASELINE)
+
+
+def paired_arms(results: pd.DataFrame, baseline: str | None = None) -> list[str]:
     """List the arms, other than the baseline, that have a seed in common with it, even if the study is unfinished."""
+    baseline = baseline or find_baseline(results)
     seeds = results.groupby("arm", sort=False)["seed"].agg(set)
     return [arm for arm, theirs in seeds.items() if arm != baseline and theirs & seeds.get(baseline, set())]

@@ -11,16 +11,18 @@ import pytest
 from pydantic import ValidationError
 
 import rlm
-from rlm import config as module
+from rlm import config as module, variants
 from rlm.arms import STARTS
-from rlm.config import ARMS, CONTROLS, MARGINS, REDRAW, Arm, EncoderName, Layout, Loss, ReadOptions, Recipe, StudyConfig
+from rlm.config import MARGINS, EncoderName, Layout, Loss, ReadOptions, Recipe, StudyConfig
+from rlm.variants import ARMS, CONTROLS, REDRAW, Arm
 from rlm.zoo import ENCODERS, LOSSES
 
 
-def test_config_imports_errors_only():
-    tree = ast.parse(inspect.getsource(module))
+@pytest.mark.parametrize(("one", "expected"), [(module, {"rlm.errors", "rlm.variants"}), (variants, {"rlm.errors"})])
+def test_config_imports_errors_and_arms_only(one, expected):
+    tree = ast.parse(inspect.getsource(one))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name for name in imported if name.startswith("rlm")} == {"rlm.errors"}
+    assert {name for name in imported if name.startswith("rlm")} == expected
 
 
 def test_registries_hold_what_the_options_name():

@@ -24,7 +24,8 @@ from rlm.labels.samples import Parts, Samples
 from rlm.labels.study import iter_labels, load_samples
 from rlm.labels.videos import load_video_folder
 from rlm.sentences import OWN_SPLITS
-from rlm.verdict import BASELINE, summarise
+from rlm.variants import BASELINE
+from rlm.verdict import summarise
 
 
 def labels(

@@ -31,14 +31,16 @@ from rlm.cli.output import (
     print_files,
 )
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
-from rlm.cli.verdicts import luck, print_verdict, results, verdict
-from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
+from rlm.cli.sweep import sweep
+from rlm.cli.verdicts import compare, luck, print_verdict, results, verdict
+from rlm.config import READ_AS_IT_IS, Plan, ReadOptions, StudyConfig
 from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
 from rlm.errors import InputError, naming_extras
 from rlm.experiment import judge_so_far
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.study import iter_study, load_corpus, slice_for
+from rlm.verdict import find_baseline
 
 NARROWEST = 60  # columns
 
@@ -47,7 +49,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (results, luck, verdict, train, query, evaluate, labels, notebooks, lab):
+for command in (results, luck, verdict, compare, sweep, train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 
@@ -56,6 +58,7 @@ def study(
     *,
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
     plan: Annotated[Plan, Parameter(name="*")] = Plan(),  # noqa: B008
+    arm: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     db: Path | None = None,
     max_seeds: int | None = None,
     look_every: int | None = None,
@@ -76,7 +79,10 @@ def study(
     config
         What to study.
     plan
-        How many seeds.
+        How many seeds, and how they are judged.
+    arm
+        Arm with other settings, as "wide: dim=128" or "wide: pretrained, dim=128", given once or more. It is added to
+        --arms, or else to the baseline alone.
     db
         SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
     max_seeds
@@ -98,7 +104,9 @@ def study(
         Parquet file of text pairs or triplets that are nobody's dataset.
     """
     check_out(out, db)
+    is_alone = bool(arm) and config_file is None and "arms" not in config.model_fields_set
     config, until = complete(config, config_file), plan.until
+    config = StudyConfig.model_validate(dict(config) | {"arms": ((plan.baseline,) if is_alone else config.arms) + arm})
     if max_seeds is not None and "seeds" in plan.model_fields_set:
         raise InputError("expected --seeds or --max-seeds, found both; give --max-seeds alone")
     if max_seeds is None and look_every is not None:
@@ -107,7 +115,7 @@ def study(
     if max_seeds is not None and until is None:
         look_every = look_every or FEWEST_PAIRS
     settings = {"db": db, "until": until, "look_every": look_every, "watched": watched, "same_within": plan.same_within}
-    settings |= {"block_size": block_size, "n_jobs": jobs}
+    settings |= {"baseline": plan.baseline, "block_size": block_size, "n_jobs": jobs}
     blocks = iter_study(config, planned, data=read_table(table), **settings)
     found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
@@ -123,9 +131,9 @@ def study(
 
 
 def _say_where_it_stopped(
-    results: pd.DataFrame, arms: Sequence[Arm], until: float, planned: int, is_interrupted: bool
+    results: pd.DataFrame, arms: Sequence[str], until: float, planned: int, is_interrupted: bool
 ) -> None:
-    judged = judge_so_far(results, arms, range(planned))
+    judged = judge_so_far(results, arms, range(planned), baseline=find_baseline(results))
     pairs = min((one.pairs for one in judged.values()), default=0)
     widths = {arm: one.difference.width for arm, one in judged.items()}
     found = ", ".join(

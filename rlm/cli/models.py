@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from rlm.arms import train_arms
 from rlm.cli.output import check_table_out, write_table
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
-from rlm.config import Arm, HeadName, StudyConfig
+from rlm.config import HeadName, StudyConfig
 from rlm.data.phrases import tokenise
 from rlm.data.textfiles import decode, printable
 from rlm.engine.accuracy import embed
@@ -30,6 +30,7 @@ from rlm.models.search import Index, Method
 from rlm.runtime.device import resolve_config
 from rlm.slicer import pad_slices
 from rlm.study import load_corpus, slice_for
+from rlm.variants import Arm
 
 log = logging.getLogger(__name__)
 MOST_UNKNOWN = 0.2  # share of unknown words beyond which scores deserve a warning
@@ -46,7 +47,7 @@ def train(
     *,
     save: Path,
     config: Annotated[TrainConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = TrainConfig(),  # noqa: B008
-    arm: Arm = "scratch",
+    arm: Arm | str = "scratch",
     head: HeadName | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -64,7 +65,7 @@ def train(
     config
         What to train and how.
     arm
-        Way to reach the weights that fine-tuning starts from.
+        Way to reach the weights that fine-tuning starts from; with other settings as "wide: pretrained, dim=128".
     head
         Similarity to learn on top of the finished embeddings; ``rlm query`` and ``rlm evaluate`` then take it in place
         of the cosine. It is trained with the epochs, patience, learning rate and batch size of fine-tuning.
@@ -82,7 +83,7 @@ def train(
     if seed < 0:
         raise InputError(f"expected --seed of at least 0, found {seed}")
     check_place(save, overwrite)
-    study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)})
+    study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)}).of(arm)
     if study.encoder == "dssm" and not study.keeps_unseen_words:
         raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
     corpus = load_corpus(study, read_table(table))
@@ -96,7 +97,7 @@ def train(
     if triplets is not None:
         texts = pd.DataFrame(slices[0].validation, columns=["anchor", "positive", "negative"])
         texts.map(slices[0].phrases.texts.__getitem__).to_json(triplets, orient="records")
-    (trained,) = train_arms(resolve_config(study), slices, [arm], [seed], progress=True)
+    (trained,) = train_arms(resolve_config(study), slices, study.arms, [seed], progress=True)
     slices = pad_slices(trained.slices, study.final_padding)
     heads, history, histories = None, trained.history, [trained.history]
     if head is not None:

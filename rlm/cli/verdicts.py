@@ -21,8 +21,10 @@ from rlm.runtime.atomic import whole
 from rlm.stats.metrics import Metric
 from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
+from rlm.store.pair import read_pair
 from rlm.store.read import StoredStudy, find_task, read_study
-from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
+from rlm.variants import BASELINE
+from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
 
 
 def results(db: Path, *, study: int | None = None, out: Path | None = None) -> None:
@@ -158,9 +160,29 @@ def verdict(
     _judge(runs, watched or None, html, clusters)
 
 
+def compare(db: Path, first: int, second: int, *, arm: str | None = None) -> None:
+    """
+    Print the paired verdict between an arm of two stored studies that share data, splits and seeds.
+
+    Parameters
+    ----------
+    db
+        The store.
+    first
+        Number of the study to compare with.
+    second
+        Number of the other study.
+    arm
+        An arm of both; optional where they have only one in common.
+    """
+    found = read_pair(db, first, second, arm)
+    print(f"{db}, studies {first} and {second}\ntest accuracy over seeds, mean with its 95 % interval\n")
+    _print(summarise(found.results), compare_all(found.results, clusters=found.clusters))
+
+
 def print_verdict(results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
     """Print what a study of triplets is about, its table and its verdicts."""
-    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}")
+    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}, baseline {find_baseline(results)}")
     print("test accuracy over seeds, mean with its 95 % interval\n")
     _print(summarise(results), compare_all(results, arms=paired_arms(results), clusters=clusters))
 

@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from rlm.config import Arm, Plan, StudyConfig
+from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.runtime.process import Child
+from rlm.variants import Arm
 
 SEEDS_AT_A_TIME = 5  # more would be a little faster, but arrive later
 MODEL, TRIPLETS = "model", "triplets.json"
@@ -20,6 +21,7 @@ def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame |
     until = [] if plan.until is None else ["--until", repr(plan.until)]
     watched = ["--watched", "--block-size", str(SEEDS_AT_A_TIME)]
     given = ["--seeds", str(plan.seeds), *until, "--same-within", repr(plan.same_within)]
+    given.append(f"--baseline={plan.baseline}")
     return _start("study", config, table, [*given, "--db", str(db), *watched])
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 WIDE = 500  # a slider cannot be set precisely if its range has more steps, or spans a larger ratio
 STYLE = {"description_width": "8.5rem"}
 BY_DEFAULT = "by default"
+OTHERS = "separated by semicolons"
 EXACTLY = 'A text in double quotation marks is taken as it is, and "\\t" is a tab.'
 
 
@@ -99,8 +100,9 @@ def make_knob(name: str, model: type[BaseModel]) -> Knob:
     if kind_of == "boolean":
         box = widgets.Checkbox(indent=False, tooltip=tooltip)
         return _simple(box)._replace(widget=widgets.HBox([_label(named), box]))
-    if "enum" in kind.get("items", {}):
-        return _several(kind["items"]["enum"], named)
+    choices = [one["enum"] for one in kind.get("items", {}).get("anyOf", [kind.get("items", {})]) if "enum" in one]
+    if choices:
+        return _several(choices[0], "anyOf" in kind["items"], named)
     if kind_of in ("integer", "number") and not is_optional and (kind_of == "number" or math.isfinite(high)):
         return _number(kind_of == "integer", low, high, named)
     if kind_of == "string":
@@ -146,25 +148,30 @@ def _choice(choices: Mapping[str, Any], is_optional: bool, named: Mapping[str, A
     return Knob(widget, [widget], lambda: meant[widget.value], lambda value: setattr(widget, "value", label_of[value]))
 
 
-def _several(choices: Sequence[str], named: Mapping[str, Any]) -> Knob:
+def _several(choices: Sequence[str], has_others: bool, named: Mapping[str, Any]) -> Knob:
     boxes = {
         choice: widgets.Checkbox(
             description=choice, tooltip=named["tooltip"], indent=False, layout={"width": "auto", "margin": "0 12px 0 0"}
         )
         for choice in choices
     }
-    box = widgets.HBox(list(boxes.values()), layout={"flex_flow": "row wrap", "flex": "1"})
+    others = widgets.Text(placeholder=f"others; {OTHERS}", tooltip=named["tooltip"], layout={"width": "100%"})
+    inputs = [*boxes.values(), *([others] if has_others else [])]
+    box = widgets.HBox(inputs, layout={"flex_flow": "row wrap", "flex": "1"})
     order = list(choices)  # of the value that was set last, which boxes cannot hold
 
     def show(value: Sequence[str]) -> None:
         order[:] = [*value, *(choice for choice in choices if choice not in value)]
         for choice, one in boxes.items():
             one.value = choice in value
+        others.value = "; ".join(one for one in value if one not in choices)
 
     def read() -> list[str]:
-        return [choice for choice in order if boxes[choice].value]
+        typed = [part.strip() for part in others.value.split(";") if part.strip()]
+        kept = [choice for choice in order if (boxes[choice].value if choice in boxes else choice in typed)]
+        return [*kept, *(one for one in typed if one not in kept)]
 
-    return Knob(widgets.HBox([_label(named), box]), list(boxes.values()), read, show)
+    return Knob(widgets.HBox([_label(named), box]), inputs, read, show)
 
 
 def _nested(name: str, model: type[BaseModel]) -> Knob:

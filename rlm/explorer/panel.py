@@ -6,15 +6,17 @@ from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from rlm.config import Plan, StudyConfig
+from rlm.errors import InputError
 from rlm.explorer.form import Knobs, name_with_tooltip, write_text
 from rlm.explorer.session import Session, spell_time_left
 from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs
 from rlm.presets import PRESETS, Preset
 from rlm.report.markup import paragraph
 from rlm.store.read import Progress
+from rlm.variants import write_arm
 
 GROUPS = {
     "Data": [
@@ -35,9 +37,10 @@ GROUPS = {
         *("learning_rate", "batch_size", "max_epochs", "patience", "stop_by"),
         *("epoch_triplets", "batching", "optimizer"),
     ],
-    "Study": ["seeds", "until", "same_within", "device", "precision", "compile"],
+    "Study": ["seeds", "until", "same_within", "baseline", "device", "precision", "compile"],
 }
 OWN = "own settings"
+ADD_TOOLTIP = "An arm with the settings of the knobs, beside arms with those of the study that is shown"
 NEW = ("a new one", 0)  # studies are counted from 1
 
 
@@ -70,6 +73,10 @@ class Panel:
         self.export = widgets.Button(
             description="Export", icon="download", disabled=True, tooltip="Write what is shown as one HTML file"
         )
+        self._arm = widgets.Text(placeholder="wide, or wide: pretrained", description="arm", layout={"width": "230px"})
+        self._add = widgets.Button(description="Add an arm", icon="plus", tooltip=ADD_TOOLTIP)
+        self._add.on_click(self._add_arm)
+        self._base, self._added = config, widgets.HTML()
         self.wrong, self.status, self.exported = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._difference = widgets.HTML()
         self._bars = widgets.VBox()
@@ -81,7 +88,11 @@ class Panel:
         )
         rows = [[self.knobs.rows[name] for name in names if name not in hidden] for names in GROUPS.values()]
         groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
-        left = widgets.VBox([groups, self.wrong], layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"})
+        adding = widgets.HBox([self._arm, self._add], layout={"flex_flow": "row wrap"})
+        left = widgets.VBox(
+            [groups, self.wrong, adding, self._added],
+            layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"},
+        )
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
         texts = [self.status, self.exported, self._difference]
         right = widgets.VBox([buttons, self._bars, *texts, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
@@ -97,6 +108,8 @@ class Panel:
         if found is not None:
             self.valid = found[0], found[1]
         progress, is_running = session.progress, session.child is not None
+        if shown is not None:
+            self._base = shown.config
         self.wrong.value = paragraph(wrong, "wrong") if wrong else ""
         self.run.disabled = is_running or found is None
         self.stop.disabled = not is_running
@@ -124,6 +137,19 @@ class Panel:
     def _choose_preset(self, change: dict[str, Any]) -> None:
         if not self.is_drawing and change["new"] != OWN:
             self.knobs.show(*self._on_these_data(PRESETS[change["new"]]))
+
+    def _add_arm(self, _: object) -> None:
+        """Make what the knobs change in the settings of the study that is shown, or of the start, another arm."""
+        config, plan = self.valid
+        try:
+            changes = {name: value for name, value in config if name != "arms" and value != getattr(self._base, name)}
+            arms = *config.arms, write_arm(self._arm.value, changes)
+            self.knobs.show(StudyConfig.model_validate(dict(self._base) | {"arms": arms}), plan)
+            self._added.value = paragraph(f"Added: {arms[-1]}. The other arms keep the settings from before.", "quiet")
+        except ValidationError as error:
+            self._added.value = paragraph(error.errors()[0]["msg"], "wrong")
+        except InputError as error:
+            self._added.value = paragraph(str(error), "wrong")
 
     def show_progress(self, arms: pd.DataFrame, seconds_left: pd.Series) -> None:
         """Show a bar per arm of `Progress.arms`, with the seconds that are left, where they are known."""

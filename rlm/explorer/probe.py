@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from rlm.config import REDRAW, Arm, StudyConfig
+from rlm.config import StudyConfig
 from rlm.errors import InputError
-from rlm.explain import CONTROLS
 from rlm.explorer.commands import MODEL, TRIPLETS, start_training
 from rlm.runtime.process import Child
-from rlm.verdict import BASELINE
+from rlm.variants import BASELINE, CONTROLS, REDRAW, Arm
 
 if TYPE_CHECKING:
     from rlm.models.model import Model

@@ -141,7 +141,7 @@ class CompareTab:
         different = html_table(settings, are_texts=True) if len(settings) else paragraph("Their settings are the same.")
         effects = found.effects.drop(columns=["value", "low", "high"])
         self._text.value = (
-            f"<h3>What differs</h3>{different}<h3>Test accuracy</h3>{html_table(effects, ['scratch', 'with it'])}"
+            f"<h3>What differs</h3>{different}<h3>Test accuracy</h3>{html_table(effects, ['baseline', 'with it'])}"
         )
         show_picture(self._picture, found.picture)
 

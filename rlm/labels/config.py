@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rlm.config import CONTROLS, TRANSFER, Arm
+from rlm.config import TRANSFER
 from rlm.errors import InputError, Settings
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
+from rlm.variants import CONTROLS, Arm
 
 EPOCHS_TO_MEMORISE = 60
 Labelled = Annotated[int, Field(ge=2)] | Literal["all"]

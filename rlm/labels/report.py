@@ -5,12 +5,13 @@ from collections.abc import Callable, Hashable, Sequence
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.sentences import CONTROLS, count
+from rlm.sentences import count
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, spell_p
 from rlm.stats.judging import Watched
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import DIFFERENCE, arrange_by_seed, compare_columns, drop_diverged, epochs_to_reach
-from rlm.verdict import BASELINE, find_watched
+from rlm.variants import BASELINE, CONTROLS
+from rlm.verdict import find_watched
 
 MEMORISED = 0.9
 FASTER = {"helps": "faster", "hurts": "slower"}

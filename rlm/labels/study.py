@@ -12,7 +12,7 @@ import torch
 
 from rlm.arms import STARTS
 from rlm.block import Block
-from rlm.config import DEFAULT_SEEDS, REDRAW
+from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment
@@ -25,6 +25,7 @@ from rlm.runtime.device import resolve_device
 from rlm.runtime.results import Table
 from rlm.store.identity import Identity, digest_module, identify, read_source
 from rlm.store.read import StoredStudy, read_stored
+from rlm.variants import REDRAW
 
 TASK = "labels"
 DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}

@@ -19,6 +19,7 @@ from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.read import read_asked, read_origin, read_progress, read_study
+from rlm.variants import BASELINE
 
 CONFIG = "config.json"
 OWN_DATA = "data of your own, handed over as a table"
@@ -56,6 +57,7 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     looks = stored.watched if isinstance(stored.watched, tuple) else ()
     given += [f"look_every={looks[0]}"] if looks else ["watched=True"] if stored.watched else []
     given += [f"same_within={progress.plan.same_within!r}"] if progress.plan.same_within != SAME_WITHIN else []
+    given += [f"baseline={progress.plan.baseline!r}"] if progress.plan.baseline != BASELINE else []
     read_config = f'rlm.StudyConfig.model_validate_json(open("{CONFIG}").read())'
     code = f"rlm.run_study({', '.join([read_config, *given, f'db={db.name!r}'])})"
     cells = [

@@ -15,17 +15,17 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rlm import explain, plots
-from rlm.config import MARGINS, REDRAW, StudyConfig
+from rlm.config import MARGINS, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import TREATED
-from rlm.sentences import CONTROLS
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.metrics import Metric, count_failed
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.stats.variance import count_hits
 from rlm.store.read import StoredStudy, list_studies, read_study
 from rlm.store.schema import reading
-from rlm.verdict import BASELINE, Verdict, compare_all, paired_arms, summarise
+from rlm.variants import BASELINE, CONTROLS, REDRAW, parse_arm
+from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
@@ -74,7 +74,7 @@ class Comparison(NamedTuple):
     Several studies side by side.
 
     `settings` has a row per setting that differs and a column per study. `effects` has a row per study and arm: their
-    names, seeds, mean accuracy of both arms, points (as a text), verdict, and value, low, high of the difference.
+    names, seeds, mean accuracy of baseline and arm, points (as a text), verdict; value, low, high of the difference.
     """
 
     settings: pd.DataFrame
@@ -96,11 +96,12 @@ def view(db: Path | Connection, study: int) -> View:
     stored = read_study(db, study)
     config, finished = stored.config, stored.finished
     results, history, pretraining = finished.results, finished.history, finished.pretraining
-    summary, verdicts = summarise(results), _verdicts(stored)
-    words = [(f"{arm}, compared with {BASELINE}", found.text) for arm, found in verdicts.items()]
-    if TREATED in verdicts and set(CONTROLS) & set(verdicts):
+    summary, verdicts, baseline = summarise(results), _verdicts(stored), find_baseline(results)
+    words = [(f"{arm}, compared with {baseline}", found.text) for arm, found in verdicts.items()]
+    if baseline == BASELINE and TREATED in verdicts and set(CONTROLS) & set(verdicts):
         words.append(("Memorisation, or just scale?", explain.controls(results, watched=stored.watched)))
-    own = [arm for arm in config.arms if arm in REDRAW and arm not in CONTROLS]
+    starts = {arm: parse_arm(arm).start for arm in config.arms}
+    own = [arm for arm, start in starts.items() if start in REDRAW and start not in CONTROLS]
     words += [
         (f"Pre-training of {arm}", explain.pretraining(mine))
         for arm in own
@@ -110,8 +111,8 @@ def view(db: Path | Connection, study: int) -> View:
     if hits is not None:
         words.append(("What luck decides", explain.luck(finished.triplets)))
     nothing = "No pair of runs is finished yet."
-    if BASELINE not in config.arms or len(config.arms) < 2:
-        nothing = f"Nothing to compare: a verdict takes the arm {BASELINE} and another."
+    if baseline not in config.arms or len(config.arms) < 2:
+        nothing = f"Nothing to compare: a verdict takes the arm {baseline} and another."
     seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
     estimates = {arm: found.table() for arm, found in verdicts.items()}
     return View(
@@ -149,12 +150,17 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
     for number, one in stored.items():
         accuracy = _accuracy_by_seed(one.finished.results)
         for arm, found in _verdicts(one).items():
-            means = accuracy[[BASELINE, arm]].dropna().mean()  # of the same pairs as the difference
+            means = accuracy[[found.baseline, arm]].dropna().mean()  # of the same pairs as the difference
             judged, verdicts[f"#{number} {arm}"] = found.judged, found
-            row = {"study": f"#{number} {arm}", "seeds": found.pairs, "scratch": means[BASELINE], "with it": means[arm]}
-            rows.append(row | {"points": judged.format(100, "+"), "verdict": found.decision} | judged._asdict())
+            row = {"study": f"#{number} {arm}", "seeds": found.pairs, "baseline": means[found.baseline]}
+            rows.append(
+                row
+                | {"with it": means[arm]}
+                | {"points": judged.format(100, "+"), "verdict": found.decision}
+                | judged._asdict()
+            )
     if not rows:
-        raise InputError(f"expected studies with pairs of {BASELINE} and another arm, found none; let them run longer")
+        raise InputError("expected studies with pairs of the baseline and another arm, found none; let them run longer")
     effects = pd.DataFrame(rows)
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
     return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(_differences_figure(verdicts), alt))
@@ -208,27 +214,28 @@ def _differences_figure(verdicts: Mapping[str, Verdict]) -> Figure:
 
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     accuracy = _accuracy_by_seed(results)
-    others = [arm for arm in summary.index if arm != BASELINE and BASELINE in accuracy]
+    baseline = find_baseline(results)
+    others = [arm for arm in summary.index if arm != baseline and baseline in accuracy]
     width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
     figure = Figure(figsize=(width + 4 * bool(others), 4), layout="constrained")
     widths = [width, 4] if others else [width]
     axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)
     plots.seeds(results, summary, ax=axes[0, 0])
     if others:
-        differences = {arm: (accuracy[arm] - accuracy[BASELINE]).dropna().reset_index(drop=True) for arm in others}
+        differences = {arm: (accuracy[arm] - accuracy[baseline]).dropna().reset_index(drop=True) for arm in others}
         differences = {arm: found for arm, found in differences.items() if len(found)}
         pairs = [
             pd.DataFrame({"arm": arm, "pairs": found.index + 1, "value": found}) for arm, found in differences.items()
         ]
         # The bands end where the verdict's intervals are, which are wider for several arms.
-        judged = judge_columns(accuracy[[BASELINE, *others]], BASELINE, watched=True)
+        judged = judge_columns(accuracy[[baseline, *others]], baseline, watched=True)
         sequences = [
             confidence_sequence(found.to_numpy()).table_at(judged[arm].level).assign(arm=arm)
             for arm, found in differences.items()
         ]
         empty = pd.DataFrame(columns=["arm", "pairs", "value", "low", "high"])
         found = [pd.concat(tables) if tables else empty for tables in (pairs, sequences)]
-        plots.sequence(*found, others, axes[0, 1])
+        plots.sequence(*found, others, baseline, axes[0, 1])
     return figure
 
 
@@ -256,7 +263,7 @@ def _curves_figure(history: pd.DataFrame) -> Figure:
 
 def _pretraining_figure(pretraining: pd.DataFrame, config: StudyConfig) -> Figure:
     margin = MARGINS.get(config.loss) if config.margin is None else config.margin
-    mine = pretraining[~pretraining["arm"].isin(set(CONTROLS))]
+    mine = pretraining[[parse_arm(arm).start not in CONTROLS for arm in pretraining["arm"]]]
     return plots.pretraining(mine if len(mine) else pretraining, margin, hue="arm")[0].figure
 
 

@@ -5,12 +5,13 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from numbers import Integral
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import joblib
@@ -27,8 +28,7 @@ from rlm.config import MOST_SEEDS
 from rlm.errors import InputError
 from rlm.runtime.process import quiet_trackers
 from rlm.runtime.results import R, Result, count_runs, mark, select, widen
-from rlm.stats.judging import Watched
-from rlm.stats.metrics import SAME_WITHIN, Metric, find_metric
+from rlm.stats.metrics import Metric, find_metric
 
 log = logging.getLogger(__name__)
 LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
@@ -79,15 +79,15 @@ def iter_blocks(
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
-    watched: Watched = False,
-    same_within: float = SAME_WITHIN,
+    notes: Mapping[str, Any] = MappingProxyType({}),
     is_enough: Callable[[Sequence[R]], bool] = lambda finished: False,
 ) -> Iterator[R]:
     """
     Run every arm with every seed, block by block.
 
     Yields what the store has already, if anything; then each block as it is finished, in no particular order.
-    `block_size` is the largest number of seeds in a block. The run ends once `is_enough` accepts what is finished.
+    `block_size` is the largest number of seeds in a block, `notes` are those of `mark`. The run ends once `is_enough`
+    accepts what is finished.
     """
     if n_jobs == 0:
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
@@ -101,7 +101,7 @@ def iter_blocks(
                 log.info("%d of %d runs are in %s already", runs, len(arms) * len(seeds), store.path)
                 finished.append(stored)
                 bar.update(runs)
-                yield mark(stored, watched, same_within)
+                yield mark(stored, **notes)
         if finished and is_enough(finished):
             return
         processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
@@ -119,7 +119,7 @@ def iter_blocks(
                 _warn_of_failed(work, result.results)
                 finished.append(result)
                 bar.update(count_runs(result))
-                yield mark(result, watched, same_within)
+                yield mark(result, **notes)
                 if is_enough(finished):
                     return
 

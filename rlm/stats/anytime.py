@@ -56,8 +56,13 @@ class ConfidenceSequence:
         """P value, valid for any stopping rule; 1 before the 10th pair, and if all but three differences are equal."""
         if self._first_look is None:
             return 1.0
-        means, evidence = self._evidence
-        return float(min(1.0, np.exp(-evidence[:, np.searchsorted(means, 0.0)].max())))
+        return float(min(1.0, np.exp(-self._against_zero.max())))
+
+    def side_of_zero(self, level: float) -> int:
+        """Return 1 or -1 for an interval at a level that lies above or below 0, else 0; much faster than `interval`."""
+        if self.p >= level:
+            return 0
+        return int(np.sign(self.differences[: (self._first_look or 0) + int(self._against_zero.argmax())].sum()))
 
     @property
     def last(self) -> Estimate:
@@ -90,11 +95,19 @@ class ConfidenceSequence:
         unit = float(self.differences.std()) / 4  # the means are as close as this, and less close farther away
         spaced = mean + unit * np.sinh(np.linspace(-1, 1, GRID) * np.arcsinh(2 * far / unit))
         means = np.unique(np.append(spaced[np.abs(spaced) < far], [-far, 0.0, far]))
+        return means, self._against(means)
+
+    @cached_property
+    def _against_zero(self) -> Float[np.ndarray, " look"]:
+        return self._against(np.zeros(1))[:, 0]
+
+    def _against(self, means: Float[np.ndarray, " mean"]) -> Float[np.ndarray, "look mean"]:
+        """Return the logarithm of the evidence against each mean at every look that counts."""
         apart = self.differences[:, None] - means
         # Ties among the first pairs carry no information on the scale.
         start = np.square(apart[:FEWEST_PAIRS]).sum(axis=0)
-        prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * far) ** 2)
-        return means, _log_mixture(apart / np.sqrt(prior))[(self._first_look or 1) - 1 :]
+        prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * self._far) ** 2)
+        return _log_mixture(apart / np.sqrt(prior))[(self._first_look or 1) - 1 :]
 
     def _bounds(self, level: float) -> tuple[Float[np.ndarray, " look"], Float[np.ndarray, " look"]]:
         """Return the farthest means on either side that are not excluded, at every look."""

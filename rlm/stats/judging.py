@@ -1,9 +1,11 @@
 """Judge paired differences of several arms: an interval, a p value and a decision that never contradict each other."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from rlm.errors import InputError
 from rlm.stats.anytime import ConfidenceSequence, confidence_sequence, smallest_p
@@ -86,6 +88,27 @@ def pairs_to_judge(arms: int, *, watched: Watched = False) -> int:
     while arms * (smallest_p(pairs) if watched else 2.0 ** (1 - pairs)) >= LEVEL:
         pairs += 1
     return pairs
+
+
+# Successive elimination (Even-Dar, Mannor and Mansour, Journal of Machine Learning Research 7, 2006) with confidence
+# sequences of the paired differences. The best of k settings is dropped only if one of its k - 1 differences, none of
+# which is below 0 in truth, has a sequence that lies below 0. Each has the level 0.05 / (k - 1), so the union bound
+# keeps the best with 95 % probability, at whatever number of seeds the race stops.
+def race_level(settings: int) -> float:
+    """Return the level of each confidence sequence in a race of a number of settings."""
+    return LEVEL / max(1, settings - 1)
+
+
+def find_beaten(by_seed: pd.DataFrame, settings: int, reach: float | int = 1) -> dict[str, str]:
+    """Return the columns that are certainly worse than another, in a race that began with `settings`, with that one."""
+    beaten = {}
+    for one, other in combinations(by_seed, 2):
+        differences = (by_seed[one] - by_seed[other]).dropna().to_numpy()
+        side = confidence_sequence(differences, reach).side_of_zero(race_level(settings)) if len(differences) else 0
+        if side:
+            worse, better = (other, one) if side > 0 else (one, other)
+            beaten.setdefault(worse, better)
+    return beaten
 
 
 def plan_looks(seeds: int, every: int) -> tuple[int, ...]:

@@ -42,16 +42,22 @@ class StoredStudy(NamedTuple):
 
 def find_watched(record: Record) -> Watched:
     """
-    Return whether a study was watched, was to stop by its results, or was asked for more than once, for other runs.
+    Return whether a study was watched, was to stop by its results, or was asked for again, otherwise.
 
     A verdict then takes the confidence sequence; the planned looks if there was no other. Whether the study is finished
     makes no difference here.
     """
-    wanted = {(frozenset(plan.arms), frozenset(plan.seeds)) for plan in record.plans}
+    wanted = {(frozenset(plan.arms), frozenset(plan.seeds), plan.rules.baseline) for plan in record.plans}
     if len(wanted) > 1 or any(plan.rules.until is not None or plan.rules.watched for plan in record.plans):
         return True
     looks = record.plans[0].rules.looks
     return looks or any(plan.rules.looks for plan in record.plans)
+
+
+def find_notes(record: Record) -> dict[str, Any]:
+    """Return what a verdict reads: how it was watched, what counts as the same at first, the baseline of the end."""
+    first, last = record.plans[0].rules, record.plans[-1].rules
+    return {"watched": find_watched(record), "same_within": first.same_within, "baseline": last.baseline}
 
 
 def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) -> pd.DataFrame:
@@ -165,7 +171,7 @@ def read_stored(
 ) -> StoredStudy:
     """Read one study of an experiment, whose config is of a kind, by its number or the only one."""
     with reading(path) as (connection, name):
-        record = _find(connection, name, task, study)
+        record = find_study(connection, name, task, study)
         if not record.blocks:
             raise InputError(
                 f"expected a study with a finished block of seeds, found none in {name}; let it run longer"
@@ -177,12 +183,11 @@ def read_stored(
         tables = {name: sort_runs(table, arms) for name, table in read_tables(connection, name, record).items()}
         last = record.plans[-1]
         watched = find_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
-        same_within = record.plans[0].rules.same_within
-        finished = mark(namedtuple("Finished", tables)(**tables), watched, same_within)
+        finished = mark(namedtuple("Finished", tables)(**tables), **find_notes(record) | {"watched": watched})
         return StoredStudy(_config(name, record, arms, kind), _encoder(record), finished, watched)
 
 
-def _find(connection: sqlite3.Connection, path: str, task: str, study: int | None) -> Record:
+def find_study(connection: sqlite3.Connection, path: str, task: str, study: int | None) -> Record:
     """Read and verify one study; without its number, the only one of its experiment."""
     if study is not None and study in read_numbers(connection):
         record = read_record(connection, path, int(study))
@@ -254,7 +259,8 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
     config = _config(name, record, last.arms, StudyConfig)
-    plan = Plan(seeds=len(last.seeds), until=last.rules.until, same_within=record.plans[0].rules.same_within)
+    rules = last.rules._replace(same_within=record.plans[0].rules.same_within)
+    plan = Plan(seeds=len(last.seeds), until=rules.until, same_within=rules.same_within, baseline=rules.baseline)
     columns = ["planned", "finished", "seconds"]
     return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
 
@@ -262,7 +268,7 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
 def read_origin(path: Path | str, study: int) -> dict[str, str]:
     """Read where the numbers of a study come from, as texts by name: data, seeds, versions, commit, device, dates."""
     with reading(path) as (connection, name):
-        record = _find(connection, name, TRIPLETS, study)
+        record = find_study(connection, name, TRIPLETS, study)
         if not record.blocks:
             raise InputError(f"expected the number of a study with a finished block of seeds, found {study} in {name}")
         seconds = read_table(connection, name, record, "results")["seconds"].sum()
@@ -292,5 +298,5 @@ class Asked(NamedTuple):
 def read_asked(path: Path | str, study: int) -> Asked:
     """Read what a study was asked for."""
     with reading(path) as (connection, name):
-        record = _find(connection, name, TRIPLETS, study)
+        record = find_study(connection, name, TRIPLETS, study)
     return Asked(list(record.plans[-1].seeds), record.study.dataset_hash, record.study.encoder)

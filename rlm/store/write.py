@@ -17,10 +17,9 @@ from filelock import FileLock, Timeout
 from rlm.errors import InputError
 from rlm.runtime.provenance import commit, versions
 from rlm.runtime.results import Result, Rules
-from rlm.stats.judging import Watched
 from rlm.store.file import check_file, connect, explained, has_store
 from rlm.store.identity import Identity
-from rlm.store.read import find_watched
+from rlm.store.read import find_notes
 from rlm.store.schema import (
     Record,
     create,
@@ -59,10 +58,9 @@ class Writer:
             self.connection.execute("UPDATE studies SET config = ? WHERE study = ?", (self.settings, self.study))
 
     @property
-    def notes(self) -> tuple[Watched, float]:
-        """How the study is watched, and what counts as the same, by all that was asked for so far."""
-        record = self._record()
-        return find_watched(record), record.plans[0].rules.same_within
+    def notes(self) -> dict[str, Any]:
+        """What a verdict reads, see `find_notes`, by all that was asked for so far."""
+        return find_notes(self._record())
 
     def finished(self) -> Any:  # noqa: ANN401
         """Read everything that is finished of the study; the tables are empty at first."""

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from rlm.plots import colours_of, errors, plain_ticks
+from rlm.plots import CHANCE, PALETTE, colours_of, errors, new_axes, plain_ticks
 
 
 def draw(summary: pd.DataFrame) -> Sequence[Axes]:
@@ -69,3 +69,40 @@ def draw(summary: pd.DataFrame) -> Sequence[Axes]:
     entries = axes[0, 0].get_legend_handles_labels()
     figure.legend(*entries, loc="outside lower center", ncols=len(entries[0]), frameon=False)
     return list(axes.flat)
+
+
+def draw_sweep(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    r"""
+    Draw the difference of every setting of a sweep to the best, with its confidence sequence.
+
+    Parameters
+    ----------
+    table
+        `Sweep.table`.
+    ax
+        The axes to draw on; a new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        One row per setting, the best first; settings that were dropped are grey.
+
+    Examples
+    --------
+    >>> import pandas as pd, rlm
+    >>> table = pd.DataFrame({"seeds": [9, 9], "difference": [0, -0.1], "low": [0, -0.2], "high": [0, 0]})
+    >>> table = table.assign(result=["best so far", "dropped"]).set_axis(["dim=8", "dim=2"])
+    >>> [label.get_text() for label in rlm.systems.draw_sweep(table).get_yticklabels()]
+    ['dim=8\n9 seeds', 'dim=2\n9 seeds']
+    """
+    ax = ax or new_axes(7, 1.2 + 0.5 * len(table))
+    scaled = table[["difference", "low", "high"]] * 100
+    colours = {True: "0.6", False: PALETTE[0]}
+    for row, (is_out, one) in enumerate(zip(table["result"] == "dropped", scaled.itertuples(), strict=True)):
+        ends = [[one.difference - one.low], [one.high - one.difference]]
+        ax.errorbar([one.difference], [row], xerr=ends, fmt="D", color=colours[is_out], capsize=4, linewidth=1.6)
+    ax.axvline(0, **CHANCE)
+    names = [f"{setting}\n{seeds} seeds" for setting, seeds in table["seeds"].items()]
+    ax.set_yticks(range(len(table)), names)
+    ax.set(xlabel="validation accuracy above the best, points; grey: dropped", ylim=(len(table) - 0.5, -0.5))
+    return ax

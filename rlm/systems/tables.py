@@ -11,7 +11,8 @@ from rlm.stats.judging import judge
 from rlm.stats.meta import pool_effects
 from rlm.stats.metrics import count_failed, find_metric
 from rlm.stats.tables import arrange_by_seed, describe, paired_differences
-from rlm.verdict import BASELINE, find_watched
+from rlm.variants import BASELINE
+from rlm.verdict import find_watched
 
 METRICS = ("test_accuracy", "roc_auc", "top_1", "seconds")
 UNTRAINED, SYSTEM = "untrained", ["dataset", "encoder", "loss"]

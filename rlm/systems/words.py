@@ -3,13 +3,14 @@
 import pandas as pd
 from scipy import stats
 
-from rlm.sentences import CONTROLS, escape_markdown
+from rlm.sentences import escape_markdown
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, Estimate, spell_p
 from rlm.stats.judging import Watched, pairs_to_judge
 from rlm.stats.meta import FEWEST_EFFECTS
 from rlm.stats.metrics import count_failed
 from rlm.systems.tables import SYSTEM, UNTRAINED, compare, generalise, summarise
-from rlm.verdict import BASELINE, find_watched
+from rlm.variants import BASELINE, CONTROLS
+from rlm.verdict import find_watched
 
 
 def explain(results: pd.DataFrame) -> str:

@@ -14,10 +14,10 @@ from conftest import topic_pairs
 
 import rlm
 from rlm.arms import seeds_that_fit, train_arms
-from rlm.config import ARMS
 from rlm.data.corpus import index_corpus
 from rlm.slicer import Components
 from rlm.study import slice_for
+from rlm.variants import ARMS
 from rlm.zoo.encoders import ENCODERS
 from rlm.zoo.losses import LOSSES
 

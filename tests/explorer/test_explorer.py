@@ -520,7 +520,7 @@ class TestTextsOfThePanel:
         table, picture = pd.DataFrame({attack: [attack]}), Picture(b"", attack, 1)
         settings = pd.DataFrame({"#1": [attack], attack: [attack]}, index=[attack])
         columns = ["study", "seeds", "points", "verdict", "value", "low", "high"]
-        effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"scratch": 0.5, "with it": 0.5})
+        effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"baseline": 0.5, "with it": 0.5})
         results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, np.nan, 0.1, 1.0, attack, 1, 1, 1, 1]], columns=RESULTS)
         summary = pd.DataFrame({"arm": [attack], "seeds": [1], "mean": [0.5]})
         words = [(f"Pre-training of {attack}", attack)]

@@ -1,0 +1,79 @@
+"""The command `rlm sweep`: settings race, and the best one is judged alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rlm.cli.models import TrainConfig
+from rlm.cli.output import check_out, check_table_out, write_table
+from rlm.errors import InputError
+from rlm.stats.estimates import FEWEST_PAIRS
+from rlm.systems.sweep import sweep as run_sweep
+from rlm.variants import Arm
+
+
+def sweep(
+    *,
+    vary: tuple[str, ...],
+    config: Annotated[TrainConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = TrainConfig(),  # noqa: B008
+    start: Arm = "scratch",
+    max_seeds: int = 30,
+    fresh_seeds: int = FEWEST_PAIRS,
+    db: Path | None = None,
+    out: Path | None = None,
+    figure: Path | None = None,
+    jobs: int = -1,
+) -> None:
+    """
+    Race all combinations of settings on the same seeds and splits, then judge the best one on fresh seeds and the test.
+
+    Settings are compared by validation accuracy. Those that cannot be the best any more get no more seeds.
+
+    Parameters
+    ----------
+    vary
+        Setting with its values, as margin=0.1,0.3,1; given once or more.
+    config
+        What all settings share.
+    start
+        Arm that all settings share.
+    max_seeds
+        Most seeds of a setting.
+    fresh_seeds
+        Other seeds for the best setting alone.
+    db
+        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+    out
+        File for the table of settings, ending in .csv, .json, .md, .parquet, .tex or .tsv.
+    figure
+        File for the figure, ending in .png, .pdf or .svg.
+    jobs
+        Processes; -1 for one per core.
+    """
+    check_table_out(out, db)
+    check_out(figure, db, "--figure")
+    if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
+        raise InputError(f"expected --figure FILE ending in .png, .pdf or .svg, found {figure}; rename it")
+    found = run_sweep(config, _read(vary), max_seeds, start=start, fresh_seeds=fresh_seeds, db=db, n_jobs=jobs)
+    print("validation accuracy over seeds; difference to the best, with its confidence sequence\n")
+    print(found.table.to_string(float_format="{:.3f}".format, na_rep=""))
+    print(f"\n{found.text}")
+    if out is not None:
+        write_table(out, found.table.reset_index())
+        print(f"\ntable: {out}")
+    if figure is not None:
+        from rlm.systems.plots import draw_sweep  # with matplotlib, which takes seconds
+
+        draw_sweep(found.table).figure.savefig(figure, dpi=144)
+        print(f"\nfigure: {figure}")
+
+
+def _read(vary: Sequence[str]) -> dict[str, list[str]]:
+    """Read settings with their values."""
+    parts = [one.partition("=") for one in vary]
+    found = {name.strip(): [value.strip() for value in values.split(",")] for name, _, values in parts}
+    if not found or len(found) < len(vary) or not all(name and all(values) for name, values in found.items()):
+        raise InputError(f"expected --vary NAME=VALUE,VALUE, each setting once, found {', '.join(vary)}; correct it")
+    return found
