@@ -1,11 +1,10 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -15,10 +14,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
-from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
+from rlm.arms import NO_STARTS, Starts, check_starts, encoder_maker, identify_starts, seeds_that_fit, train_arms
+from rlm.config import DEFAULT_SEEDS, REDRAW, StudyConfig
 from rlm.data.corpus import Corpus, Texts
-from rlm.data.datasets import load_corpus
+from rlm.data.datasets import load_corpus, name_data
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment, make_rules
 from rlm.runtime.device import resolve_config, resolve_device
@@ -81,12 +80,13 @@ class TripletStudy:
     config: StudyConfig
     corpus: Corpus
     make_encoder: Callable[[int], nn.Module] | None = None
+    starts: Starts = field(default_factory=dict)
     result: ClassVar = BlockResult
     baseline, metric, failure = FROM_SCRATCH
 
     @property
     def arms(self) -> Sequence[str]:
-        return self.config.arms
+        return (*self.config.arms, *self.starts)
 
     @cached_property
     def device(self) -> torch.device:
@@ -113,6 +113,7 @@ class TripletStudy:
         more += [digest_file(Path(path), "word vectors") for path in paths if path is not None]
         if self.corpus.labelled is not None:
             more.append(self.corpus.fingerprint)
+        more += identify_starts(self.starts)
         return identify(TRIPLETS, settings, self.corpus.labelled or self.corpus.fingerprint, source, *more)
 
     def check(self, seeds: Sequence[int]) -> None:
@@ -124,15 +125,15 @@ class TripletStudy:
             log.warning(
                 "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets", 100 * leaked
             )
-        if self.config.transfer is not None:
+        if self.config.transfer is not None or self.starts:
             make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
-            check_transfer(make(), self.config.transfer, self.config.encoder)
+            check_starts(self.config, make, first, self.starts)
 
     def start_of(self, arm: str) -> str | None:
         return REDRAW.get(arm)
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.resolved, self.corpus, arms, seeds, self.make_encoder)
+        return run_block(self.resolved, self.corpus, arms, seeds, self.make_encoder, self.starts)
 
 
 def run_study(
@@ -142,6 +143,7 @@ def run_study(
     data: pd.DataFrame | None = None,
     pretrain_texts: Texts | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
+    starts: Starts = NO_STARTS,
     db: Path | str | None = None,
     until: float | None = None,
     look_every: int | None = None,
@@ -171,10 +173,14 @@ def run_study(
     make_encoder
         Makes your own encoder from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; by default the one
         that the config names.
+    starts
+        More arms by name, and what fine-tuning starts from: a function ``start(block, slices)`` of a block of seeds and
+        one `Slices` per seed, which returns the block with other weights; a model of `rlm.load_model`, whose words keep
+        their vectors; a .safetensors file of an encoder's state dict; or ``("shuffled", name)``, a control of another.
     db
         SQLite file that keeps every finished block. What it holds of this study is not trained again, so a study that
-        was stopped, killed or extended continues. Another config except for its arms, other data, another encoder or
-        another version of rlm or PyTorch make another study.
+        was stopped, killed or extended continues. Another config except for its arms, other data, another encoder,
+        other starts or another version of rlm or PyTorch make another study.
     until
         Stop when the confidence sequence of every arm's difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
@@ -222,9 +228,9 @@ def run_study(
     {'scratch': 2, 'pretrained': 2}
     """
     given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
-    given |= {"look_every": look_every, "watched": watched, "same_within": same_within}
+    given |= {"look_every": look_every, "watched": watched, "same_within": same_within, "starts": starts}
     settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    found, _ = collect(iter_study(config, seeds, **settings), config.arms)
+    found, _ = collect(iter_study(config, seeds, **settings), (*config.arms, *starts))
     return found.results
 
 
@@ -235,6 +241,7 @@ def iter_study(
     data: pd.DataFrame | None = None,
     pretrain_texts: Texts | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
+    starts: Starts = NO_STARTS,
     db: Path | str | None = None,
     until: float | None = None,
     look_every: int | None = None,
@@ -249,7 +256,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, db, until, look_every, watched, same_within
+    config, seeds, data, pretrain_texts, make_encoder, starts, db, until, look_every, watched, same_within
         As in `run_study`.
     block_size, n_jobs, progress
         As in `run_study`.
@@ -273,14 +280,8 @@ def iter_study(
     [[0, 1], [2, 3]]
     """
     rules = make_rules(seeds, until, look_every, watched, same_within)
-    seeds = check_request(seeds, config.arms, db, rules, block_size)
-    if data is not None:  # what the config says of other data is not true of these
-        name = config.dataset
-        is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
-        dataset = YOUR_TABLE if is_another else name
-        config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
-    if pretrain_texts is not None:
-        config = config.model_copy(update={"pretrain_texts": YOUR_TABLE, "pretrain_reading": READ_AS_IT_IS})
+    seeds = check_request(seeds, (*config.arms, *starts), db, rules, block_size)
+    config = name_data(config, data, pretrain_texts)
     resolve_device(config.device)
     corpus = load_corpus(config, data, pretrain_texts)
     if len(corpus.dropped):
@@ -290,7 +291,7 @@ def iter_study(
     if unused := corpus.explain_unused():
         log.warning(unused)
     settings = {"db": db, "rules": rules, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    yield from iter_experiment(TripletStudy(config, corpus, make_encoder), seeds, **settings)
+    yield from iter_experiment(TripletStudy(config, corpus, make_encoder, starts), seeds, **settings)
 
 
 def prepare(config: StudyConfig, seed: int = 0) -> Slices:
@@ -331,12 +332,13 @@ def run_block(
     arms: Sequence[str],
     seeds: Sequence[int],
     make_encoder: Callable[[int], nn.Module] | None = None,
+    starts: Starts = NO_STARTS,
 ) -> BlockResult:
     """Train one block of seeds under arms that share a pre-training, from initialisation to test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
-    blocks = []
-    for arm, trained in zip(arms, train_arms(config, slices, arms, seeds, make_encoder), strict=True):
+    blocks, training = [], train_arms(config, slices, arms, seeds, make_encoder, starts=starts)
+    for arm, trained in zip(arms, training, strict=True):
         padded = pad_slices(trained.slices, config.final_padding)
         results, clusters = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)

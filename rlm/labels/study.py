@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 import torch
 
-from rlm.arms import STARTS
+from rlm.arms import begin
 from rlm.block import Block
 from rlm.config import DEFAULT_SEEDS, REDRAW
 from rlm.errors import InputError
@@ -286,7 +286,7 @@ def run_labels_block(
             new_head=config.new_head,
             **recipe,
         )
-        starts = {arm: STARTS[arm](untrained, pretrained) if arm in STARTS else pretrained for arm in arms}
+        starts = {arm: begin(arm, untrained, pretrained) for arm in arms}
         begins |= {arm: transfer(initial, start, config.transfer) for arm, start in starts.items()}
     results, histories = [], []
     for size, mine in divided.items():

@@ -59,6 +59,12 @@ def read_source(function: Callable[..., object], what: str = "make_encoder", rem
         ) from error
 
 
+def code_of(function: Any) -> Any:  # noqa: ANN401
+    """Return the function or class whose source describes a callable."""
+    function = getattr(function, "func", function)  # of functools.partial
+    return function if hasattr(function, "__name__") else type(function)
+
+
 def digest_values(function: Callable[..., object], what: str) -> str:
     """Hash what a user's function reads besides its arguments, see `_describe`."""
     inner = function.func if isinstance(function, partial) else function
