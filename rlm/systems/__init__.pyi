@@ -1,5 +1,6 @@
 """Systems, which are encoders with losses: trained side by side on the same splits and seeds, and compared."""
 
+from .backbones import sentence_transformers as sentence_transformers
 from .plots import draw as draw
 from .tables import (
     METRICS as METRICS,
