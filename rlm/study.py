@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from rlm.arms import NO_STARTS, Starts, check_starts, encoder_maker, identify_starts, seeds_that_fit, train_arms
+from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
 from rlm.config import DEFAULT_SEEDS, REDRAW, StudyConfig
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus, name_data
+from rlm.engine.starts import NO_STARTS, Starts, check_starts, identify_starts
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment, make_rules
 from rlm.runtime.device import resolve_config, resolve_device
@@ -127,6 +128,7 @@ class TripletStudy:
             )
         if self.config.transfer is not None or self.starts:
             make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
+            check_transfer(make(), self.config.transfer, self.config.encoder)
             check_starts(self.config, make, first, self.starts)
 
     def start_of(self, arm: str) -> str | None:
@@ -174,9 +176,8 @@ def run_study(
         Makes your own encoder from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; by default the one
         that the config names.
     starts
-        More arms by name, and what fine-tuning starts from: a function ``start(block, slices)`` of a block of seeds and
-        one `Slices` per seed, which returns the block with other weights; a model of `rlm.load_model`, whose words keep
-        their vectors; a .safetensors file of an encoder's state dict; or ``("shuffled", name)``, a control of another.
+        More arms by name: a function ``start(block, slices)`` that returns a block, a model of `rlm.load_model`, a
+        .safetensors file of a state dict, or ``("shuffled", name)``, a control of another start.
     db
         SQLite file that keeps every finished block. What it holds of this study is not trained again, so a study that
         was stopped, killed or extended continues. Another config except for its arms, other data, another encoder,
@@ -322,8 +323,7 @@ def prepare(config: StudyConfig, seed: int = 0) -> Slices:
     >>> slices.train.shape[1]
     3
     """
-    (slices,) = slice_for(config, load_corpus(config), [seed])
-    return slices
+    return slice_for(config, load_corpus(config), [seed])[0]
 
 
 def run_block(

@@ -10,9 +10,9 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 import torch
 
-from rlm.arms import begin
 from rlm.block import Block
 from rlm.config import DEFAULT_SEEDS, REDRAW
+from rlm.engine.starts import begin
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment

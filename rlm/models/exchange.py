@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from rlm.data.phrases import PAD, UNKNOWN, word_pattern
 from rlm.encoder import MeanEncoder, OutputStep
-from rlm.errors import InputError, naming_extras
-from rlm.runtime.atomic import check_writable
+from rlm.errors import naming_extras
+from rlm.models.folder import check_place
 from rlm.sentences import escape_markdown
 from rlm.store.read import list_studies, read_origin, read_study
 from rlm.verdict import compare_all
@@ -50,20 +50,13 @@ def to_modules(encoder: nn.Module, state: dict[str, Tensor], words: Sequence[str
     return [*modules, Normalize()] if output == "unit" else modules
 
 
-def write_modules(folder: Path, modules: Sequence[nn.Module], card: str) -> None:
+def write_modules(folder: str | Path, modules: Sequence[nn.Module], card: str) -> None:
     """Write modules and their card into a new folder."""
     from sentence_transformers import SentenceTransformer
 
-    if folder.exists():
-        raise InputError(f"expected a new folder, found {folder}; choose another, or remove it")
-    try:
-        check_writable(folder)
-        SentenceTransformer(modules=list(modules), device="cpu").save(str(folder), create_model_card=False)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"expected a folder that can be written at {folder}, found: {error}; choose another"
-        ) from error
+    folder = check_place(folder, overwrite=False)
+    SentenceTransformer(modules=list(modules), device="cpu").save(str(folder), create_model_card=False)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def write_card(title: str, db: str | Path | None, study: int | None) -> str:

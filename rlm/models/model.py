@@ -218,7 +218,7 @@ class Model:
         state = {name.removeprefix("encoder."): weight for name, weight in state.items()}
         title = f"{config.encoder} encoder with the loss {config.loss}, {config.arms[0]}, seed {self.block.seeds[0]}"
         modules = to_modules(encoder, state, _by_token(self.words, self.vocabulary_size), config.max_tokens)
-        write_modules(Path(folder), modules, write_card(f"{config.dataset}: {title}", db, study))
+        write_modules(folder, modules, write_card(f"{config.dataset}: {title}", db, study))
 
 
 def load_model(folder: str | Path) -> Model:

@@ -42,11 +42,11 @@ def triplet_loss(model: "SentenceTransformer") -> nn.Module:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A function ``train(arm, seed)`` for `rlm.judge`; `weights` and `versions` are part of its identity."""
+    """A function ``train(arm, seed)`` for `rlm.judge`; `weights` are hashed for its identity, with the versions."""
 
     model: str
     slices: Slices
-    weights: str
+    weights: tuple[str, ...]
     epochs: int
     pretrain_epochs: int
     triplets: int | None
@@ -54,7 +54,6 @@ class Backbone:
     learning_rate: float
     loss: MakeLoss
     losses: Mapping[str, MakeLoss]
-    versions: tuple[str, ...]
 
     def __call__(self, arm: str, seed: int) -> dict[str, Any]:
         model = load_backbone(self.model)
@@ -75,6 +74,7 @@ class Backbone:
         """Train on triplets in the order of their source; dropout follows from its seed."""
         from datasets import Dataset
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+        from transformers import PrinterCallback
 
         drawn = [chunk for epoch in range(1, epochs + 1) for chunk in source.epoch(epoch, self.batch_size)]
         if not drawn:
@@ -91,10 +91,13 @@ class Backbone:
                 learning_rate=self.learning_rate,
                 seed=source.seed % 2**32,
                 batch_sampler=in_order,
+                dataloader_pin_memory=torch.cuda.is_available(),
                 **quiet,
             )
             loss = make_loss(model)
-            SentenceTransformerTrainer(model=model, args=arguments, train_dataset=table, loss=loss).train()
+            trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=table, loss=loss)
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
 
 
 def in_order(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:  # noqa: ANN401
@@ -114,7 +117,9 @@ def load_backbone(model: str) -> "SentenceTransformer":
 
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    return SentenceTransformer(model)
+    loaded = SentenceTransformer(model)
+    loaded.model_card_data.generate_widget_examples = False  # of the training triplets, for every run
+    return loaded
 
 
 def measure(model: "SentenceTransformer", slices: Slices) -> dict[str, Any]:
@@ -202,7 +207,11 @@ def sentence_transformers(
     unknown = [arm for arm in arms if arm not in ARMS] or [arm for arm in more if arm in ARMS]
     if unknown:
         raise InputError(f"expected arms of {', '.join(ARMS)}, and other names for losses, found {unknown[0]!r}")
-    if min(epochs, pretrain_epochs) < 0 or min(triplets or 1, batch_size) < 1 or not learning_rate > 0:
+    if (
+        min(epochs, pretrain_epochs) < 0
+        or min(1 if triplets is None else triplets, batch_size) < 1
+        or not learning_rate > 0
+    ):
         raise InputError(
             "expected epochs of at least 0, triplets and batch_size of at least 1, and a learning_rate above 0, found "
             f"{epochs}, {pretrain_epochs}, {triplets}, {batch_size} and {learning_rate}; change them"
@@ -215,8 +224,8 @@ def sentence_transformers(
         raise InputError(
             f"expected a model of sentence-transformers, found {model}: {error}; give its folder"
         ) from error
-    weights = hashlib.sha256(save({name: weight.cpu().contiguous() for name, weight in state.items()})).hexdigest()
+    digest = hashlib.sha256(save({name: weight.cpu().contiguous() for name, weight in state.items()})).hexdigest()
+    weights = digest, version("sentence-transformers"), version("transformers")
     numbers = epochs, pretrain_epochs, triplets, batch_size, float(learning_rate)
-    versions = version("sentence-transformers"), version("transformers")
-    train = Backbone(str(model), slices, weights, *numbers, loss, more, versions)
+    train = Backbone(str(model), slices, weights, *numbers, loss, more)
     return judge(train, [*arms, *more], seeds, **{"metrics": METRICS, "n_jobs": 1} | settings)
