@@ -3,6 +3,7 @@
 from . import (
     arms as arms,
     block as block,
+    controls as controls,
     data as data,
     evaluation as evaluation,
     explain as explain,

@@ -1,4 +1,4 @@
-"""The arms of a study, from initial to trained weights; and the controls, which destroy what pre-training learned."""
+"""The arms of a study, from initial to trained weights."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from rlm.block import Block, init_block, running_statistics
 from rlm.config import StudyConfig
 from rlm.data.corpus import Corpus
 from rlm.data.phrases import Phrases
 from rlm.data.word_vectors import read_vectors
+from rlm.engine.starts import NO_STARTS, Starts, begin
 from rlm.errors import InputError
 from rlm.runtime.device import resolve_device
-from rlm.seeding import stream
 from rlm.slicer import Slices, pad_slices
 from rlm.training import finetune, train_on_random
-from rlm.variants import REDRAW, Arm
+from rlm.variants import REDRAW
 from rlm.zoo.encoders import new_encoder
 from rlm.zoo.losses import LOSSES
 
@@ -45,16 +45,18 @@ class Trained(NamedTuple):
 def train_arms(
     config: StudyConfig,
     slices: Sequence[Slices],
-    arms: Sequence[Arm],
+    arms: Sequence[str],
     seeds: Sequence[int],
     make_encoder: Callable[[int], nn.Module] | None = None,
     progress: bool = False,
+    starts: Starts = NO_STARTS,
 ) -> Iterator[Trained]:
     """
     Initialise seeds, pre-train them unless the arm is scratch, and fine-tune each arm.
 
-    The arms must share one pre-training, see `rlm.config.REDRAW`, and so do the initial weights: a seed's draws depend
-    neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` is that of `run_study`.
+    The arms must share one pre-training, see `rlm.variants.REDRAW`, and share the initial weights: a seed's draws
+    depend neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` and `starts` are those of
+    `run_study`.
     Controls read the words of unlabelled texts as the pre-trained arm does, so that the arms show what these words do.
     """
     initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(
@@ -71,7 +73,7 @@ def train_arms(
         pretrained = trainer.block
     padded = pad_slices(slices, config.padding)
     for arm in arms:
-        start = STARTS[arm](initial, pretrained) if arm in STARTS else pretrained
+        start = begin(arm, initial, pretrained, slices, starts)
         if config.transfer is not None:
             start = take_layers(initial, start, list_layers(initial.encoder)[: config.transfer])
         settings = {"max_epochs": config.max_epochs, "patience": config.patience, "stop_by": config.stop_by}
@@ -124,51 +126,6 @@ def encoder_maker(
     return partial(make, vectors=vectors, fixed=config.fixed_vectors)
 
 
-def rescale(initial: Block, pretrained: Block) -> Block:
-    """
-    Give initial weights the mean and standard deviation of the pre-trained ones, tensor by tensor.
-
-    This keeps what pre-training gains by the scale of the weights alone; see Maennel et al., "What do neural networks
-    learn when trained with random labels?", NeurIPS 2020, arXiv 2006.10455, section 3. Weights whose initial values are
-    all equal become the pre-trained ones.
-    """
-
-    def rescaled(before: Tensor, after: Tensor, _: np.random.Generator) -> Tensor:
-        (spread, mean), (wanted, centre) = (torch.std_mean(one.double(), correction=0) for one in (before, after))
-        return after if spread == 0 else ((before.double() - mean) / spread * wanted + centre).to(after.dtype)
-
-    return _change_moved(initial, pretrained, rescaled)
-
-
-def shuffle(initial: Block, pretrained: Block) -> Block:
-    """Put pre-trained weights in random order inside each tensor, by the stream ``shuffle`` of each seed."""
-    return _change_moved(initial, pretrained, lambda before, after, rng: _permute(after, rng))
-
-
-def shuffle_change(initial: Block, pretrained: Block) -> Block:
-    """Add the change by pre-training to the initial weights, in random order inside each tensor, as `shuffle`."""
-    return _change_moved(initial, pretrained, lambda before, after, rng: before + _permute(after - before, rng))
-
-
-def _permute(weights: Tensor, rng: np.random.Generator) -> Tensor:
-    return weights.flatten()[torch.from_numpy(rng.permutation(weights.numel())).to(weights.device)].view_as(weights)
-
-
-def _change_moved(
-    initial: Block, pretrained: Block, change: Callable[[Tensor, Tensor, np.random.Generator], Tensor]
-) -> Block:
-    """Change the rows of each weight that pre-training moved; a word it never read keeps its vector in every arm."""
-    weights = {name: weight.clone() for name, weight in pretrained.weights.items()}
-    for place, seed in enumerate(pretrained.seeds):
-        rng = stream(seed, "shuffle")
-        for name, weight in weights.items():
-            before, after = initial.weights[name][place], pretrained.weights[name][place]
-            is_moved = (before != after).reshape(len(after), -1).any(dim=1) if after.ndim else before != after
-            if is_moved.any():
-                weight[place][is_moved] = change(before[is_moved], after[is_moved], rng)
-    return dataclasses.replace(pretrained, weights=weights)
-
-
 def measure_change(initial: Block, start: Block) -> Float[np.ndarray, " seed"]:
     """Compute each seed's largest change of a weight matrix, relative to its initial norm; biases do not count."""
     changes = [
@@ -180,14 +137,6 @@ def measure_change(initial: Block, start: Block) -> Float[np.ndarray, " seed"]:
     return (
         torch.stack(changes).nan_to_num(0).amax(dim=0).double().cpu().numpy() if changes else np.zeros(len(start.seeds))
     )
-
-
-# From initial and pre-trained weights to the start of fine-tuning, for arms that do not start from the latter.
-STARTS: dict[Arm, Callable[[Block, Block], Block]] = {
-    "rescaled": rescale,
-    "shuffled": shuffle,
-    "shuffled_change": shuffle_change,
-}
 
 
 def seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:

@@ -1,11 +1,10 @@
 """A study: arms x seeds over one dataset and one config, run in blocks of seeds on all cores, or on a cluster."""
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -16,9 +15,10 @@ import torch
 from torch import nn
 
 from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
-from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, YOUR_TABLE, StudyConfig
+from rlm.config import DEFAULT_SEEDS, StudyConfig
 from rlm.data.corpus import Corpus, Texts
-from rlm.data.datasets import load_corpus
+from rlm.data.datasets import load_corpus, name_data
+from rlm.engine.starts import NO_STARTS, Starts, check_starts, identify_starts
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_block
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment, make_rules
@@ -89,27 +89,37 @@ class TripletStudy:
     config: StudyConfig
     corpus: Corpus
     make_encoder: Callable[[int], nn.Module] | None = None
+    starts: Starts = field(default_factory=dict)
     baseline: str = BASELINE
     result: ClassVar = BlockResult
     metric, failure = FROM_SCRATCH[1:]
 
     @property
     def arms(self) -> Sequence[str]:
-        return self.config.arms
+        return (*self.config.arms, *self.starts)
 
     @cached_property
     def device(self) -> torch.device:
         return resolve_device(self.config.device)
 
     @cached_property
+    def configs(self) -> dict[str, StudyConfig]:
+        """The config of each arm."""
+        return {arm: self.config if arm in self.starts else self.config.of(arm) for arm in self.arms}
+
+    @cached_property
     def resolved(self) -> dict[str, StudyConfig]:
         """The config by which all workers train an arm."""
-        return {arm: resolve_config(self.config.of(arm)) for arm in self.arms}
+        return {arm: resolve_config(config) for arm, config in self.configs.items()}
+
+    def find_changes(self, arm: str) -> dict[str, str]:
+        """Return the settings in which an arm differs from the config."""
+        return {} if arm in self.starts else parse_arm(arm).changes
 
     @property
     def largest_block(self) -> int:
         if self.device.type != "cpu":
-            fit = (seeds_that_fit(self.config.of(arm), self.corpus, self.device) for arm in self.arms)
+            fit = (seeds_that_fit(config, self.corpus, self.device) for config in self.configs.values())
             return min(LARGEST_BLOCK_ON_GPU, *fit)
         tables = 2 * self.corpus.phrases.tokens.nbytes if self.config.split == "per_seed" else 0
         return min(LARGEST_BLOCK, max(1, MOST_TABLE_BYTES // max(1, tables)))
@@ -123,6 +133,7 @@ class TripletStudy:
         more += [digest_file(Path(path), "word vectors") for path in paths if path is not None]
         if self.corpus.labelled is not None:
             more.append(self.corpus.fingerprint)
+        more += identify_starts(self.starts)
         return identify(TRIPLETS, settings, self.corpus.labelled or self.corpus.fingerprint, source, *more)
 
     def check(self, seeds: Sequence[int]) -> None:
@@ -133,24 +144,26 @@ class TripletStudy:
             leaked = np.isin(first.test, first.train).any(axis=1).mean()
             told = "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets"
             log.warning(told, 100 * leaked)
-        for arm in self.arms:
-            config, changes = self.config.of(arm), parse_arm(arm).changes
-            fixed = [name for name in changes if name in OF_ENCODER and self.make_encoder]
+        for arm, config in self.configs.items():
+            make = encoder_maker(config, self.corpus.phrases, self.make_encoder)
+            fixed = [name for name in self.find_changes(arm) if name in OF_ENCODER and self.make_encoder]
             if fixed:
                 raise InputError(
                     f"expected an encoder of the package in the arm {arm}, found your own, which does not read "
                     f"{fixed[0]}; give another make_encoder to another study"
                 )
             if config.transfer is not None:
-                encoder = encoder_maker(config, self.corpus.phrases, self.make_encoder)()
-                check_transfer(encoder, config.transfer, config.encoder)
+                check_transfer(make(), config.transfer, config.encoder)
+        if self.starts:
+            make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
+            check_starts(self.config, make, first, self.starts)
 
     def start_of(self, arm: str) -> Hashable:
-        variant = parse_arm(arm)
-        return REDRAW.get(variant.start), tuple(sorted(variant.changes.items()))
+        redraw = None if arm in self.starts else REDRAW.get(parse_arm(arm).start)
+        return redraw, tuple(sorted(self.find_changes(arm).items()))
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.resolved[arms[0]], self.corpus, arms, seeds, self.make_encoder)
+        return run_block(self.resolved[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts)
 
 
 def run_study(
@@ -160,6 +173,7 @@ def run_study(
     data: pd.DataFrame | None = None,
     pretrain_texts: Texts | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
+    starts: Starts = NO_STARTS,
     db: Path | str | None = None,
     until: float | None = None,
     look_every: int | None = None,
@@ -190,10 +204,13 @@ def run_study(
     make_encoder
         Makes your own encoder from the size of the vocabulary, see `rlm.zoo.LSTMEncoder.forward`; by default the one
         that the config names.
+    starts
+        More arms by name: a function ``start(block, slices)`` that returns a block, a model of `rlm.load_model`, a
+        .safetensors file of a state dict, or ``("shuffled", name)``, a control of another start.
     db
         SQLite file that keeps every finished block. What it holds of this study is not trained again, so a study that
-        was stopped, killed or extended continues. Another config except for its arms, other data, another encoder or
-        another version of rlm or PyTorch make another study.
+        was stopped, killed or extended continues. Another config except for its arms, other data, another encoder,
+        other starts or another version of rlm or PyTorch make another study.
     until
         Stop when every arm's confidence sequence is narrower than this (0.02 is two points); a watched study.
     look_every
@@ -242,8 +259,9 @@ def run_study(
     """
     given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
     given |= {"look_every": look_every, "watched": watched, "same_within": same_within, "baseline": baseline}
+    given |= {"starts": starts}
     settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    found, _ = collect(iter_study(config, seeds, **settings), config.arms)
+    found, _ = collect(iter_study(config, seeds, **settings), (*config.arms, *starts))
     return found.results
 
 
@@ -254,6 +272,7 @@ def iter_study(
     data: pd.DataFrame | None = None,
     pretrain_texts: Texts | None = None,
     make_encoder: Callable[[int], nn.Module] | None = None,
+    starts: Starts = NO_STARTS,
     db: Path | str | None = None,
     until: float | None = None,
     look_every: int | None = None,
@@ -269,7 +288,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, db, until, look_every, watched, same_within, baseline
+    config, seeds, data, pretrain_texts, make_encoder, starts, db, until, look_every, watched, same_within, baseline
         As in `run_study`.
     block_size, n_jobs, progress
         As in `run_study`.
@@ -292,15 +311,10 @@ def iter_study(
     >>> [block.results["seed"].tolist() for block in blocks]
     [[0, 1], [2, 3]]
     """
-    rules, baseline = make_rules(seeds, until, look_every, watched, same_within), find_arm(config.arms, baseline)
-    seeds = check_request(seeds, config.arms, db, rules, block_size, baseline=baseline)
-    if data is not None:  # what the config says of other data is not true of these
-        name = config.dataset
-        is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
-        dataset = YOUR_TABLE if is_another else name
-        config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
-    if pretrain_texts is not None:
-        config = config.model_copy(update={"pretrain_texts": YOUR_TABLE, "pretrain_reading": READ_AS_IT_IS})
+    arms = (*config.arms, *starts)
+    rules, baseline = make_rules(seeds, until, look_every, watched, same_within), find_arm(arms, baseline)
+    seeds = check_request(seeds, arms, db, rules, block_size, baseline=baseline)
+    config = name_data(config, data, pretrain_texts)
     resolve_device(config.device)
     corpus = load_corpus(config, data, pretrain_texts)
     if len(corpus.dropped):
@@ -310,7 +324,7 @@ def iter_study(
     if unused := corpus.explain_unused():
         log.warning(unused)
     settings = {"db": db, "rules": rules, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    yield from iter_experiment(TripletStudy(config, corpus, make_encoder, baseline), seeds, **settings)
+    yield from iter_experiment(TripletStudy(config, corpus, make_encoder, starts, baseline), seeds, **settings)
 
 
 def run_block(
@@ -319,13 +333,14 @@ def run_block(
     arms: Sequence[str],
     seeds: Sequence[int],
     make_encoder: Callable[[int], nn.Module] | None = None,
+    starts: Starts = NO_STARTS,
 ) -> BlockResult:
     """Train seeds under arms that share a pre-training and the settings of a config, up to the test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
-    blocks = []
-    starts = [parse_arm(arm).start for arm in arms]
-    for arm, trained in zip(arms, train_arms(config, slices, starts, seeds, make_encoder), strict=True):
+    kinds = [arm if arm in starts else parse_arm(arm).start for arm in arms]
+    blocks, training = [], train_arms(config, slices, kinds, seeds, make_encoder, starts=starts)
+    for arm, trained in zip(arms, training, strict=True):
         padded = pad_slices(trained.slices, config.final_padding)
         results, *judged = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)

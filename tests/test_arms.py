@@ -1,5 +1,7 @@
 """Controls keep of pre-trained weights what they should, and destroy the rest."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,13 @@ import torch
 from conftest import topic_pairs
 
 import rlm
-from rlm.arms import measure_change, rescale, shuffle, shuffle_change, train_arms
+from rlm.arms import measure_change, train_arms
+from rlm.controls import control_block
 from rlm.data.phrases import PAD
 
 SEEDS = (3, 1, 4)
+CONTROLS = [rlm.controls.rescale, rlm.controls.shuffle, rlm.controls.shuffle_change]
+rescale, shuffle, shuffle_change = (partial(control_block, control) for control in CONTROLS)
 
 
 @pytest.fixture(scope="module")

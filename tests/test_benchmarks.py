@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from torch_twin import TorchTwin
 
-from benchmarks import calibration, contestants, gpu, growth, new_data, reading, unlabelled
+import rlm
+from benchmarks import calibration, contestants, gpu, growth, minilm, new_data, reading, unlabelled
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -142,3 +143,14 @@ def test_intervals_for_other_data_are_simulated():
     found = new_data.simulate(sizes, 10, "clusters dominate", "normal", 20)
     assert found["over seeds"] < found["over seeds and clusters"]
     assert found["times as wide"] > 1
+
+
+def test_the_page_of_minilm_has_its_command_a_row_per_arm_and_the_verdict():
+    seeds = np.arange(10)
+    arms = {"scratch": 0.7 + 0.01 * seeds, "pretrained": 0.72 + 0.011 * seeds}
+    tables = [pd.DataFrame({"arm": arm, "seed": seeds, "test_accuracy": found}) for arm, found in arms.items()]
+    results = pd.concat(tables, ignore_index=True)
+    page = minilm.render(results, "python -m benchmarks.minilm", "some data")
+    assert rlm.compare(results, "pretrained").text in page
+    assert [line.split()[1] for line in page.splitlines() if line.startswith("| ")] == ["arm", "scratch", "pretrained"]
+    assert "By `python -m benchmarks.minilm` on" in page

@@ -11,8 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 import rlm
-from rlm import config as module, variants
-from rlm.arms import STARTS
+from rlm import config as module, controls, variants
 from rlm.config import MARGINS, EncoderName, Layout, Loss, ReadOptions, Recipe, StudyConfig
 from rlm.variants import ARMS, CONTROLS, REDRAW, Arm
 from rlm.zoo import ENCODERS, LOSSES
@@ -29,7 +28,7 @@ def test_registries_hold_what_the_options_name():
     assert set(ENCODERS) == set(typing.get_args(EncoderName))
     assert set(LOSSES) == set(typing.get_args(Loss))
     assert list(ARMS) == list(typing.get_args(Arm))
-    assert set(CONTROLS) <= set(STARTS) <= set(REDRAW)
+    assert set(CONTROLS) <= set(controls.CONTROLS) <= set(REDRAW)
     assert {name: one.margin for name, one in LOSSES.items() if one.margin is not None} == MARGINS
 
 

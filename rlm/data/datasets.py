@@ -13,7 +13,7 @@ import pooch
 import yaml
 from chatterbot_corpus import corpus as chatterbot
 
-from rlm.config import READ_AS_IT_IS, ReadOptions, StudyConfig
+from rlm.config import READ_AS_IT_IS, YOUR_TABLE, ReadOptions, StudyConfig
 from rlm.data.corpus import COLUMNS, Corpus, Texts, index_corpus
 from rlm.data.files import add_irrelevant, read, read_texts, stack_texts
 from rlm.data.negatives import draw_negatives
@@ -98,6 +98,18 @@ def load_corpus(config: StudyConfig, data: pd.DataFrame | None = None, pretrain_
     if pretrain_texts is None and config.pretrain_texts is not None:
         pretrain_texts = load_texts(config.pretrain_texts, config.pretrain_reading)
     return index_corpus(data, config.max_tokens, pretrain_texts)
+
+
+def name_data(config: StudyConfig, data: pd.DataFrame | None, pretrain_texts: Texts | None) -> StudyConfig:
+    """Return the config with names of what is handed over: what it says of other data is not true of these."""
+    if data is not None:
+        name = config.dataset
+        is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
+        dataset = YOUR_TABLE if is_another else name
+        config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
+    if pretrain_texts is not None:
+        config = config.model_copy(update={"pretrain_texts": YOUR_TABLE, "pretrain_reading": READ_AS_IT_IS})
+    return config
 
 
 def describe_data(config: StudyConfig, data: pd.DataFrame | None = None) -> dict[str, str]:

@@ -43,6 +43,11 @@ def _harder_words() -> tuple[frozenset[str], re.Pattern[str]]:
     return frozenset(marks).union(filter(re.compile(f"[{_WITHOUT_SPACES}]").match, everything)), word
 
 
+def word_pattern() -> str:
+    """Return the pattern of a word in a text that is normalised as by `tokenise`."""
+    return _harder_words()[1].pattern
+
+
 def is_read_by_character(text: str) -> bool:
     """Return True if most letters of a text are from a script without spaces between words."""
     letters = [letter for letter in text if letter.isalpha()]

@@ -31,7 +31,7 @@ def judge_block(
     scores = triplet_scores(embeddings, batch).cpu().numpy()
     scores = [mine[:size] for mine, size in zip(scores, batch.sizes, strict=True)]
     different = {id(one): one for one in slices}  # one, of a fixed split
-    cluster_of = {key: _test_clusters(one) for key, one in different.items()}
+    cluster_of = {key: clusters_of_test(one) for key, one in different.items()}
     clusters = []
     for seed, one, score, is_failed in zip(block.seeds, slices, scores, judged["has_diverged"], strict=True):
         cluster, triplets = cluster_of[id(one)]
@@ -134,7 +134,7 @@ def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     )
 
 
-def _test_clusters(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+def clusters_of_test(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
     """Return the cluster of every test triplet, numbered from 0, and the number of triplets in each cluster."""
     cluster = relevance_clusters(slices.test[:, :2], len(slices.phrases))[slices.test[:, 0]]
     _, number, triplets = np.unique(cluster, return_inverse=True, return_counts=True)

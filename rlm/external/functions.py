@@ -22,7 +22,7 @@ from rlm.external.metrics import add_chance, resolve_metric
 from rlm.runtime.results import Rules, Table, join, sort_runs, widen
 from rlm.runtime.timeout import call_within
 from rlm.stats.metrics import SAME_WITHIN, Metric
-from rlm.store.identity import VERSION, Identity, digest_values, identify, read_source
+from rlm.store.identity import VERSION, Identity, code_of, digest_values, identify, read_source
 from rlm.store.read import StoredStudy, read_stored
 
 TASK = "functions"
@@ -98,7 +98,7 @@ class FunctionStudy:
         config = self.config
         decisive = [config.function, config.version, [metric.name for metric in config.metrics]]
         is_read = config.version is None
-        source = read_source(_code_of(self.train), WHAT, VERSION) if is_read else None
+        source = read_source(code_of(self.train), WHAT, VERSION) if is_read else None
         values = digest_values(self.train, WHAT) if is_read else ""
         return identify(TASK, json.dumps(decisive), values, source)._replace(
             settings=config.model_dump_json(exclude={"arms"})
@@ -323,13 +323,7 @@ def _prepare(
         raise InputError(f"expected a timeout above 0 seconds, found {timeout}; leave it out for none")
     ordered = sorted(listed, key=lambda arm: arm != baseline)
     wanted = check_request(seeds, ordered, db, rules, baseline=baseline, widest=2 * known[0].reach)
-    name = getattr(_code_of(train), "__name__", WHAT)
+    name = getattr(code_of(train), "__name__", WHAT)
     config = FunctionConfig(function=name, version=version, baseline=baseline, metrics=tuple(known), arms=ordered)
     study = FunctionStudy(train, config, timeout)
     return study, iter_experiment(study, wanted, db=db, rules=rules, **settings)
-
-
-def _code_of(train: Any) -> Any:  # noqa: ANN401
-    """Return the function or class whose source describes a callable."""
-    train = getattr(train, "func", train)  # of functools.partial
-    return train if hasattr(train, "__name__") else type(train)

@@ -10,9 +10,9 @@ from typing import ClassVar, NamedTuple
 import pandas as pd
 import torch
 
-from rlm.arms import STARTS
 from rlm.block import Block
 from rlm.config import DEFAULT_SEEDS
+from rlm.engine.starts import begin
 from rlm.errors import InputError
 from rlm.evaluation.held_out import judge_history
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment
@@ -287,7 +287,7 @@ def run_labels_block(
             new_head=config.new_head,
             **recipe,
         )
-        starts = {arm: STARTS[arm](untrained, pretrained) if arm in STARTS else pretrained for arm in arms}
+        starts = {arm: begin(arm, untrained, pretrained) for arm in arms}
         begins |= {arm: transfer(initial, start, config.transfer) for arm, start in starts.items()}
     results, histories = [], []
     for size, mine in divided.items():

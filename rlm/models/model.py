@@ -29,6 +29,7 @@ from rlm.encoder import OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
 from rlm.evaluation.heads import HEADS
+from rlm.models.exchange import find_obstacle, to_modules, write_card, write_modules
 from rlm.models.folder import (
     CONFIG,
     FORMAT,
@@ -196,6 +197,28 @@ class Model:
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         description["sha256"] = hashes | {CONFIG: hash_of(description)}
         write_folder(folder, {CONFIG: json.dumps(description, **JSON).encode()} | contents)
+
+    def to_sentence_transformers(
+        self, folder: str | Path, db: str | Path | None = None, study: int | None = None
+    ) -> None:
+        """
+        Write a new folder that ``sentence_transformers.SentenceTransformer`` loads, with the same embeddings to 1e-6.
+
+        Its card has the verdict, the number of seeds and the hash of the data of a stored study, if `db` is given, see
+        `rlm.read_study`. Raise InputError for an encoder other than ``mean``, for padding that is read, and for vectors
+        of unseen words, none of which its modules can compute.
+        """
+        encoder, config = self.block.encoder, self.config
+        if obstacle := find_obstacle(encoder, config.final_padding, bool(self.new_words.files)):
+            raise InputError(
+                f"expected a model whose embeddings sentence-transformers can compute, found {obstacle}; use the "
+                "encoder mean with masked padding and without word_vectors, or load the model with rlm.load_model"
+            )
+        state = encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
+        state = {name.removeprefix("encoder."): weight for name, weight in state.items()}
+        title = f"{config.encoder} encoder with the loss {config.loss}, {config.arms[0]}, seed {self.block.seeds[0]}"
+        modules = to_modules(encoder, state, _by_token(self.words, self.vocabulary_size), config.max_tokens)
+        write_modules(folder, modules, write_card(f"{config.dataset}: {title}", db, study))
 
 
 def load_model(folder: str | Path) -> Model:

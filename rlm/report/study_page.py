@@ -19,7 +19,7 @@ from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.read import read_asked, read_origin, read_progress, read_study
-from rlm.variants import BASELINE
+from rlm.variants import ARMS, BASELINE
 
 CONFIG = "config.json"
 OWN_DATA = "data of your own, handed over as a table"
@@ -47,13 +47,16 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
         raise InputError(f"expected the number of a study that was started, found {study} in {db}")
     about = about_data(config, asked.data, describe)
     seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
-    arms = tuple(dict.fromkeys([*progress.config.arms, *stored.config.arms]))
+    asked_for = dict.fromkeys([*progress.config.arms, *stored.config.arms])
+    arms = tuple(arm for arm in asked_for if arm in ARMS)
+    has_starts = len(arms) < len(asked_for)
     config = _relocate(config.model_copy(update={"arms": arms}), folder, about)
     given = [f"seeds={len(seeds) if seeds == list(range(len(seeds))) else seeds}"]
     given += [f"until={progress.plan.until!r}"] if progress.plan.until else []
     given += ["data=data"] if about is None else []
     given += ["pretrain_texts=texts"] if config.pretrain_texts == YOUR_TABLE else []
     given += [f"make_encoder={stored.encoder if stored.encoder.isidentifier() else 'make_encoder'}"] if source else []
+    given += ["starts=starts"] if has_starts else []
     looks = stored.watched if isinstance(stored.watched, tuple) else ()
     given += [f"look_every={looks[0]}"] if looks else ["watched=True"] if stored.watched else []
     given += [f"same_within={progress.plan.same_within!r}"] if progress.plan.same_within != SAME_WITHIN else []
@@ -62,7 +65,7 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     code = f"rlm.run_study({', '.join([read_config, *given, f'db={db.name!r}'])})"
     cells = [
         *_cells(seen, stored.encoder, about["title"] if about else f"{OWN_DATA} ({config.dataset})"),
-        *_to_repeat(code, is_table=about is None, has_texts=config.pretrain_texts == YOUR_TABLE, source=source),
+        *_to_repeat(code, given, source),
     ]
     provenance = {
         "command": code,
@@ -100,13 +103,15 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     return [*cells, text_cell("## Every run"), table_cell(seen.results.drop(columns=DETAILS), SHARES)]
 
 
-def _to_repeat(code: str, is_table: bool, has_texts: bool, source: str | None) -> list[NotebookNode]:
-    """Explain how to repeat a study, and what that requires."""
+def _to_repeat(code: str, given: Sequence[str], source: str | None) -> list[NotebookNode]:
+    """Explain how to repeat a study, and what that requires of what is given to it."""
     texts = [f"With `{CONFIG}`, which is written beside this page, in its folder:"]
-    if is_table:
+    if "data=data" in given:
         texts.append("The data were handed over as a table: `data` must be the same table, which is not kept here.")
-    if has_texts:
+    if "pretrain_texts=texts" in given:
         texts.append("The unlabelled texts were handed over: `texts` must be the same ones, which are not kept here.")
+    if "starts=starts" in given:
+        texts.append("Some arms start from weights of your own: `starts` must be the same, which are not kept here.")
     if source:
         texts.append("The encoder is one of your own: it must be defined first, with all that its source names.")
     cells = [text_cell("## To repeat it\n\n" + "\n\n".join(texts)), _output({"text/plain": code})]

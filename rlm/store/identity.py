@@ -59,6 +59,12 @@ def read_source(function: Callable[..., object], what: str = "make_encoder", rem
         ) from error
 
 
+def code_of(function: Any) -> Any:  # noqa: ANN401
+    """Return the function or class whose source describes a callable."""
+    function = getattr(function, "func", function)  # of functools.partial
+    return function if hasattr(function, "__name__") else type(function)
+
+
 def digest_values(function: Callable[..., object], what: str) -> str:
     """Hash what a user's function reads besides its arguments, see `_describe`."""
     inner = function.func if isinstance(function, partial) else function
@@ -117,11 +123,16 @@ def _describe(value: Any, home: str, what: str, seen: dict[Hashable, int]) -> ob
         return (
             "class",
             read_source(value, what, VERSION),
-            [describe(one) for one in vars(value).values() if callable(one)],
+            [describe(one) for one in vars(value).values() if callable(one) and not _is_generated(one)],
         )
     if inspect.isfunction(value):
         return "function", read_source(value, what, VERSION), describe(_values_read(value))
     return "object", describe(type(value)), describe(getattr(value, "__dict__", repr(value)))
+
+
+def _is_generated(member: Any) -> bool:  # noqa: ANN401
+    """Return whether a method was made by `dataclasses`: it has no source, but follows from that of its class."""
+    return getattr(getattr(inspect.unwrap(member), "__code__", None), "co_filename", "") == "<string>"
 
 
 def _known(names: Iterable[object]) -> list[str]:

@@ -148,3 +148,18 @@ def test_limits_stand_under_the_headline(data, tmp_path):
     quote = re.search("<blockquote>(.*?)</blockquote>", html, re.DOTALL)[1]
     assert "1 epoch of pre-training and at most 2 epochs of fine-tuning" in quote
     assert "Every run was cut short by max_epochs" in quote
+
+
+def keep(block, slices):
+    """A start of one's own."""
+    return block
+
+
+def test_starts_of_your_own_are_handed_over_again(data, tmp_path, monkeypatch):
+    db, starts = tmp_path / "s.db", {"mine": keep, "mine, shuffled": ("shuffled", "mine")}
+    results = run_study(StudyConfig(**SMALL), 2, data=data, starts=starts, db=db, **QUICK)
+    written = export_study(db, 1, tmp_path / "out", describe_data)
+    assert "starts=starts" in written.code
+    assert "must be the same, which are not kept here" in written.page.read_text(encoding="utf-8")
+    again, _ = repeat(written, monkeypatch, data=data, starts=starts)
+    assert_same(results, again)

@@ -23,6 +23,7 @@ QUICK = {
     "pretraining_seeds": 1, "pretraining_epochs": 1, "few_triplets": 20, "few_epochs": 2,
     "seeds_per_system": 1, "systems": [["mean", "triplet"]],
     "images": 100, "clips": 24, "shuffles": 2, "memorising_epochs": 1, "labelled": [20, "all"],
+    "minilm_pairs": 0,
 }  # fmt: skip
 PAGES = ["index", *(path.stem for path in sorted(find_notebooks().glob("*.ipynb")))]
 ATTACK = "<script>alert(1)</script>"
@@ -31,7 +32,7 @@ NAME = r"$x$ ![x](a.png) <b>pairs"
 SEEDS = {
     "01_data": "", "02_pretraining": "pretraining_seeds 1", "03_fine_tuning": "seed 0", "04_variance": "seeds 2",
     "05_explore": "seeds 2", "06_systems": "seeds_per_system 1", "07_random_labels": "seeds 2",
-    "08_instability": "seeds 2", "index": "seeds 2",
+    "08_instability": "seeds 2", "09_judge": "seeds 2", "index": "seeds 2",
 }  # fmt: skip
 
 

