@@ -155,7 +155,7 @@ class TestCommand:
         db, results = stored
         code, printed, _ = rlm_command("compare", db, 1, 2)
         assert code == 0
-        pair = rlm.read_pair(db, 1, 2)
+        pair = rlm.systems.read_pair(db, 1, 2)
         assert rlm.compare(pair.results, "#2 scratch").text in printed
         expected = results.set_index("arm")["test_accuracy"]
         difference = (expected["<b>wide</b> (dim=9)"].to_numpy() - expected["scratch"].to_numpy()).mean()

@@ -72,10 +72,11 @@ class Sweep(NamedTuple):
             for name in ("validation_accuracy", "test_accuracy")
         )
         return (
-            f"{said} (by validation accuracy, up to {count(int(one['seeds']), 'seed')}). The race took {len(self.race):,} "
-            f"of {self.planned:,} runs. In the race {self.best} looked like {one['validation_accuracy']:.1%} on the "
-            f"validation split, by which it was chosen. Alone, on {count(len(self.fresh), 'fresh seed')}, it is "
-            f"{test.format(100, unit='%')} on the test split ({validation.value:.1%} on the validation split)."
+            f"{said} (by validation accuracy, up to {count(int(one['seeds']), 'seed')}). The race took "
+            f"{len(self.race):,} of {self.planned:,} runs. In the race {self.best} looked like "
+            f"{one['validation_accuracy']:.1%} on the validation split, by which it was chosen. Alone, on "
+            f"{count(len(self.fresh), 'fresh seed')}, it is {test.format(100, unit='%')} on the test split "
+            f"({validation.value:.1%} on the validation split)."
         )
 
 
