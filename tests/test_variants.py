@@ -101,7 +101,7 @@ class TestText:
             (["w: dims=3"], "did you mean 'dim'"),
             (["w: dim=0"], "greater than or equal to 1, found '0'"),
             (["w: loss=dssm, margin=1"], "expected no margin for the loss dssm"),
-            (["w: dim=3", "w: dim=4"], "every arm once, and every name"),
+            (["w: dim=3", "w: dim=4"], "expected every arm once, found w (dim=3), w (dim=4)"),
         ],
     )
     def test_settings_that_do_not_fit_are_errors(self, arms, message):

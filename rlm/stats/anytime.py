@@ -189,7 +189,7 @@ def sides_of_zero(
     differences: Float[np.ndarray, "pair column"], level: float, reach: float | int = 1
 ) -> Int[np.ndarray, " column"]:
     """Return by column 1 or -1 where the sequence at a level lies above or below 0, else 0, without the intervals."""
-    first = np.array([ConfidenceSequence(one, reach)._first_look or len(one) + 1 for one in differences.T])
+    first = np.array([ConfidenceSequence(one, float(reach))._first_look or len(one) + 1 for one in differences.T])
     start = np.square(differences[:FEWEST_PAIRS]).sum(axis=0)
     prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * reach) ** 2)
     pairs = np.arange(1, len(differences) + 1)[:, None]
