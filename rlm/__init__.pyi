@@ -35,7 +35,6 @@ from .models.model import load_model as load_model
 from .presets import PRESETS as PRESETS
 from .sampler import RandomTriplets as RandomTriplets, RealTriplets as RealTriplets
 from .slicer import prepare as prepare, slice_corpus as slice_corpus
-from .store.pair import read_pair as read_pair
 from .store.read import list_studies as list_studies, read_study as read_study
 from .study import (
     iter_study as iter_study,

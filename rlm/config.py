@@ -294,7 +294,7 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         variants = {arm: parse_arm(arm) for arm in self.arms}
         if len({one.name or arm for arm, one in variants.items()}) < len(self.arms):
-            raise InputError(f"expected every arm once, and every name, found {', '.join(self.arms)}")
+            raise InputError(f"expected every arm once, found {', '.join(self.arms)}; name each otherwise")
         for name, other in _NEEDED.items():
             if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, other):
                 raise InputError(f"expected {other}, which {name} needs, found none; give a file")

@@ -294,7 +294,7 @@ class TestConfig:
             ({"encoder": "lstmm"}, "found 'lstmm'; did you mean 'lstm'?"),
             (
                 {"arms": ("scratch", "lucky")},
-                "expected 'scratch', 'pretrained', 'pretrained_once', .*, found 'lucky'",
+                "expected an arm among scratch, pretrained, pretrained_once, .*, found 'lucky'",
             ),
             ({"arms": ()}, r"expected at least 1 item.*, found \(\)"),
             ({"arms": ("scratch", "scratch")}, "expected every arm once, found scratch, scratch"),

@@ -101,7 +101,7 @@ class TestText:
             (["w: dims=3"], "did you mean 'dim'"),
             (["w: dim=0"], "greater than or equal to 1, found '0'"),
             (["w: loss=dssm, margin=1"], "expected no margin for the loss dssm"),
-            (["w: dim=3", "w: dim=4"], "every arm once, and every name"),
+            (["w: dim=3", "w: dim=4"], "expected every arm once, found w (dim=3), w (dim=4)"),
         ],
     )
     def test_settings_that_do_not_fit_are_errors(self, arms, message):
@@ -155,7 +155,7 @@ class TestCommand:
         db, results = stored
         code, printed, _ = rlm_command("compare", db, 1, 2)
         assert code == 0
-        pair = rlm.read_pair(db, 1, 2)
+        pair = rlm.systems.read_pair(db, 1, 2)
         assert rlm.compare(pair.results, "#2 scratch").text in printed
         expected = results.set_index("arm")["test_accuracy"]
         difference = (expected["<b>wide</b> (dim=9)"].to_numpy() - expected["scratch"].to_numpy()).mean()

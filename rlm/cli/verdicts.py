@@ -21,8 +21,8 @@ from rlm.runtime.atomic import whole
 from rlm.stats.metrics import Metric
 from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
-from rlm.store.pair import read_pair
 from rlm.store.read import StoredStudy, find_task, read_study
+from rlm.systems.pair import read_pair
 from rlm.variants import BASELINE
 from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
 

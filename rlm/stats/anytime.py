@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -56,13 +56,8 @@ class ConfidenceSequence:
         """P value, valid for any stopping rule; 1 before the 10th pair, and if all but three differences are equal."""
         if self._first_look is None:
             return 1.0
-        return float(min(1.0, np.exp(-self._against_zero.max())))
-
-    def side_of_zero(self, level: float) -> int:
-        """Return 1 or -1 for an interval at a level that lies above or below 0, else 0; much faster than `interval`."""
-        if self.p >= level:
-            return 0
-        return int(np.sign(self.differences[: (self._first_look or 0) + int(self._against_zero.argmax())].sum()))
+        means, evidence = self._evidence
+        return float(min(1.0, np.exp(-evidence[:, np.searchsorted(means, 0.0)].max())))
 
     @property
     def last(self) -> Estimate:
@@ -95,19 +90,11 @@ class ConfidenceSequence:
         unit = float(self.differences.std()) / 4  # the means are as close as this, and less close farther away
         spaced = mean + unit * np.sinh(np.linspace(-1, 1, GRID) * np.arcsinh(2 * far / unit))
         means = np.unique(np.append(spaced[np.abs(spaced) < far], [-far, 0.0, far]))
-        return means, self._against(means)
-
-    @cached_property
-    def _against_zero(self) -> Float[np.ndarray, " look"]:
-        return self._against(np.zeros(1))[:, 0]
-
-    def _against(self, means: Float[np.ndarray, " mean"]) -> Float[np.ndarray, "look mean"]:
-        """Return the logarithm of the evidence against each mean at every look that counts."""
         apart = self.differences[:, None] - means
         # Ties among the first pairs carry no information on the scale.
         start = np.square(apart[:FEWEST_PAIRS]).sum(axis=0)
-        prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * self._far) ** 2)
-        return _log_mixture(apart / np.sqrt(prior))[(self._first_look or 1) - 1 :]
+        prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * far) ** 2)
+        return means, _log_mixture(apart / np.sqrt(prior))[(self._first_look or 1) - 1 :]
 
     def _bounds(self, level: float) -> tuple[Float[np.ndarray, " look"], Float[np.ndarray, " look"]]:
         """Return the farthest means on either side that are not excluded, at every look."""
@@ -196,6 +183,19 @@ def confidence_sequence(differences: ArrayLike, reach: float | int = 1) -> Confi
             f"{np.array2string(values, threshold=6)}; give a failed seed a value first, or pass a larger reach"
         )
     return ConfidenceSequence(values, float(reach))
+
+
+def sides_of_zero(
+    differences: Float[np.ndarray, "pair column"], level: float, reach: float | int = 1
+) -> Int[np.ndarray, " column"]:
+    """Return by column 1 or -1 where the sequence at a level lies above or below 0, else 0, without the intervals."""
+    first = np.array([ConfidenceSequence(one, float(reach))._first_look or len(one) + 1 for one in differences.T])
+    start = np.square(differences[:FEWEST_PAIRS]).sum(axis=0)
+    prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * reach) ** 2)
+    pairs = np.arange(1, len(differences) + 1)[:, None]
+    evidence = np.where(pairs < first, -np.inf, _log_mixture(differences / np.sqrt(prior)))
+    look = evidence.argmax(axis=0), np.arange(len(first))
+    return np.where(evidence[look] > -np.log(level), np.sign(differences.cumsum(axis=0)[look]), 0).astype(int)
 
 
 def smallest_p(pairs: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.stats.anytime import ConfidenceSequence, confidence_sequence, smallest_p
+from rlm.stats.anytime import ConfidenceSequence, confidence_sequence, sides_of_zero, smallest_p
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, Estimate, MeanTest, Name, holm
 from rlm.stats.metrics import Metric
 from rlm.stats.planned import PlannedLooks, spend
@@ -101,13 +101,13 @@ def race_level(settings: int) -> float:
 
 def find_beaten(by_seed: pd.DataFrame, settings: int, reach: float | int = 1) -> dict[str, str]:
     """Return the columns that are certainly worse than another, in a race that began with `settings`, with that one."""
+    values, pairs = by_seed.to_numpy(dtype=float), list(combinations(range(by_seed.shape[1]), 2))
+    first, second = (values[:, [pair[place] for pair in pairs]] for place in (0, 1))
     beaten = {}
-    for one, other in combinations(by_seed, 2):
-        differences = (by_seed[one] - by_seed[other]).dropna().to_numpy()
-        side = confidence_sequence(differences, reach).side_of_zero(race_level(settings)) if len(differences) else 0
+    for pair, side in zip(pairs, sides_of_zero(first - second, race_level(settings), reach), strict=True):
         if side:
-            worse, better = (other, one) if side > 0 else (one, other)
-            beaten.setdefault(worse, better)
+            worse, better = pair[::-1] if side > 0 else pair
+            beaten.setdefault(by_seed.columns[worse], by_seed.columns[better])
     return beaten
 
 

@@ -71,12 +71,12 @@ class Sweep(NamedTuple):
             mean_with_interval(count_failed(self.fresh, name)[name].to_numpy(), 0, 1)
             for name in ("validation_accuracy", "test_accuracy")
         )
-        seeds = count(int(one["seeds"]), "seed")
         return (
-            f"{said} (by validation accuracy, up to {seeds}). The race took {len(self.race):,} of {self.planned:,} "
-            f"runs. In the race {self.best} looked like {one['validation_accuracy']:.1%} on the "
-            f"validation split, by which it was chosen. Alone, on {count(len(self.fresh), 'fresh seed')}, it is "
-            f"{test.format(100, unit='%')} on the test split ({validation.value:.1%} on the validation split)."
+            f"{said} (by validation accuracy, up to {count(int(one['seeds']), 'seed')}). The race took "
+            f"{len(self.race):,} of {self.planned:,} runs. In the race {self.best} looked like "
+            f"{one['validation_accuracy']:.1%} on the validation split, by which it was chosen. Alone, on "
+            f"{count(len(self.fresh), 'fresh seed')}, it is {test.format(100, unit='%')} on the test split "
+            f"({validation.value:.1%} on the validation split)."
         )
 
 

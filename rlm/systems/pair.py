@@ -46,7 +46,7 @@ def read_pair(path: Path | str, first: int, second: int, arm: str | None = None)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for dim in (8, 16):
     ...         results = rlm.run_study(rlm.StudyConfig(dim=dim, **config), 2, db=f"{folder}/s.db", progress=False)
-    ...     pair = rlm.read_pair(f"{folder}/s.db", 1, 2)
+    ...     pair = rlm.systems.read_pair(f"{folder}/s.db", 1, 2)
     >>> rlm.compare(pair.results, "#2 scratch").baseline
     '#1 scratch'
     """
