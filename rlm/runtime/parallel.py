@@ -32,6 +32,7 @@ from rlm.stats.metrics import Metric, find_metric
 
 log = logging.getLogger(__name__)
 LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
+COLLAPSED = "collapsed: all phrases came to one point. They count as failed; lower learning_rate or change mining"
 MOST_SHOWN = 20
 SECONDS_TO_OUTLIVE = 1
 
@@ -173,9 +174,11 @@ def _tasks(
 
 def _warn_of_failed(work: Work[R], results: pd.DataFrame) -> None:
     runs = widen(results)
-    failed = runs[runs[find_metric(work.metric).name].isna()].drop_duplicates(["arm", "seed"])
-    for arm, seeds in failed.groupby("arm", sort=False)["seed"]:
-        warnings.warn(f"seed(s) {', '.join(map(str, seeds))} of arm {arm} {work.failure}", stacklevel=4)
+    is_failed = runs[find_metric(work.metric).name].isna()
+    has_collapsed = ~is_failed & runs["collapsed"].notna() if "collapsed" in runs else is_failed & False
+    for rows, failure in ((is_failed, work.failure), (has_collapsed, COLLAPSED)):
+        for arm, seeds in runs[rows].drop_duplicates(["arm", "seed"]).groupby("arm", sort=False)["seed"]:
+            warnings.warn(f"seed(s) {', '.join(map(str, seeds))} of arm {arm} {failure}", stacklevel=4)
 
 
 @contextmanager
