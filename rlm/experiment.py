@@ -28,6 +28,7 @@ from rlm.verdict import BASELINE
 
 log = logging.getLogger(__name__)
 DEFAULT_RULES = Rules()
+FIXED = ("same_within", "metric")  # rules of the first start of a study, for all later ones
 DECIDED = ("helps", "hurts", "the same")
 DIVERGED = "diverged: the loss is not finite. They count as failed, at chance; lower learning_rate"
 FROM_SCRATCH = BASELINE, "test_accuracy", DIVERGED  # baseline, metric and failure of the package's own experiments
@@ -60,7 +61,7 @@ class Experiment(Protocol[R]):
 
     @property
     def metric(self) -> str | Metric:
-        """What `until` looks at; a run without a value of it has failed."""
+        """What `until` looks at, unless the rules name another; a run without a value of it has failed."""
         ...
 
     @property
@@ -96,11 +97,16 @@ class Experiment(Protocol[R]):
 
 
 def make_rules(
-    seeds: int | Sequence[int], until: float | None, look_every: int | None, watched: bool, same_within: float
+    seeds: int | Sequence[int],
+    until: float | None,
+    look_every: int | None,
+    watched: bool,
+    same_within: float,
+    metric: str = "",
 ) -> Rules:
     """Return the rules that a study of these seeds is looked at by; see `rlm.run_study` for the settings."""
     looks = None if look_every is None else plan_looks(len(check_seeds(seeds)), look_every)
-    return Rules(until, watched, looks, same_within)
+    return Rules(until, watched, looks, same_within, metric)
 
 
 def check_request(
@@ -144,15 +150,25 @@ def iter_experiment(
     """Run an experiment block by block with the seeds of `check_request`; see `rlm.run_study` for the settings."""
     experiment.check(seeds)
     arms = experiment.arms
+    own, columns = find_metric(experiment.metric), list(experiment.result.TABLES["results"].values)
+    metric = find_metric(rules.metric, pd.DataFrame(columns=columns)) if rules.metric else own
+    if metric.name != own.name and not (metric.is_share and metric.name in columns):
+        raise InputError(
+            f"expected a metric from 0 to 1 that this study measures, found {rules.metric!r}; choose among "
+            f"{', '.join(columns)}"
+        )
+    rules = rules._replace(metric=metric.name)
     watched: Watched = rules.watched or rules.until is not None or rules.looks or False
-    same_within = rules.same_within
     opened = nullcontext() if db is None else writing(db, experiment.identify(), experiment.result)
     with opened as store:
         if store is not None:
             store.plan(arms, seeds, rules)
-            watched, same_within = store.notes
-            if same_within != rules.same_within:
-                log.warning("same_within stays %g, as it was before the study in %s started", same_within, db)
+            watched, first = store.notes
+            for name in FIXED:
+                if getattr(first, name) != getattr(rules, name):
+                    kept = getattr(first, name)
+                    log.warning("%s stays %s, as it was before the study in %s started", name, kept, db)
+            rules = rules._replace(**{name: getattr(first, name) for name in FIXED})
         yield from iter_blocks(
             experiment,
             seeds,
@@ -160,8 +176,7 @@ def iter_experiment(
             block_size=block_size,
             n_jobs=n_jobs,
             progress=progress,
-            watched=watched,
-            same_within=same_within,
+            notes={"watched": watched} | {name: getattr(rules, name) for name in FIXED},
             is_enough=lambda finished: is_enough(experiment, finished, seeds, rules),
         )
 
@@ -186,7 +201,7 @@ def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], No
         warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=3)
         found = join(finished, arms)
         notes = found.results.attrs
-        return mark(found, notes["watched"] or True, notes["same_within"]), True
+        return mark(found, {"watched": notes["watched"] or True}), True
     return join(finished, arms), False
 
 
@@ -195,6 +210,7 @@ def is_enough(experiment: Experiment[R], finished: Sequence[Result], seeds: Sequ
     if not finished or (rules.until is None and rules.looks is None):
         return False
     results, metric = widen(pd.concat([block.results for block in finished])), find_metric(experiment.metric)
+    metric = metric if rules.metric in ("", metric.name) else find_metric(rules.metric)
     settings = {"baseline": experiment.baseline, "watched": rules.looks or True}
     judged = judge_so_far(results, experiment.arms, seeds, metric, **settings)
     if rules.until is not None:

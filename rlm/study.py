@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
-from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, StudyConfig
+from rlm.config import DEFAULT_SEEDS, READ_AS_IT_IS, REDRAW, YOUR_TABLE, MetricName, StudyConfig
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus
 from rlm.evaluation.held_out import judge_block
@@ -61,7 +61,7 @@ class BlockResult(NamedTuple):
     TABLES = {  # noqa: RUF012 - an annotation would make it a field
         "results": Table(
             _RUN,
-            dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
+            dict.fromkeys(["validation_accuracy", *get_args(MetricName)], float)
             | {"best_epoch": int, "epochs": int, "start_change": float, "seconds": float, "split": str}
             | dict.fromkeys(["train_triplets", "test_triplets", "test_anchors", "test_clusters"], int),
         ),
@@ -144,6 +144,7 @@ def run_study(
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
+    metric: str = "test_accuracy",
     look_every: int | None = None,
     watched: bool = False,
     same_within: float = SAME_WITHIN,
@@ -178,6 +179,8 @@ def run_study(
     until
         Stop when the confidence sequence of every arm's difference to scratch is narrower than this (0.02 is two
         points). A verdict on the results is then one of a watched study, see `rlm.compare`.
+    metric
+        Column that the verdict is meant for, and that `until` and the looks judge; the first start fixes it, too.
     look_every
         Number of seeds, 10 or more, between planned looks; the study stops as soon as every arm is decided. Such looks
         cost far less than looking at any time.
@@ -197,12 +200,12 @@ def run_study(
     -------
     pandas.DataFrame
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch, which early stopping chose),
-        test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
-        `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
+        test_accuracy (triplets that no choice ever saw), roc_auc and those of retrieval (of the test split too, by
+        distance: see `rlm.evaluation.roc` and, with at most 20,000 queries, `retrieve`), best_epoch, epochs (run),
         start_change (largest change of a weight matrix by pre-training or control, as a share of its norm), seconds
         (wall time of its block, pre-training and compilation included, over the block's runs), split, train_triplets,
         test_triplets, test_anchors, test_clusters. A seed that diverged (its loss was not finite) has no test metrics,
-        and best_epoch 0. A verdict reads its ``attrs``: ``"same_within"``, and ``"watched"``, which is True if the
+        and best_epoch 0. Its ``attrs`` are ``"metric"``, ``"same_within"`` and ``"watched"``, which is True if the
         study was watched, was to stop by its results, was extended or was interrupted, see `rlm.compare`.
 
     Raises
@@ -222,7 +225,7 @@ def run_study(
     {'scratch': 2, 'pretrained': 2}
     """
     given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
-    given |= {"look_every": look_every, "watched": watched, "same_within": same_within}
+    given |= {"look_every": look_every, "watched": watched, "same_within": same_within, "metric": metric}
     settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), config.arms)
     return found.results
@@ -237,6 +240,7 @@ def iter_study(
     make_encoder: Callable[[int], nn.Module] | None = None,
     db: Path | str | None = None,
     until: float | None = None,
+    metric: str = "test_accuracy",
     look_every: int | None = None,
     watched: bool = False,
     same_within: float = SAME_WITHIN,
@@ -249,7 +253,7 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, db, until, look_every, watched, same_within
+    config, seeds, data, pretrain_texts, make_encoder, db, until, metric, look_every, watched, same_within
         As in `run_study`.
     block_size, n_jobs, progress
         As in `run_study`.
@@ -272,13 +276,12 @@ def iter_study(
     >>> [block.results["seed"].tolist() for block in blocks]
     [[0, 1], [2, 3]]
     """
-    rules = make_rules(seeds, until, look_every, watched, same_within)
+    rules = make_rules(seeds, until, look_every, watched, same_within, metric)
     seeds = check_request(seeds, config.arms, db, rules, block_size)
     if data is not None:  # what the config says of other data is not true of these
         name = config.dataset
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110
-        dataset = YOUR_TABLE if is_another else name
-        config = config.model_copy(update={"dataset": dataset, "reading": READ_AS_IT_IS})
+        config = config.model_copy(update={"dataset": YOUR_TABLE if is_another else name, "reading": READ_AS_IT_IS})
     if pretrain_texts is not None:
         config = config.model_copy(update={"pretrain_texts": YOUR_TABLE, "pretrain_reading": READ_AS_IT_IS})
     resolve_device(config.device)
@@ -341,8 +344,7 @@ def run_block(
         results, clusters = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
-        tables = results, clusters, history, trained.pretraining
-        blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
+        blocks.append(BlockResult(*(one.assign(arm=arm) for one in (results, clusters, history, trained.pretraining))))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)
     return joined._replace(results=joined.results.assign(seconds=seconds)[RESULTS])

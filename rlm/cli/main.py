@@ -30,6 +30,7 @@ from rlm.cli.output import (
     gather,
     print_files,
 )
+from rlm.cli.plans import plan
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.cli.verdicts import print_verdict, results, verdict
 from rlm.config import READ_AS_IT_IS, Arm, Plan, ReadOptions, StudyConfig
@@ -47,7 +48,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (results, verdict, train, query, evaluate, labels, notebooks, lab):
+for command in (plan, results, verdict, train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 
@@ -76,7 +77,7 @@ def study(
     config
         What to study.
     plan
-        How many seeds.
+        How many seeds, and by which metric they are judged.
     db
         SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
     max_seeds
@@ -106,7 +107,7 @@ def study(
     planned = plan.seeds if max_seeds is None else max_seeds
     if max_seeds is not None and until is None:
         look_every = look_every or FEWEST_PAIRS
-    settings = {"db": db, "until": until, "look_every": look_every, "watched": watched, "same_within": plan.same_within}
+    settings = {"db": db, "look_every": look_every, "watched": watched} | plan.model_dump(exclude={"seeds"})
     settings |= {"block_size": block_size, "n_jobs": jobs}
     blocks = iter_study(config, planned, data=read_table(table), **settings)
     found, is_interrupted = gather(blocks, config.arms, out)
@@ -125,7 +126,7 @@ def study(
 def _say_where_it_stopped(
     results: pd.DataFrame, arms: Sequence[Arm], until: float, planned: int, is_interrupted: bool
 ) -> None:
-    judged = judge_so_far(results, arms, range(planned))
+    judged = judge_so_far(results, arms, range(planned), results.attrs["metric"])
     pairs = min((one.pairs for one in judged.values()), default=0)
     widths = {arm: one.difference.width for arm, one in judged.items()}
     found = ", ".join(

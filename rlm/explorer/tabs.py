@@ -66,7 +66,7 @@ class ResultsTab:
             self._by.options = list(self._results)
             self._by.value = "seed"
         shares = list(seen.summary.columns.drop(["arm", "seeds"]))
-        self._summary.value = f"<h3>Test accuracy by arm</h3>{html_table(seen.summary, shares)}<h3>Every run</h3>"
+        self._summary.value = f"<h3>{seen.metric.title} by arm</h3>{html_table(seen.summary, shares)}<h3>Every run</h3>"
         self._draw()
 
     def _draw(self, _: object = None) -> None:
@@ -138,10 +138,8 @@ class CompareTab:
         """Show a comparison of the chosen studies."""
         settings = found.settings.rename_axis("setting").reset_index()
         different = html_table(settings, are_texts=True) if len(settings) else paragraph("Their settings are the same.")
-        effects = found.effects.drop(columns=["value", "low", "high"])
-        self._text.value = (
-            f"<h3>What differs</h3>{different}<h3>Test accuracy</h3>{html_table(effects, ['scratch', 'with it'])}"
-        )
+        effects = html_table(found.effects.drop(columns=["value", "low", "high"]), ["scratch", "with it"])
+        self._text.value = f"<h3>What differs</h3>{different}<h3>{found.metric.title}</h3>{effects}"
         show_picture(self._picture, found.picture)
 
     def _chosen(self, _: object) -> None:

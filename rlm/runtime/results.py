@@ -1,12 +1,11 @@
 """Tables of finished blocks of seeds: what every experiment returns, and how blocks are joined."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pandas as pd
 
-from rlm.stats.judging import Watched
 from rlm.stats.metrics import SAME_WITHIN
 
 KEYS = ("labelled", "arm", "seed", "metric", "epoch", "cluster", "shuffle")  # of all tables, as far as they have them
@@ -16,13 +15,15 @@ class Rules(NamedTuple):
     """
     How results are looked at, and what counts as the same; fixed before a study starts.
 
-    The study stops once intervals are narrower than `until`, or at one of the planned `looks` if every arm is decided.
+    The study stops once intervals are narrower than `until`, or at one of the planned `looks` if every arm is decided,
+    by a metric: that of the experiment if it is empty.
     """
 
     until: float | None = None
     watched: bool = False
     looks: tuple[int, ...] | None = None
     same_within: float = SAME_WITHIN
+    metric: str = ""
 
 
 class Table(NamedTuple):
@@ -59,9 +60,7 @@ def join(blocks: Sequence[R], arms: Sequence[str]) -> R:
     for tables in zip(*blocks, strict=True):
         filled = [table for table in tables if len(table)]
         joined.append(sort_runs(pd.concat(filled) if filled else tables[0], arms))
-    notes = blocks[-1].results.attrs
-    result = type(blocks[0])._make(joined)
-    return mark(result, notes["watched"], notes["same_within"]) if "watched" in notes else result
+    return mark(type(blocks[0])._make(joined), blocks[-1].results.attrs)
 
 
 def sort_runs(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
@@ -76,10 +75,10 @@ def sort_runs(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return table.sort_values([key for key in KEYS if key in table], key=order, ignore_index=True)
 
 
-def mark(result: R, watched: Watched, same_within: float) -> R:
-    """Note in ``attrs`` of all tables how a study was watched, and what counts as the same; a verdict reads it."""
+def mark(result: R, notes: Mapping[Hashable, Any]) -> R:
+    """Note watched, same_within and metric of a study in ``attrs`` of all tables, where a verdict reads them."""
     for table in result:
-        table.attrs |= {"watched": watched, "same_within": same_within}
+        table.attrs |= notes
     return result
 
 

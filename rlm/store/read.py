@@ -29,9 +29,10 @@ class StoredStudy(NamedTuple):
     One study of a store.
 
     `config` has the arms that have results; `encoder` is its name, also of a user's encoder. `finished` holds all
-    tables of the experiment by name, in the order of arms and seeds, with `watched` and the difference that counts as
-    the same in their ``attrs``. A verdict on a watched study takes the confidence sequence: its results were watched,
-    it was extended, was to stop by its results, or is not finished. `watched` may also be the planned looks.
+    tables of the experiment by name, in the order of arms and seeds. Their ``attrs`` have `watched`, and `same_within`
+    and `metric` as the first start fixed them. A verdict on a watched study takes the confidence sequence: its results
+    were watched, it was extended, was to stop by its results, or is not finished. `watched` may also be the planned
+    looks.
     """
 
     config: Any
@@ -177,8 +178,9 @@ def read_stored(
         tables = {name: sort_runs(table, arms) for name, table in read_tables(connection, name, record).items()}
         last = record.plans[-1]
         watched = find_watched(record) or not record.runs.issuperset(product(last.arms, last.seeds))
-        same_within = record.plans[0].rules.same_within
-        finished = mark(namedtuple("Finished", tables)(**tables), watched, same_within)
+        first = record.plans[0].rules
+        notes = {"watched": watched, "same_within": first.same_within, "metric": first.metric}
+        finished = mark(namedtuple("Finished", tables)(**tables), notes)
         return StoredStudy(_config(name, record, arms, kind), _encoder(record), finished, watched)
 
 
@@ -254,7 +256,9 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
     config = _config(name, record, last.arms, StudyConfig)
-    plan = Plan(seeds=len(last.seeds), until=last.rules.until, same_within=record.plans[0].rules.same_within)
+    first = record.plans[0].rules
+    fixed = {"same_within": first.same_within, "metric": first.metric}
+    plan = Plan(seeds=len(last.seeds), until=last.rules.until, **fixed)
     columns = ["planned", "finished", "seconds"]
     return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
 

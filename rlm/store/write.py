@@ -59,10 +59,10 @@ class Writer:
             self.connection.execute("UPDATE studies SET config = ? WHERE study = ?", (self.settings, self.study))
 
     @property
-    def notes(self) -> tuple[Watched, float]:
-        """How the study is watched, and what counts as the same, by all that was asked for so far."""
+    def notes(self) -> tuple[Watched, Rules]:
+        """How the study is watched, by all that was asked for so far, and the rules of its first start."""
         record = self._record()
-        return find_watched(record), record.plans[0].rules.same_within
+        return find_watched(record), record.plans[0].rules
 
     def finished(self) -> Any:  # noqa: ANN401
         """Read everything that is finished of the study; the tables are empty at first."""

@@ -127,7 +127,7 @@ class TestGrades:
         score = -((queries[:, None] - candidates) ** 2).sum(axis=2).astype(float)
         is_right = np.zeros(score.shape, bool)
         is_right[tuple(search.relevant.T)] = True
-        runs, truth, grades = {}, {}, []
+        grades = []
         for q in range(len(queries)):
             out = set(search.excluded[search.excluded[:, 0] == q, 1].tolist())
             shown = [c for c in range(len(candidates)) if c not in out]

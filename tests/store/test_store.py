@@ -181,7 +181,7 @@ class TestGoingOn:
         repeated = [pd.concat([table] * len(seeds)).assign(seed=seeds) for table in (block.results,)]
         block = block._replace(results=repeated[0], clusters=block.clusters[:0], history=block.history[:0])
         with writing(db, TripletStudy(config, index_corpus(killed_study.DATA)).identify(), BlockResult) as store:
-            store.plan(config.arms, list(seeds), Rules())
+            store.plan(config.arms, list(seeds), Rules(metric="test_accuracy"))
             store.save(block, "cpu")
         progress = read_progress(db)
         assert progress.is_complete
@@ -277,7 +277,7 @@ class TestFiles:
             connection.execute(f"PRAGMA user_version = {version}")
         before = db.read_bytes()
         for read in (run, read_study, read_progress, list_studies, read_labels, open_store):
-            with pytest.raises(InputError, match=rf"store of version 8, found version {version} in .*; {advice}"):
+            with pytest.raises(InputError, match=rf"store of version 9, found version {version} in .*; {advice}"):
                 read(db)
         assert db.read_bytes() == before
         assert [path.name for path in db.parent.iterdir()] == [db.name]
