@@ -12,6 +12,8 @@ from rlm.cli.main import app
 from rlm.config import MetricName, Plan
 from rlm.errors import InputError
 from rlm.report.view import look
+from rlm.sentences import spell_seconds
+from rlm.stats.power import forecast
 from rlm.store.read import read_progress
 from rlm.study import BlockResult
 
@@ -123,3 +125,14 @@ def test_the_panel_shows_the_verdict_by_the_chosen_metric(run, name, tmp_path):
     assert ("was meant for test accuracy" in found.limits) == (name != "test_accuracy")
     assert found.summary.set_index("arm")["mean"].to_dict() == rlm.summarise(results, name)["mean"].to_dict()
     assert found.metric.title in found.seeds.alt
+
+
+def test_the_panel_tells_what_a_narrow_interval_takes(run, tmp_path):
+    """Of the shown metric, at the speed of the stored runs, from the seeds that are there."""
+    results = run(12, watched=True)
+    plan = look(tmp_path / "s.db", 1, "top_5", 0.05, 2)[0].plan
+    expected = forecast(results, 0.025, "scratch", "top_5", watched=True)
+    more = expected.pairs - 12
+    assert plan.startswith(f"About {expected.pairs:,} pairs, ")
+    assert "for an interval of ±2.5 points by top 5" in plan
+    assert plan.endswith(f"That is {more:,} pairs more, {spell_seconds(more * 0.5)}.")  # two runs of 0.5 s, two cores

@@ -87,7 +87,7 @@ class Explorer:
         self._view: View | None = None
         self._shown: Progress | None = None  # of the view
         self._data_of: dict[int, Mapping[str, str] | None] = {}  # by study, see `about_data`
-        self._looked_for: tuple[int, int, str] | None = None
+        self._looked_for: tuple[object, ...] | None = None
         self._looked_at = self._looks_again = 0.0
         self._looking: Future[Any] | None = None  # one at a time
         self._comparing: Future[Any] | None = None  # the last one
@@ -244,7 +244,7 @@ class Explorer:
         is_free = self._looking is None and not self._closed.is_set()
         if wanted and wanted != self._looked_for and is_due and is_free:
             self._looked_for, self._looked_at = wanted, time.monotonic()
-            self._looking = ask(look, self.db, wanted[0], wanted[2])
+            self._looking = ask(look, self.db, wanted[0], *wanted[2:], self._session.processes)
             self._looking.add_done_callback(partial(self._answer, self._show))
 
     def _check_probe(self) -> None:

@@ -119,9 +119,9 @@ class Panel:
         is_old = is_running and shown is not None and (progress is None or progress.study != shown.study)
         self.show_difference(shown, *self.valid, is_own=is_own, is_other=is_old)
 
-    def wanted(self, session: Session) -> tuple[int, int, MetricName] | None:
-        """Return the study to show, how many of its runs are finished, and the metric; None before the first run."""
-        return session.finished and (*session.finished, self.valid[1].metric)
+    def wanted(self, session: Session) -> tuple[int, int, MetricName, float | None] | None:
+        """Return the study to show, its number of finished runs, metric and until; None before the first run."""
+        return session.finished and (*session.finished, self.valid[1].metric, self.valid[1].until)
 
     def _on_these_data(self, preset: Preset) -> tuple[StudyConfig, Plan]:
         names = ("dataset", "reading", "pretrain_texts", "pretrain_reading")

@@ -83,11 +83,12 @@ class StudyTabs:
 
     def __init__(self) -> None:
         self._headline, self._words, self._pretraining_words = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._plan = widgets.HTML()
         self._differences, self._seeds = new_image("760px"), new_image("980px")
         self._curves, self._pretraining = new_image("760px"), new_image()
         self._results = ResultsTab()
         self.widgets = [
-            widgets.VBox([self._headline, self._differences, self._seeds]),
+            widgets.VBox([self._headline, self._plan, self._differences, self._seeds]),
             widgets.VBox([self._curves]),
             widgets.VBox([self._pretraining_words, self._pretraining]),
             self._results.widget,
@@ -100,6 +101,7 @@ class StudyTabs:
     def show(self, seen: View) -> None:
         """Show what is finished of a study."""
         self._headline.value = paragraph(seen.headline, "headline") + paragraph(seen.limits)
+        self._plan.value = paragraph(seen.plan, "quiet") if seen.plan else ""
         show_picture(self._differences, seen.differences)
         show_picture(self._seeds, seen.seeds)
         show_picture(self._curves, seen.curves)

@@ -18,9 +18,10 @@ from rlm import explain, plots
 from rlm.config import MARGINS, REDRAW, MetricName, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import TREATED
-from rlm.sentences import CONTROLS, explain_metric
+from rlm.sentences import CONTROLS, count, explain_forecast, explain_metric, spell_seconds
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.stats.power import forecast
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.store.read import StoredStudy, list_studies, read_study
 from rlm.store.schema import reading
@@ -51,7 +52,8 @@ class View(NamedTuple):
     What is finished of a study.
 
     `headline` is the verdict in one sentence and `limits` what limits it. `words` are headings with paragraphs,
-    `results` has a row per run, and `estimates` a row per arm and estimate. `metric` is what all of it is about.
+    `results` has a row per run, and `estimates` a row per arm and estimate. `metric` is what all of it is about,
+    and `plan` what a narrower interval takes.
     """
 
     study: int
@@ -66,6 +68,7 @@ class View(NamedTuple):
     summary: pd.DataFrame
     estimates: pd.DataFrame
     metric: Metric
+    plan: str
 
 
 class Comparison(NamedTuple):
@@ -91,8 +94,10 @@ def _theme() -> Iterator[None]:
 
 
 @_theme()
-def view(db: Path | Connection, study: int, name: str | None = None) -> View:
-    """Describe what is finished of a study, by a metric of this name; by default by the one it was meant for."""
+def view(
+    db: Path | Connection, study: int, name: str | None = None, until: float | None = None, processes: int = 1
+) -> View:
+    """Describe what is finished of a study by a metric, by default its own, and what an interval like `until` takes."""
     stored = read_study(db, study)
     config, finished = stored.config, stored.finished
     results, history, pretraining = finished.results, finished.history, finished.pretraining
@@ -133,6 +138,7 @@ def view(db: Path | Connection, study: int, name: str | None = None) -> View:
         summary=summary.reset_index(),
         estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
         metric=metric,
+        plan=_plan(stored, metric, until, processes),
     )
 
 
@@ -162,15 +168,17 @@ def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test
     return Comparison(settings[settings.nunique(axis=1) > 1], effects, picture, find_metric(metric))
 
 
-def look(db: Path, study: int, metric: MetricName) -> tuple[View, dict[int, str]]:
-    """Describe a study by a metric, and list all studies that have results, a line for each by number."""
+def look(
+    db: Path, study: int, metric: MetricName, until: float | None = None, processes: int = 1
+) -> tuple[View, dict[int, str]]:
+    """Describe a study by a metric, see `view`, and list all studies that have results, a line for each by number."""
     with reading(db) as (connection, _):
         listed = list_studies(connection)
         lines = {
             int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
             for one in listed[listed["seeds"] > 0].itertuples()
         }
-        return view(connection, study, metric), lines
+        return view(connection, study, metric, until, processes), lines
 
 
 def about_data(
@@ -195,6 +203,20 @@ def _verdicts(stored: StoredStudy, metric: Metric) -> dict[str, Verdict]:
     known = paired_arms(results)
     arms = [arm for arm in stored.config.arms if arm in known]
     return compare_all(results, metric=metric, arms=arms, watched=stored.watched, clusters=stored.finished.clusters)
+
+
+def _plan(stored: StoredStudy, metric: Metric, until: float | None, processes: int) -> str:
+    """State what an interval as narrow as `until` takes, or one of what counts as the same; empty if it is unknown."""
+    results, clusters = stored.finished.results, stored.finished.clusters
+    within = until / 2 if until else metric.same_within or 0.0
+    try:
+        found = forecast(results, within, BASELINE, metric, watched=stored.watched, clusters=clusters)
+    except InputError:  # fewer than two pairs, or equal ones
+        return ""
+    each = results.groupby("arm")["seconds"].mean().sum() / processes
+    more = max(0, found.pairs - found.pilot)
+    left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "This study has as many."
+    return f"{explain_forecast(found, [each * pairs for pairs in (found.pairs, found.enough)])} {left}"
 
 
 def _by_seed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:

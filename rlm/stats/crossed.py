@@ -77,12 +77,14 @@ def _variances(
 def limit_new_data(
     clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, level: float, metric: Metric
 ) -> float:
-    """Return the half-width on data like these that is left with any number of seeds; missing if it is unknown."""
+    """Return the half-width on data like these that any number of seeds leaves; missing if it is not to be seen."""
     crossed = _cross(clusters, arm, baseline, seeds, metric) if metric.name in clusters else None
     if crossed is None or _effective(crossed[1]) < FEWEST_CLUSTERS:
         return np.nan
     _, _, of_clusters, of_rest = _variances(*crossed)
-    return float(stats.t.ppf(1 - level / 2, _effective(crossed[1]) - 1)) * max(of_clusters - of_rest, 0.0) ** 0.5
+    if of_clusters <= of_rest:
+        return np.nan
+    return float(stats.t.ppf(1 - level / 2, _effective(crossed[1]) - 1)) * (of_clusters - of_rest) ** 0.5
 
 
 def _effective(triplets: np.ndarray | pd.Series) -> float:
