@@ -18,8 +18,8 @@ LIMITS = {
     "files in a folder": 12,
     "lines in a file": 350,
     "lines on the reading path": 2_350,
-    "lines of code": 14_000,
-    "lines of docstrings": 4_350,
+    "lines of code": 14_260,
+    "lines of docstrings": 4_420,
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -441,7 +441,8 @@ class TestDamage:
         ]
         changes += [
             "INSERT INTO triplets_results "
-            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1, 1 FROM triplets_results LIMIT 1",
+            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1, 1 "
+            "FROM triplets_results LIMIT 1",
             "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', '{}')",
             "CREATE VIEW more AS SELECT * FROM triplets_results",
         ]
