@@ -532,7 +532,7 @@ class TestTextsOfThePanel:
         shown = Progress(1, 1, config, Plan(), table, ())
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
-        panel.compare.show(Comparison(settings, effects, picture, find_metric("top_1"), attack))
+        panel.compare.show(Comparison(settings, effects, picture, find_metric("top_1")))
         panel.seen.show(
             View(
                 1,
