@@ -547,6 +547,7 @@ class TestTextsOfThePanel:
                 summary,
                 table,
                 find_metric("top_1"),
+                attack,
             )
         )
         panel.inside.show(seed)
