@@ -140,11 +140,16 @@ def measure_change(initial: Block, start: Block) -> Float[np.ndarray, " seed"]:
 
 
 def seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:
-    """Return how many seeds half of the GPU's free memory holds: weights, moments, gradients, activations, tables."""
+    """Return how many seeds half of the GPU's free memory holds."""
     free, _ = torch.cuda.mem_get_info(device)
+    return max(1, (free // 2 - corpus.phrases.tokens.nbytes) // bytes_per_seed(config, corpus))
+
+
+def bytes_per_seed(config: StudyConfig, corpus: Corpus) -> int:
+    """Estimate the memory that a seed of a block takes: weights, moments, gradients, activations, tables."""
     weights = len(corpus.phrases.words) * config.word_dim + 8 * config.dim * (config.word_dim + config.dim)
     positions = 3 * config.batch_size * int(corpus.phrases.lengths[0])
     floats = 6 * weights + positions * (config.word_dim + 16 * config.dim)
     table, texts = corpus.phrases.tokens.nbytes, 0 if corpus.texts is None else corpus.texts.nbytes
     more = 3 * texts + (table if config.split == "per_seed" else 0)
-    return max(1, (free // 2 - table) // (4 * floats + more))
+    return 4 * floats + more

@@ -1,5 +1,6 @@
 """Settings: the config of a study, the recipe of a training run, and the names of all options."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -25,6 +26,9 @@ StopBy = Literal["accuracy", "loss"]
 Padding = Literal["masked", "left", "right"]
 Initialisation = Literal["torch", "keras"]
 SplitBy = Literal["cluster", "triplet"]
+MetricName = Literal[
+    "test_accuracy", "roc_auc", "top_1", "top_5", "top_10", "mean_reciprocal_rank", "ndcg_at_10", "map_at_r"
+]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 KINDS = ("random", "similar", "manual", "cascade")
@@ -192,10 +196,7 @@ class _Encoding(Settings):
         "knows them from elsewhere; by default kept for dssm, which knows their letters, and with word_vectors.",
     )
     min_count: int = Field(
-        MIN_COUNT,
-        ge=1,
-        le=1000,
-        description="Training phrases that a word must occur in; rarer ones are unknown words.",
+        MIN_COUNT, ge=1, le=1000, description="Training phrases that a word must occur in; rarer ones are unknown."
     )
     word_vectors: str | None = Field(
         None,
@@ -334,11 +335,11 @@ class Plan(Settings):
     """How many seeds a study takes, which its config leaves open."""
 
     seeds: int = Field(DEFAULT_SEEDS, ge=1, le=MOST_SEEDS, description="Number of paired seeds.")
+    metric: Annotated[MetricName, BeforeValidator(lambda name: re.sub("^recall_at_", "top_", str(name)))] = Field(
+        "test_accuracy", description="What the verdict is about, and what until looks at. recall_at_K means top_K."
+    )
     until: float | None = Field(
-        None,
-        gt=0,
-        le=2,
-        description="Stop when the confidence sequence of the difference is narrower than this; 0.02 is two points.",
+        None, gt=0, le=2, description="Stop when the confidence sequence is narrower than this; 0.02 is two points."
     )
     baseline: str = Field(BASELINE, min_length=1, description="The arm that the others are compared with.")
     same_within: float = Field(

@@ -28,6 +28,7 @@ from rlm.variants import BASELINE
 
 log = logging.getLogger(__name__)
 DEFAULT_RULES = Rules()
+FIXED = ("same_within", "metric")  # rules of the first start of a study, for all later ones
 DECIDED = ("helps", "hurts", "the same")
 DIVERGED = "diverged: the loss is not finite. They count as failed, at chance; lower learning_rate"
 FROM_SCRATCH = BASELINE, "test_accuracy", DIVERGED  # baseline, metric and failure of the package's own experiments
@@ -60,7 +61,7 @@ class Experiment(Protocol[R]):
 
     @property
     def metric(self) -> str | Metric:
-        """What `until` looks at; a run without a value of it has failed."""
+        """What `until` looks at, unless the rules name another; a run without a value of it has failed."""
         ...
 
     @property
@@ -96,11 +97,16 @@ class Experiment(Protocol[R]):
 
 
 def make_rules(
-    seeds: int | Sequence[int], until: float | None, look_every: int | None, watched: bool, same_within: float
+    seeds: int | Sequence[int],
+    until: float | None,
+    look_every: int | None,
+    watched: bool,
+    same_within: float,
+    metric: str = "",
 ) -> Rules:
     """Return the rules that a study of these seeds is looked at by; see `rlm.run_study` for the settings."""
     looks = None if look_every is None else plan_looks(len(check_seeds(seeds)), look_every)
-    return Rules(until, watched, looks, same_within)
+    return Rules(until, watched, looks, same_within, metric=metric)
 
 
 def check_request(
@@ -146,16 +152,25 @@ def iter_experiment(
     """Run an experiment block by block with the seeds of `check_request`; see `rlm.run_study` for the settings."""
     experiment.check(seeds)
     arms = experiment.arms
-    rules = rules._replace(baseline=experiment.baseline)
+    own, columns = find_metric(experiment.metric), list(experiment.result.TABLES["results"].values)
+    metric = find_metric(rules.metric, pd.DataFrame(columns=columns)) if rules.metric else own
+    if metric.name != own.name and not (metric.is_share and metric.name in columns):
+        raise InputError(
+            f"expected a metric from 0 to 1 that this study measures, found {rules.metric!r}; choose among "
+            f"{', '.join(columns)}"
+        )
+    rules = rules._replace(baseline=experiment.baseline, metric=metric.name)
     watched: Watched = rules.watched or rules.until is not None or rules.looks or False
-    notes = {"watched": watched, "same_within": rules.same_within, "baseline": rules.baseline}
+    notes = {"watched": watched, "baseline": rules.baseline} | {name: getattr(rules, name) for name in FIXED}
     opened = nullcontext() if db is None else writing(db, experiment.identify(), experiment.result)
     with opened as store:
         if store is not None:
             store.plan(arms, seeds, rules)
             notes = store.notes
-            if notes["same_within"] != rules.same_within:
-                log.warning("same_within stays %g, as before the study in %s started", notes["same_within"], db)
+            for name in FIXED:
+                if notes[name] != getattr(rules, name):
+                    log.warning("%s stays %s, as it was before the study in %s started", name, notes[name], db)
+            rules = rules._replace(**{name: notes[name] for name in FIXED})
         yield from iter_blocks(
             experiment,
             seeds,
@@ -196,6 +211,7 @@ def is_enough(experiment: Experiment[R], finished: Sequence[Result], seeds: Sequ
     if not finished or (rules.until is None and rules.looks is None):
         return False
     results, metric = widen(pd.concat([block.results for block in finished])), find_metric(experiment.metric)
+    metric = metric if rules.metric in ("", metric.name) else find_metric(rules.metric)
     settings = {"baseline": experiment.baseline, "watched": rules.looks or True}
     judged = judge_so_far(results, experiment.arms, seeds, metric, **settings)
     if rules.until is not None:

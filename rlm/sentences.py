@@ -1,13 +1,17 @@
 """The sentences of a verdict, derived from its numbers."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from rlm.stats.crossed import FEWEST_CLUSTERS
 from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, Estimate, spell_p
+from rlm.stats.metrics import Metric
 from rlm.stats.paired import PairedEstimates
-from rlm.stats.power import detectable_difference, pairs_needed
+from rlm.stats.power import Forecast, detectable_difference, pairs_needed
 from rlm.variants import CONTROLS, REDRAW
 
 MANY_FAILED = 0.2
@@ -58,6 +62,39 @@ def escape_markdown(text: str) -> str:
     'a&#42;b'
     """
     return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", " ".join(text.split()))
+
+
+def explain_metric(results: pd.DataFrame, metric: Metric) -> str:
+    """Warn of a metric that is not the one which the study was meant for; empty for that one."""
+    meant = replace(metric, name=results.attrs.get("metric", metric.name))
+    if meant == metric:
+        return ""
+    return (
+        f"This study was meant for {meant.label}. The best of several metrics looks better than it is: "
+        f"confirm a result by {metric.label} with new seeds."
+    )
+
+
+def explain_forecast(found: Forecast, seconds: Sequence[float], memory: float | int | None = None) -> str:
+    """State what an interval takes; `seconds` are those of the estimated pairs, and of as many as are enough."""
+    spelt, certain = map(spell_seconds, seconds)
+    pairs, needs = count(found.pairs, "pair"), "" if memory is None else f" and {memory / 2**30:.1f} GB of memory"
+    said = (
+        f"About {pairs}, {spelt}{needs}, for an interval of ±{found.metric.spell_amount(found.half_width)} by "
+        f"{found.metric.label}. The spread is estimated from {count(found.pilot, 'pair')}: with 80 % certainty, "
+        f"{count(found.enough, 'pair')} ({certain}) are enough."
+    )
+    if np.isfinite(found.new_data):
+        limit = found.metric.spell_amount(found.new_data)
+        said += f" The test split itself limits any statement about new data to ±{limit}, with any number of seeds."
+    return said
+
+
+def spell_seconds(seconds: float) -> str:
+    """Spell how long something takes, rounded: 40 s, 6 minutes, 3.5 hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return count(round(seconds / 60), "minute") if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def headline(found: PairedEstimates) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
-from rlm.config import DEFAULT_SEEDS, StudyConfig
+from rlm.config import DEFAULT_SEEDS, MetricName, StudyConfig
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus, name_data
 from rlm.engine.starts import NO_STARTS, Starts, check_starts, identify_starts
@@ -67,7 +67,7 @@ class BlockResult(NamedTuple):
     TABLES = {  # noqa: RUF012 - an annotation would make it a field
         "results": Table(
             _RUN,
-            dict.fromkeys(["validation_accuracy", "test_accuracy", "roc_auc", "top_1"], float)
+            dict.fromkeys(["validation_accuracy", *get_args(MetricName)], float)
             | {"best_epoch": int, "epochs": int, **dict.fromkeys(["collapsed", "start_change", "seconds"], float)}
             | {"split": str}
             | dict.fromkeys(["train_triplets", "test_triplets", "test_anchors", "test_clusters"], int),
@@ -176,6 +176,7 @@ def run_study(
     starts: Starts = NO_STARTS,
     db: Path | str | None = None,
     until: float | None = None,
+    metric: str = "test_accuracy",
     look_every: int | None = None,
     watched: bool = False,
     same_within: float = SAME_WITHIN,
@@ -213,6 +214,8 @@ def run_study(
         other starts or another version of rlm or PyTorch make another study.
     until
         Stop when every arm's confidence sequence is narrower than this (0.02 is two points); a watched study.
+    metric
+        Column that the verdict is meant for, and that `until` and the looks judge; the first start fixes it, too.
     look_every
         Number of seeds, 10 or more, between planned looks; the study stops as soon as every arm is decided. Such looks
         cost far less than looking at any time.
@@ -234,13 +237,13 @@ def run_study(
     -------
     pandas.DataFrame
         One row per arm and seed: arm, seed, validation_accuracy (at the best epoch, which early stopping chose),
-        test_accuracy (triplets that no choice ever saw), roc_auc and top_1 (of the test split too, by distance: see
-        `rlm.evaluation.roc`, and `rlm.evaluation.retrieve` with at most 20,000 queries), best_epoch, epochs (run),
+        test_accuracy (triplets that no choice ever saw), roc_auc and those of retrieval (of the test split too, by
+        distance: see `rlm.evaluation.roc` and, with at most 20,000 queries, `retrieve`), best_epoch, epochs (run),
         collapsed (epoch since which all phrases are at one point, if any), start_change (largest change of a weight
         matrix by pre-training or control, as a share of its norm), seconds (wall time of its block, pre-training and
         compilation included, over its runs), split, train_triplets, test_triplets, test_anchors, test_clusters. A seed
         that diverged (its loss was not finite) has no test metrics, and best_epoch 0. A verdict reads its ``attrs``:
-        ``"same_within"``, and ``"watched"``: True if watched, extended, interrupted or to stop by its results.
+        metric, same_within, baseline, and watched, which is True if watched, extended, interrupted or to stop by it.
 
     Raises
     ------
@@ -259,7 +262,7 @@ def run_study(
     """
     given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
     given |= {"look_every": look_every, "watched": watched, "same_within": same_within, "baseline": baseline}
-    given |= {"starts": starts}
+    given |= {"starts": starts, "metric": metric}
     settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), (*config.arms, *starts))
     return found.results
@@ -275,6 +278,7 @@ def iter_study(
     starts: Starts = NO_STARTS,
     db: Path | str | None = None,
     until: float | None = None,
+    metric: str = "test_accuracy",
     look_every: int | None = None,
     watched: bool = False,
     same_within: float = SAME_WITHIN,
@@ -288,9 +292,9 @@ def iter_study(
 
     Parameters
     ----------
-    config, seeds, data, pretrain_texts, make_encoder, starts, db, until, look_every, watched, same_within, baseline
+    config, seeds, data, pretrain_texts, make_encoder, starts, db, until, metric, look_every
         As in `run_study`.
-    block_size, n_jobs, progress
+    watched, same_within, baseline, block_size, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -312,7 +316,7 @@ def iter_study(
     [[0, 1], [2, 3]]
     """
     arms = (*config.arms, *starts)
-    rules, baseline = make_rules(seeds, until, look_every, watched, same_within), find_arm(arms, baseline)
+    rules, baseline = make_rules(seeds, until, look_every, watched, same_within, metric), find_arm(arms, baseline)
     seeds = check_request(seeds, arms, db, rules, block_size, baseline=baseline)
     config = name_data(config, data, pretrain_texts)
     resolve_device(config.device)

@@ -185,8 +185,8 @@ def compare(
         Arms of `results`, with or without their settings; seeds that only one of them has are dropped and counted. By
         default the baseline is that of the study, ``results.attrs["baseline"]``, else scratch.
     metric
-        Name of a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), or a
-        `Metric`. A failed seed, which has no value, counts as the metric defines.
+        Name of a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, ndcg_at_10, map_at_r, recall_at_10,
+        eer, losses, seconds, epochs), or a `Metric`. A failed seed, which has no value, counts as the metric defines.
     watched
         True if somebody saw results before all seeds were finished, and might have stopped there. The confidence
         sequence then decides, in the order of the seeds. Numbers of pairs, such as ``(10, 20, 30, 40)``, if looks at

@@ -30,6 +30,7 @@ from rlm.cli.output import (
     gather,
     print_files,
 )
+from rlm.cli.plans import plan
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.cli.sweep import sweep
 from rlm.cli.verdicts import compare, luck, print_verdict, results, verdict
@@ -49,7 +50,7 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (results, luck, verdict, compare, sweep, train, query, evaluate, labels, notebooks, lab):
+for command in (plan, results, luck, verdict, compare, sweep, train, query, evaluate, labels, notebooks, lab):
     app.command(command)
 
 
@@ -79,7 +80,7 @@ def study(
     config
         What to study.
     plan
-        How many seeds, and how they are judged.
+        How many seeds, and by which metric and baseline they are judged.
     arm
         Arm with other settings, as "wide: dim=128" or "wide: pretrained, dim=128", given once or more. It is added to
         --arms, or else to the baseline alone.
@@ -114,8 +115,8 @@ def study(
     planned = plan.seeds if max_seeds is None else max_seeds
     if max_seeds is not None and until is None:
         look_every = look_every or FEWEST_PAIRS
-    settings = {"db": db, "until": until, "look_every": look_every, "watched": watched, "same_within": plan.same_within}
-    settings |= {"baseline": plan.baseline, "block_size": block_size, "n_jobs": jobs}
+    settings = {"db": db, "look_every": look_every, "watched": watched} | plan.model_dump(exclude={"seeds"})
+    settings |= {"block_size": block_size, "n_jobs": jobs}
     blocks = iter_study(config, planned, data=read_table(table), **settings)
     found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
@@ -133,7 +134,7 @@ def study(
 def _say_where_it_stopped(
     results: pd.DataFrame, arms: Sequence[str], until: float, planned: int, is_interrupted: bool
 ) -> None:
-    judged = judge_so_far(results, arms, range(planned), baseline=find_baseline(results))
+    judged = judge_so_far(results, arms, range(planned), results.attrs["metric"], baseline=find_baseline(results))
     pairs = min((one.pairs for one in judged.values()), default=0)
     widths = {arm: one.difference.width for arm, one in judged.items()}
     found = ", ".join(

@@ -18,7 +18,8 @@ from rlm.external.functions import TASK, read_judged
 from rlm.external.tables import Unit, read_results
 from rlm.external.unpaired import Unpaired, compare_results
 from rlm.runtime.atomic import whole
-from rlm.stats.metrics import Metric
+from rlm.sentences import explain_metric
+from rlm.stats.metrics import Metric, find_metric
 from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
 from rlm.store.read import StoredStudy, find_task, read_study
@@ -116,7 +117,8 @@ def verdict(
     baseline
         The arm that others are compared with: by default scratch, or the first.
     metric
-        The column to judge: by default test_accuracy, or the only one. It names the numbers of a column per arm.
+        The column to judge: by default the one that the study was meant for, test_accuracy, or the only one. It names
+        the numbers of a column per arm.
     unit
         fraction for numbers from 0 to 1, percent for numbers from 0 to 100; by default the range of a known metric.
     lower_is_better
@@ -145,9 +147,9 @@ def verdict(
     stored = _read(Path(source), study)
     results, clusters, config = stored.finished.results, stored.finished.clusters, stored.config
     if isinstance(config, StudyConfig):
-        given = {"arm": arm, "baseline": baseline, "metric": metric, "watched": watched, "html": html}
+        given = {"arm": arm, "baseline": baseline, "watched": watched, "html": html}
         _refuse(given, "a stored study of triplets")
-        print_verdict(results, clusters, config, stored.encoder)
+        print_verdict(results, clusters, config, stored.encoder, metric)
         return
     known = {one.name: one for one in config.metrics}
     if metric is not None and metric not in known:
@@ -180,11 +182,17 @@ def compare(db: Path, first: int, second: int, *, arm: str | None = None) -> Non
     _print(summarise(found.results), compare_all(found.results, clusters=found.clusters))
 
 
-def print_verdict(results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str) -> None:
-    """Print what a study of triplets is about, its table and its verdicts."""
+def print_verdict(
+    results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str, metric: str | None = None
+) -> None:
+    """Print what a study of triplets is about, its table and its verdicts, by default by its own metric."""
+    known = find_metric(metric or results.attrs["metric"], results)
+    verdicts = compare_all(results, metric=known, arms=paired_arms(results), clusters=clusters)
     print(f"{config.dataset}, encoder {encoder}, loss {config.loss}, baseline {find_baseline(results)}")
-    print("test accuracy over seeds, mean with its 95 % interval\n")
-    _print(summarise(results), compare_all(results, arms=paired_arms(results), clusters=clusters))
+    print(f"{known.label} over seeds, mean with its 95 % interval\n")
+    _print(summarise(results, known), verdicts)
+    if unplanned := explain_metric(results, known):
+        print(f"\n{unplanned}")
 
 
 class Runs(NamedTuple):

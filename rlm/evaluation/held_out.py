@@ -40,14 +40,9 @@ def judge_block(
         clusters.append(pd.DataFrame(found))
     found = find_first(embeddings, batch, slices, corpus, most_queries=MOST_QUERIES)
     test = pd.DataFrame([one.summary.set_index("split").loc["test"] for one in slices])
-    metrics = pd.DataFrame(
-        {
-            "test_accuracy": [score.mean() for score in scores],
-            "roc_auc": roc_aucs(embeddings, batch),
-            "top_1": found["top_1"].to_numpy(),
-        },
-        index=judged.index,
-    ).mask(judged["has_diverged"])
+    accuracy = {"test_accuracy": [score.mean() for score in scores], "roc_auc": roc_aucs(embeddings, batch)}
+    metrics = found.drop(columns=["queries", "candidates"]).assign(**accuracy)
+    metrics = metrics.set_index(judged.index).mask(judged["has_diverged"])
     columns = {"test_triplets": "triplets", "test_anchors": "anchors", "test_clusters": "clusters"}
     sizes = {"train_triplets": [len(one.train) for one in slices]}
     sizes |= {name: test[column].astype(int).to_numpy() for name, column in columns.items()}

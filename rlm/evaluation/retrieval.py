@@ -1,12 +1,12 @@
 """Retrieval: the rank at which a query finds a relevant candidate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float64, Int, Int64, Real
+from jaxtyping import Bool, Float, Float64, Int, Int64, Real
 from torch import Tensor
 
 from rlm.block import Block
@@ -17,10 +17,12 @@ from rlm.evaluation.triplets import Similarity, embedded_split
 from rlm.slicer import Slices
 
 CUTOFFS = (1, 5, 10)
+DEEPEST = 10  # rank that nDCG looks at
 SCORES_AT_ONCE = 2**24
 Query = Literal["anchor", "positive"]
 Pairs = Int[np.ndarray, "_ 2"]
-Likeness = Callable[[slice | Int[np.ndarray, " query"]], Float64[Tensor, "query candidate"]]
+Scores = Float64[Tensor, "query candidate"]
+Likeness = Callable[[slice | Int[np.ndarray, " query"]], Scores]
 Clusters = tuple[Int[np.ndarray, " query"], Int[np.ndarray, " candidate"]]
 
 
@@ -70,12 +72,15 @@ def retrieve(
     Returns
     -------
     pandas.DataFrame
-        Columns seed, queries and candidates (their numbers), top_1, top_5, top_10 and mean_reciprocal_rank, in [0, 1].
-        Ties count against the encoder.
+        Columns seed, queries and candidates (their numbers), and in [0, 1]: top_1, top_5 and top_10 (Recall@k in metric
+        learning), mean_reciprocal_rank, ndcg_at_10, and map_at_r, the mean of the precisions at the relevant ones of
+        the R nearest, for a query with R relevant candidates. Ties count against the encoder.
 
     References
     ----------
-    Mean reciprocal rank: Voorhees, "The TREC-8 question answering track report", 1999, section 3.
+    Mean reciprocal rank: Voorhees, "The TREC-8 question answering track report", 1999, section 3. nDCG: Järvelin and
+    Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20, 2002. MAP@R: Musgrave, Belongie and
+    Lim, "A metric learning reality check", ECCV 2020.
 
     Examples
     --------
@@ -110,8 +115,7 @@ def find_first(
         search = searches[id(one)]
         vectors = unify(mine, tokens)
         queries, candidates = (vectors[np.searchsorted(phrases, side)] for side in search[:2])
-        ranks = first_relevant_ranks(queries, candidates, search.relevant, search.excluded, search.clusters)
-        found.append({"queries": len(queries), "candidates": len(candidates)} | scores_of(ranks))
+        found.append({"queries": len(queries), "candidates": len(candidates)} | score_all(queries, candidates, search))
     return pd.DataFrame(found)
 
 
@@ -163,7 +167,20 @@ def nearness(queries: Real[Tensor, "query dim"], candidates: Real[Tensor, "candi
 
 def ranks_by(likeness: Likeness, search: Search) -> Int64[np.ndarray, " query"]:
     """Rank the most similar relevant candidate of every query, with ties as in `first_relevant_ranks`."""
-    ranks = []
+    return torch.cat([_first_ranks(*step) for step in _steps(likeness, search)]).cpu().numpy()
+
+
+def nearest_by(likeness: Likeness, search: Search) -> tuple[Int64[np.ndarray, " query"], Int64[np.ndarray, " query"]]:
+    """Return the rows of the most similar relevant and of the most similar other candidate of every query."""
+    right, other = [], []
+    for scores, is_relevant in _steps(likeness, search):
+        right.append(scores.masked_fill(~is_relevant, -torch.inf).argmax(dim=1))
+        other.append(scores.masked_fill(is_relevant, -torch.inf).argmax(dim=1))
+    return torch.cat(right).numpy(), torch.cat(other).numpy()
+
+
+def _steps(likeness: Likeness, search: Search) -> Iterator[tuple[Scores, Bool[Tensor, "query candidate"]]]:
+    """Yield the scores of some queries with all candidates, -inf for excluded ones, and which are relevant."""
     step = max(1, SCORES_AT_ONCE // len(search.candidates))
     for start in range(0, len(search.queries), step):
         scores = likeness(slice(start, start + step))
@@ -176,23 +193,45 @@ def ranks_by(likeness: Likeness, search: Search) -> Int64[np.ndarray, " query"]:
         excluded = _between(search.excluded, start, step)
         is_relevant[excluded] = False
         scores[excluded] = -torch.inf
-        best = scores.masked_fill(~is_relevant, -torch.inf).amax(dim=1, keepdim=True)
-        not_behind = (~(scores < best)).sum(dim=1)  # true for NaN, unlike scores >= best
-        ranks.append(not_behind - (is_relevant & (scores == best)).sum(dim=1) + 1)
-    return torch.cat(ranks).cpu().numpy()
+        yield scores, is_relevant
 
 
-def nearest_by(likeness: Likeness, search: Search) -> tuple[Int64[np.ndarray, " query"], Int64[np.ndarray, " query"]]:
-    """Return the rows of the most similar relevant and of the most similar other candidate of every query."""
-    right, other = [], []
-    step = max(1, SCORES_AT_ONCE // len(search.candidates))
-    for start in range(0, len(search.queries), step):
-        scores = likeness(slice(start, start + step))
-        is_relevant = torch.zeros_like(scores, dtype=torch.bool)
-        is_relevant[_between(search.relevant, start, step)] = True
-        right.append(scores.masked_fill(~is_relevant, -torch.inf).argmax(dim=1))
-        other.append(scores.masked_fill(is_relevant, -torch.inf).argmax(dim=1))
-    return torch.cat(right).numpy(), torch.cat(other).numpy()
+def _first_ranks(scores: Scores, is_relevant: Bool[Tensor, "query candidate"]) -> Int64[Tensor, " query"]:
+    best = scores.masked_fill(~is_relevant, -torch.inf).amax(dim=1, keepdim=True)
+    not_behind = (~(scores < best)).sum(dim=1)  # true for NaN, unlike scores >= best
+    return not_behind - (is_relevant & (scores == best)).sum(dim=1) + 1
+
+
+def score_all(
+    queries: Real[Tensor, "query dim"], candidates: Real[Tensor, "candidate dim"], search: Search
+) -> dict[str, float]:
+    """Return what `retrieve` measures of the embeddings of a search's queries and candidates."""
+    ranks, graded = [], []
+    for scores, is_relevant in _steps(nearness(queries, candidates), search):
+        ranks.append(_first_ranks(scores, is_relevant))
+        graded.append(_grade(scores, is_relevant))
+    found = torch.cat(graded, dim=1).mean(dim=1).tolist()
+    return scores_of(torch.cat(ranks).cpu().numpy()) | dict(zip(["ndcg_at_10", "map_at_r"], found, strict=True))
+
+
+def _grade(scores: Scores, is_relevant: Bool[Tensor, "query candidate"]) -> Float64[Tensor, "2 query"]:
+    """Return nDCG@10 and the average precision at R of each query, with ties as in `first_relevant_ranks`."""
+    count = is_relevant.sum(dim=1, keepdim=True)
+    place = torch.arange(1, max(1, int(count.max())) + 1, device=scores.device)
+    deepest = min(max(DEEPEST, len(place)), scores.shape[1])
+    if scores.isnan().any():
+        scores = torch.where(scores.isnan(), torch.where(is_relevant, -torch.inf, torch.inf), scores)
+    right = scores.masked_fill(~is_relevant, -torch.inf).topk(len(place)).values
+    nearest = scores.topk(deepest).values
+    last = nearest[:, -1:].contiguous()
+    not_behind = deepest - torch.searchsorted(nearest.flip(1), right)  # of the nearest, whose last may tie with others
+    not_behind = torch.where(right == last, (scores >= last).sum(dim=1, keepdim=True), not_behind)
+    relevant = len(place) - torch.searchsorted(right.flip(1), right)
+    rank = torch.where((right < last) | (place > count), torch.inf, not_behind - relevant + place).double()
+    gain, ideal = (((at <= DEEPEST) / (at + 1).log2()) for at in (rank, place.double()))
+    ideal = ideal.cumsum(dim=0)[(count.clamp(1, DEEPEST) - 1).squeeze(1)]
+    precision = torch.where(rank <= count, place / rank, 0).sum(dim=1) / count.clamp(min=1).squeeze(1)
+    return torch.stack([gain.sum(dim=1) / ideal, precision])
 
 
 def scores_of(ranks: Int[np.ndarray, " query"]) -> dict[str, float]:

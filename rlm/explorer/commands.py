@@ -20,7 +20,7 @@ def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame |
     """Run a study that somebody watches, in small blocks."""
     until = [] if plan.until is None else ["--until", repr(plan.until)]
     watched = ["--watched", "--block-size", str(SEEDS_AT_A_TIME)]
-    given = ["--seeds", str(plan.seeds), *until, "--same-within", repr(plan.same_within)]
+    given = ["--seeds", str(plan.seeds), *until, "--same-within", repr(plan.same_within), "--metric", plan.metric]
     given.append(f"--baseline={plan.baseline}")
     return _start("study", config, table, [*given, "--db", str(db), *watched])
 

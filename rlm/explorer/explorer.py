@@ -74,8 +74,7 @@ class Explorer:
         reading: Mapping[str, Any] | None = None,
     ) -> None:
         self._data = data if isinstance(data, pd.DataFrame) else None
-        folder = tempfile.TemporaryDirectory(prefix="rlm-") if db is None else None  # deleted when Python ends
-        self._folder = folder
+        self._folder = folder = tempfile.TemporaryDirectory(prefix="rlm-") if db is None else None
         self.db = (Path(folder.name, "studies.db") if folder else check_file(db)).resolve()
         self._session = Session(self.db, self._data)
         config, plan = PRESETS["quick look"]
@@ -88,7 +87,7 @@ class Explorer:
         self._view: View | None = None
         self._shown: Progress | None = None  # of the view
         self._data_of: dict[int, Mapping[str, str] | None] = {}  # by study, see `about_data`
-        self._looked_for: tuple[int, int] | None = None
+        self._looked_for: tuple[object, ...] | None = None
         self._looked_at = self._looks_again = 0.0
         self._looking: Future[Any] | None = None  # one at a time
         self._comparing: Future[Any] | None = None  # the last one
@@ -133,7 +132,7 @@ class Explorer:
         Parameters
         ----------
         settings
-            Fields of `rlm.StudyConfig`, seeds, until.
+            Fields of `rlm.StudyConfig`; seeds, until, metric.
 
         Raises
         ------
@@ -169,7 +168,7 @@ class Explorer:
         """Wait until the study has ended and all of it is shown, or the panel is closed."""
         while not self._closed.wait(TICK):
             with self._lock:  # otherwise a study could seem to have ended before its last runs are read
-                is_shown = self._session.finished in (None, self._looked_for)
+                is_shown = self._panel.wanted(self._session) in (None, self._looked_for)
                 if self._session.child is None and self._looking is None and is_shown:
                     return
 
@@ -232,7 +231,7 @@ class Explorer:
                 except Exception as error:  # otherwise the thread would end, and the panel show an old state
                     self._session.problem = _spell(error)
                     if self._session.child is None:
-                        self._looked_for = self._session.finished  # or `wait` would wait for what cannot be read
+                        self._looked_for = self._panel.wanted(self._session)  # or `wait` would wait for ever
                 if any(map(operator.is_not, (*self._session.state, self._view), self._drawn)):
                     self._draw()
             self._closed.wait(TICK if self._session.child or self._probe else IDLE_TICK)
@@ -240,12 +239,12 @@ class Explorer:
     def _look(self) -> None:
         self._check_probe()
         self._session.refresh()
-        finished = self._session.finished
+        wanted = self._panel.wanted(self._session)
         is_due = self._session.child is None or time.monotonic() >= self._looks_again
         is_free = self._looking is None and not self._closed.is_set()
-        if finished and finished != self._looked_for and is_due and is_free:
-            self._looked_for, self._looked_at = finished, time.monotonic()
-            self._looking = ask(look, self.db, finished[0])
+        if wanted and wanted != self._looked_for and is_due and is_free:
+            self._looked_for, self._looked_at = wanted, time.monotonic()
+            self._looking = ask(look, self.db, wanted[0], *wanted[2:], self._session.processes)
             self._looking.add_done_callback(partial(self._answer, self._show))
 
     def _check_probe(self) -> None:
@@ -314,7 +313,7 @@ class Explorer:
         self._session.problem = ""
         if self._comparing is not None:
             self._comparing.cancel()
-        self._comparing = ask(compare_studies, self.db, studies)
+        self._comparing = ask(compare_studies, self.db, studies, self._panel.valid[1].metric)
         self._comparing.add_done_callback(partial(self._answer, self._panel.compare.show))
 
     def _train_inside(self, seed: int) -> None:
@@ -332,7 +331,7 @@ class Explorer:
 
         beside = self.db.parent if self._folder is None else Path.cwd()  # what is exported outlives the kernel
         folder = Path(folder or beside / f"{self.db.stem}-study-{view.study}").resolve()
-        return ask(export_study, self.db, view.study, folder, describe_data)
+        return ask(export_study, self.db, view.study, folder, describe_data, view.metric.name)
 
     def _export(self) -> None:
         self._session.problem = ""

@@ -8,7 +8,7 @@ import ipywidgets as widgets
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from rlm.config import Plan, StudyConfig
+from rlm.config import MetricName, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.form import Knobs, name_with_tooltip, write_text
 from rlm.explorer.session import Session, spell_time_left
@@ -39,6 +39,7 @@ GROUPS = {
     ],
     "Study": ["seeds", "until", "same_within", "baseline", "device", "precision", "compile"],
 }
+TOP = ["metric"]  # beside preset and study
 OWN = "own settings"
 ADD_TOOLTIP = "An arm with the settings of the knobs, beside arms with those of the study that is shown"
 NEW = ("a new one", 0)  # studies are counted from 1
@@ -96,7 +97,9 @@ class Panel:
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
         texts = [self.status, self.exported, self._difference]
         right = widgets.VBox([buttons, self._bars, *texts, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
-        top = widgets.HBox([self.preset, self.study], layout={"flex_flow": "row wrap"})
+        top = widgets.HBox(
+            [self.preset, self.study, *(self.knobs.rows[name] for name in TOP)], layout={"flex_flow": "row wrap"}
+        )
         body = widgets.HBox([left, right], layout={"flex_flow": "row wrap", "grid_gap": "12px"})
         self.widget = widgets.VBox([widgets.HTML(CSS), top, body])
         self.widget.add_class("rlm-explorer")
@@ -115,7 +118,7 @@ class Panel:
         self.stop.disabled = not is_running
         self.study.disabled = is_running
         self.export.disabled = shown is None
-        is_this = progress is not None and found == [progress.config, progress.plan]
+        is_this = progress is not None and found is not None and not _differing(progress, *self.valid)
         is_open = progress is not None and is_this and not progress.is_complete and not session.has_ended and not is_own
         self.run.description = "Resume" if is_open and not is_running else "Run"
         self.is_drawing = True
@@ -128,6 +131,10 @@ class Panel:
         self.show_status(status, is_wrong=bool(session.problem))
         is_old = is_running and shown is not None and (progress is None or progress.study != shown.study)
         self.show_difference(shown, *self.valid, is_own=is_own, is_other=is_old)
+
+    def wanted(self, session: Session) -> tuple[int, int, MetricName, float | None] | None:
+        """Return the study to show, its number of finished runs, metric and until; None before the first run."""
+        return session.finished and (*session.finished, self.valid[1].metric, self.valid[1].until)
 
     def _on_these_data(self, preset: Preset) -> tuple[StudyConfig, Plan]:
         names = ("dataset", "reading", "pretrain_texts", "pretrain_reading")
@@ -203,13 +210,19 @@ class Panel:
 def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:
     """Write in one line which study is shown, and both values of every setting in which the knobs differ."""
     theirs, ours = dict(shown.config) | dict(shown.plan), dict(config) | dict(plan)
-    other = [name for name in ours if ours[name] != theirs[name]]
+    other = _differing(shown, config, plan)
     if not other:
         return f"Shown: #{shown.study}, with the settings of the knobs."
     before, now = (", ".join(_spell(name, of[name]) for name in other) for of in (theirs, ours))
     is_same_study = set(other) <= {"arms", *Plan.model_fields}
     then = "goes on with this study" if is_same_study else "starts a new study"
     return f"Shown: #{shown.study} ({before}). The knobs differ: {now}; Run {then}."
+
+
+def _differing(shown: Progress, config: StudyConfig, plan: Plan) -> list[str]:
+    """List the settings that differ from those of a study, except the metric: the study is shown by any."""
+    theirs, ours = dict(shown.config) | dict(shown.plan), dict(config) | dict(plan)
+    return [name for name in ours if name != "metric" and ours[name] != theirs[name]]
 
 
 def _spell(name: str, value: object) -> str:

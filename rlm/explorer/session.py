@@ -76,13 +76,18 @@ class Session:
         self._update()
 
     @property
+    def processes(self) -> int:
+        """The number of processes of a study like the one that is shown; a GPU serves one."""
+        on_gpu = self.progress is not None and self.progress.config.device != "cpu" and torch.cuda.is_available()
+        return 1 if on_gpu else joblib.effective_n_jobs(-1)
+
+    @property
     def seconds_left(self) -> pd.Series:
         """The seconds that each arm still takes, by the mean time of its runs; missing before the first."""
         if self.progress is None or self.child is None:
             return pd.Series(dtype=float)
-        on_gpu = self.progress.config.device != "cpu" and torch.cuda.is_available()
         arms = self.progress.arms
-        return arms["seconds"] * (arms["planned"] - arms["finished"]) / (1 if on_gpu else joblib.effective_n_jobs(-1))
+        return arms["seconds"] * (arms["planned"] - arms["finished"]) / self.processes
 
     def explain(self, is_ready: bool) -> str:
         """Write the state of the study in words; `is_ready` means that the settings for another one are valid."""

@@ -66,7 +66,7 @@ class ResultsTab:
             self._by.options = list(self._results)
             self._by.value = "seed"
         shares = list(seen.summary.columns.drop(["arm", "seeds"]))
-        self._summary.value = f"<h3>Test accuracy by arm</h3>{html_table(seen.summary, shares)}<h3>Every run</h3>"
+        self._summary.value = f"<h3>{seen.metric.title} by arm</h3>{html_table(seen.summary, shares)}<h3>Every run</h3>"
         self._draw()
 
     def _draw(self, _: object = None) -> None:
@@ -83,11 +83,12 @@ class StudyTabs:
 
     def __init__(self) -> None:
         self._headline, self._words, self._pretraining_words = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self._plan = widgets.HTML()
         self._differences, self._seeds = new_image("760px"), new_image("980px")
         self._curves, self._pretraining, self._luck = new_image("760px"), new_image(), new_image("760px")
         self._results = ResultsTab()
         self.widgets = [
-            widgets.VBox([self._headline, self._differences, self._seeds]),
+            widgets.VBox([self._headline, self._plan, self._differences, self._seeds]),
             widgets.VBox([self._curves]),
             widgets.VBox([self._pretraining_words, self._pretraining]),
             self._results.widget,
@@ -100,6 +101,7 @@ class StudyTabs:
     def show(self, seen: View) -> None:
         """Show what is finished of a study."""
         self._headline.value = paragraph(seen.headline, "headline") + paragraph(seen.limits)
+        self._plan.value = paragraph(seen.plan, "quiet") if seen.plan else ""
         show_picture(self._differences, seen.differences)
         show_picture(self._seeds, seen.seeds)
         show_picture(self._curves, seen.curves)
@@ -139,10 +141,8 @@ class CompareTab:
         """Show a comparison of the chosen studies."""
         settings = found.settings.rename_axis("setting").reset_index()
         different = html_table(settings, are_texts=True) if len(settings) else paragraph("Their settings are the same.")
-        effects = found.effects.drop(columns=["value", "low", "high"])
-        self._text.value = (
-            f"<h3>What differs</h3>{different}<h3>Test accuracy</h3>{html_table(effects, ['baseline', 'with it'])}"
-        )
+        effects = html_table(found.effects.drop(columns=["value", "low", "high"]), ["baseline", "with it"])
+        self._text.value = f"<h3>What differs</h3>{different}<h3>{found.metric.title}</h3>{effects}"
         show_picture(self._picture, found.picture)
 
     def _chosen(self, _: object) -> None:

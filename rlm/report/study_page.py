@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
-from rlm.config import YOUR_TABLE, StudyConfig
+from rlm.config import YOUR_TABLE, MetricName, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
@@ -33,14 +33,22 @@ class Exported(NamedTuple):
     code: str
 
 
-def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyConfig], Mapping[str, str]]) -> Exported:
+def export_study(
+    db: Path,
+    study: int,
+    folder: Path,
+    describe: Callable[[StudyConfig], Mapping[str, str]],
+    metric: MetricName | None = None,
+) -> Exported:
     """
     Write what is finished of a study to a folder: one HTML file that loads nothing, the config, and the code.
+
+    The page shows a metric, by default the one that the study was meant for.
 
     `describe` returns title, licence, source and fingerprint of the data that a config names, see
     `rlm.data.datasets.describe_data`; a report cannot load data itself.
     """
-    seen, stored, asked = view(db, study), read_study(db, study), read_asked(db, study)
+    seen, stored, asked = view(db, study, metric), read_study(db, study), read_asked(db, study)
     config = stored.config
     progress, source = read_progress(db, study), asked.source
     if progress is None:
@@ -57,6 +65,7 @@ def export_study(db: Path, study: int, folder: Path, describe: Callable[[StudyCo
     given += ["pretrain_texts=texts"] if config.pretrain_texts == YOUR_TABLE else []
     given += [f"make_encoder={stored.encoder if stored.encoder.isidentifier() else 'make_encoder'}"] if source else []
     given += ["starts=starts"] if has_starts else []
+    given += [f"metric={progress.plan.metric!r}"] if progress.plan.metric != Plan().metric else []
     looks = stored.watched if isinstance(stored.watched, tuple) else ()
     given += [f"look_every={looks[0]}"] if looks else ["watched=True"] if stored.watched else []
     given += [f"same_within={progress.plan.same_within!r}"] if progress.plan.same_within != SAME_WITHIN else []
@@ -94,7 +103,7 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     if seen.luck is not None:
         cells.append(picture_cell(seen.luck))
     shares = list(seen.summary.columns.drop(["arm", "seeds"]))
-    cells += [text_cell("## Test accuracy by arm"), table_cell(seen.summary, shares)]
+    cells += [text_cell(f"## {escape_markdown(seen.metric.title)} by arm"), table_cell(seen.summary, shares)]
     if len(seen.estimates):
         cells += [text_cell("## Estimates"), table_cell(seen.estimates)]
     cells += [text_cell("## Learning curves"), picture_cell(seen.curves)]

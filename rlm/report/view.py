@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -15,11 +15,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from rlm import explain, plots
-from rlm.config import MARGINS, StudyConfig
+from rlm.config import MARGINS, MetricName, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import TREATED
+from rlm.sentences import count, explain_forecast, explain_metric, spell_seconds
 from rlm.stats.anytime import confidence_sequence
-from rlm.stats.metrics import Metric, count_failed
+from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.stats.power import forecast
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.stats.variance import count_hits
 from rlm.store.read import StoredStudy, list_studies, read_study
@@ -29,7 +31,7 @@ from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summar
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
-SHARES = ("validation_accuracy", "test_accuracy", "roc_auc", "top_1")  # columns of a study's results
+SHARES = ("validation_accuracy", *get_args(MetricName))  # columns of a study's results
 DETAILS = [
     "split",
     "train_triplets",
@@ -52,7 +54,8 @@ class View(NamedTuple):
     What is finished of a study.
 
     `headline` is the verdict in one sentence and `limits` what limits it. `words` are headings with paragraphs,
-    `results` has a row per run, and `estimates` a row per arm and estimate.
+    `results` has a row per run, and `estimates` a row per arm and estimate. `metric` is what all of it is about,
+    and `plan` what a narrower interval takes.
     """
 
     study: int
@@ -67,6 +70,8 @@ class View(NamedTuple):
     results: pd.DataFrame
     summary: pd.DataFrame
     estimates: pd.DataFrame
+    metric: Metric
+    plan: str
 
 
 class Comparison(NamedTuple):
@@ -74,12 +79,13 @@ class Comparison(NamedTuple):
     Several studies side by side.
 
     `settings` has a row per setting that differs and a column per study. `effects` has a row per study and arm: their
-    names, seeds, mean accuracy of baseline and arm, points (as a text), verdict; value, low, high of the difference.
+    names, seeds, mean of baseline and arm by the metric, points (a text), verdict; value, low, high of the difference.
     """
 
     settings: pd.DataFrame
     effects: pd.DataFrame
     picture: Picture
+    metric: Metric
 
 
 @contextmanager
@@ -91,15 +97,18 @@ def _theme() -> Iterator[None]:
 
 
 @_theme()
-def view(db: Path | Connection, study: int) -> View:
-    """Describe what is finished of a study."""
+def view(
+    db: Path | Connection, study: int, name: str | None = None, until: float | None = None, processes: int = 1
+) -> View:
+    """Describe what is finished of a study by a metric, by default its own, and what an interval like `until` takes."""
     stored = read_study(db, study)
     config, finished = stored.config, stored.finished
     results, history, pretraining = finished.results, finished.history, finished.pretraining
-    summary, verdicts, baseline = summarise(results), _verdicts(stored), find_baseline(results)
+    metric = find_metric(name or results.attrs["metric"], results)
+    summary, verdicts, baseline = summarise(results, metric), _verdicts(stored, metric), find_baseline(results)
     words = [(f"{arm}, compared with {baseline}", found.text) for arm, found in verdicts.items()]
     if baseline == BASELINE and TREATED in verdicts and set(CONTROLS) & set(verdicts):
-        words.append(("Memorisation, or just scale?", explain.controls(results, watched=stored.watched)))
+        words.append(("Memorisation, or just scale?", explain.controls(results, metric, watched=stored.watched)))
     starts = {arm: parse_arm(arm).start for arm in config.arms}
     own = [arm for arm, start in starts.items() if start in REDRAW and start not in CONTROLS]
     words += [
@@ -118,12 +127,14 @@ def view(db: Path | Connection, study: int) -> View:
     return View(
         study,
         headline=" ".join(found.headline for found in verdicts.values()) or nothing,
-        limits=explain.limits(config, results, stored.encoder),
+        limits=f"{explain.limits(config, results, stored.encoder)} {explain_metric(results, metric)}".rstrip(),
         words=words,
         differences=_paint(_differences_figure(verdicts), f"Mean paired differences with intervals, {seeds}")
         if verdicts
         else None,
-        seeds=_paint(_seeds_figure(results, summary), f"Test accuracy of {seeds}, and the paired differences so far"),
+        seeds=_paint(
+            _seeds_figure(results, summary, metric), f"{metric.title} of {seeds}, and the paired differences so far"
+        ),
         curves=_paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
         luck=None if hits is None else paint_luck(hits),
         pretraining=_paint(
@@ -134,12 +145,14 @@ def view(db: Path | Connection, study: int) -> View:
         results=results if results["collapsed"].notna().any() else results.drop(columns="collapsed"),
         summary=summary.reset_index(),
         estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
+        metric=metric,
+        plan=_plan(stored, metric, until, processes),
     )
 
 
 @_theme()
-def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
-    """Compare studies of a store, at least one: the settings that differ, and the effects."""
+def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test_accuracy") -> Comparison:
+    """Compare studies of a store, at least one: the settings that differ, and the effects by a metric."""
     with reading(db) as (connection, _):
         stored = {number: read_study(connection, number) for number in studies}
     configs = {number: one.config.model_dump(mode="json") for number, one in stored.items()}
@@ -148,9 +161,10 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
     ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     rows, verdicts = [], {}
     for number, one in stored.items():
-        accuracy = _accuracy_by_seed(one.finished.results)
-        for arm, found in _verdicts(one).items():
-            means = accuracy[[found.baseline, arm]].dropna().mean()  # of the same pairs as the difference
+        known = find_metric(metric, one.finished.results)
+        by_seed = _by_seed(one.finished.results, known)
+        for arm, found in _verdicts(one, known).items():
+            means = by_seed[[found.baseline, arm]].dropna().mean()  # of the same pairs as the difference
             judged, verdicts[f"#{number} {arm}"] = found.judged, found
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "baseline": means[found.baseline]}
             rows.append(
@@ -163,18 +177,21 @@ def compare_studies(db: Path, studies: Sequence[int]) -> Comparison:
         raise InputError("expected studies with pairs of the baseline and another arm, found none; let them run longer")
     effects = pd.DataFrame(rows)
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
-    return Comparison(settings[settings.nunique(axis=1) > 1], effects, _paint(_differences_figure(verdicts), alt))
+    picture = _paint(_differences_figure(verdicts), alt)
+    return Comparison(settings[settings.nunique(axis=1) > 1], effects, picture, find_metric(metric))
 
 
-def look(db: Path, study: int) -> tuple[View, dict[int, str]]:
-    """Describe a study, and list all studies that have results, a line for each by number."""
+def look(
+    db: Path, study: int, metric: MetricName, until: float | None = None, processes: int = 1
+) -> tuple[View, dict[int, str]]:
+    """Describe a study by a metric, see `view`, and list all studies that have results, a line for each by number."""
     with reading(db) as (connection, _):
         listed = list_studies(connection)
         lines = {
             int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
             for one in listed[listed["seeds"] > 0].itertuples()
         }
-        return view(connection, study), lines
+        return view(connection, study, metric, until, processes), lines
 
 
 def about_data(
@@ -193,17 +210,31 @@ def about_data(
     return about if about["fingerprint"] == fingerprint else None
 
 
-def _verdicts(stored: StoredStudy) -> dict[str, Verdict]:
+def _verdicts(stored: StoredStudy, metric: Metric) -> dict[str, Verdict]:
     """Judge the arms that have pairs."""
     results = stored.finished.results
     known = paired_arms(results)
     arms = [arm for arm in stored.config.arms if arm in known]
-    return compare_all(results, arms=arms, watched=stored.watched, clusters=stored.finished.clusters)
+    return compare_all(results, metric=metric, arms=arms, watched=stored.watched, clusters=stored.finished.clusters)
 
 
-def _accuracy_by_seed(results: pd.DataFrame) -> pd.DataFrame:
+def _plan(stored: StoredStudy, metric: Metric, until: float | None, processes: int) -> str:
+    """State what an interval as narrow as `until` takes, or one of what counts as the same; empty if it is unknown."""
+    results, clusters = stored.finished.results, stored.finished.clusters
+    within = until / 2 if until else metric.same_within or 0.0
+    try:
+        found = forecast(results, within, BASELINE, metric, watched=stored.watched, clusters=clusters)
+    except InputError:  # fewer than two pairs, or equal ones
+        return ""
+    each = results.groupby("arm")["seconds"].mean().sum() / processes
+    more = max(0, found.pairs - found.pilot)
+    left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "This study has as many."
+    return f"{explain_forecast(found, [each * pairs for pairs in (found.pairs, found.enough)])} {left}"
+
+
+def _by_seed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return a row per seed and a column per arm; a diverged run counts as in the verdict, a future one is missing."""
-    return arrange_by_seed(count_failed(results), "test_accuracy")
+    return arrange_by_seed(count_failed(results, metric), metric.name)
 
 
 def _differences_figure(verdicts: Mapping[str, Verdict]) -> Figure:
@@ -212,23 +243,22 @@ def _differences_figure(verdicts: Mapping[str, Verdict]) -> Figure:
     return figure
 
 
-def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    accuracy = _accuracy_by_seed(results)
-    baseline = find_baseline(results)
-    others = [arm for arm in summary.index if arm != baseline and baseline in accuracy]
+def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame, metric: Metric) -> Figure:
+    values, baseline = _by_seed(results, metric), find_baseline(results)
+    others = [arm for arm in summary.index if arm != baseline and baseline in values]
     width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
     figure = Figure(figsize=(width + 4 * bool(others), 4), layout="constrained")
     widths = [width, 4] if others else [width]
     axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)
-    plots.seeds(results, summary, ax=axes[0, 0])
+    plots.seeds(results, summary, metric, axes[0, 0])
     if others:
-        differences = {arm: (accuracy[arm] - accuracy[baseline]).dropna().reset_index(drop=True) for arm in others}
+        differences = {arm: (values[arm] - values[baseline]).dropna().reset_index(drop=True) for arm in others}
         differences = {arm: found for arm, found in differences.items() if len(found)}
         pairs = [
             pd.DataFrame({"arm": arm, "pairs": found.index + 1, "value": found}) for arm, found in differences.items()
         ]
         # The bands end where the verdict's intervals are, which are wider for several arms.
-        judged = judge_columns(accuracy[[baseline, *others]], baseline, watched=True)
+        judged = judge_columns(values[[baseline, *others]], baseline, watched=True)
         sequences = [
             confidence_sequence(found.to_numpy()).table_at(judged[arm].level).assign(arm=arm)
             for arm, found in differences.items()

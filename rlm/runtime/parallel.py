@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from heapq import heapreplace
 from multiprocessing import resource_tracker
 from numbers import Integral
 from pathlib import Path
@@ -93,7 +94,7 @@ def iter_blocks(
     if n_jobs == 0:
         raise InputError("expected a number of processes, or -1 for one per core, found 0 jobs; give another number")
     finished: list[R] = []
-    arms, device = work.arms, work.device
+    arms = work.arms
     with tqdm(total=len(arms) * len(seeds), desc="study", unit="run", disable=not progress) as bar:
         if store is not None:
             stored = select(store.finished(), arms, seeds)
@@ -105,9 +106,7 @@ def iter_blocks(
                 yield mark(stored, **notes)
         if finished and is_enough(finished):
             return
-        processes = joblib.effective_n_jobs(n_jobs) if device.type == "cpu" else 1  # a GPU serves one process best
-        largest = min(work.largest_block, block_size or work.largest_block)
-        tasks = _tasks(work, seeds, largest, processes, finished)
+        processes, tasks = _plan(work, seeds, block_size, n_jobs, finished)
         with interrupts_held(), _at_hand(work):
             is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
             begin = {"initializer": end_with, "initargs": (os.getpid(),)} if is_here else {}
@@ -116,7 +115,7 @@ def iter_blocks(
         with _deaths_explained(store), _closing(results):
             for result in results:
                 if store is not None:
-                    store.save(result, device.type)
+                    store.save(result, work.device.type)
                 _warn_of_failed(work, result.results)
                 finished.append(result)
                 bar.update(count_runs(result))
@@ -149,6 +148,26 @@ def check_seeds(seeds: object) -> list[int]:
 
 def _is_integer(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _plan(
+    work: Work[R], seeds: Sequence[int], block_size: int | None, n_jobs: int, finished: Sequence[R] = ()
+) -> tuple[int, list[tuple[list[str], list[int]]]]:
+    """Return the number of processes, and their tasks in order."""
+    processes = joblib.effective_n_jobs(n_jobs) if work.device.type == "cpu" else 1  # a GPU serves one process best
+    largest = min(work.largest_block, block_size or work.largest_block)
+    return processes, _tasks(work, seeds, largest, processes, finished)
+
+
+def predict(
+    work: Work[R], seeds: Sequence[int], seconds: Mapping[str, float], block_size: int | None = None, n_jobs: int = -1
+) -> tuple[float, int, int]:
+    """Predict the seconds of `iter_blocks` by those of a run of each arm; return processes and largest block, too."""
+    processes, tasks = _plan(work, seeds, block_size, n_jobs)
+    ends = [0.0] * processes
+    for arms, block in tasks:
+        heapreplace(ends, ends[0] + len(block) * sum(seconds[arm] for arm in arms))
+    return max(ends), min(processes, len(tasks)), max(len(block) for _, block in tasks)
 
 
 def _tasks(

@@ -16,7 +16,8 @@ class Rules(NamedTuple):
     """
     How results are looked at, what counts as the same, and the arm to compare with; fixed before a study starts.
 
-    The study stops once intervals are narrower than `until`, or at one of the planned `looks` if every arm is decided.
+    The study stops once intervals are narrower than `until`, or at one of the planned `looks` if every arm is decided,
+    by a metric: that of the experiment if it is empty.
     """
 
     until: float | None = None
@@ -24,6 +25,7 @@ class Rules(NamedTuple):
     looks: tuple[int, ...] | None = None
     same_within: float = SAME_WITHIN
     baseline: str = BASELINE
+    metric: str = ""
 
 
 class Table(NamedTuple):
@@ -76,7 +78,7 @@ def sort_runs(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
 
 
 def mark(result: R, **notes: Any) -> R:  # noqa: ANN401
-    """Note in ``attrs`` of all tables what a verdict reads: watched, same_within, baseline."""
+    """Note in ``attrs`` of all tables what a verdict reads: watched, same_within, metric, baseline."""
     for table in result:
         table.attrs |= notes
     return result

@@ -5,7 +5,7 @@ from .crossed import NewData as NewData
 from .estimates import Estimate as Estimate
 from .meta import Pooled as Pooled, pool_effects as pool_effects
 from .metrics import Failed as Failed, Metric as Metric, count_failed as count_failed
-from .power import pairs_needed as pairs_needed
+from .power import Forecast as Forecast, pairs_needed as pairs_needed
 from .variance import (
     Spread as Spread,
     decompose_spread as decompose_spread,

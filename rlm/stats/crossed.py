@@ -46,17 +46,10 @@ def generalise(
     components", Biometrics Bulletin 2, 1946.
     """
     count, seeds = differences.shape
-    share = (triplets / triplets.sum())[:, None]
     effective = _effective(triplets)
-    by_seed, by_cluster = (share * differences).sum(axis=0), differences.mean(axis=1, keepdims=True)
-    mean = float(by_seed.mean())
+    mean, of_seeds, of_clusters, of_rest = _variances(differences, triplets)
     if seeds < FEWEST_PAIRS or effective < FEWEST_CLUSTERS:
         return NewData(Estimate(mean, np.nan, np.nan), count, effective)
-    scale = count / (count - 1)
-    rest = differences - by_cluster - by_seed + mean
-    of_seeds = float(by_seed.var(ddof=1)) / seeds
-    of_clusters = scale * float(np.square(share * (by_cluster - mean)).sum())
-    of_rest = scale * float(np.square(share * rest).sum()) / (seeds - 1) / seeds
     # That of the rest is in both of the others. A difference below one of them is an estimate of a negative variance.
     variance = max(of_seeds + of_clusters - of_rest, of_seeds, of_clusters)
     if variance == 0:
@@ -65,6 +58,33 @@ def generalise(
     parts = np.square([of_seeds, of_clusters, of_rest]) / free
     reach = float(stats.t.ppf(1 - level / 2, variance**2 / parts.sum())) * variance**0.5
     return NewData(Estimate(mean, mean - reach, mean + reach), count, effective)
+
+
+def _variances(
+    differences: Float[np.ndarray, "cluster seed"], triplets: Float[np.ndarray, " cluster"]
+) -> tuple[float, float, float, float]:
+    """Return the mean of at least two seeds and clusters, and its variance by seeds, by clusters, and of the rest."""
+    count, seeds = differences.shape
+    share = (triplets / triplets.sum())[:, None]
+    by_seed, by_cluster = (share * differences).sum(axis=0), differences.mean(axis=1, keepdims=True)
+    mean, scale = float(by_seed.mean()), count / max(1, count - 1)
+    rest = differences - by_cluster - by_seed + mean
+    of_clusters = scale * float(np.square(share * (by_cluster - mean)).sum())
+    of_rest = scale * float(np.square(share * rest).sum()) / max(1, seeds - 1) / seeds
+    return mean, float(by_seed.var()) / max(1, seeds - 1), of_clusters, of_rest
+
+
+def limit_new_data(
+    clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, level: float, metric: Metric
+) -> float:
+    """Return the half-width on data like these that any number of seeds leaves; missing if it is not to be seen."""
+    crossed = _cross(clusters, arm, baseline, seeds, metric) if metric.name in clusters else None
+    if crossed is None or _effective(crossed[1]) < FEWEST_CLUSTERS:
+        return np.nan
+    _, _, of_clusters, of_rest = _variances(*crossed)
+    if of_clusters <= of_rest:
+        return np.nan
+    return float(stats.t.ppf(1 - level / 2, _effective(crossed[1]) - 1)) * (of_clusters - of_rest) ** 0.5
 
 
 def _effective(triplets: np.ndarray | pd.Series) -> float:
@@ -116,16 +136,25 @@ def generalise_arms(
 
     The interval contains that for the split. None unless all runs have the same clusters of the same size.
     """
+    crossed = _cross(clusters, arm, baseline, seeds, metric)
+    if crossed is None:
+        return None
+    found = generalise(*crossed, judged.level)
+    value, low, high = found.difference
+    bounds = min(low, judged.difference.low), max(high, judged.difference.high)
+    if not np.isfinite([low, *judged.difference]).all():
+        bounds = np.nan, np.nan
+    return found._replace(difference=Estimate(value, *bounds).bounded(-metric.reach, metric.reach))
+
+
+def _cross(
+    clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, metric: Metric
+) -> tuple[Float[np.ndarray, "cluster seed"], Float[np.ndarray, " cluster"]] | None:
+    """Return the difference of each cluster and seed, and the triplets; None unless all runs have the same clusters."""
     clusters = clusters.loc[clusters["arm"].isin([arm, baseline]) & clusters["seed"].isin(seeds)]
     sizes = clusters.groupby("cluster")["triplets"].agg(["min", "max", "size"])
     if sizes.empty or (sizes["min"] != sizes["max"]).any() or (sizes["size"] != 2 * len(seeds)).any():
         return None
     failed = metric.failed if isinstance(metric.failed, float | int) else np.nan
     values = clusters.pivot(index="cluster", columns=["arm", "seed"], values=metric.name).fillna(failed)
-    differences = (values[arm][seeds] - values[baseline][seeds]).to_numpy()
-    found = generalise(differences, sizes["min"].to_numpy(float), judged.level)
-    value, low, high = found.difference
-    bounds = min(low, judged.difference.low), max(high, judged.difference.high)
-    if not np.isfinite([low, *judged.difference]).all():
-        bounds = np.nan, np.nan
-    return found._replace(difference=Estimate(value, *bounds).bounded(-metric.reach, metric.reach))
+    return (values[arm][seeds] - values[baseline][seeds]).to_numpy(), sizes["min"].to_numpy(float)

@@ -83,8 +83,13 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The name with spaces."""
-        return self.name.replace("_", " ")
+        """The name with spaces, and ``@`` for a rank: ``"ndcg@10"``."""
+        return self.name.replace("_at_", "@").replace("_", " ")
+
+    @property
+    def title(self) -> str:
+        """The label with a capital letter, to begin a heading."""
+        return self.label[0].upper() + self.label[1:]
 
     @property
     def reach(self) -> float:
@@ -128,7 +133,9 @@ class Metric:
 # Chance is one half for a choice between two; for other accuracies it is unknown.
 KNOWN = {
     r"(test|validation|triplet|seen|unseen)_accuracy|roc_auc": Metric("", 0, 1, "higher", CHANCE),
-    r"top_\d+(_accuracy)?|mrr|mean_reciprocal_rank": Metric("", 0, 1, "higher", 0.0),
+    r"top_\d+(_accuracy)?|mrr|mean_reciprocal_rank|map_at_r|(ndcg|recall|precision)_at_\d+": Metric(
+        "", 0, 1, "higher", 0.0
+    ),
     r"(.*_)?accuracy": Metric("", 0, 1, "higher"),
     r"eer": Metric("", 0, 1, "lower", CHANCE),
     r"(.*_)?loss": Metric("", better="lower"),
@@ -141,10 +148,13 @@ def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Me
     Return the known metric of a name; raise InputError for others, whose direction cannot be guessed.
 
     In results with a column chance, a failed seed counts as that by an accuracy of which no other value is known. Of
-    shares ``results.attrs["same_within"]`` counts as the same.
+    shares ``results.attrs["same_within"]`` counts as the same. ``recall_at_K`` means ``top_K`` where results have that.
     """
     if isinstance(metric, Metric):
         return metric
+    if results is not None and metric not in results:
+        top = re.sub(r"^recall_at_", "top_", metric)
+        metric = top if top in results else metric
     for pattern, known in KNOWN.items():
         if re.fullmatch(pattern, metric):
             is_guess = metric.endswith("accuracy") and known.failed in (CHANCE, None)
@@ -152,7 +162,8 @@ def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Me
             noted = None if results is None or not known.is_share else results.attrs.get("same_within")
             return replace(known, name=metric, failed=failed, same_within=noted or known.same_within)
     raise InputError(
-        f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, eer, losses, seconds, epochs), "
+        f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, ndcg_at_10, map_at_r, "
+        "recall_at_10, eer, losses, seconds, epochs), "
         f'found {metric!r}; pass rlm.stats.Metric({metric!r}, low, high, better="higher" or "lower")'
     )
 

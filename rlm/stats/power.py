@@ -1,13 +1,19 @@
 """How many pairs a study needs, and what a study of a size detects, by the test that decides."""
 
+from typing import NamedTuple
+
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from rlm.errors import InputError
 from rlm.stats.anytime import PRIOR_SHARE
+from rlm.stats.crossed import limit_new_data
 from rlm.stats.estimates import CONFIDENCE, FEWEST_PAIRS, LEVEL, Estimate
 from rlm.stats.judging import Watched
+from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.planned import spend
+from rlm.stats.tables import arrange_by_seed, paired_differences
 
 POWER = 0.8
 CERTAINTY = 0.8  # that the standard deviation is below its bound
@@ -27,10 +33,16 @@ def detectable_difference(judged: Estimate, sd: float, pairs: int) -> Estimate:
 
 
 def pairs_needed(
-    difference: float, sd: float, level: float = LEVEL, watched: Watched = False, *, of_pilot: int | None = None
+    difference: float,
+    sd: float,
+    level: float = LEVEL,
+    watched: Watched = False,
+    *,
+    of_pilot: int | None = None,
+    power: float = POWER,
 ) -> int:
     """
-    Count the pairs, at least 10, that detect a mean difference with 80 % power.
+    Count the pairs, at least 10, that detect a mean difference with 80 % power, or another.
 
     Parameters
     ----------
@@ -47,6 +59,9 @@ def pairs_needed(
     of_pilot
         Number of pairs that `sd` was estimated from. The study then needs as many as the upper 80 % bound of the
         standard deviation takes; with the estimate itself half of all studies would be too small.
+
+    power
+        Probability of detecting the difference. With 0.5 the half-width of the interval is about the difference.
 
     Returns
     -------
@@ -79,7 +94,7 @@ def pairs_needed(
         )
     if of_pilot is not None:
         sd *= float(((of_pilot - 1) / stats.chi2.ppf(1 - CERTAINTY, of_pilot - 1)) ** 0.5)
-    ratio, power = abs(difference) / sd, float(stats.norm.ppf(POWER))
+    ratio, power = abs(difference) / sd, float(stats.norm.ppf(power))
     if watched is True:
         pairs = np.unique(np.geomspace(FEWEST_PAIRS, MOST_PAIRS, 4_000).astype(int))
         prior = PRIOR_SHARE * FEWEST_PAIRS
@@ -95,3 +110,52 @@ def pairs_needed(
             f"expected a difference that {MOST_PAIRS:,} pairs detect, found {difference}; name a larger one"
         )
     return max(FEWEST_PAIRS, int(needed))
+
+
+class Forecast(NamedTuple):
+    """
+    What an interval of plus or minus `half_width` takes for every arm, by the differences of `pilot` pairs.
+
+    `pairs` is an estimate, and `enough` suffices with a certainty of 80 %. `new_data` is the half-width that remains of
+    a statement on data like those of the test split, with any number of seeds; missing without clusters.
+
+    Examples
+    --------
+    >>> import rlm
+    >>> rlm.stats.Forecast(rlm.stats.Metric("f1", 0, 1), 0.01, pairs=14, enough=33, pilot=5, new_data=0.021).enough
+    33
+    """
+
+    metric: Metric
+    half_width: float
+    pairs: int
+    enough: int
+    pilot: int
+    new_data: float
+
+
+def forecast(
+    results: pd.DataFrame,
+    half_width: float,
+    baseline: str,
+    metric: str | Metric,
+    *,
+    watched: Watched = False,
+    clusters: pd.DataFrame | None = None,
+) -> Forecast:
+    """Estimate the pairs that a narrow interval takes, from two or more; `clusters` are as in a verdict."""
+    metric = find_metric(metric, results)
+    by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
+    differences = {arm: paired_differences(by_seed, arm, baseline) for arm in by_seed if arm != baseline}
+    pilot = min(map(len, differences.values()), default=0)
+    if pilot < 2:
+        raise InputError(f"expected at least 2 pairs to plan by, found {pilot}; train more seeds of every arm")
+    level, arm = LEVEL / len(differences), max(differences, key=lambda arm: differences[arm].std(ddof=1))
+    sd = float(differences[arm].std(ddof=1))
+    pairs, enough = (
+        pairs_needed(half_width, sd, level, watched, of_pilot=known, power=0.5)
+        for known in (None, len(differences[arm]))
+    )
+    seeds = by_seed[[arm, baseline]].dropna().index
+    limit = np.nan if clusters is None else limit_new_data(clusters, arm, baseline, seeds, level, metric)
+    return Forecast(metric, half_width, pairs, enough, pilot, limit)

@@ -29,9 +29,10 @@ class StoredStudy(NamedTuple):
     One study of a store.
 
     `config` has the arms that have results; `encoder` is its name, also of a user's encoder. `finished` holds all
-    tables of the experiment by name, in the order of arms and seeds, with `watched` and the difference that counts as
-    the same in their ``attrs``. A verdict on a watched study takes the confidence sequence: its results were watched,
-    it was extended, was to stop by its results, or is not finished. `watched` may also be the planned looks.
+    tables of the experiment by name, in the order of arms and seeds. Their ``attrs`` have `watched`, and `same_within`
+    and `metric` as the first start fixed them. A verdict on a watched study takes the confidence sequence: its results
+    were watched, it was extended, was to stop by its results, or is not finished. `watched` may also be the planned
+    looks.
     """
 
     config: Any
@@ -55,9 +56,10 @@ def find_watched(record: Record) -> Watched:
 
 
 def find_notes(record: Record) -> dict[str, Any]:
-    """Return what a verdict reads: how it was watched, what counts as the same at first, the baseline of the end."""
+    """Return what a verdict reads: how it was watched, the rules of the first start, the baseline of the last."""
     first, last = record.plans[0].rules, record.plans[-1].rules
-    return {"watched": find_watched(record), "same_within": first.same_within, "baseline": last.baseline}
+    fixed = {"same_within": first.same_within, "metric": first.metric}
+    return {"watched": find_watched(record), **fixed, "baseline": last.baseline}
 
 
 def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) -> pd.DataFrame:
@@ -259,8 +261,9 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
     config = _config(name, record, last.arms, StudyConfig)
-    rules = last.rules._replace(same_within=record.plans[0].rules.same_within)
-    plan = Plan(seeds=len(last.seeds), until=rules.until, same_within=rules.same_within, baseline=rules.baseline)
+    fixed = find_notes(record)
+    fixed.pop("watched")
+    plan = Plan(seeds=len(last.seeds), until=last.rules.until, **fixed)
     columns = ["planned", "finished", "seconds"]
     return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
 

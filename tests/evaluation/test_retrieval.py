@@ -3,12 +3,14 @@
 import tracemalloc
 from itertools import pairwise
 
+import ir_measures
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import topic_pairs
 from hypothesis import given, settings, strategies as st
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from scipy.integrate import trapezoid
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
@@ -27,7 +29,7 @@ from rlm.data.corpus import index_corpus
 from rlm.encoder import MeanEncoder
 from rlm.engine.accuracy import unify
 from rlm.errors import InputError
-from rlm.evaluation.retrieval import first_relevant_ranks, retrieve, scores_of, search_of
+from rlm.evaluation.retrieval import Search, first_relevant_ranks, retrieve, score_all, scores_of, search_of
 from rlm.evaluation.triplets import evaluate, roc
 from rlm.evaluation.verification import best_threshold, expected_calibration_error, threshold_at_far, verify
 from rlm.slicer import slice_corpus
@@ -118,6 +120,65 @@ class TestRanks:
             assert scores_of(ranks)["top_10"] == 0
 
 
+class TestGrades:
+    """Means over queries of ir-measures, which is shown a ranking with ties broken against the encoder."""
+
+    def expected(self, queries, candidates, search):
+        score = -((queries[:, None] - candidates) ** 2).sum(axis=2).astype(float)
+        is_right = np.zeros(score.shape, bool)
+        is_right[tuple(search.relevant.T)] = True
+        grades = []
+        for q in range(len(queries)):
+            out = set(search.excluded[search.excluded[:, 0] == q, 1].tolist())
+            shown = [c for c in range(len(candidates)) if c not in out]
+            ordered = sorted(shown, key=lambda c: (-score[q, c], is_right[q, c]))
+            run = {str(q): {str(c): -float(place) for place, c in enumerate(ordered)}}
+            truth = {str(q): {str(c): 1 for c in shown if is_right[q, c]}}
+            total = len(truth[str(q)])
+            wanted = [ir_measures.nDCG @ 10, ir_measures.AP @ total, ir_measures.RR]
+            wanted += [ir_measures.Success @ k for k in (1, 5, 10)]
+            found = ir_measures.calc_aggregate(wanted, truth, run)
+            grades.append([found[one] for one in wanted])
+        names = ["ndcg_at_10", "map_at_r", "mean_reciprocal_rank", "top_1", "top_5", "top_10"]
+        return dict(zip(names, np.mean(grades, axis=0), strict=True))
+
+    @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 40), st.integers(1, 400))
+    @settings(max_examples=60)
+    def test_equal_ir_measures_with_ties(self, seed, queries, candidates, scores_at_once):
+        rng = np.random.default_rng(seed)
+        points = rng.integers(-2, 3, (queries + candidates, rng.integers(1, 4))).astype(np.float32)
+        share = rng.random()
+        kind = np.where(rng.random((queries, candidates)) < share, 1, rng.integers(0, 3, (queries, candidates)))
+        kind[np.arange(queries), rng.integers(candidates, size=queries)] = 1
+        search = Search(np.arange(queries), np.arange(candidates), np.argwhere(kind == 1), np.argwhere(kind == 0))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rlm.evaluation.retrieval, "SCORES_AT_ONCE", scores_at_once)
+            found = score_all(torch.tensor(points[:queries]), torch.tensor(points[queries:]), search)
+        assert found == pytest.approx(self.expected(points[:queries], points[queries:], search))
+
+    @given(st.integers(0, 2**32))
+    @settings(max_examples=20)
+    def test_without_ties_map_at_r_equals_that_of_metric_learning(self, seed):
+        """Of pytorch-metric-learning, by the authors of the metric: every phrase of a class is right."""
+        rng = np.random.default_rng(seed)
+        points, labels = torch.tensor(rng.normal(size=(30, 3))), torch.tensor(rng.permutation(30) % 4)
+        everywhere = np.stack([np.arange(30)] * 2, axis=1)
+        clusters = labels.numpy(), labels.numpy()
+        search = Search(np.arange(30), np.arange(30), np.empty((0, 2), np.int64), everywhere, clusters)
+        oracle = AccuracyCalculator(("mean_average_precision_at_r", "precision_at_1"), k="max_bin_count")
+        expected = oracle.get_accuracy(points, labels)
+        found = score_all(points, points, search)
+        assert found["map_at_r"] == pytest.approx(expected["mean_average_precision_at_r"])
+        assert found["top_1"] == pytest.approx(expected["precision_at_1"])
+
+    @pytest.mark.parametrize("point", [0.3, float("nan")])
+    def test_what_maps_everything_to_one_point_gets_nothing(self, point):
+        relevant = np.array([[0, 1], [0, 2], [1, 4]])
+        search = Search(np.arange(2), np.arange(20), relevant, np.empty((0, 2), np.int64))
+        found = score_all(torch.full((2, 3), point), torch.full((20, 3), point), search)
+        assert found["ndcg_at_10"] == found["map_at_r"] == found["top_10"] == 0
+
+
 class TestRetrieve:
     def expected(self, block, row, one, split, corpus, query, similarity):
         """Phrase by phrase and pair by pair, from the corpus alone."""
@@ -141,8 +202,13 @@ class TestRetrieve:
             vectors = {p: vector / vector.norm() for p, vector in vectors.items()}
         # Sums of double precision differ in their last bits: what reads the same must tie.
         vectors = {p: vector.numpy().round(9) for p, vector in vectors.items()}
-        ranks = slow_ranks([vectors[q] for q in queries], [vectors[c] for c in candidates], relevant, excluded)
-        return scores_of(np.array(ranks)) | {"queries": len(queries), "candidates": len(candidates)}
+        queried, found = (np.array([vectors[one] for one in side]) for side in (queries, candidates))
+        search = Search(
+            *map(np.array, (queries, candidates, sorted(relevant))), np.array(sorted(excluded)).reshape(-1, 2)
+        )
+        grades = TestGrades().expected(queried, found, search)
+        ranks = slow_ranks(queried, found, relevant, excluded)
+        return grades | scores_of(np.array(ranks)) | {"queries": len(queries), "candidates": len(candidates)}
 
     @pytest.mark.parametrize("split", ["validation", "test"])
     @pytest.mark.parametrize("query", ["positive", "anchor"])

@@ -21,13 +21,14 @@ from rlm.config import Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer import explorer as explorer_module
 from rlm.explorer.form import Knobs, make_knob
-from rlm.explorer.panel import GROUPS, Panel
+from rlm.explorer.panel import GROUPS, TOP, Panel
 from rlm.explorer.probe import Inside, Probe
 from rlm.explorer.tabs import StudyTabs
 from rlm.presets import PRESETS
 from rlm.report import view as live
 from rlm.report.markup import html_table, paragraph
 from rlm.report.view import Comparison, Picture, View, compare_studies, view
+from rlm.stats.metrics import find_metric
 from rlm.store.read import Progress, read_progress, read_study
 from rlm.study import RESULTS, run_study
 
@@ -48,7 +49,7 @@ def said(widget):
 class TestKnobs:
     def test_every_setting_stands_in_one_group(self):
         listed = [name for names in GROUPS.values() for name in names]
-        assert sorted(listed) == sorted([*StudyConfig.model_fields, *Plan.model_fields])
+        assert sorted([*listed, *TOP]) == sorted([*StudyConfig.model_fields, *Plan.model_fields])
 
     @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
     def test_what_is_shown_is_what_is_read(self, preset):
@@ -521,7 +522,7 @@ class TestTextsOfThePanel:
         settings = pd.DataFrame({"#1": [attack], attack: [attack]}, index=[attack])
         columns = ["study", "seeds", "points", "verdict", "value", "low", "high"]
         effects = pd.DataFrame([[attack] * 7], columns=columns).assign(**{"baseline": 0.5, "with it": 0.5})
-        results = pd.DataFrame([[attack, 1, *[0.5] * 4, 1, 1, np.nan, 0.1, 1.0, attack, 1, 1, 1, 1]], columns=RESULTS)
+        results = pd.DataFrame([[attack, 1, *[0.5] * 9, 1, 1, np.nan, 0.1, 1.0, attack, 1, 1, 1, 1]], columns=RESULTS)
         summary = pd.DataFrame({"arm": [attack], "seeds": [1], "mean": [0.5]})
         words = [(f"Pre-training of {attack}", attack)]
         triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
@@ -531,8 +532,9 @@ class TestTextsOfThePanel:
         shown = Progress(1, 1, config, Plan(), table, ())
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
-        panel.compare.show(Comparison(settings, effects, picture))
-        panel.seen.show(View(1, attack, attack, words, *[picture] * 5, results, summary, table))
+        panel.compare.show(Comparison(settings, effects, picture, find_metric("top_1")))
+        metric = find_metric("top_1")
+        panel.seen.show(View(1, attack, attack, words, *[picture] * 5, results, summary, table, metric, attack))
         panel.inside.show(seed)
         panel.inside.show_status(attack)
         html = said(panel.widget)

@@ -181,7 +181,7 @@ class TestGoingOn:
         repeated = [pd.concat([table] * len(seeds)).assign(seed=seeds) for table in (block.results,)]
         block = block._replace(results=repeated[0], clusters=block.clusters[:0], history=block.history[:0])
         with writing(db, TripletStudy(config, index_corpus(killed_study.DATA)).identify(), BlockResult) as store:
-            store.plan(config.arms, list(seeds), Rules())
+            store.plan(config.arms, list(seeds), Rules(metric="test_accuracy"))
             store.save(block, "cpu")
         progress = read_progress(db)
         assert progress.is_complete
@@ -441,7 +441,8 @@ class TestDamage:
         ]
         changes += [
             "INSERT INTO triplets_results "
-            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1, 1 FROM triplets_results LIMIT 1",
+            "SELECT 99, arm, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, split, 1, 1, 1, 1 "
+            "FROM triplets_results LIMIT 1",
             "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', '{}')",
             "CREATE VIEW more AS SELECT * FROM triplets_results",
         ]
