@@ -208,7 +208,7 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
     ]
     trained = results[results["validation_accuracy"].notna()]
     most, patience = (
-        trained["arm"].map({arm: getattr(one, name) for arm, one in of_arms.items()})
+        trained["arm"].map({arm: getattr(one, name) for arm, one in of_arms.items()}).astype(float)
         for name in ("max_epochs", "patience")
     )
     is_cut = (most > 0) & (trained["epochs"] >= most) & (trained["epochs"] - trained["best_epoch"] < patience)
