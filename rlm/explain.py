@@ -250,19 +250,19 @@ def luck(triplets: pd.DataFrame) -> str:
     table, said = tabulate_luck(triplets), []
     for arm, row in table[table["seeds"] > 1].iterrows():
         tied = f", {row['tied']:,.0f} tied (the encoder reads both answers alike)" if row["tied"] else ""
-        said.append(
+        said += [
             f"Under every one of {row['seeds']:,.0f} seeds, {arm} gets {row['right']:,.0f} of "
             f"{count(row[list(KINDS)].sum(), 'triplet')} right{tied} and {row['wrong']:,.0f} wrong; two seeds disagree "
             f"on {row['churn']:.1%}. Independent seeds as accurate would get {row['wrong_independent']:,.1f} wrong "
             f"under every seed, and disagree on {row['churn_independent']:.1%}."
-        )
+        ]
         if row["wrong"] > 2 * row["wrong_independent"] + 1:
             said.append("Look among those that are always wrong for false negatives and wrong labels.")
-    said += [
-        f"With the same seed, {arm} is right on {row['gained']:.1%} of the triplets where {table.index[0]} is wrong, "
-        f"and wrong on {row['lost']:.1%} where that is right."
-        for arm, row in table[table["gained"].notna()].iterrows()
-    ]
+    for arm, row in table[table["gained"].notna()].iterrows():
+        alone = (
+            f"{arm} alone is right on {row['gained']:.1%} of the triplets, {table.index[0]} alone on {row['lost']:.1%}"
+        )
+        said.append(f"With the same seed, {alone}.")
     return " ".join(said) or "One seed cannot tell which triplets depend on the seed."
 
 
@@ -295,10 +295,8 @@ def spread(found: Spread) -> str:
     largest = max(found.shares, key=lambda name: found.shares[name].value)
     said = f"Standard deviations in points: {parts}."
     if found.splits < FEWEST_SPLITS_TO_RANK:
-        return (
-            f"{said} {found.splits} splits cannot tell which part is the largest; it takes {FEWEST_SPLITS_TO_RANK} "
-            "or more."
-        )
+        needed = f"it takes {FEWEST_SPLITS_TO_RANK} or more"
+        return f"{said} {found.splits} splits cannot tell which part is the largest; {needed}."
     if found.shares[largest].low > 0.5:
         return f"{said} Most of what looks like instability is {PARTS[largest]}."
     return f"{said} No part is certainly larger than the others together."
@@ -321,8 +319,7 @@ def causes(table: pd.DataFrame) -> str:
 
     Examples
     --------
-    >>> import pandas as pd
-    >>> import rlm
+    >>> import pandas as pd, rlm
     >>> wide = pd.DataFrame({"setting": "wide", "seed": range(12), "test_accuracy": [0.4, 0.6] * 6})
     >>> narrow = wide.assign(setting="narrow", test_accuracy=wide["test_accuracy"] / 2)
     >>> rlm.explain.causes(rlm.stats.tabulate_spread(pd.concat([wide, narrow]))).split(". ")[1]

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, NamedTuple, get_args
 
@@ -104,13 +104,9 @@ class TripletStudy:
 
     @cached_property
     def configs(self) -> dict[str, StudyConfig]:
-        """The config of each arm."""
-        return {arm: self.config if arm in self.starts else self.config.of(arm) for arm in self.arms}
-
-    @cached_property
-    def resolved(self) -> dict[str, StudyConfig]:
         """The config by which all workers train an arm."""
-        return {arm: resolve_config(config) for arm, config in self.configs.items()}
+        own = {arm: self.config if arm in self.starts else self.config.of(arm) for arm in self.arms}
+        return {arm: resolve_config(config) for arm, config in own.items()}
 
     def find_changes(self, arm: str) -> dict[str, str]:
         """Return the settings in which an arm differs from the config."""
@@ -144,8 +140,8 @@ class TripletStudy:
             leaked = np.isin(first.test, first.train).any(axis=1).mean()
             told = "split_by triplet: %.0f %% of the test triplets have a phrase of the training triplets"
             log.warning(told, 100 * leaked)
+        make = partial(encoder_maker, phrases=self.corpus.phrases, make_encoder=self.make_encoder)
         for arm, config in self.configs.items():
-            make = encoder_maker(config, self.corpus.phrases, self.make_encoder)
             fixed = [name for name in self.find_changes(arm) if name in OF_ENCODER and self.make_encoder]
             if fixed:
                 raise InputError(
@@ -153,17 +149,16 @@ class TripletStudy:
                     f"{fixed[0]}; give another make_encoder to another study"
                 )
             if config.transfer is not None:
-                check_transfer(make(), config.transfer, config.encoder)
+                check_transfer(make(config)(), config.transfer, config.encoder)
         if self.starts:
-            make = encoder_maker(self.config, self.corpus.phrases, self.make_encoder)
-            check_starts(self.config, make, first, self.starts)
+            check_starts(self.config, make(self.config), first, self.starts)
 
     def start_of(self, arm: str) -> Hashable:
         redraw = None if arm in self.starts else REDRAW.get(parse_arm(arm).start)
         return redraw, tuple(sorted(self.find_changes(arm).items()))
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.resolved[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts)
+        return run_block(self.configs[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts)
 
 
 def run_study(
@@ -349,8 +344,7 @@ def run_block(
         results, *judged = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(split=config.split, start_change=trained.start_change)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
-        tables = results, *judged, history, trained.pretraining
-        blocks.append(BlockResult(*(table.assign(arm=arm) for table in tables)))
+        blocks.append(BlockResult(*(one.assign(arm=arm) for one in (results, *judged, history, trained.pretraining))))
     joined = join(blocks, arms)
     seconds = (time.perf_counter() - start) / len(joined.results)
     return joined._replace(results=joined.results.assign(seconds=seconds)[RESULTS])

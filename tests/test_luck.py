@@ -62,7 +62,7 @@ def test_gains_minus_losses_are_the_difference_of_accuracies(scores, seed):
     found = rlm.stats.tabulate_luck(pd.concat([pack(scores), pack(other, "pretrained")]))
     gain = found.loc["pretrained", "gained"] - found.loc["pretrained", "lost"]
     assert gain == pytest.approx(other.mean() - scores.mean())
-    assert rlm.explain.luck(pd.concat([pack(scores), pack(other, "pretrained")])).endswith("where that is right.")
+    assert rlm.explain.luck(pd.concat([pack(scores), pack(other, "pretrained")])).endswith("only with scratch.")
 
 
 def test_independent_seeds_look_independent():
