@@ -259,10 +259,8 @@ def luck(triplets: pd.DataFrame) -> str:
         if row["wrong"] > 2 * row["wrong_independent"] + 1:
             said.append("Look among those that are always wrong for false negatives and wrong labels.")
     for arm, row in table[table["gained"].notna()].iterrows():
-        alone = (
-            f"{arm} alone is right on {row['gained']:.1%} of the triplets, {table.index[0]} alone on {row['lost']:.1%}"
-        )
-        said.append(f"With the same seed, {alone}.")
+        alone = f"{row['gained']:z.1%} of the triplets only with {arm}, {row['lost']:z.1%} only with {table.index[0]}"
+        said.append(f"The same seed is right on {alone}.")
     return " ".join(said) or "One seed cannot tell which triplets depend on the seed."
 
 
