@@ -40,7 +40,7 @@ check: $(READY) ## Check style, types, imports, docstrings, sizes and the built 
 	$(BIN)/twine check --strict dist/*
 
 test: check browser ## Run all checks and tests
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder --ignore tests/test_project.py
 
 floor: ## Run the tests with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(PYTHON) -m venv $(FLOOR)

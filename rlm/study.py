@@ -133,7 +133,7 @@ class TripletStudy:
         return identify(TRIPLETS, settings, self.corpus.labelled or self.corpus.fingerprint, source, *more)
 
     def check(self, seeds: Sequence[int]) -> None:
-        first = slice_for(self.config, self.corpus, seeds)[0]
+        (first,) = slice_for(self.config, self.corpus, seeds[:1])  # each process makes those of its own seeds
         if first.texts is not None:
             log.info("pre-training draws from %s", first.explain_texts())
         if self.config.split_by == "triplet":
