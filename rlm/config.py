@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from rlm.errors import InputError, Settings
-from rlm.variants import ARMS, BASELINE, Arm, parse_arm
+from rlm.variants import ARMS, BASELINE, Arm, find_variant, parse_arm
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
@@ -308,7 +308,9 @@ class StudyConfig(Recipe, _Encoding):
 
     def of(self, arm: str) -> "StudyConfig":
         """Return the config of one arm: with the settings that it changes, and the built-in arm that it starts as."""
-        variant = parse_arm(arm)
+        variant = find_variant(arm)
+        if variant.start not in ARMS:
+            return self
         changes: dict[str, Any] = {name: None if text == "none" else text for name, text in variant.changes.items()}
         try:
             return StudyConfig.model_validate(dict(self) | changes | {"arms": (variant.start,)})

@@ -28,7 +28,7 @@ from rlm.slicer import pad_slices, slice_for
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
 from rlm.store.read import TRIPLETS
-from rlm.variants import BASELINE, REDRAW, find_arm, parse_arm
+from rlm.variants import BASELINE, REDRAW, find_arm, find_variant
 
 log = logging.getLogger(__name__)
 LARGEST_BLOCK_ON_GPU = 64  # then a study has results, and can stop, before its end
@@ -105,12 +105,7 @@ class TripletStudy:
     @cached_property
     def configs(self) -> dict[str, StudyConfig]:
         """The config by which all workers train an arm."""
-        own = {arm: self.config if arm in self.starts else self.config.of(arm) for arm in self.arms}
-        return {arm: resolve_config(config) for arm, config in own.items()}
-
-    def find_changes(self, arm: str) -> dict[str, str]:
-        """Return the settings in which an arm differs from the config."""
-        return {} if arm in self.starts else parse_arm(arm).changes
+        return {arm: resolve_config(self.config.of(arm)) for arm in self.arms}
 
     @property
     def largest_block(self) -> int:
@@ -142,7 +137,7 @@ class TripletStudy:
             log.warning(told, 100 * leaked)
         make = partial(encoder_maker, phrases=self.corpus.phrases, make_encoder=self.make_encoder)
         for arm, config in self.configs.items():
-            fixed = [name for name in self.find_changes(arm) if name in OF_ENCODER and self.make_encoder]
+            fixed = [name for name in find_variant(arm).changes if name in OF_ENCODER and self.make_encoder]
             if fixed:
                 raise InputError(
                     f"expected an encoder of the package in the arm {arm}, found your own, which does not read "
@@ -154,8 +149,8 @@ class TripletStudy:
             check_starts(self.config, make(self.config), first, self.starts)
 
     def start_of(self, arm: str) -> Hashable:
-        redraw = None if arm in self.starts else REDRAW.get(parse_arm(arm).start)
-        return redraw, tuple(sorted(self.find_changes(arm).items()))
+        variant = find_variant(arm)
+        return REDRAW.get(variant.start), tuple(sorted(variant.changes.items()))
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
         return run_block(self.configs[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts)
@@ -337,7 +332,7 @@ def run_block(
     """Train seeds under arms that share a pre-training and the settings of a config, up to the test accuracy."""
     start = time.perf_counter()
     slices = slice_for(config, corpus, seeds)
-    kinds = [arm if arm in starts else parse_arm(arm).start for arm in arms]
+    kinds = [find_variant(arm).start for arm in arms]
     blocks, training = [], train_arms(config, slices, kinds, seeds, make_encoder, starts=starts)
     for arm, trained in zip(arms, training, strict=True):
         padded = pad_slices(trained.slices, config.final_padding)

@@ -42,7 +42,7 @@ class Variant(NamedTuple):
     """What an arm is: a built-in arm, and the settings in which it differs from the config, as texts."""
 
     name: str
-    start: Arm
+    start: str
     changes: dict[str, str]
 
     @property
@@ -77,6 +77,14 @@ def parse_arm(arm: str) -> Variant:
             "share; run another study"
         )
     return Variant(name, start, changes)
+
+
+def find_variant(arm: str) -> Variant:
+    """Return what an arm is; one that is none, since the user supplies its start, starts as itself."""
+    try:
+        return parse_arm(arm)
+    except InputError:
+        return Variant(arm, arm, {})
 
 
 def write_arm(name: str, changes: Mapping[str, object]) -> str:

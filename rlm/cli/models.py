@@ -30,7 +30,7 @@ from rlm.models.search import Index, Method
 from rlm.runtime.device import resolve_config
 from rlm.slicer import pad_slices
 from rlm.study import load_corpus, slice_for
-from rlm.variants import Arm
+from rlm.variants import Arm, parse_arm
 
 log = logging.getLogger(__name__)
 MOST_UNKNOWN = 0.2  # share of unknown words beyond which scores deserve a warning
@@ -83,6 +83,10 @@ def train(
     if seed < 0:
         raise InputError(f"expected --seed of at least 0, found {seed}")
     check_place(save, overwrite)
+    try:
+        parse_arm(arm)
+    except InputError as error:
+        raise InputError(f"--arm: {error}") from error
     study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)}).of(arm)
     if study.encoder == "dssm" and not study.keeps_unseen_words:
         raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")

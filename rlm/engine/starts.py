@@ -19,7 +19,7 @@ from rlm.data.phrases import PAD, UNKNOWN, Phrases
 from rlm.errors import InputError
 from rlm.slicer import Slices
 from rlm.store.identity import code_of, digest_file, digest_values, read_source
-from rlm.variants import ARMS
+from rlm.variants import ARMS, find_variant
 
 log = logging.getLogger(__name__)
 WORDS, OUTPUT_STEP = "words.weight", "encoder."  # the table of word vectors, and the prefix of `OutputStep`
@@ -108,7 +108,7 @@ def _read_weights(path: str | Path) -> dict[str, Tensor]:
 def check_starts(config: StudyConfig, make: Callable[[], nn.Module], slices: Slices, starts: Starts) -> None:
     """Raise InputError for starts that cannot be used; functions are not called."""
     for name, given in starts.items():
-        if not name or name in ARMS or name in config.arms:
+        if not name or find_variant(name).start in ARMS or name in config.arms:
             raise InputError(f"expected another name than those of the other arms for a start, found {name!r}")
         if isinstance(given, tuple):
             known = [other for other, one in starts.items() if not isinstance(one, tuple)]

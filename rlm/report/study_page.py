@@ -19,7 +19,7 @@ from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.read import read_asked, read_origin, read_progress, read_study
-from rlm.variants import ARMS, BASELINE
+from rlm.variants import ARMS, BASELINE, find_variant
 
 CONFIG = "config.json"
 OWN_DATA = "data of your own, handed over as a table"
@@ -56,7 +56,7 @@ def export_study(
     about = about_data(config, asked.data, describe)
     seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
     asked_for = dict.fromkeys([*progress.config.arms, *stored.config.arms])
-    arms = tuple(arm for arm in asked_for if arm in ARMS)
+    arms = tuple(arm for arm in asked_for if find_variant(arm).start in ARMS)
     has_starts = len(arms) < len(asked_for)
     config = _relocate(config.model_copy(update={"arms": arms}), folder, about)
     given = [f"seeds={len(seeds) if seeds == list(range(len(seeds))) else seeds}"]

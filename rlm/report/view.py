@@ -26,7 +26,7 @@ from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.stats.variance import count_hits
 from rlm.store.read import StoredStudy, list_studies, read_study
 from rlm.store.schema import reading
-from rlm.variants import BASELINE, CONTROLS, REDRAW, parse_arm
+from rlm.variants import BASELINE, CONTROLS, REDRAW, find_variant
 from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
 
 RESOLUTION = 144  # dots an inch
@@ -109,7 +109,7 @@ def view(
     words = [(f"{arm}, compared with {baseline}", found.text) for arm, found in verdicts.items()]
     if baseline == BASELINE and TREATED in verdicts and set(CONTROLS) & set(verdicts):
         words.append(("Memorisation, or just scale?", explain.controls(results, metric, watched=stored.watched)))
-    starts = {arm: parse_arm(arm).start for arm in config.arms}
+    starts = {arm: find_variant(arm).start for arm in config.arms}
     own = [arm for arm, start in starts.items() if start in REDRAW and start not in CONTROLS]
     words += [
         (f"Pre-training of {arm}", explain.pretraining(mine))
@@ -142,7 +142,7 @@ def view(
         )
         if len(pretraining)
         else None,
-        results=results if results["collapsed"].notna().any() else results.drop(columns="collapsed"),
+        results=results,
         summary=summary.reset_index(),
         estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
         metric=metric,
@@ -293,7 +293,7 @@ def _curves_figure(history: pd.DataFrame) -> Figure:
 
 def _pretraining_figure(pretraining: pd.DataFrame, config: StudyConfig) -> Figure:
     margin = MARGINS.get(config.loss) if config.margin is None else config.margin
-    mine = pretraining[[parse_arm(arm).start not in CONTROLS for arm in pretraining["arm"]]]
+    mine = pretraining[[find_variant(arm).start not in CONTROLS for arm in pretraining["arm"]]]
     return plots.pretraining(mine if len(mine) else pretraining, margin, hue="arm")[0].figure
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 import rlm
 from rlm.config import Plan, StudyConfig
+from rlm.data import datasets
 from rlm.errors import InputError
 from rlm.explorer import explorer as explorer_module
 from rlm.explorer.form import Knobs, make_knob
@@ -247,7 +248,9 @@ class TestExplorer:
         pd.testing.assert_frame_equal(
             explorer.results.drop(columns="seconds"), expected.drop(columns="seconds"), atol=0.02, check_exact=False
         )
-        assert explorer.words == rlm.compare(explorer.results, watched=True).text + " " + explorer._view.words[1][1]
+        luck = rlm.explain.luck(read_study(explorer.db).finished.triplets)
+        verdict = rlm.compare(explorer.results, watched=True).text
+        assert explorer.words == " ".join([verdict, explorer._view.words[1][1], luck])
         assert "<script>" not in said(explorer._panel.widget)
 
     def test_bars_say_how_far_each_arm_is_and_how_long_it_takes(self, explorer):
@@ -324,7 +327,7 @@ class TestExplorer:
         explorer.close()
 
     def test_a_table_has_one_name_everywhere(self):
-        assert explorer_module.YOUR_TABLE == rlm.study.YOUR_TABLE
+        assert explorer_module.YOUR_TABLE == datasets.YOUR_TABLE
 
     def test_what_is_no_store_is_refused(self, tmp_path):
         (tmp_path / "e.db").write_text("text" * 500)

@@ -65,6 +65,7 @@ READINGS = st.builds(
 )
 SPECIAL = {
     "dataset": TEXTS.filter(bool),
+    "baseline": TEXTS.filter(bool),
     "word_vectors": TEXTS.filter(bool) | st.none(),
     "character_vectors": TEXTS.filter(bool) | st.none(),
     "pretrain_texts": TEXTS.filter(bool) | st.none(),
