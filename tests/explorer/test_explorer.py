@@ -471,8 +471,8 @@ class TestExplorer:
         (looked,) = (future for name, future, _ in asked if name == "look")
         looked.set_result((view(store, 2), {1: "one", 2: "two"}))
         with opened._lock:
-            opened._looked_for = opened._session.finished
-        waiting.join()
+            opened._looked_for = opened._panel.wanted(opened._session)
+        waiting.join(60)
         assert opened._view.study == 2
         opened.close()
 
