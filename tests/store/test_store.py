@@ -441,7 +441,7 @@ class TestDamage:
         ]
         changes += [
             "INSERT INTO triplets_results "
-            f"SELECT 99, arm, 9, {', '.join('1' * 13)}, split, 1, 1, 1, 1 "
+            f"SELECT 99, arm, 9, {', '.join('1' * 14)}, split, 1, 1, 1, 1 "
             "FROM triplets_results LIMIT 1",
             "INSERT INTO plans VALUES (99, 99, '', '[]', '[]', '{}')",
             "CREATE VIEW more AS SELECT * FROM triplets_results",
