@@ -61,7 +61,8 @@ def simulate(scene: str, source: str, number: int) -> dict[str, object]:
         pool = pools.loc[pools["pool"] == source, "test_accuracy"].to_numpy()
     by_seed = draw(rng, behind, pool)
     arms = list(by_seed)
-    left, seen = race(arms, SEEDS, lambda arms, seeds: by_seed.loc[list(seeds), arms])
+    beaten, seen = race(arms, SEEDS, lambda arms, seeds: by_seed.loc[list(seeds), arms])
+    left = [arm for arm in arms if arm not in beaten]
     means = seen[left].mean()
     truth = (0.7 if pool is None else pool.mean()) - (SD if pool is None else pool.std()) * np.array(behind)
     looked = means.max() - truth[arms.index(means.idxmax())]

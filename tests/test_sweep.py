@@ -51,6 +51,7 @@ def test_the_text_has_the_numbers_of_the_race_and_of_the_fresh_seeds(found):
     assert "The race took 40 of 40 runs." in swept.text
     for setting in swept.table.index[swept.table["result"] != "dropped"]:
         assert setting in swept.text
+    assert (swept.table["worse_than"] != "").tolist() == (swept.table["result"] == "dropped").tolist()
 
 
 def test_a_sweep_that_is_repeated_reads_its_store(found):
@@ -68,9 +69,9 @@ def test_a_race_keeps_the_best_and_gives_losers_no_more_seeds():
         asked.append((list(arms), len(seeds)))
         return by_seed.loc[list(seeds), list(arms)]
 
-    left, seen = race(list(by_seed), SEEDS, train)
-    assert left == ["setting 0", "setting 1"]
-    assert asked == [(list(by_seed), 10), *[(left, 5)] * 4]
+    beaten, seen = race(list(by_seed), SEEDS, train)
+    assert list(beaten) == ["setting 2"]
+    assert asked == [(list(by_seed), 10), *[(["setting 0", "setting 1"], 5)] * 4]
     assert seen.notna().sum().tolist() == [30, 30, 10]
 
 
@@ -79,8 +80,8 @@ def test_the_best_is_kept_in_most_races():
     kept = 0
     for number in range(25):
         by_seed = draw(np.random.default_rng(number), SCENES["2 settings, equal"], None)
-        left, _ = race(list(by_seed), SEEDS, lambda arms, seeds, drawn=by_seed: drawn.loc[list(seeds), list(arms)])
-        kept += "setting 0" in left
+        beaten, _ = race(list(by_seed), SEEDS, lambda arms, seeds, drawn=by_seed: drawn.loc[list(seeds), list(arms)])
+        kept += "setting 0" not in beaten
     assert stats.binomtest(kept, 25, 0.95, "less").pvalue > 0.001
 
 

@@ -58,7 +58,7 @@ def sweep(
         raise InputError(f"expected --figure FILE ending in .png, .pdf or .svg, found {figure}; rename it")
     found = run_sweep(config, _read(vary), max_seeds, start=start, fresh_seeds=fresh_seeds, db=db, n_jobs=jobs)
     print("validation accuracy over seeds; difference to the best, with its confidence sequence\n")
-    print(found.table.to_string(float_format="{:.3f}".format, na_rep=""))
+    print(found.table.to_string(float_format="{:z.3f}".format, na_rep=""))
     print(f"\n{found.text}")
     if out is not None:
         write_table(out, found.table.reset_index())

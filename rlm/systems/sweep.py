@@ -30,7 +30,7 @@ class Sweep(NamedTuple):
     ----------
     table
         One row per setting, the best first: seeds, validation_accuracy (mean), difference to the best with its
-        confidence sequence (low, high), result.
+        confidence sequence (low, high), result, worse_than (for a dropped setting, one that is certainly better).
     race
         Runs of the race, see `rlm.run_study`; the arm is the setting.
     fresh
@@ -147,8 +147,8 @@ def sweep(
         tables.append(run_study(asked, seeds, baseline=arms[0], **settings))
         return arrange_by_seed(count_failed(tables[-1], "validation_accuracy"), "validation_accuracy")
 
-    left, by_seed = race(arms, seeds, train)
-    table = _tabulate(by_seed, left)
+    beaten, by_seed = race(arms, seeds, train)
+    table = _tabulate(by_seed, beaten)
     train(table.index[:1].tolist(), range(seeds, seeds + fresh_seeds))
     *raced, fresh = tables
     return Sweep(table, pd.concat(raced, ignore_index=True), fresh, len(arms) * seeds)
@@ -156,29 +156,30 @@ def sweep(
 
 def race(
     arms: Sequence[str], seeds: int, train: Callable[[Sequence[str], Sequence[int]], pd.DataFrame]
-) -> tuple[list[str], pd.DataFrame]:
-    """Return the settings that may be the best, and accuracies by seed and setting; `train` gives those of new runs."""
+) -> tuple[dict[str, str], pd.DataFrame]:
+    """Return what each dropped setting is worse than, and accuracies by seed; `train` gives those of new runs."""
     left, by_seed = list(arms), pd.DataFrame(columns=list(arms), dtype=float)
+    beaten: dict[str, str] = {}
     for look in [*range(FEWEST_PAIRS, seeds, STEP), seeds]:
         found = train(left, range(len(by_seed), look))
         by_seed = found if by_seed.empty else pd.concat([by_seed, found])
-        beaten = find_beaten(by_seed[left], len(arms))
+        beaten |= find_beaten(by_seed[left], len(arms))
         left = [arm for arm in left if arm not in beaten]
         if len(left) == 1:
             break
-    return left, by_seed[list(arms)]
+    return beaten, by_seed[list(arms)]
 
 
-def _tabulate(by_seed: pd.DataFrame, left: Sequence[str]) -> pd.DataFrame:
+def _tabulate(by_seed: pd.DataFrame, beaten: Mapping[str, str]) -> pd.DataFrame:
     """Describe every setting, and its difference to the best of those that are left."""
     means = by_seed.mean()
-    best = means[list(left)].idxmax()
-    order = sorted(by_seed, key=lambda arm: (arm != best, arm not in left, -means[arm]))
+    best = means.drop(list(beaten)).idxmax()
+    order = sorted(by_seed, key=lambda arm: (arm != best, arm in beaten, -means[arm]))
     level, rows = race_level(by_seed.shape[1]), {}
     for arm in order:
         differences = (by_seed[arm] - by_seed[best]).dropna().to_numpy()
         value, low, high = (0.0, 0.0, 0.0) if arm == best else confidence_sequence(differences).interval(level, -1, 1)
-        result = BEST if arm == best else LEFT if arm in left else DROPPED
-        rows[arm] = (by_seed[arm].count(), means[arm], value, low, high, result)
-    columns = ["seeds", "validation_accuracy", "difference", "low", "high", "result"]
+        result = BEST if arm == best else DROPPED if arm in beaten else LEFT
+        rows[arm] = (by_seed[arm].count(), means[arm], value, low, high, result, beaten.get(arm, ""))
+    columns = ["seeds", "validation_accuracy", "difference", "low", "high", "result", "worse_than"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("setting")
