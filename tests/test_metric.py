@@ -30,10 +30,12 @@ def planted(config, corpus, arms, seeds, *_):
     runs = pd.MultiIndex.from_product([arms, seeds], names=["arm", "seed"]).to_frame(index=False)
     tables = []
     for table in BlockResult.TABLES.values():
-        columns = {name: {str: "fixed", int: 1, float: 0.5}[kind] for name, kind in table.values.items()}
+        columns = {
+            name: {str: "fixed", int: 1, float: 0.5, bytes: bytes(1)}[kind] for name, kind in table.values.items()
+        }
         tables.append(runs.assign(**dict.fromkeys(set(table.keys) - {"arm", "seed"}, 0), **columns))
         tables[-1] = tables[-1][[*table.keys, *table.values]]
-    results = tables[0].copy()
+    results = tables[0].assign(collapsed=np.nan)
     for row, run in results.iterrows():
         rng = np.random.default_rng([run["seed"], run["arm"] == "pretrained"])
         results.loc[row, [*METRICS]] = rng.uniform(0.3, 0.7, len(METRICS))
@@ -85,12 +87,12 @@ class TestUntil:
 
 def test_every_metric_is_judged_by_the_command_line(run, tmp_path, capsys):
     results, table = run(12, metric="map_at_r"), tmp_path / "runs.csv"
-    results.dropna().to_csv(table, index=False)
+    results.dropna(subset=[*METRICS]).to_csv(table, index=False)
     for name in METRICS:
         clusters = rlm.read_study(tmp_path / "s.db").finished.clusters
         for source, given, by in (
             (tmp_path / "s.db", results, clusters),
-            (table, results.dropna()[["arm", "seed", name]], None),
+            (table, results.dropna(subset=[*METRICS])[["arm", "seed", name]], None),
         ):
             app(["verdict", str(source), "--metric", name], exit_on_error=False, result_action="return_value")
             said = capsys.readouterr().out

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 import rlm
 import rlm.engine.batches
-from rlm.arms import list_layers, shuffle
+from rlm.arms import list_layers
 from rlm.block import init_block
+from rlm.controls import control_block, shuffle
 from rlm.engine.trainer import Trainer
 from rlm.errors import InputError
 from rlm.labels.batches import CrossEntropy, RandomLabels, attach, tabulate
@@ -174,7 +175,7 @@ class TestTransfer:
             if name.startswith("encoder")
         )
         zeros = {name: torch.zeros_like(weight) for name, weight in pretrained.weights.items()}
-        pretrained = shuffle(dataclasses.replace(pretrained, weights=zeros), pretrained)
+        pretrained = control_block(shuffle, dataclasses.replace(pretrained, weights=zeros), pretrained)
         names = list_layers(initial.encoder.encoder)
         for layers, taken in [(None, names), (1, names[:1]), (0, [])]:
             found = transfer(initial, pretrained, layers)

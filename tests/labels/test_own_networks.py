@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import rlm
-from rlm.arms import rescale, shuffle
 from rlm.block import init_block
+from rlm.controls import control_block, rescale, shuffle
 from rlm.errors import InputError
 from rlm.labels.batches import RandomLabels, attach, tabulate
 from rlm.labels.encoders import Classifier, list_layers, new_classifiers, transfer
@@ -173,7 +173,7 @@ class TestBatchNormalisation:
         initial, pretrained = block_of(make), block_of(make)
         pretrained.weights["encoder.1.running_var"].copy_(torch.arange(18).view(3, 6))
         pretrained.weights["encoder.1.num_batches_tracked"] += 9
-        for control in (rescale(initial, pretrained), shuffle(initial, pretrained)):
+        for control in (control_block(one, initial, pretrained) for one in (rescale, shuffle)):
             assert control.weights["encoder.1.num_batches_tracked"].tolist() == [9, 9, 9]
             ordered = control.weights["encoder.1.running_var"].sort(dim=1).values
             assert ordered.flatten().tolist() == list(range(18))
