@@ -108,7 +108,12 @@ class ConfidenceSequence:
             return means[place] + share * (means[beyond] - means[place])
 
         low, high = inside.argmax(axis=1), len(means) - 1 - inside[:, ::-1].argmax(axis=1)
-        return between(low, np.maximum(low - 1, 0)), between(high, np.minimum(high + 1, len(means) - 1))
+        low, high = between(low, np.maximum(low - 1, 0)), between(high, np.minimum(high + 1, len(means) - 1))
+        # Where early differences are much closer than later ones, all means that are left lie between two neighbours.
+        pairs = len(self.differences) - len(over) + 1 + looks
+        cell = np.searchsorted(means, self.differences.cumsum()[pairs - 1] / pairs).clip(1, len(means) - 1)
+        is_found = inside.any(axis=1)
+        return np.where(is_found, low, means[cell - 1]), np.where(is_found, high, means[cell])
 
 
 def _log_mixture(scaled: Float[np.ndarray, "pair mean"]) -> Float[np.ndarray, "pair mean"]:

@@ -290,6 +290,14 @@ class TestSeveralArms:
 
 
 class TestWatching:
+    def test_early_differences_that_are_much_closer_than_later_ones_keep_their_certainty(self):
+        differences = [*np.linspace(-0.020001, -0.019999, 10), *np.linspace(-0.304, 0.296, 10)]
+        sequence = confidence_sequence(differences)
+        first, last = sequence.table.iloc[0], sequence.last
+        assert first["low"] < first["value"] < first["high"] < 0
+        assert sequence.p < 0.05
+        assert last.high < 0
+
     def test_the_sequence_keeps_the_means_that_no_mixture_of_bets_has_refuted(self):
         differences = np.random.default_rng(1).normal(0.01, 0.02, 40)
         table = confidence_sequence(differences).table
