@@ -11,7 +11,7 @@ from rlm.runtime.atomic import write_whole
 
 
 class Wanted(NamedTuple):
-    """Which missing parts to compute: at most so many, of those whose key, joined by spaces, contains `only`."""
+    """The missing parts to compute: at most `most` of those whose key, joined by spaces, contains `only`."""
 
     most: int | None = None
     only: str = ""
