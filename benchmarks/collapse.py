@@ -41,7 +41,7 @@ COLUMNS = ["seeds", "collapsed", "least spread", "last spread", "uniformity", "p
 
 
 class Signs:
-    """Stands in for the function that measures the spread: times it, and records other signs of the same embeddings."""
+    """A substitute for the measure of the spread: times it, and records other signs of the same embeddings."""
 
     def __init__(self) -> None:
         self.seconds, self.uniformity, self.participation = 0.0, [], []

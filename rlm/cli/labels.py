@@ -74,7 +74,7 @@ def labels(
     seeds
         Number of paired seeds.
     db
-        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+        SQLite file that keeps every block of seeds as it is finished; the same command continues where it ended.
     out
         CSV file for the results, written anew as each block of seeds is finished.
     jobs

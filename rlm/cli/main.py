@@ -85,7 +85,7 @@ def study(
         Arm with other settings, as "wide: dim=128" or "wide: pretrained, dim=128", given once or more. It is added to
         --arms, or else to the baseline alone.
     db
-        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+        SQLite file that keeps every block of seeds as it is finished; the same command continues where it ended.
     max_seeds
         Most paired seeds, instead of --seeds, of a study that stops by its results: with --until once the intervals
         are narrow, else as soon as every arm is decided at a planned look.

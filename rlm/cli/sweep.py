@@ -44,7 +44,7 @@ def sweep(
     fresh_seeds
         Other seeds for the best setting alone.
     db
-        SQLite file that keeps every block of seeds as it is finished; the same command goes on where it ended.
+        SQLite file that keeps every block of seeds as it is finished; the same command continues where it ended.
     out
         File for the table of settings, ending in .csv, .json, .md, .parquet, .tex or .tsv.
     figure

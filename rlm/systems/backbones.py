@@ -188,7 +188,7 @@ def sentence_transformers(
     Returns
     -------
     pandas.DataFrame
-        As of `rlm.judge`, with test_accuracy of triplets and roc_auc, both by distance.
+        As `rlm.judge` returns them, with test_accuracy of triplets and roc_auc, both by distance.
 
     Raises
     ------

@@ -151,7 +151,7 @@ def test_limits_stand_under_the_headline(data, tmp_path):
 
 
 def keep(block, slices):
-    """A start of one's own."""
+    """A start that the user supplies."""
     return block
 
 
