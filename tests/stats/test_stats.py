@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import ville
 from hypothesis import assume, given, settings, strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -14,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from rlm import explain
 from rlm.errors import InputError
 from rlm.plots import best_so_far
-from rlm.stats.anytime import confidence_sequence
+from rlm.stats.anytime import PRIOR_SHARE, confidence_sequence
 from rlm.stats.estimates import SignFlips, holm, spell_p
 from rlm.stats.power import pairs_needed
 from rlm.verdict import compare, compare_all, summarise
@@ -312,6 +313,22 @@ class TestWatching:
                 wealth = (np.exp(k * deviations) / np.cosh(k * deviations)).cumprod(axis=1)
                 largest = np.average(wealth, axis=0, weights=weights)[9:].max()
                 assert largest == pytest.approx(20, rel=0.05)  # bounds are interpolated
+
+    def test_the_sequence_nears_the_normal_mixture_of_ville_from_inside(self):
+        # cosh(x) <= exp(x² / 2), and the two are alike where x is small: with many pairs.
+        shares = {}
+        for pairs, seed in product((20, 200), range(6)):
+            differences = np.random.default_rng(seed).normal(0.01, 0.02, pairs)
+            means = np.linspace(-0.15, 0.15, 6001)
+            apart = differences[:, None] - means
+            spread = np.square(apart).cumsum(axis=0)
+            bound = ville.normal_mixture(spread, 0.05, PRIOR_SHARE * spread[9])
+            low, high = means[(np.abs(apart.cumsum(axis=0)) < bound)[9:].all(axis=0)][[0, -1]]
+            found = confidence_sequence(differences).last
+            assert low - 1e-4 < found.low < found.high < high + 1e-4
+            shares.setdefault(pairs, []).append((found.high - found.low) / (high - low))
+        assert 0.75 < np.mean(shares[20]) < 0.9
+        assert min(shares[200]) > 0.95
 
     @pytest.mark.parametrize("seed", range(8))
     def test_the_p_value_agrees_with_the_interval_at_every_look(self, seed):
