@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -162,7 +163,7 @@ class MeanTest:
         """Student's t statistic."""
         return self.mean / self.error
 
-    @property
+    @cached_property
     def p(self) -> float:
         """Smallest level at which the interval excludes 0; 1 without an interval."""
         if not self.can_tell:
