@@ -117,6 +117,14 @@ def test_the_order_of_rows_and_the_names_of_seeds_make_no_difference(results, wa
     one, other = (rlm.compare_all(rows, arms=arms, watched=watched) for rows in (results, shuffled))
     for arm in arms:
         pd.testing.assert_frame_equal(one[arm].table(), other[arm].table())
+    if not watched:
+        seeds = results["seed"].unique()
+        renumbered = results.assign(seed=results["seed"].map(dict(zip(seeds, seeds[::-1], strict=True))))
+        for arm, verdict in rlm.compare_all(renumbered, arms=arms, watched=False).items():
+            pd.testing.assert_frame_equal(
+                verdict.table().drop("mean difference, if watched"),
+                one[arm].table().drop("mean difference, if watched"),
+            )
 
 
 def test_the_p_value_of_sign_flips_does_not_depend_on_the_order():
