@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE  # dozens of processes import the package: it is compiled once
-.PHONY: help setup report test browser bench gpu calibrate defaults unknown experiment instability unlabelled systems sweep labels pictures docs lab app check floor clean
+.PHONY: help setup report test tests browser bench gpu calibrate defaults unknown experiment instability unlabelled systems sweep labels pictures docs lab app check floor clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ check: $(READY) ## Check style, types, imports, docstrings, sizes and the built 
 	$(BIN)/python -m build --no-isolation >/dev/null
 	$(BIN)/twine check --strict dist/*
 
-test: check browser ## Run all checks and tests
+test: $(READY) ## Run all checks and tests, side by side
+	$(MAKE) --jobs 2 check tests
+
+tests: $(READY) browser ## Run all tests
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder --ignore tests/test_project.py
 
 floor: ## Run the tests with the lowest versions that pyproject.toml allows, in an environment of its own
