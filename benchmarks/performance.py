@@ -82,7 +82,7 @@ def study_section(study: dict) -> str:
 
 {study["pairs"]} pairs of the English chat corpus, `lstm`, {study["settings"]}; both on all cores.
 
-| | seconds | mean test accuracy |
+| training | seconds | mean test accuracy |
 | --- | --- | --- |
 | rlm | {study["rlm_seconds"]:.0f} | {study["accuracy_rlm"]:.3f} |
 | hand loop, seed by seed, joblib | {study["hand_seconds"]:.0f} | {study["accuracy_by_hand"]:.3f} |
