@@ -72,7 +72,7 @@ def test_the_site_has_every_guide_and_every_public_name(site):
 
 def test_landmarks_titles_and_columns_of_every_page_have_names(site):
     """What axe asks of them; it would take minutes for all pages."""
-    folder, pages = site
+    _, pages = site
     for path, page in pages.items():
         if path.parent.name != "notebooks":
             assert all(page.landmarks), path
