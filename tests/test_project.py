@@ -20,7 +20,7 @@ from numpydoc.validate import validate
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from prose import sentences
+from prose import BANNED, sentences
 from pydantic import BaseModel
 
 import rlm
@@ -260,6 +260,7 @@ def test_notebooks_read_what_they_show(path):
 def test_notebooks_are_plain(path):
     text = "\n\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
     assert median(len(sentence.split()) for sentence in sentences(text)) <= 15
+    assert not BANNED.search(text)
 
 
 @pytest.mark.parametrize("number", ["02", "03", "04"])

@@ -168,7 +168,7 @@ def audit(
     Parameters
     ----------
     config
-        Of the study; what is said of its training makes no difference.
+        Of the study; its settings of training make no difference.
     """
     from rlm.evaluation.audit import audit
 
@@ -220,7 +220,7 @@ def report(
     about = {
         "command": shlex.join(["rlm", *sys.argv[1:]]),
         "dataset": str(data.attrs.get("title") or dataset),
-        "licence": str(data.attrs.get("licence") or "not said"),
+        "licence": str(data.attrs.get("licence") or "unknown"),
         "data, SHA-256": corpus.fingerprint,
     }
     # Notebooks run in their own folder.

@@ -39,7 +39,7 @@ MISSED_SHOWN = 20
 
 
 class TrainConfig(StudyConfig):
-    """As of a study, of one arm."""
+    """The config of a study of one arm."""
 
     arms: Annotated[tuple[Arm, ...], Parameter(parse=False)] = ("scratch",)
 
@@ -153,7 +153,7 @@ def query(
     method
         exact, or approximate through faiss: ivf, hnsw, lsh; by default ivf beyond 100,000 premises.
     encoding
-        Of the premises, such as cp1251; found out by default.
+        Of the premises, such as cp1251; detected by default.
     """
     if k < 1:
         raise InputError(f"expected -k of at least 1, found {k}")

@@ -254,7 +254,7 @@ def _refuse(given: Mapping[str, Any], what: str) -> None:
     """Raise InputError for options that are given and do not belong to what is judged."""
     for name, value in given.items():
         if value not in (None, False, ()):
-            raise InputError(f"expected no --{name.replace('_', '-')} beside {what}, found {value}; leave it out")
+            raise InputError(f"expected no --{name.replace('_', '-')} beside {what}, found {value}; omit it")
 
 
 def _last_line(text: str) -> str:
