@@ -108,7 +108,7 @@ def _await(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(
-        f"expected a server at {address}, found none; it said:\n{log.read_text(errors='replace')[-3000:]}"
+        f"expected a server at {address}, found none; it printed:\n{log.read_text(errors='replace')[-3000:]}"
     )
 
 

@@ -79,7 +79,7 @@ def study(scratch: np.ndarray, pretrained: np.ndarray) -> pd.DataFrame:
 
 
 def fixed_cell(name: str, treated: Draw, control: Draw, pairs: int, effect: float, studies: int) -> dict:
-    """Studies of so many pairs, looked at once. Without an effect both arms have the same mean."""
+    """Studies of this many pairs, looked at once. Without an effect both arms have the same mean."""
     (mean, variance), (base, base_variance) = moments(treated), moments(control)
     rng = np.random.default_rng([pairs, int(1000 * effect)])
     counted = dict.fromkeys(["helps", "hurts", "t test", "difference", "mean", "ratio", "improvement"], 0)

@@ -101,7 +101,7 @@ def hand_loop(
 
 
 def sentence_transformers(dataset: str, encoder: str) -> Iterator[int]:
-    """Its trainer, on the texts of the same triplets; a step is counted when the trainer says that it ends."""
+    """Its trainer, on the texts of the same triplets; a step is counted when the trainer reports its end."""
     os.environ.update(HF_HUB_OFFLINE="1", WANDB_DISABLED="true", TOKENIZERS_PARALLELISM="false")
     import threading
     from queue import Queue

@@ -41,7 +41,7 @@ def random_triplets(size: int, redraw: str) -> dict[str, float]:
 
 
 def words(size: int, optimizer: str) -> dict[str, float]:
-    """Train 200 steps of the mean encoder with so many words, on phrases of 4 words drawn uniformly."""
+    """Train 200 steps of the mean encoder with this many words, on phrases of 4 words drawn uniformly."""
     torch.set_num_threads(1)
     generator = np.random.default_rng(0)
     slices = slices_of("chatterbot-english")

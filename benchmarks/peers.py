@@ -43,7 +43,7 @@ def settings(encoder: str, dataset: str) -> dict[str, tuple[str, dict]]:
 
 
 def measure(function: str, arguments: dict, seconds: float) -> float:
-    """Triplets per second of this process, whose contestant goes on where it stopped last time."""
+    """Triplets per second of this process, whose contestant continues where it stopped last time."""
     torch.set_num_threads(1)
     warnings.filterwarnings("error", "training continues without compilation")
     if not RUNNING:

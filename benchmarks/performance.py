@@ -82,7 +82,7 @@ def study_section(study: dict) -> str:
 
 {study["pairs"]} pairs of the English chat corpus, `lstm`, {study["settings"]}; both on all cores.
 
-| | seconds | mean test accuracy |
+| training | seconds | mean test accuracy |
 | --- | --- | --- |
 | rlm | {study["rlm_seconds"]:.0f} | {study["accuracy_rlm"]:.3f} |
 | hand loop, seed by seed, joblib | {study["hand_seconds"]:.0f} | {study["accuracy_by_hand"]:.3f} |
@@ -104,7 +104,7 @@ Seeds (two epochs of fine-tuning on the chat corpus, `lstm`, eager; the first ro
 
 {per_seed.to_markdown()}
 
-Twenty epochs of random triplets drawn, and 200 steps of `mean` with so many words; megabytes are what the process
+Twenty epochs of random triplets drawn, and 200 steps of `mean` with that many words; megabytes are what the process
 grew by:
 
 {rest.to_markdown(index=False)}"""
@@ -129,7 +129,7 @@ def search_section(rows: list[dict]) -> str:
 
 The nearest ten of {rows[0]["vectors"]:,} vectors of 64 dimensions, drawn as encoders make them: in 20,000 clusters of
 very different size, with few directions of large variance; on {rows[0]["cores"]} core(s). `rlm query` takes `exact`
-up to 100,000 premises and `ivf` beyond them; `rlm.models.search.Index` says what the methods are. Recall counts what is
+up to 100,000 premises and `ivf` beyond them; `rlm.models.search.Index` describes the methods. Recall counts what is
 as near as the tenth exact neighbour.
 
 {table.to_markdown()}"""
@@ -140,7 +140,7 @@ def limits_section(rows: pd.DataFrame) -> str:
     ratio = {kind: (rates[f"gflops {kind} bf16"] / rates[f"gflops {kind} fp32"]).median() for kind in ("large", "step")}
     has_bf16 = resolve_precision("bf16", torch.device("cpu")) == "bf16"
     kept = """: a study that asks for bf16 multiplies in fp32 there, as on
-  any CPU without AMX, and says so. What AMX would make of it was not measured"""
+  any CPU without AMX, and reports it. What AMX would make of it was not measured"""
     return f"""## What limits
 
 - In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at

@@ -24,7 +24,7 @@ POOLS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=240, help="runs a pool")
-    parser.add_argument("--db", type=Path, default=Path("pools.db"), help="store; an interrupted command goes on")
+    parser.add_argument("--db", type=Path, default=Path("pools.db"), help="store; an interrupted command continues")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/pools.csv"))
     parser.add_argument("--jobs", type=int, default=-1)
     asked = parser.parse_args()

@@ -82,13 +82,8 @@ def write_page(studies: dict[str, LabelsResult], configs: dict[str, rlm.labels.L
             rlm.labels.tabulate_effects(study.results),
             rlm.labels.tabulate_speed(study.history),
         )
-        words[name] = [
-            rlm.labels.explain_settings(configs[name], studies[name].results["seed"].nunique()),
-            rlm.labels.explain_claim(faster[name], effects[name], speed[name]),
-            rlm.labels.explain_shuffles(faster[name]),
-            rlm.labels.explain_effects(effects[name]),
-            rlm.labels.explain_effects(speed[name]),
-        ]
+        settings = rlm.labels.explain_settings(configs[name], studies[name].results["seed"].nunique())
+        words[name] = rlm.labels.explain(name, settings, faster[name], effects[name], speed[name])
     # The first three of ten shuffles are those of the studies with three.
     shown = [name for name in studies if "three shuffles" not in name]
     fig, axes = plt.subplots(len(shown), 2, figsize=(9.5, 3.2 * len(shown)), layout="constrained")

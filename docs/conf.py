@@ -5,7 +5,6 @@ import re
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
@@ -36,6 +35,16 @@ MOVED = {
     r"\]\(\.\./README\.md": "](index.md",
     r"\]\(CITATION\.cff": "](../CITATION.cff",
     r"```mermaid": "```text",
+}
+# What the theme writes, and what helps those who read by keyboard or by ear; it can be applied twice.
+HELP = {
+    "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    'role="heading">': 'role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="On this page">',
+    '<aside class="toc-drawer no-toc">': '<aside class="toc-drawer no-toc" aria-label="On this page">',
+    '<div id="search-results"></div>': '<h1>Search</h1>\n<div id="search-results" ></div>',
 }
 
 
@@ -86,17 +95,17 @@ def list_settings(app: Sphinx, kind: str, name: str, member: object, options: ob
             lines += [f"``{field}{default}``", f"    {info.description or ''}", ""]
 
 
-def help_keyboards(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
-    """Let a keyboard reach what scrolls, and give the headings of the theme's navigation their level."""
-    scrolls = {"<pre>": '<pre tabindex="0">', '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper'}
-    for found, better in scrolls.items():
-        context["body"] = context.get("body", "").replace(found, better)
-    navigation = context.get("furo_navigation_tree", "")
-    context["furo_navigation_tree"] = navigation.replace('role="heading"', 'role="heading" aria-level="2"')
+def help_readers(app: Sphinx, error: Exception | None) -> None:
+    """Let a keyboard reach what scrolls, and give the theme's headings and landmarks their levels and names."""
+    for page in () if error else Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for found, better in HELP.items():
+            text = text.replace(found, better)
+        _write(page, text)
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("html-page-context", help_keyboards, priority=900)  # after the theme
+    app.connect("build-finished", help_readers)
     app.connect("builder-inited", write_pages)
     app.connect("source-read", move_links)
     app.connect("autodoc-process-docstring", list_settings, priority=900)  # after numpydoc

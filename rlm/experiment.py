@@ -124,7 +124,7 @@ def check_request(
     if db is not None:
         check_file(db)
     if block_size is not None and block_size < 1:
-        raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; leave it out for the fastest")
+        raise InputError(f"expected a block_size of at least 1 seed, found {block_size}; omit it for the fastest")
     if rules.same_within <= 0:
         raise InputError(f"expected same_within above 0, found {rules.same_within}; 0.01 is a point")
     if baseline not in (BASELINE, *arms):
@@ -134,7 +134,7 @@ def check_request(
     if until is not None and (not 0 < until <= widest or baseline not in arms or len(arms) < 2):
         raise InputError(
             f"expected until to be a width above 0, and the arm {baseline} with others to compare, found {until} and "
-            f"{', '.join(arms)}; leave until out, or add arms, and a width of at most {widest:g}"
+            f"{', '.join(arms)}; drop until, or add arms, and a width of at most {widest:g}"
         )
     return listed
 

@@ -309,7 +309,7 @@ def describe_new_data(found: PairedEstimates) -> str:
     worth = f"{count(clusters, 'cluster')}, worth {effective:,.0f} of equal size"
     if not np.isfinite(difference.low):
         return (
-            f"Of other data like these nothing is said: the test split has {worth}, and an interval takes "
+            f"Nothing follows for other data like these: the test split has {worth}, and an interval takes "
             f"{FEWEST_CLUSTERS}."
             if effective < FEWEST_CLUSTERS
             else ""

@@ -4,10 +4,10 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple, get_args
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,16 @@ import torch
 from torch import nn
 
 from rlm.arms import check_transfer, encoder_maker, seeds_that_fit, train_arms
-from rlm.config import DEFAULT_SEEDS, MetricName, StudyConfig
+from rlm.config import DEFAULT_SEEDS, StudyConfig
 from rlm.data.corpus import Corpus, Texts
 from rlm.data.datasets import load_corpus, name_data
 from rlm.engine.starts import NO_STARTS, Starts, check_starts, identify_starts
 from rlm.errors import InputError
-from rlm.evaluation.held_out import judge_block
+from rlm.evaluation.held_out import RESULTS, BlockResult, judge_block
 from rlm.experiment import FROM_SCRATCH, check_request, collect, iter_experiment, make_rules
+from rlm.models.kept import Keep, find_folder, keep_weights, save_runs
 from rlm.runtime.device import resolve_config, resolve_device
-from rlm.runtime.results import Table, join
+from rlm.runtime.results import join
 from rlm.slicer import pad_slices, slice_for
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
@@ -35,51 +36,6 @@ LARGEST_BLOCK_ON_GPU = 64  # then a study has results, and can stop, before its 
 LARGEST_BLOCK = 10  # more seeds together are no faster on a CPU core, and make the last process wait longer
 MOST_TABLE_BYTES = 2**29  # of the token tables of a block whose seeds have a split each
 OF_ENCODER = ("encoder", "word_dim", "dim", "initialisation", "fixed_vectors")  # settings that only it reads
-_RUN = {"arm": str, "seed": int}
-_EPOCH = {**_RUN, "epoch": int}
-
-
-class BlockResult(NamedTuple):
-    """
-    What a study, or a block of its seeds, gave.
-
-    Attributes
-    ----------
-    results
-        One row per arm and seed, see `rlm.run_study`.
-    clusters
-        One row per arm, seed and cluster of the test split: cluster (its number there), triplets, test_accuracy.
-    triplets
-        One row per arm and seed that did not diverge, see `rlm.stats.tabulate_triplets`.
-    history
-        One row per arm, seed and epoch of fine-tuning: arm and the columns of the history of `rlm.finetune`.
-    pretraining
-        One row per arm, seed and epoch of pre-training: arm and the columns of the history of `rlm.pretrain`.
-    """
-
-    results: pd.DataFrame
-    clusters: pd.DataFrame
-    triplets: pd.DataFrame
-    history: pd.DataFrame
-    pretraining: pd.DataFrame
-
-    TASK = TRIPLETS
-    TABLES = {  # noqa: RUF012 - an annotation would make it a field
-        "results": Table(
-            _RUN,
-            dict.fromkeys(["validation_accuracy", *get_args(MetricName)], float)
-            | {"best_epoch": int, "epochs": int, **dict.fromkeys(["collapsed", "start_change", "seconds"], float)}
-            | {"split": str}
-            | dict.fromkeys(["train_triplets", "test_triplets", "test_anchors", "test_clusters"], int),
-        ),
-        "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
-        "triplets": Table(_RUN, {"test": str, "triplets": int, "right": bytes, "tied": bytes}),
-        "history": Table(_EPOCH, dict.fromkeys(["loss", "validation_accuracy", "relative_spread"], float)),
-        "pretraining": Table(_EPOCH, dict.fromkeys(["loss", "seen_accuracy", "unseen_accuracy", "spread"], float)),
-    }
-
-
-RESULTS = [*BlockResult.TABLES["results"].keys, *BlockResult.TABLES["results"].values]
 
 
 @dataclass(frozen=True)
@@ -91,6 +47,7 @@ class TripletStudy:
     make_encoder: Callable[[int], nn.Module] | None = None
     starts: Starts = field(default_factory=dict)
     baseline: str = BASELINE
+    weights: Path | None = None
     result: ClassVar = BlockResult
     metric, failure = FROM_SCRATCH[1:]
 
@@ -153,7 +110,7 @@ class TripletStudy:
         return REDRAW.get(variant.start), tuple(sorted(variant.changes.items()))
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.configs[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts)
+        return run_block(self.configs[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts, self.weights)
 
 
 def run_study(
@@ -171,6 +128,7 @@ def run_study(
     watched: bool = False,
     same_within: float = SAME_WITHIN,
     baseline: str = BASELINE,
+    keep: Keep | None = None,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -215,6 +173,9 @@ def run_study(
         Largest difference that a verdict calls the same; 0.01 is a point. The first start of a stored study fixes it.
     baseline
         The arm that verdicts compare the others with. Another one at a later start makes a stored study a watched one.
+    keep
+        Save the model of every run (``"all"``), or of each arm's best seed by validation accuracy (``"best"``), for
+        `rlm.load_model`: in a folder arm/seed of ``db.weights``, to which the processes of a cluster must write, too.
     block_size
         Most seeds to train together, by default as many as is fastest. Fewer arrive sooner and need less memory.
     n_jobs
@@ -252,7 +213,7 @@ def run_study(
     """
     given = {"data": data, "pretrain_texts": pretrain_texts, "make_encoder": make_encoder, "db": db, "until": until}
     given |= {"look_every": look_every, "watched": watched, "same_within": same_within, "baseline": baseline}
-    given |= {"starts": starts, "metric": metric}
+    given |= {"starts": starts, "metric": metric, "keep": keep}
     settings = given | {"block_size": block_size, "n_jobs": n_jobs, "progress": progress}
     found, _ = collect(iter_study(config, seeds, **settings), (*config.arms, *starts))
     return found.results
@@ -273,6 +234,7 @@ def iter_study(
     watched: bool = False,
     same_within: float = SAME_WITHIN,
     baseline: str = BASELINE,
+    keep: Keep | None = None,
     block_size: int | None = None,
     n_jobs: int = -1,
     progress: bool = True,
@@ -284,7 +246,7 @@ def iter_study(
     ----------
     config, seeds, data, pretrain_texts, make_encoder, starts, db, until, metric, look_every
         As in `run_study`.
-    watched, same_within, baseline, block_size, n_jobs, progress
+    watched, same_within, baseline, keep, block_size, n_jobs, progress
         As in `run_study`.
 
     Yields
@@ -318,7 +280,12 @@ def iter_study(
     if unused := corpus.explain_unused():
         log.warning(unused)
     settings = {"db": db, "rules": rules, "block_size": block_size, "n_jobs": n_jobs, "progress": progress}
-    yield from iter_experiment(TripletStudy(config, corpus, make_encoder, starts, baseline), seeds, **settings)
+    study = TripletStudy(config, corpus, make_encoder, starts, baseline)
+    if keep is not None:
+        has_own = make_encoder is not None
+        study = replace(study, weights=find_folder(db, study.identify().key, study.configs.values(), has_own))
+    blocks = iter_experiment(study, seeds, **settings)
+    yield from blocks if study.weights is None else keep_weights(blocks, study.weights, keep)
 
 
 def run_block(
@@ -328,6 +295,7 @@ def run_block(
     seeds: Sequence[int],
     make_encoder: Callable[[int], nn.Module] | None = None,
     starts: Starts = NO_STARTS,
+    weights: Path | None = None,
 ) -> BlockResult:
     """Train seeds under arms that share a pre-training and the settings of a config, up to the test accuracy."""
     start = time.perf_counter()
@@ -337,7 +305,9 @@ def run_block(
     for arm, trained in zip(arms, training, strict=True):
         padded = pad_slices(trained.slices, config.final_padding)
         results, *judged = judge_block(trained.block, padded, corpus, trained.history)
-        results = results.assign(split=config.split, start_change=trained.start_change)
+        results = results.assign(arm=arm, split=config.split, start_change=trained.start_change)
+        if weights is not None:
+            save_runs(weights, trained.block, padded, config.of(arm), results)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
         blocks.append(BlockResult(*(one.assign(arm=arm) for one in (results, *judged, history, trained.pretraining))))
     joined = join(blocks, arms)

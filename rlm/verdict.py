@@ -112,7 +112,7 @@ class Verdict(PairedEstimates):
 def find_watched(results: pd.DataFrame, watched: bool | Sequence[int] | None) -> Watched:
     """Return `watched`, or if None what ``results.attrs["watched"]`` notes; False without a note."""
     found = results.attrs.get("watched", False) if watched is None else watched
-    if isinstance(found, bool | np.bool):
+    if isinstance(found, bool | np.bool_):
         return bool(found)
     looks = tuple(int(look) for look in found)
     if not looks or looks[0] < FEWEST_PAIRS or any(after <= before for before, after in pairwise(looks)):

@@ -22,6 +22,7 @@ from rlm.errors import EXTRAS, naming_extras
 from rlm.runtime.resources import copy_notebooks, find_notebooks
 
 ROOT = Path(__file__).parents[1]
+ADDRESS = "https://host.example"
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -136,7 +137,8 @@ def installed(tmp_path_factory):
     """Scripts of a fresh environment that has a wheel, and the other packages of this one, without the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
-    assert run(*build)[0] == 0
+    code, _, errors = run(*build, env=os.environ | {"GITHUB_SERVER_URL": ADDRESS, "GITHUB_REPOSITORY": "some/lab"})
+    assert code == 0, errors
     (wheel,) = folder.glob("*.whl")
     assert run(sys.executable, "-m", "venv", "--without-pip", folder / "env")[0] == 0
     scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
@@ -162,6 +164,18 @@ class TestWheel:
         for path in tracked:
             inside = package / path if path.startswith("notebooks") else package.parent / path
             assert inside.read_bytes() == (ROOT / path).read_bytes()
+
+    def test_describes_itself_by_absolute_links(self, installed):
+        """PyPI shows the README, and has none of the files that it links to."""
+        _, package = installed
+        (described,) = metadata.distributions(name="rlm", path=[str(package.parent)])
+        text = described.metadata.get_payload()
+        targets = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+        assert not [target for target in targets if not target.startswith(("https://", "#"))]
+        linked = {target.partition("/HEAD/")[2].partition("#")[0] for target in targets if ADDRESS in target}
+        assert len(linked) > 20
+        assert not [path for path in linked if not (ROOT / path).exists()]
+        assert f"Repository, {ADDRESS}/some/lab" in described.metadata.get_all("Project-URL")
 
     def test_reports_from_another_folder(self, installed, start, tmp_path):
         _, package = installed

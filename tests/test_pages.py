@@ -12,7 +12,7 @@ from statistics import median
 
 import nbformat
 import pytest
-from prose import blocks, sentences
+from prose import BANNED, blocks, sentences
 
 from rlm.cli.main import app
 
@@ -64,6 +64,15 @@ def test_guides_open_with_their_purpose_and_are_plain(page):
     found = sentences(page.read_text())
     assert page == README or "This page is for those who" in found[0]
     assert median(len(sentence.split()) for sentence in found) <= 14
+
+
+TEMPLATES = sorted((ROOT / "benchmarks").glob("*.jinja"))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TEMPLATES], ids=lambda page: page.name)
+def test_pages_and_their_templates_have_no_banned_words(page):
+    text = re.sub(r"{[{%].*?[%}]}", "", page.read_text(encoding="utf-8"))
+    assert not [found[0] for sentence in sentences(text) if (found := BANNED.search(sentence))]
 
 
 def commands_of(page):

@@ -16,12 +16,14 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.anchors, self.links, self.loaded = set(), [], []
+        self.anchors, self.links, self.loaded, self.landmarks, self.titles = set(), [], [], [], 0
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.anchors |= {found[name] for name in ("id", "name") if name in found}
+        self.landmarks += [found.get("aria-label")] * (tag == "aside")
+        self.titles += tag == "h1"
         if tag == "a" and "href" in found:
             self.links.append(found["href"])
         elif tag in ("script", "img", "link", "iframe") and found.get("rel") not in ("prev", "next", "index", "search"):
@@ -66,3 +68,14 @@ def test_the_site_has_every_guide_and_every_public_name(site):
     assert all(folder / f"{path.stem}.html" in pages for path in guides)
     assert "rlm.run_study" in pages[folder / "api" / "rlm.html"].anchors
     assert "rlm.stats.pairs_needed" in pages[folder / "api" / "rlm.stats.html"].anchors
+
+
+def test_landmarks_titles_and_columns_of_every_page_have_names(site):
+    """What axe asks of them; it would take minutes for all pages."""
+    _, pages = site
+    for path, page in pages.items():
+        if path.parent.name != "notebooks":
+            assert all(page.landmarks), path
+            assert len(set(page.landmarks)) == len(page.landmarks), path
+            assert page.titles == 1, path
+            assert '<th class="head"><p></p></th>' not in path.read_text(encoding="utf-8"), path

@@ -150,9 +150,11 @@ class TestStandings:
         assert "Gains from random-triplet pre-training: e0 + triplet +5.0" in text
         assert "The same with and without it: e1 + triplet +0.0" in text
         assert "right about 65.0% of the test triplets" in text
+        assert text.startswith("**made: pre-training helps 1 of 2 systems and hurts 0.**\n\n- Gains")
         text = rlm.systems.explain(made([0.0]))
-        assert "No system is shown to gain" in text
-        assert "Too few seeds for a verdict" in rlm.systems.explain(made([0.05], seeds=4))
+        assert text.startswith("**made: pre-training helps 0 of 1 system and hurts 0.**")
+        text = rlm.systems.explain(made([0.05], seeds=4))
+        assert text.startswith("**made: too few seeds for a verdict on 1 system.**\n\n- Too few seeds for a verdict")
 
     def test_spreads_are_compared(self):
         rng = np.random.default_rng(0)
@@ -213,6 +215,14 @@ class TestInGeneral:
         assert "In general pre-training adds, compared with scratch, +2.5" in text
         assert "in a new system like these" in text
         assert "In general" not in rlm.systems.explain(made([0.01, 0.02]))
+
+    def test_pairs_all_alike_have_no_mean_effect(self):
+        """As where the test split has a dozen triplets."""
+        results = made([0.01, 0.02, 0.03, 0.04])
+        is_first = results["encoder"] == "e0"
+        results.loc[is_first, "test_accuracy"] = np.where(results.loc[is_first, "arm"] == "scratch", 0.5, 0.75)
+        assert rlm.systems.compare(results).set_index("encoder").loc["e0", "error"] == 0
+        assert "In general" not in rlm.systems.explain(results)
 
 
 def test_the_figure_shows_the_summary():

@@ -1,4 +1,4 @@
-"""The command `rlm labels`: the paper's own comparison, on digits or on images and videos of one's own."""
+"""The command `rlm labels`: the paper's own comparison, on digits or on images and videos of your own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +60,7 @@ def labels(
         needs rlm[video].
     splits
         With --videos, official split file: trainlist01.txt, or any of HMDB51's *_test_split1.txt; or a list of files
-        and labels: a CSV with columns label,youtube_id,time_start,time_end,split as of Kinetics, or lines "path label".
+        and labels: a CSV with columns label,youtube_id,time_start,time_end,split as in Kinetics, or lines "path label".
     pretrain_images
         Folder of images without labels to memorise random labels of, in place of the training samples.
     size

@@ -39,6 +39,7 @@ from rlm.data.corpus import index_corpus
 from rlm.data.datasets import load
 from rlm.errors import InputError, naming_extras
 from rlm.experiment import judge_so_far
+from rlm.models.kept import Keep
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.study import iter_study, load_corpus, slice_for
 from rlm.verdict import find_baseline
@@ -67,6 +68,7 @@ def study(
     jobs: int = -1,
     config_file: ConfigFile = None,
     watched: Annotated[bool, Parameter(negative=())] = False,
+    keep: Keep | None = None,
     block_size: int | None = None,
     table: Table = None,
 ) -> None:
@@ -99,6 +101,8 @@ def study(
         JSON file of settings, as the panel exports it; options that are given as well count first.
     watched
         Judge by the confidence sequence, as for a study that might be stopped for what it shows.
+    keep
+        Save the model of every run, or of each arm's best seed by validation accuracy, in FILE.weights beside --db.
     block_size
         Most seeds to train together. Fewer are finished sooner and need less memory.
     table
@@ -116,7 +120,7 @@ def study(
     if max_seeds is not None and until is None:
         look_every = look_every or FEWEST_PAIRS
     settings = {"db": db, "look_every": look_every, "watched": watched} | plan.model_dump(exclude={"seeds"})
-    settings |= {"block_size": block_size, "n_jobs": jobs}
+    settings |= {"keep": keep, "block_size": block_size, "n_jobs": jobs}
     blocks = iter_study(config, planned, data=read_table(table), **settings)
     found, is_interrupted = gather(blocks, config.arms, out)
     if until is not None:
@@ -164,7 +168,7 @@ def audit(
     Parameters
     ----------
     config
-        Of the study; what is said of its training makes no difference.
+        Of the study; its settings of training make no difference.
     """
     from rlm.evaluation.audit import audit
 
@@ -216,7 +220,7 @@ def report(
     about = {
         "command": shlex.join(["rlm", *sys.argv[1:]]),
         "dataset": str(data.attrs.get("title") or dataset),
-        "licence": str(data.attrs.get("licence") or "not said"),
+        "licence": str(data.attrs.get("licence") or "unknown"),
         "data, SHA-256": corpus.fingerprint,
     }
     # Notebooks run in their own folder.

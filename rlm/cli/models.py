@@ -24,6 +24,7 @@ from rlm.evaluation.heads import head_accuracy, train_head
 from rlm.evaluation.held_out import judge_history
 from rlm.evaluation.retrieval import retrieve
 from rlm.evaluation.triplets import evaluate as evaluate_triplets
+from rlm.models.kept import check_savable
 from rlm.models.model import Model, check_place, load_model
 from rlm.models.questions import evaluate_questions, read_questions
 from rlm.models.search import Index, Method
@@ -38,7 +39,7 @@ MISSED_SHOWN = 20
 
 
 class TrainConfig(StudyConfig):
-    """As of a study, of one arm."""
+    """The config of a study of one arm."""
 
     arms: Annotated[tuple[Arm, ...], Parameter(parse=False)] = ("scratch",)
 
@@ -88,8 +89,7 @@ def train(
     except InputError as error:
         raise InputError(f"--arm: {error}") from error
     study = StudyConfig(**dict(complete(config, config_file)) | {"arms": (arm,)}).of(arm)
-    if study.encoder == "dssm" and not study.keeps_unseen_words:
-        raise InputError("expected --unseen-words kept for a DSSM to be saved: it reads the letters of any word")
+    check_savable(study)
     corpus = load_corpus(study, read_table(table))
     if len(corpus.dropped):
         log.info("dropped from the data: %s", corpus.explain_dropped())
@@ -153,7 +153,7 @@ def query(
     method
         exact, or approximate through faiss: ivf, hnsw, lsh; by default ivf beyond 100,000 premises.
     encoding
-        Of the premises, such as cp1251; found out by default.
+        Of the premises, such as cp1251; detected by default.
     """
     if k < 1:
         raise InputError(f"expected -k of at least 1, found {k}")

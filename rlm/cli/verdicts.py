@@ -17,6 +17,7 @@ from rlm.evaluation.held_out import list_triplets
 from rlm.external.functions import TASK, read_judged
 from rlm.external.tables import Unit, read_results
 from rlm.external.unpaired import Unpaired, compare_results
+from rlm.external.writers import write_events, write_mlflow
 from rlm.runtime.atomic import whole
 from rlm.sentences import explain_metric
 from rlm.stats.metrics import Metric, find_metric
@@ -28,9 +29,16 @@ from rlm.variants import BASELINE
 from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
 
 
-def results(db: Path, *, study: int | None = None, out: Path | None = None) -> None:
+def results(
+    db: Path,
+    *,
+    study: int | None = None,
+    out: Path | None = None,
+    tensorboard: Path | None = None,
+    mlflow: str | None = None,
+) -> None:
     """
-    Print the results of a stored study, or write them to a file.
+    Print the results of a stored study, or write them to a file or another tool.
 
     Parameters
     ----------
@@ -40,15 +48,27 @@ def results(db: Path, *, study: int | None = None, out: Path | None = None) -> N
         Number of the study; optional where there is only one. The message without it lists them.
     out
         File ending in .csv, .json, .parquet or .tsv; or .md or .tex for a table to paste into a text.
+    tensorboard
+        New folder for TensorBoard, with a run for every arm and seed.
+    mlflow
+        Address of an MLflow store, such as sqlite:///runs.db, for a new experiment: a parent, whose children are the
+        runs of every arm and seed.
     """
     check_table_out(out, db)
-    table = _read(db, study).finished.results
-    if out is None:
+    stored = _read(db, study)
+    table = stored.finished.results
+    if tensorboard is not None:
+        write_events(tensorboard, stored)
+    if mlflow is not None:
+        write_mlflow(mlflow, db.name if study is None else f"{db.name}, study {study}", stored)
+    for place in filter(None, (tensorboard, mlflow)):
+        print(f"runs: {place}")
+    if out is None and tensorboard is None and mlflow is None:
         shown = table.assign(error=[_last_line(text) for text in table["error"]]) if "error" in table else table
         print(shown.to_string(index=False, float_format="{:.4f}".format))
-        return
-    write_table(out, table)
-    print(f"results: {out}")
+    if out is not None:
+        write_table(out, table)
+        print(f"results: {out}")
 
 
 def luck(db: Path, *, study: int | None = None, out: Path | None = None, figure: Path | None = None) -> None:
@@ -234,7 +254,7 @@ def _refuse(given: Mapping[str, Any], what: str) -> None:
     """Raise InputError for options that are given and do not belong to what is judged."""
     for name, value in given.items():
         if value not in (None, False, ()):
-            raise InputError(f"expected no --{name.replace('_', '-')} beside {what}, found {value}; leave it out")
+            raise InputError(f"expected no --{name.replace('_', '-')} beside {what}, found {value}; omit it")
 
 
 def _last_line(text: str) -> str:

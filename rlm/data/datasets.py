@@ -101,7 +101,7 @@ def load_corpus(config: StudyConfig, data: pd.DataFrame | None = None, pretrain_
 
 
 def name_data(config: StudyConfig, data: pd.DataFrame | None, pretrain_texts: Texts | None) -> StudyConfig:
-    """Return the config with names of what is handed over: what it says of other data is not true of these."""
+    """Return the config with names of what is handed over: what it has of other data is not true of these."""
     if data is not None:
         name = config.dataset
         is_another = name == "pqa" or name.startswith("chatterbot-") or os.path.exists(name)  # noqa: PTH110

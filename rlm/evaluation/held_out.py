@@ -3,29 +3,77 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
 from rlm.block import Block
+from rlm.config import MetricName
 from rlm.data.corpus import Corpus, relevance_clusters
 from rlm.data.datasets import load_corpus
 from rlm.engine.accuracy import TIE, triplet_scores
 from rlm.errors import InputError
 from rlm.evaluation.retrieval import find_first
 from rlm.evaluation.triplets import embedded_split, roc_aucs
+from rlm.runtime.results import Table
 from rlm.slicer import Slices, slice_for
 from rlm.stats.tables import find_collapse
 from rlm.stats.variance import tabulate_triplets
-from rlm.store.read import read_study
+from rlm.store.read import TRIPLETS, read_study
 
 MOST_QUERIES = 20_000  # every query meets every candidate: a large test split would take longer than training
+_RUN = {"arm": str, "seed": int}
+_EPOCH = {**_RUN, "epoch": int}
+
+
+class BlockResult(NamedTuple):
+    """
+    What a study, or a block of its seeds, gave.
+
+    Attributes
+    ----------
+    results
+        One row per arm and seed, see `rlm.run_study`.
+    clusters
+        One row per arm, seed and cluster of the test split: cluster (its number there), triplets, test_accuracy.
+    triplets
+        One row per arm and seed that did not diverge, see `rlm.stats.tabulate_triplets`.
+    history
+        One row per arm, seed and epoch of fine-tuning: arm and the columns of the history of `rlm.finetune`.
+    pretraining
+        One row per arm, seed and epoch of pre-training: arm and the columns of the history of `rlm.pretrain`.
+    """
+
+    results: pd.DataFrame
+    clusters: pd.DataFrame
+    triplets: pd.DataFrame
+    history: pd.DataFrame
+    pretraining: pd.DataFrame
+
+    TASK = TRIPLETS
+    TABLES = {  # noqa: RUF012 - an annotation would make it a field
+        "results": Table(
+            _RUN,
+            dict.fromkeys(["validation_accuracy", *get_args(MetricName)], float)
+            | {"best_epoch": int, "epochs": int, **dict.fromkeys(["collapsed", "start_change", "seconds"], float)}
+            | {"split": str}
+            | dict.fromkeys(["train_triplets", "test_triplets", "test_anchors", "test_clusters"], int),
+        ),
+        "clusters": Table({**_RUN, "cluster": int}, {"triplets": int, "test_accuracy": float}),
+        "triplets": Table(_RUN, {"test": str, "triplets": int, "right": bytes, "tied": bytes}),
+        "history": Table(_EPOCH, dict.fromkeys(["loss", "validation_accuracy", "relative_spread"], float)),
+        "pretraining": Table(_EPOCH, dict.fromkeys(["loss", "seen_accuracy", "unseen_accuracy", "spread"], float)),
+    }
+
+
+RESULTS = [*BlockResult.TABLES["results"].keys, *BlockResult.TABLES["results"].values]
 
 
 def judge_block(
     block: Block, slices: Sequence[Slices], corpus: Corpus, history: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return the rows of trained seeds in `rlm.study.BlockResult.results`, `clusters` and `triplets`."""
+    """Return the rows of trained seeds in `BlockResult.results`, `clusters` and `triplets`."""
     judged = judge_history(history, block.seeds)
     batch, embeddings = embedded_split(block, slices, "test", "distance")
     scores = triplet_scores(embeddings, batch).cpu().numpy()

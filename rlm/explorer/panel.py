@@ -106,7 +106,7 @@ class Panel:
         self.preset.observe(self._choose_preset, "value")
 
     def draw(self, session: Session, shown: Progress | None, *, is_own: bool, kept: str) -> None:
-        """Show the state of a session; `is_own` as of `show_difference`, `kept` tells where the studies are."""
+        """Show the state of a session; `is_own` as in `show_difference`, `kept` tells where the studies are."""
         found, wrong = self.knobs.read()
         if found is not None:
             self.valid = found[0], found[1]
@@ -215,7 +215,7 @@ def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:
         return f"Shown: #{shown.study}, with the settings of the knobs."
     before, now = (", ".join(_spell(name, of[name]) for name in other) for of in (theirs, ours))
     is_same_study = set(other) <= {"arms", *Plan.model_fields}
-    then = "goes on with this study" if is_same_study else "starts a new study"
+    then = "continues this study" if is_same_study else "starts a new study"
     return f"Shown: #{shown.study} ({before}). The knobs differ: {now}; Run {then}."
 
 

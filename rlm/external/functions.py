@@ -320,7 +320,7 @@ def _prepare(
             f"pass rlm.stats.Metric({known[0].name!r}, ..., failed=...)"
         )
     if timeout is not None and not timeout > 0:
-        raise InputError(f"expected a timeout above 0 seconds, found {timeout}; leave it out for none")
+        raise InputError(f"expected a timeout above 0 seconds, found {timeout}; omit it for none")
     ordered = sorted(listed, key=lambda arm: arm != baseline)
     wanted = check_request(seeds, ordered, db, rules, baseline=baseline, widest=2 * known[0].reach)
     name = getattr(code_of(train), "__name__", WHAT)

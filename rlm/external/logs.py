@@ -60,7 +60,8 @@ def read_events(folder: Path, *_: str) -> pd.DataFrame:
             if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
                 tensor = max(events.Tensors(tag), key=lambda one: one.step).tensor_proto
                 last[tag] = float(make_ndarray(tensor))
-        runs[run] = last
+        if last or run != folder:  # the folder itself may describe all runs
+            runs[run] = last
     return _tabulate(folder, runs)
 
 
@@ -81,9 +82,11 @@ def read_mlflow(store: Path | str, arm_column: str, seed_column: str) -> pd.Data
     ended = [run for run in found if run.info.status in ("FINISHED", "FAILED")]
     if len(ended) < len(found):
         log.warning("%d of %d runs in %s have not ended: they are dropped", len(found) - len(ended), len(found), store)
-    rows = []
+    rows, parents = [], {run.data.tags.get("mlflow.parentRunId") for run in ended}
     for run in ended:
         known = {**run.data.tags, **run.data.params}
+        if run.info.run_id in parents and not {arm_column, seed_column} & known.keys():
+            continue
         if missing := [name for name in (arm_column, seed_column) if name not in known]:
             raise InputError(
                 f"expected a parameter or tag {missing[0]!r} of each run in {store}, found none of run "

@@ -189,7 +189,7 @@ def _choose(names: Sequence[str]) -> str:
 
 
 def _describe(name: str, unit: Unit | None, better: Direction | None) -> Metric:
-    """Return the metric of a name, with what is said of it."""
+    """Return the metric of a name, with what is given of it."""
     try:
         known = resolve_metric(name)
     except InputError as error:
@@ -239,8 +239,7 @@ def _scale(results: pd.DataFrame, metric: Metric, unit: Unit | None) -> pd.DataF
     if unit == "percent":
         if metric.better == "higher" and 0 < largest <= 1:
             raise InputError(
-                f"expected {metric.name} in percent, found at most {largest:g}; leave out --unit percent, or multiply "
-                "by 100"
+                f"expected {metric.name} in percent, found at most {largest:g}; drop --unit percent, or multiply by 100"
             )
         return results.assign(**{metric.name: values / 100})
     if metric.is_share and 1 < largest <= 100:

@@ -13,7 +13,7 @@ from .config import LabelsConfig as LabelsConfig, explain_settings as explain_se
 from .encoders import new_classifiers as new_classifiers
 from .folders import load_image_folder as load_image_folder
 from .report import (
-    explain_claim as explain_claim,
+    explain as explain,
     explain_effects as explain_effects,
     explain_shuffles as explain_shuffles,
     spell_intervals as spell_intervals,

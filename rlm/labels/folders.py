@@ -268,7 +268,7 @@ def decode_files(listing: Listing, read: Read) -> Samples:
         about={
             "name": folder.resolve().name,
             "title": f"{kind.capitalize()} of {folder.resolve().name}, {len(classes)} classes",
-            "licence": "not said",
+            "licence": "unknown",
         },
         skipped=pd.DataFrame(skipped, columns=["path", "reason"]),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 import pandas as pd
 
 from rlm.errors import InputError
-from rlm.sentences import count
+from rlm.sentences import count, escape_markdown
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, spell_p
 from rlm.stats.judging import Watched
 from rlm.stats.metrics import Metric, count_failed, find_metric
@@ -15,6 +15,7 @@ from rlm.verdict import find_watched
 
 MEMORISED = 0.9
 FASTER = {"helps": "faster", "hurts": "slower"}
+SPEED = tuple(FASTER.values())
 SHORT = {"no evidence either way": "no evidence"}
 
 
@@ -295,21 +296,30 @@ def explain_effects(table: pd.DataFrame) -> str:
     return f"{what}: {'; '.join(parts)}."
 
 
-def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str = "pretrained") -> str:
+def explain(
+    name: str,
+    settings: str,
+    shuffles: pd.DataFrame,
+    effects: pd.DataFrame,
+    speed: pd.DataFrame,
+    arm: str = "pretrained",
+) -> str:
     """
-    Explain which parts of the paper's claim were reproduced, and whether a control does as well.
+    Explain which parts of the paper's claim a study reproduces, and whether a control does as well.
 
     Parameters
     ----------
+    name, settings
+        What the study is called, and the words of `explain_settings`.
     shuffles, effects, speed
-        From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of one study.
+        From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of the study.
     arm
         The arm that memorised.
 
     Returns
     -------
     str
-        Three sentences: on memorising, on accuracy and on speed.
+        Markdown: the decision on accuracy in one line, and a list of the settings, memorising and every difference.
 
     References
     ----------
@@ -318,11 +328,21 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
     Examples
     --------
     >>> import pandas as pd, rlm
-    >>> rlm.labels.explain_claim(pd.DataFrame({"seeds": [9]}), pd.DataFrame(), pd.DataFrame())
-    "With fewer than 10 seeds nothing follows about the paper's claim."
+    >>> memorising = pd.DataFrame({"seed": 0, "shuffle": 0, "shuffle_epoch": [0, 1], "accuracy": [0.1, 1.0]})
+    >>> results = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
+    >>> shuffles, effects = rlm.labels.summarise_shuffles(memorising), rlm.labels.tabulate_effects(results)
+    >>> rlm.labels.explain("digits", "1 seed.", shuffles, effects, effects).splitlines()[0]
+    "**digits: with fewer than 10 seeds nothing follows about the paper's claim.**"
     """
+    decision, *more = _judge_claim(shuffles, effects, speed, arm)
+    details = [settings, *more, explain_shuffles(shuffles), explain_effects(effects), explain_effects(speed)]
+    return "\n".join([f"**{escape_markdown(name)}: {decision}**", "", *(f"- {one}" for one in details)])
+
+
+def _judge_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str) -> list[str]:
+    """Return what follows on accuracy, as the end of a sentence, and sentences on memorising and on speed."""
     if (shuffles["seeds"] < FEWEST_PAIRS).any():
-        return f"With fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."
+        return [f"with fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."]
     decisions = shuffles["decision"].iloc[1:].tolist()
     faster, slower, later = decisions.count("faster"), decisions.count("slower"), len(decisions)
     if faster and slower:
@@ -332,19 +352,21 @@ def explain_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataF
         shown = f"was {verb} for {faster or slower} of the {later} memorisations after the first"
     else:
         shown = f"was not shown for any of the {later} memorisations after the first"
-    sentences = [
+    memorising = (
         f"That memorising becomes faster, the paper's figure 1, {shown}."
         if later
         else "Labels were never shuffled, so nothing follows about the paper's figure 1."
-    ]
-    for table, better, worse, what in ((effects, "helps", "hurts", "accuracy"), (speed, "faster", "slower", "speed")):
-        decisions = table["decision"].dropna().unstack("arm")
-        good, bad = ((decisions[arm] == word) for word in (better, worse))
-        controls = decisions.loc[good, [name for name in decisions if name in CONTROLS]]
-        cases = count(len(decisions), "case")
-        text = f"In {what}, {arm} is shown to gain in {good.sum()} of {cases} and to lose in {bad.sum()}"
-        if good.any() and controls.shape[1]:
-            as_well = (controls == better).any(axis=1).sum()
-            text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
-        sentences.append(f"{text}.")
-    return " ".join(sentences)
+    )
+    accuracy = _count_gains(effects["decision"], arm, "helps", "hurts")
+    return [f"in accuracy, {accuracy}", memorising, f"In speed, {_count_gains(speed['decision'], arm, *SPEED)}"]
+
+
+def _count_gains(decisions: pd.Series, arm: str, better: str, worse: str) -> str:
+    table = decisions.dropna().unstack("arm")
+    good, bad = ((table[arm] == word) for word in (better, worse))
+    controls = table.loc[good, [name for name in table if name in CONTROLS]]
+    text = f"{arm} is shown to gain in {good.sum()} of {count(len(table), 'case')} and to lose in {bad.sum()}"
+    if good.any() and controls.shape[1]:
+        as_well = (controls == better).any(axis=1).sum()
+        text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
+    return f"{text}."

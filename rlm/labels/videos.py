@@ -1,4 +1,4 @@
-"""Folders of videos: clips from their middle, official splits of UCF101 and HMDB51, and lists as of Kinetics."""
+"""Folders of videos: clips from their middle, official splits of UCF101 and HMDB51, and lists as in Kinetics."""
 
 import csv
 import re
@@ -180,8 +180,8 @@ def _read_split(path: Path) -> dict[str, str]:
         sources = {source: (match[1] + "/", None) for source, match in named.items() if match}
     else:
         raise InputError(
-            "expected a split by the name trainlist01.txt or testlist01.txt, as of UCF101, or CLASS_test_split1.txt, "
-            f"as of HMDB51, or a list of paths and labels, found no file {path.name}; give one of these files"
+            "expected a split by the name trainlist01.txt or testlist01.txt, as in UCF101, or CLASS_test_split1.txt, "
+            f"as in HMDB51, or a list of paths and labels, found no file {path.name}; give one of these files"
         )
     split: dict[str, str] = {}
     for source, (prefix, part) in sources.items():

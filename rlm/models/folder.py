@@ -1,4 +1,4 @@
-"""The folder of a saved model: where it may be, what it says of itself, and whether that is what was saved."""
+"""The folder of a saved model: where it may be, how it describes itself, and whether that is what was saved."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def hash_of(description: Mapping[str, Any]) -> str:
 
 
 def say(error: Exception) -> str:
-    """Return what an exception says, for a message."""
+    """Return the text of an exception, for a message."""
     if isinstance(error, pydantic.ValidationError):
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -38,7 +38,7 @@ class NewWords:
         return cls({path: sha256_of(Path(path)) for path in paths if path is not None})
 
     def look_up(self, words: Iterable[str]) -> dict[str, Vector]:
-        """Return the vectors of the words that have one; zeros stand for a part that one of the files lacks."""
+        """Return the vectors of the words that have one; a part that one of the files lacks is zero."""
         words = list(words)
         missing = frozenset(words) - self.found.keys()
         if missing and self._are_there:

@@ -3,7 +3,7 @@
 import pandas as pd
 from scipy import stats
 
-from rlm.sentences import escape_markdown
+from rlm.sentences import count, escape_markdown
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL, Estimate, spell_p
 from rlm.stats.judging import Watched, pairs_to_judge
 from rlm.stats.meta import FEWEST_EFFECTS
@@ -25,7 +25,7 @@ def explain(results: pd.DataFrame) -> str:
     Returns
     -------
     str
-        Markdown, a list for each dataset.
+        Markdown: for each dataset its decision in one line, and a list of details.
 
     Examples
     --------
@@ -33,34 +33,43 @@ def explain(results: pd.DataFrame) -> str:
     >>> systems = [("mean", "scratch"), ("mean", "pretrained"), ("trigram overlap", "untrained")]
     >>> runs = [("pqa", encoder, "triplet", arm, 0, 0.6, 0.5, 0.1, 1) for encoder, arm in systems]
     >>> columns = ["dataset", "encoder", "loss", "arm", "seed", *rlm.systems.METRICS]
-    >>> rlm.systems.explain(pd.DataFrame(runs, columns=columns)).splitlines()[-1].split(": ")[-1]
-    'mean + triplet +0.0 [no interval] points.'
+    >>> rlm.systems.explain(pd.DataFrame(runs, columns=columns)).splitlines()[0]
+    '**pqa: too few seeds for a verdict on 1 system.**'
     """
     compared, summary = compare(results), summarise(results)
     parts = []
     for name, verdicts in compared.groupby("dataset", sort=False):
         accuracy = summary[(summary["dataset"] == name) & (summary["metric"] == "test_accuracy")]
         sentences = [
-            _beside_untrained(accuracy),
-            _stability(results[results["dataset"] == name], accuracy),
             *_gains(verdicts, find_watched(results, None)),
             *_in_general(results[results["dataset"] == name]),
+            _stability(results[results["dataset"] == name], accuracy),
+            *_beside_untrained(accuracy),
         ]
-        parts.append("\n".join([f"**{escape_markdown(name)}**", "", *(f"- {sentence}" for sentence in sentences)]))
+        decision = f"**{escape_markdown(name)}: {_decide(verdicts)}.**"
+        parts.append("\n".join([decision, "", *(f"- {sentence}" for sentence in sentences)]))
     return "\n\n".join(parts)
 
 
-def _beside_untrained(accuracy: pd.DataFrame) -> str:
+def _decide(verdicts: pd.DataFrame) -> str:
+    """Count the systems by what pre-training does to them."""
+    found, systems = verdicts["decision"].value_counts().to_dict(), count(len(verdicts), "system")
+    if found.keys() == {"too few seeds"}:
+        return f"too few seeds for a verdict on {systems}"
+    return f"pre-training helps {found.get('helps', 0)} of {systems} and hurts {found.get('hurts', 0)}"
+
+
+def _beside_untrained(accuracy: pd.DataFrame) -> list[str]:
     overlap = accuracy.loc[accuracy["arm"] == UNTRAINED, "mean"].iloc[0]
     scratch = accuracy[(accuracy["arm"] == BASELINE) & (accuracy["seeds"] >= FEWEST_PAIRS)]
     above, below = (
         ", ".join(_names(scratch[is_apart])) or "none"
         for is_apart in (scratch["low"] > overlap, scratch["high"] < overlap)
     )
-    return (
-        f"The overlap of character trigrams, which learns nothing, is right about {overlap:.1%} of the test triplets. "
-        f"From scratch, whole intervals of {FEWEST_PAIRS} seeds or more above that: {above}; below: {below}."
-    )
+    return [
+        f"The overlap of character trigrams, which learns nothing, is right about {overlap:.1%} of the test triplets.",
+        f"From scratch, whole intervals of {FEWEST_PAIRS} seeds or more above that: {above}; below: {below}.",
+    ]
 
 
 def _stability(results: pd.DataFrame, accuracy: pd.DataFrame) -> str:
@@ -94,8 +103,6 @@ def _gains(verdicts: pd.DataFrame, watched: Watched) -> list[str]:
         for decision, words in told.items()
         if decision in found
     ]
-    if found.keys() - {"helps", "too few seeds"} and "helps" not in found:
-        sentences.insert(0, "No system is shown to gain from random-triplet pre-training.")
     return [*sentences[:-1], sentences[-1] + corrected]
 
 
@@ -105,10 +112,10 @@ def _in_general(results: pd.DataFrame) -> list[str]:
         return []
     said = []
     for baseline in (BASELINE, *CONTROLS):
-        if (
-            baseline not in set(results["arm"])
-            or results.groupby("arm")["seed"].nunique().to_dict().get("pretrained", 0) < 2
-        ):
+        if baseline not in set(results["arm"]):
+            continue
+        compared = compare(results, baseline=baseline)
+        if (compared["pairs"] < FEWEST_PAIRS).any() or not (compared["error"] > 0).all():  # all pairs of a system alike
             continue
         found = generalise(results, baseline=baseline).iloc[0]
         mean = Estimate(*map(float, found[["mean", "low", "high"]])).format(100, "+")

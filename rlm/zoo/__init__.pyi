@@ -1,4 +1,9 @@
 """Encoders and losses: the defaults, and the registries of all."""
 
-from .encoders import ENCODERS as ENCODERS, LSTMEncoder as LSTMEncoder, MeanEncoder as MeanEncoder
+from .encoders import (
+    ENCODERS as ENCODERS,
+    FrozenEncoder as FrozenEncoder,
+    LSTMEncoder as LSTMEncoder,
+    MeanEncoder as MeanEncoder,
+)
 from .losses import LOSSES as LOSSES

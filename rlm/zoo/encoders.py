@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlm.config import EncoderName, Initialisation
-from rlm.data.phrases import PAD
+from rlm.data.phrases import PAD, Phrases
 from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens, WordTable
 from rlm.engine.embedding_bag import SumOfRows
 from rlm.engine.lstm import PackedLSTM, pack, reverse
@@ -157,6 +158,49 @@ def letter_trigrams(words: Sequence[str]) -> Int64[Tensor, "token trigram"]:
         rows.append([number.setdefault(trigram, len(number) + 1) for trigram in trigrams])
     longest = max(map(len, rows))
     return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+
+class FrozenEncoder(nn.Module):
+    """
+    Vectors of whole phrases that never change, such as those of a sentence encoder, through one trained linear layer.
+
+    It recognises a phrase by its tokens, so a study takes ``unseen_words="kept"`` and masked padding. The vector of a
+    phrase that it does not know is NaN, and its seed diverges.
+
+    Parameters
+    ----------
+    phrases
+        All phrases, see `rlm.index_corpus`.
+    vectors
+        A vector per phrase, ``[phrase, number]``.
+    dim
+        Size of the embedding.
+
+    Examples
+    --------
+    >>> import numpy as np, rlm, torch
+    >>> phrases = rlm.index_corpus(rlm.load("chatterbot-english")).phrases
+    >>> encoder = rlm.zoo.FrozenEncoder(phrases, np.ones((len(phrases), 5)), dim=3)
+    >>> encoder(torch.from_numpy(phrases.tokens[:2]), batch_sizes=[2]).shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(self, phrases: Phrases, vectors: Float[np.ndarray, "phrase number"], dim: int = 64) -> None:
+        super().__init__()
+        tokens = torch.from_numpy(phrases.tokens).long()  # the last phrase is the empty one
+        factors = torch.from_numpy(np.random.default_rng(0).integers(2**62, size=tokens.shape[1]))
+        keys, order = (tokens * factors).sum(dim=1).sort()
+        known = np.vstack([vectors, np.zeros_like(vectors[:1])]).astype(np.float32)
+        self.register_buffer("factors", factors)
+        self.register_buffer("keys", keys)
+        self.register_buffer("vectors", torch.from_numpy(known)[order])
+        self.output = nn.Linear(known.shape[1], dim)
+
+    def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
+        key = (tokens.long() * self.factors[: tokens.shape[1]]).sum(dim=1)
+        place = torch.searchsorted(self.keys, key).clamp(max=len(self.keys) - 1)
+        is_known = (self.keys[place] == key)[:, None]
+        return self.output(torch.where(is_known, self.vectors[place], torch.nan))
 
 
 ENCODERS: dict[EncoderName, type[nn.Module]] = {

@@ -137,7 +137,7 @@ def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
     assert knobs.read()[0] == [StudyConfig(), Plan(seeds=1_000_000)]
     shown = Progress(1, 3, StudyConfig(), plan, None, ())
     said = explain_difference(shown, *knobs.read()[0])
-    assert said == "Shown: #3 (seeds 2000000). The knobs differ: seeds 1000000; Run goes on with this study."
+    assert said == "Shown: #3 (seeds 2000000). The knobs differ: seeds 1000000; Run continues this study."
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
         (
             {"arms": ("scratch", "shuffled")},
             "Shown: #2 (arms scratch, pretrained). The knobs differ: arms scratch, shuffled; "
-            "Run goes on with this study.",
+            "Run continues this study.",
         ),
         (
             {"margin": 0.3, "reading": {"delimiter": "\t"}},

@@ -6,11 +6,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import topic_pairs
 from scipy import stats
 
 import rlm
 from rlm.errors import InputError
 from rlm.external import compare_results, read_results
+from rlm.external.logs import LOGS, find_log
 from rlm.stats.metrics import Metric
 
 ARMS, SEEDS = ["plain", "wide", "NA"], range(12)
@@ -270,6 +272,35 @@ class TestLogs:
         self.check(uri, runs, arm_column="model")
         with pytest.raises(InputError, match="expected a parameter or tag 'arm'"):
             read_results(path)
+
+    @pytest.mark.parametrize("tool", ["tensorboard", "mlflow"])
+    def test_a_study_written_for_another_tool_is_read_with_its_verdict(
+        self, stored, tmp_path, rlm_command, monkeypatch, tool
+    ):
+        pytest.importorskip(tool)
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        place = tmp_path / "runs" if tool == "tensorboard" else (tmp_path / "runs").as_uri()
+        code, printed, _ = rlm_command("results", stored, f"--{tool}", place)
+        assert (code, printed) == (0, f"runs: {place}\n")
+        found = LOGS[find_log(tmp_path / "runs")](tmp_path / "runs", "arm", "seed").astype({"seed": int})
+        known = rlm.read_study(stored).finished
+        both = found.merge(known.results, on=["arm", "seed"], suffixes=("", "_known"))
+        assert len(both) == len(found) == len(known.results)
+        np.testing.assert_allclose(both["test_accuracy"], both["test_accuracy_known"], rtol=1e-6)
+        last = known.history.groupby(["arm", "seed"])["loss"].last()
+        np.testing.assert_allclose(found.set_index(["arm", "seed"])["history/loss"].loc[last.index], last, rtol=1e-6)
+        assert rlm_command("verdict", tmp_path / "runs", "--metric", "test_accuracy")[0] == 0
+        code, _, errors = rlm_command("results", stored, f"--{tool}", place)
+        assert code == 2
+        assert "expected a" in errors
+
+    @pytest.fixture(scope="class")
+    def stored(self, tmp_path_factory):
+        db = tmp_path_factory.mktemp("stored") / "study.db"
+        config = rlm.StudyConfig(encoder="mean", arms=("scratch", "pretrained"), pretrain_epochs=1, max_epochs=2)
+        data = topic_pairs(np.random.default_rng(0), topics=4, pairs=40)
+        rlm.run_study(config, 2, data=data, db=db, n_jobs=1, progress=False)
+        return db
 
     @pytest.mark.parametrize(
         ("names", "message"),

@@ -140,7 +140,7 @@ class TestImages:
         assert (found.classes, found.labels.tolist()) == (("cat", "dog"), [0, 0, 0, 1, 1, 1])
         assert found.official is None
         assert found.groups is None
-        assert found.about == {"name": "pets", "title": "Images of pets, 2 classes", "licence": "not said"}
+        assert found.about == {"name": "pets", "title": "Images of pets, 2 classes", "licence": "unknown"}
         assert listed(found) == {
             "readme.txt": "beside the folders of classes",
             ".hidden/b.png": "hidden",
@@ -371,7 +371,7 @@ class TestVideos:
             assert levels_of(clip[0]) == near([brightness(row // 3, row % 3, frame) for frame in (5, 8, 11, 14)])
         assert found.official is None
         assert listed(found) == {}
-        assert found.about == {"name": "UCF-101", "title": "Videos of UCF-101, 3 classes", "licence": "not said"}
+        assert found.about == {"name": "UCF-101", "title": "Videos of UCF-101, 3 classes", "licence": "unknown"}
 
     @pytest.mark.parametrize(("frames", "every", "first"), [(1, 1, 10), (21, 1, 0), (20, 1, 0), (11, 2, 0), (2, 7, 6)])
     def test_any_length_has_its_middle(self, frames, every, first, encoded):

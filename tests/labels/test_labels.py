@@ -25,7 +25,7 @@ from rlm.labels.report import explain_shuffles, summarise_shuffles, tabulate_eff
 from rlm.labels.samples import FRAMES, MOTIONS, SIZE, Samples, check_samples, divide
 from rlm.labels.training import SGD, learn, memorise
 from rlm.seeding import stream
-from rlm.stats.tables import epochs_to_reach
+from rlm.stats.tables import DIFFERENCE, epochs_to_reach
 
 SHAPES = {"mlp": (1, 6, 5), "cnn": (2, 7, 6), "cnn3d": (1, 5, 6, 7)}
 SEEDS = (3, 1, 4)
@@ -704,6 +704,10 @@ class TestWords:
             assert set(table.index.get_level_values("arm")) == set(QUICK.arms)
 
 
+def with_numbers(decisions, value="accuracy"):
+    return decisions.assign(**dict.fromkeys([value, *DIFFERENCE], 0.0))
+
+
 def test_the_claim_is_judged_by_shuffles_and_controls():
     columns = ["seeds", "reached", "epochs", "low", "high", "difference", "difference_low", "difference_high", "p"]
     columns.append("decision")
@@ -718,18 +722,20 @@ def test_the_claim_is_judged_by_shuffles_and_controls():
     none = "no evidence either way"
     effects = pd.DataFrame({"decision": [np.nan, "helps", "helps", none, np.nan, "helps", none, "helps"]}, index=index)
     speed = pd.DataFrame({"decision": [np.nan, "slower", none, none, np.nan, none, none, none]}, index=index)
-    said = rlm.labels.explain_claim(shuffles, effects, speed)
-    assert "was shown for 1 of the 2 memorisations after the first and reversed for 1" in said
-    assert (
-        "In accuracy, pretrained is shown to gain in 2 of 2 cases and to lose in 0; in 1 of the 2 a control gained too"
-        in said
+    decide = partial(rlm.labels.explain, "digits", "20 seeds.", speed=with_numbers(speed, "epochs"))
+    decision, _, settings, memorising, faster, *_ = decide(shuffles, effects=with_numbers(effects)).splitlines()
+    assert settings == "- 20 seeds."
+    assert "was shown for 1 of the 2 memorisations after the first and reversed for 1" in memorising
+    assert decision == (
+        "**digits: in accuracy, pretrained is shown to gain in 2 of 2 cases and to lose in 0; in 1 of the 2 a control "
+        "gained too, whose weights remember nothing.**"
     )
-    assert "In speed, pretrained is shown to gain in 0 of 2 cases and to lose in 1." in said
+    assert faster == "- In speed, pretrained is shown to gain in 0 of 2 cases and to lose in 1."
     unclear = shuffles.assign(decision=[np.nan, none, none])
-    assert "figure 1, was not shown for any of the 2 memorisations" in rlm.labels.explain_claim(unclear, effects, speed)
+    assert "figure 1, was not shown for any of the 2 memorisations" in decide(unclear, effects=with_numbers(effects))
     slower = shuffles.assign(decision=[np.nan, none, "slower"])
-    assert "was reversed for 1 of the 2 memorisations" in rlm.labels.explain_claim(slower, effects, speed)
-    assert "never shuffled" in rlm.labels.explain_claim(shuffles.iloc[:1], effects, speed)
+    assert "was reversed for 1 of the 2 memorisations" in decide(slower, effects=with_numbers(effects))
+    assert "never shuffled" in decide(shuffles.iloc[:1], effects=with_numbers(effects))
 
 
 @pytest.mark.parametrize(

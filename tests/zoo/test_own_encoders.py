@@ -1,6 +1,7 @@
 """Encoders of your own: stacked where torch.func can, looped where it cannot, with a backbone that seeds share."""
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -100,6 +101,11 @@ def test_what_fails_by_itself_fails_with_its_own_words(slices):
         finetune(new_block(Broken, slices), slices, **SETTINGS)
 
 
+class Phrasal(rlm.zoo.FrozenEncoder):
+    def __init__(self, phrases, vectors, vocabulary_size):
+        super().__init__(phrases, vectors, dim=3)
+
+
 class TestBackbone:
     """A frozen sentence encoder, known from elsewhere, under a head that is trained."""
 
@@ -127,6 +133,30 @@ class TestBackbone:
         for seeds in [(0,), (0, 1)]:
             block = init_block(lambda: self.Headed(slices.vocabulary_size, known=False), seeds)
             assert "backbone.weight" in block.weights
+
+    def test_of_phrases_reads_the_vector_of_each_and_knows_no_other(self):
+        phrases = rlm.index_corpus(topic_pairs(np.random.default_rng(0), topics=4, pairs=30)).phrases
+        vectors = np.random.default_rng(1).normal(size=(len(phrases), 5)).astype(np.float32)
+        encoder = rlm.zoo.FrozenEncoder(phrases, vectors, dim=3)
+        tokens = torch.from_numpy(phrases.tokens)
+        found = encoder(tokens, [len(tokens)])
+        torch.testing.assert_close(found[:-1], encoder.output(torch.from_numpy(vectors)))
+        torch.testing.assert_close(found[-1], encoder.output.bias)  # the empty phrase, which fills a batch
+        assert encoder(tokens.clamp(max=1)[:1], [1]).isnan().all()
+
+    def test_of_phrases_can_be_studied(self):
+        data = topic_pairs(np.random.default_rng(0), topics=4, pairs=60)
+        corpus = rlm.index_corpus(data)
+        vectors = np.random.default_rng(1).normal(size=(len(corpus.phrases), 5))
+        block = init_block(lambda: rlm.zoo.FrozenEncoder(corpus.phrases, vectors, dim=3), (0, 1))
+        assert block.weights.keys() == {"output.weight", "output.bias"}
+        config = rlm.StudyConfig(max_epochs=2, pretrain_epochs=1, unseen_words="kept")
+        make = partial(Phrasal, corpus.phrases, vectors)
+        results = rlm.run_study(config, 2, data=data, make_encoder=make, n_jobs=1, progress=False)
+        assert results.test_accuracy.between(0, 1).all()
+        forgotten = config.model_copy(update={"unseen_words": "unknown"})
+        lost = rlm.run_study(forgotten, 2, data=data, make_encoder=make, n_jobs=1, progress=False)
+        assert lost.test_accuracy.isna().all()
 
 
 def test_a_study_runs_them():
