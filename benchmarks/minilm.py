@@ -8,7 +8,6 @@ continues from there. The page needs ten pairs. --triplets N takes a part of the
 drops rows with long texts, since the longest text of a batch decides how long the batch takes.
 """
 
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -55,7 +54,10 @@ def main() -> None:
     results = rlm.systems.sentence_transformers(str(get_model_path()), slices, given.arms, given.seeds, **settings)
     print(rlm.summarise(results).to_string())
     if results.groupby("arm")["test_accuracy"].count().min() >= FEWEST:
-        command = " ".join(["python -m benchmarks.minilm", *sys.argv[1:]])
+        changed = {name: one for name, one in vars(given).items() if name != "db" and one != parser.get_default(name)}
+        texts = {name: " ".join(one) if isinstance(one, list) else one for name, one in changed.items()}
+        options = (f"--{name.replace('_', '-')} {one}" for name, one in texts.items())
+        command = " ".join(["python -m benchmarks.minilm", *options])
         about = f"{len(slices.train):,} triplets for training and {len(slices.test):,} for the test"
         about += f" from {len(rows):,} rows of {given.dataset}"
         write_whole(DOCS / "minilm.md", render(results, command, about))
