@@ -4,7 +4,8 @@ Fine-tune all-MiniLM-L6-v2 with and without random triplets, with controls, and 
 python -m benchmarks.minilm --seeds 20 --db minilm.db
 
 The long version of notebook 9. It takes hours on two cores. The store keeps every finished run, and the next start
-continues from there. The page needs ten pairs; --triplets N takes a part of the triplets.
+continues from there. The page needs ten pairs. --triplets N takes a part of the triplets. --words N
+drops rows with long texts, since the longest text of a batch decides how long the batch takes.
 """
 
 from argparse import ArgumentParser
@@ -38,19 +39,27 @@ def main() -> None:
     parser = ArgumentParser(prog="python -m benchmarks.minilm", description=__doc__.strip().split("\n")[0])
     parser.add_argument("--seeds", type=int, default=20, help="number of seeds, counted from 0")
     parser.add_argument("--triplets", type=int, help="triplets per epoch, of either kind; all by default")
+    parser.add_argument("--words", type=int, help="drop rows with a text of more words")
+    parser.add_argument("--batch-size", type=int, default=32, help="triplets in a batch")
     parser.add_argument("--dataset", default="chatterbot-english", help="English pairs")
     parser.add_argument("--db", type=Path, default=Path("minilm.db"), help="the store of finished runs")
     parser.add_argument("--arms", nargs="+", default=ARMS, help="arms, scratch first")
     given = parser.parse_args()
-    slices = rlm.prepare(rlm.StudyConfig(dataset=given.dataset))
-    settings = {"triplets": given.triplets, "db": given.db}
-    results = rlm.systems.sentence_transformers(get_model_path(), slices, given.arms, given.seeds, **settings)
+    rows = rlm.load(given.dataset)
+    if given.words:
+        texts = rows[["anchor", "positive"]]
+        rows = rows[texts.map(lambda text: len(text.split()) <= given.words).all(axis=1)]
+    slices = rlm.slice_corpus(rlm.index_corpus(rows))
+    settings = {"triplets": given.triplets, "batch_size": given.batch_size, "db": given.db}
+    results = rlm.systems.sentence_transformers(str(get_model_path()), slices, given.arms, given.seeds, **settings)
     print(rlm.summarise(results).to_string())
     if results.groupby("arm")["test_accuracy"].count().min() >= FEWEST:
-        command = f"python -m benchmarks.minilm --seeds {given.seeds}"
-        command += f" --triplets {given.triplets}" if given.triplets else ""
-        command += f" --arms {' '.join(given.arms)}" if tuple(given.arms) != ARMS else ""
-        about = f"{given.dataset}, {len(slices.train):,} triplets for training, {len(slices.test):,} for the test"
+        changed = {name: one for name, one in vars(given).items() if name != "db" and one != parser.get_default(name)}
+        texts = {name: " ".join(one) if isinstance(one, list) else one for name, one in changed.items()}
+        options = (f"--{name.replace('_', '-')} {one}" for name, one in texts.items())
+        command = " ".join(["python -m benchmarks.minilm", *options])
+        about = f"{len(slices.train):,} triplets for training and {len(slices.test):,} for the test"
+        about += f" from {len(rows):,} rows of {given.dataset}"
         write_whole(DOCS / "minilm.md", render(results, command, about))
 
 

@@ -36,6 +36,7 @@ EXTRAS = {
         *("nbformat", "papermill", "pygments", "seaborn", "voila"),
     ),
     "mlflow": ("mlflow",),
+    "onnx": ("onnx",),
     "search": ("faiss",),
     "sentences": (
         "accelerate",

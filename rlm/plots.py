@@ -196,20 +196,21 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
     return ax
 
 
-def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str], baseline: str, ax: Axes) -> Axes:
+def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str], above: str, ax: Axes) -> Axes:
     """Draw paired differences (columns arm, pairs, value), with their means and bands (also low, high) so far."""
     alpha = 0.16 / max(len(arms), 1) ** 0.5  # bands overlap
     for arm, colour in colours_of(arms).items():
         pairs, mean = differences[differences["arm"] == arm], sequence[sequence["arm"] == arm]
-        ax.scatter(pairs["pairs"], 100 * pairs["value"], s=14, color=colour, alpha=0.55, edgecolor="none")
-        ax.plot(mean["pairs"], 100 * mean["value"], color=colour, label=f"{arm}: mean so far")
-        ax.fill_between(mean["pairs"], 100 * mean["low"], 100 * mean["high"], color=colour, alpha=alpha, linewidth=0)
+        ax.scatter(pairs["pairs"], pairs["value"], s=14, color=colour, alpha=0.55, edgecolor="none")
+        ax.plot(mean["pairs"], mean["value"], color=colour, label=f"{arm}: mean so far")
+        ax.fill_between(mean["pairs"], mean["low"], mean["high"], color=colour, alpha=alpha, linewidth=0)
     ax.axhline(0, **CHANCE)
-    values = 100 * differences["value"] if len(differences) else pd.Series([-1.0, 1.0])
+    values = differences["value"] if len(differences) else pd.Series([-1.0, 1.0])
     spread = values.abs().quantile(0.95)  # early bands would take the whole range
-    ax.set_ylim(min(values.min(), -spread) - 0.3, max(values.max(), spread) + 0.3)
+    room = 0.1 * spread or 0.3
+    ax.set_ylim(min(values.min(), -spread) - room, max(values.max(), spread) + room)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="paired seeds", ylabel=f"points above {baseline}", title="difference, band valid at any time")
+    ax.set(xlabel="paired seeds", ylabel=above, title="difference, band valid at any time")
     ax.legend(loc="best", fontsize="small")
     return ax
 

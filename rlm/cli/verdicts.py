@@ -14,7 +14,7 @@ from rlm.cli.output import check_out, check_table_out, write_table
 from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.evaluation.held_out import list_triplets
-from rlm.external.functions import TASK, read_judged
+from rlm.external.stored import read_any, shorten_errors
 from rlm.external.tables import Unit, read_results
 from rlm.external.unpaired import Unpaired, compare_results
 from rlm.external.writers import write_events, write_mlflow
@@ -23,7 +23,7 @@ from rlm.sentences import explain_metric
 from rlm.stats.metrics import Metric, find_metric
 from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
-from rlm.store.read import StoredStudy, find_task, read_study
+from rlm.store.read import read_study
 from rlm.systems.pair import read_pair
 from rlm.variants import BASELINE
 from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
@@ -55,7 +55,7 @@ def results(
         runs of every arm and seed.
     """
     check_table_out(out, db)
-    stored = _read(db, study)
+    stored = read_any(db, study)
     table = stored.finished.results
     if tensorboard is not None:
         write_events(tensorboard, stored)
@@ -64,8 +64,7 @@ def results(
     for place in filter(None, (tensorboard, mlflow)):
         print(f"runs: {place}")
     if out is None and tensorboard is None and mlflow is None:
-        shown = table.assign(error=[_last_line(text) for text in table["error"]]) if "error" in table else table
-        print(shown.to_string(index=False, float_format="{:.4f}".format))
+        print(shorten_errors(table).to_string(index=False, float_format="{:.4f}".format))
     if out is not None:
         write_table(out, table)
         print(f"results: {out}")
@@ -164,7 +163,7 @@ def verdict(
         return
     named = {name: value for name, value in columns.items() if value != name.removesuffix("_column")}
     _refuse({"unit": unit, "lower_is_better": lower_is_better, **named}, "a stored study, which has it")
-    stored = _read(Path(source), study)
+    stored = read_any(Path(source), study)
     results, clusters, config = stored.finished.results, stored.finished.clusters, stored.config
     if isinstance(config, StudyConfig):
         given = {"arm": arm, "baseline": baseline, "watched": watched, "html": html}
@@ -245,17 +244,8 @@ def _print(summary: pd.DataFrame, verdicts: Mapping[str, Verdict | Unpaired]) ->
         print(f"\n{found.text}")
 
 
-def _read(db: Path, study: int | None) -> StoredStudy:
-    """Read a study of a store: one of `rlm.judge`, or else one of triplets."""
-    return (read_judged if find_task(db, study) == TASK else read_study)(db, study)
-
-
 def _refuse(given: Mapping[str, Any], what: str) -> None:
     """Raise InputError for options that are given and do not belong to what is judged."""
     for name, value in given.items():
         if value not in (None, False, ()):
             raise InputError(f"expected no --{name.replace('_', '-')} beside {what}, found {value}; omit it")
-
-
-def _last_line(text: str) -> str:
-    return text.strip().split("\n")[-1]

@@ -81,8 +81,7 @@ class Explorer:
         named = YOUR_TABLE if self._data is not None else str(data or config.dataset)
         config = config.model_copy(update={"dataset": named, "reading": ReadOptions(**(reading or {}))})
         self._session.open_last(config, is_any=data is None and reading is None)
-        if self._session.progress is not None:
-            config, plan = self._session.progress.config, self._session.progress.plan
+        config, plan = (self._session.progress and self._session.progress.knobs) or (config, plan)
         self._drawn: tuple[object, ...] = ()
         self._view: View | None = None
         self._shown: Progress | None = None  # of the view
@@ -280,7 +279,7 @@ class Explorer:
         if progress is None or progress.study != view.study:
             return  # another study has been chosen or started meanwhile
         self._view, self._shown = view, progress
-        if self._data is None and view.study not in self._data_of:
+        if self._data is None and progress.knobs and view.study not in self._data_of:
             about = ask(about_data, self._shown.config, read_asked(self.db, view.study).data, describe_data)
             about.add_done_callback(partial(self._answer, partial(self._data_of.setdefault, view.study)))
         self._panel.seen.show(view)
@@ -302,7 +301,7 @@ class Explorer:
         with self._lock:
             self._session.open(change["new"])
             shown = self._session.progress
-            if shown is None:
+            if shown is None or shown.knobs is None:
                 return
             config = shown.config
             if self._data is not None and not self._session.is_of(shown, config):
@@ -327,11 +326,11 @@ class Explorer:
             self._panel.inside.show_status(str(error), "wrong")
 
     def _write(self, view: View, folder: Path | str | None = None) -> Future[Any]:
-        from rlm.report.study_page import export_study  # what writes notebooks takes seconds to import
+        from rlm.report.results_page import export_stored  # what writes notebooks takes seconds to import
 
         beside = self.db.parent if self._folder is None else Path.cwd()  # what is exported outlives the kernel
         folder = Path(folder or beside / f"{self.db.stem}-study-{view.study}").resolve()
-        return ask(export_study, self.db, view.study, folder, describe_data, view.metric.name)
+        return ask(export_stored, self.db, view.study, folder, describe_data, view.metric.name)
 
     def _export(self) -> None:
         self._session.problem = ""

@@ -14,7 +14,7 @@ from rlm.explorer.form import Knobs, name_with_tooltip, write_text
 from rlm.explorer.session import Session, spell_time_left
 from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs
 from rlm.presets import PRESETS, Preset
-from rlm.report.markup import paragraph
+from rlm.report.markup import html_table, paragraph
 from rlm.store.read import Progress
 from rlm.variants import write_arm
 
@@ -77,7 +77,7 @@ class Panel:
         self._arm = widgets.Text(placeholder="wide, or wide: pretrained", description="arm", layout={"width": "230px"})
         self._add = widgets.Button(description="Add an arm", icon="plus", tooltip=ADD_TOOLTIP)
         self._add.on_click(self._add_arm)
-        self._base, self._added = config, widgets.HTML()
+        self._base, self._added, self._kept = config, widgets.HTML(), widgets.HTML()
         self.wrong, self.status, self.exported = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._difference = widgets.HTML()
         self._bars = widgets.VBox()
@@ -91,7 +91,7 @@ class Panel:
         groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
         adding = widgets.HBox([self._arm, self._add], layout={"flex_flow": "row wrap"})
         left = widgets.VBox(
-            [groups, self.wrong, adding, self._added],
+            [self._kept, groups, self.wrong, adding, self._added],
             layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"},
         )
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
@@ -111,8 +111,12 @@ class Panel:
         if found is not None:
             self.valid = found[0], found[1]
         progress, is_running = session.progress, session.child is not None
-        if shown is not None:
+        self._kept.value = ""
+        if shown is not None and shown.knobs:
             self._base = shown.config
+        elif shown is not None:
+            table = pd.DataFrame(shown.config.describe().items(), columns=["setting", "value"])
+            self._kept.value = f"<h3>Kept of #{shown.study}</h3>{html_table(table, are_texts=True)}"
         self.wrong.value = paragraph(wrong, "wrong") if wrong else ""
         self.run.disabled = is_running or found is None
         self.stop.disabled = not is_running
@@ -209,6 +213,8 @@ class Panel:
 
 def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:
     """Write in one line which study is shown, and both values of every setting in which the knobs differ."""
+    if shown.knobs is None:
+        return f"Shown: #{shown.study}, of the function {shown.config.function}. The knobs are those of a new study."
     theirs, ours = dict(shown.config) | dict(shown.plan), dict(config) | dict(plan)
     other = _differing(shown, config, plan)
     if not other:
@@ -221,8 +227,8 @@ def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:
 
 def _differing(shown: Progress, config: StudyConfig, plan: Plan) -> list[str]:
     """List the settings that differ from those of a study, except the metric: the study is shown by any."""
-    theirs, ours = dict(shown.config) | dict(shown.plan), dict(config) | dict(plan)
-    return [name for name in ours if name != "metric" and ours[name] != theirs[name]]
+    theirs, ours = (dict(one[0]) | dict(one[1]) if one else {} for one in (shown.knobs, (config, plan)))
+    return [name for name in ours if name != "metric" and ours[name] != theirs.get(name)]
 
 
 def _spell(name: str, value: object) -> str:

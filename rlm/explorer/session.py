@@ -12,8 +12,11 @@ from rlm.config import READ_AS_IT_IS, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.commands import start_study
 from rlm.explorer.probe import describe_data
+from rlm.external.stored import TASK, FunctionConfig
 from rlm.runtime.process import Child
-from rlm.store.read import Progress, list_studies, read_asked, read_progress
+from rlm.store.read import KINDS, Progress, list_studies, read_asked, read_progress
+
+SHOWN = KINDS | {TASK: FunctionConfig}  # studies that can be shown; those of KINDS can also be run
 
 
 class Session:
@@ -62,7 +65,7 @@ class Session:
 
     def open(self, study: int) -> None:
         """Show a study of the store."""
-        self.progress, self.has_ended, self.problem = read_progress(self.db, study), False, ""
+        self.progress, self.has_ended, self.problem = read_progress(self.db, study, SHOWN), False, ""
 
     def refresh(self) -> None:
         """Read what has become of the study since the last call."""
@@ -78,8 +81,8 @@ class Session:
     @property
     def processes(self) -> int:
         """The number of processes of a study like the one that is shown; a GPU serves one."""
-        on_gpu = self.progress is not None and self.progress.config.device != "cpu" and torch.cuda.is_available()
-        return 1 if on_gpu else joblib.effective_n_jobs(-1)
+        knobs = self.progress and self.progress.knobs
+        return 1 if knobs and knobs[0].device != "cpu" and torch.cuda.is_available() else joblib.effective_n_jobs(-1)
 
     @property
     def seconds_left(self) -> pd.Series:
@@ -106,11 +109,12 @@ class Session:
             return f"Training: {', '.join(filter(None, [f'{done} are finished', left]))}."
         if self.has_ended:
             return f"Finished after {done}: the interval is narrow enough."
-        return f"Stopped: {done} are kept. Resume continues it."
+        how = "Resume" if self.progress.knobs else "The same call of rlm.judge"
+        return f"Stopped: {done} are kept. {how} continues it."
 
     def open_last(self, config: StudyConfig, is_any: bool) -> None:
         """Show the study that was started last: any, or one of the data of the panel."""
-        last = read_progress(self.db)
+        last = read_progress(self.db, None, SHOWN)
         if last is not None and not is_any:
             found = [read_progress(self.db, int(study)) for study in list_studies(self.db).index]
             found = sorted(filter(None, found), key=operator.attrgetter("start"), reverse=True)
@@ -135,7 +139,7 @@ class Session:
         """Read how far a study is, see `read_progress`; the same object until something is written."""
         now = study, _last_write(self.db)
         if now != self._read_at:
-            self._read_last = read_progress(self.db, study)
+            self._read_last = read_progress(self.db, study, KINDS if study is None else SHOWN)
             self._read_at = now
         return self._read_last
 

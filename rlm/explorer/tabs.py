@@ -61,11 +61,11 @@ class ResultsTab:
 
     def show(self, seen: View) -> None:
         """Show the runs of a study."""
-        self._results = seen.results.drop(columns=DETAILS)
+        self._results = seen.results.drop(columns=DETAILS, errors="ignore")
         if list(self._by.options) != list(self._results):
             self._by.options = list(self._results)
             self._by.value = "seed"
-        shares = list(seen.summary.columns.drop(["arm", "seeds"]))
+        shares = list(seen.summary.columns.drop(["arm", "seeds"])) if seen.metric.is_share else []
         self._summary.value = f"<h3>{seen.metric.title} by arm</h3>{html_table(seen.summary, shares)}<h3>Every run</h3>"
         self._draw()
 
@@ -141,7 +141,8 @@ class CompareTab:
         """Show a comparison of the chosen studies."""
         settings = found.settings.rename_axis("setting").reset_index()
         different = html_table(settings, are_texts=True) if len(settings) else paragraph("Their settings are the same.")
-        effects = html_table(found.effects.drop(columns=["value", "low", "high"]), ["baseline", "with it"])
+        means = ["baseline", "with it"] if found.metric.is_share else []
+        effects = html_table(found.effects.drop(columns=["value", "low", "high"]), means)
         self._text.value = f"<h3>What differs</h3>{different}<h3>{found.metric.title}</h3>{effects}"
         show_picture(self._picture, found.picture)
 

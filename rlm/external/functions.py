@@ -1,73 +1,33 @@
 """A training function of the user as an experiment: arms x seeds, on the runner and the store of all experiments."""
 
+import inspect
 import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from pydantic import ConfigDict
+from pydantic import BaseModel
 
 from rlm.config import DEFAULT_SEEDS
-from rlm.errors import InputError, Settings
+from rlm.errors import InputError
 from rlm.experiment import check_request, collect, iter_experiment, make_rules
 from rlm.external.answers import Clusters, check_answer
-from rlm.external.metrics import add_chance, resolve_metric
-from rlm.runtime.results import Rules, Table, join, sort_runs, widen
+from rlm.external.metrics import resolve_metric
+from rlm.external.stored import TASK, FunctionConfig, FunctionResult, tabulate
+from rlm.runtime.results import Rules, join
 from rlm.runtime.timeout import call_within
 from rlm.stats.metrics import SAME_WITHIN, Metric
 from rlm.store.identity import VERSION, Identity, code_of, digest_values, identify, read_source
-from rlm.store.read import StoredStudy, read_stored
 
-TASK = "functions"
 WHAT = "train function"
 Train = Callable[[str, int], Mapping[str, Any]]
-_RUN = {"arm": str, "seed": int}
-_VALUE = {**_RUN, "metric": str}
-
-
-class FunctionResult(NamedTuple):
-    """
-    Tables of a study of a training function.
-
-    Attributes
-    ----------
-    results
-        One row per arm, seed and metric: value, missing for a run that failed.
-    clusters
-        One row per arm, seed, metric and test item or cluster, of the metrics that have them: items, value.
-    runs
-        One row per arm and seed: seconds, and error, the traceback of a run that failed, or an empty text.
-    """
-
-    results: pd.DataFrame
-    clusters: pd.DataFrame
-    runs: pd.DataFrame
-
-    TASK = TASK
-    TABLES = {  # noqa: RUF012 - an annotation would make it a field
-        "results": Table(_VALUE, {"value": float}),
-        "clusters": Table({**_VALUE, "cluster": str}, {"items": int, "value": float}),
-        "runs": Table(_RUN, {"seconds": float, "error": str}),
-    }
-
-
-class FunctionConfig(Settings):
-    """What is asked of a training function; only its name, its version and the names of the metrics identify it."""
-
-    model_config = ConfigDict(ser_json_inf_nan="constants")
-
-    function: str
-    version: str | None
-    baseline: str
-    metrics: tuple[Metric, ...]
-    arms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,50 +204,6 @@ def judge(
     return tabulate(found, study.config)
 
 
-def read_judged(path: Path | str, study: int | None = None) -> StoredStudy:
-    """
-    Read one study of `rlm.judge` from a store, also while a run is writing it.
-
-    Parameters
-    ----------
-    path, study
-        As in `rlm.read_study`.
-
-    Returns
-    -------
-    rlm.store.read.StoredStudy
-        Its config, with baseline and metrics; the name of the function; what is finished: ``finished.results``, as
-        `rlm.judge` returns them, and ``finished.clusters``, for `rlm.compare`; and whether it was watched.
-
-    Raises
-    ------
-    InputError
-        As in `rlm.read_study`.
-
-    Examples
-    --------
-    >>> import rlm
-    >>> rlm.external.read_judged("none.db")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    rlm.errors.InputError: expected a store of studies, found no file ...
-    """
-    stored = read_stored(path, TASK, FunctionConfig, study)
-    config = stored.config
-    arms = sorted(config.arms, key=lambda arm: arm != config.baseline)
-    tables = {name: sort_runs(getattr(stored.finished, name), arms) for name in FunctionResult.TABLES}
-    results = tabulate(FunctionResult(**tables), config)
-    results.attrs |= stored.finished.results.attrs
-    return stored._replace(finished=stored.finished._replace(**tables | {"results": results}))
-
-
-def tabulate(found: FunctionResult, config: FunctionConfig) -> pd.DataFrame:
-    """Return the results as `judge` describes them."""
-    values = widen(found.results)[["arm", "seed", *(metric.name for metric in config.metrics)]]
-    results = add_chance(found.runs[["arm", "seed"]].merge(values).merge(found.runs), config.metrics)
-    results.attrs = dict(found.results.attrs)
-    return results
-
-
 def _prepare(
     train: Train,
     arms: Sequence[str],
@@ -323,7 +239,22 @@ def _prepare(
         raise InputError(f"expected a timeout above 0 seconds, found {timeout}; omit it for none")
     ordered = sorted(listed, key=lambda arm: arm != baseline)
     wanted = check_request(seeds, ordered, db, rules, baseline=baseline, widest=2 * known[0].reach)
-    name = getattr(code_of(train), "__name__", WHAT)
-    config = FunctionConfig(function=name, version=version, baseline=baseline, metrics=tuple(known), arms=ordered)
+    about = {"function": getattr(code_of(train), "__name__", WHAT), "arguments": _list_arguments(train)}
+    config = FunctionConfig(version=version, baseline=baseline, metrics=tuple(known), arms=ordered, **about)
     study = FunctionStudy(train, config, timeout)
     return study, iter_experiment(study, wanted, db=db, rules=rules, **settings)
+
+
+def _list_arguments(train: Train) -> dict[str, str]:
+    """Return what a function takes besides arm and seed, or has as attributes: texts, numbers, pydantic's fields."""
+    try:
+        given = {name: one.default for name, one in inspect.signature(train).parameters.items()}
+    except ValueError:  # not written in Python
+        return {}
+    found = {}
+    for name, value in (given | getattr(train, "__dict__", {})).items():
+        if isinstance(value, BaseModel):
+            found |= {field: str(one) for field, one in value}
+        elif isinstance(value, str | int | float):
+            found[name] = str(value)
+    return found

@@ -25,11 +25,11 @@ from torch.nn import functional as F
 from rlm.block import Block
 from rlm.config import HeadName, StudyConfig
 from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
-from rlm.encoder import OutputStep
+from rlm.encoder import MeanEncoder, OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
 from rlm.evaluation.heads import HEADS
-from rlm.models.exchange import find_obstacle, to_modules, write_card, write_modules
+from rlm.models.exchange import take_state, to_modules, write_card, write_modules, write_onnx
 from rlm.models.folder import (
     CONFIG,
     FORMAT,
@@ -42,6 +42,7 @@ from rlm.models.folder import (
     hash_of,
     say,
 )
+from rlm.models.graph import CELLS
 from rlm.models.new_words import NewWords, add_rows
 from rlm.runtime.atomic import recover, write_folder
 from rlm.slicer import Slices, pad_tokens
@@ -209,16 +210,23 @@ class Model:
         of unseen words, none of which its modules can compute.
         """
         encoder, config = self.block.encoder, self.config
-        if obstacle := find_obstacle(encoder, config.final_padding, bool(self.new_words.files)):
-            raise InputError(
-                f"expected a model whose embeddings sentence-transformers can compute, found {obstacle}; use the "
-                "encoder mean with masked padding and without word_vectors, or load the model with rlm.load_model"
-            )
-        state = encoder.state_dict() | {name: weight[0] for name, weight in self.block.weights.items()}
-        state = {name.removeprefix("encoder."): weight for name, weight in state.items()}
+        state = take_state(self, "sentence-transformers", [MeanEncoder])
         title = f"{config.encoder} encoder with the loss {config.loss}, {config.arms[0]}, seed {self.block.seeds[0]}"
         modules = to_modules(encoder, state, _by_token(self.words, self.vocabulary_size), config.max_tokens)
         write_modules(folder, modules, write_card(f"{config.dataset}: {title}", db, study))
+
+    def to_onnx(self, folder: str | Path) -> None:
+        """
+        Write a new folder with ``model.onnx``, which has the same embeddings to 1e-6, and ``tokenizer.json``.
+
+        The graph takes tokens ``[phrase, token]``, 0 after the end, as the tokenizer (of the package tokenizers) makes
+        them. Needs ``rlm[onnx]``. Raise InputError for the encoders ``dssm`` and ``lstm(cnn)``, for padding that is
+        read, and for vectors of unseen words.
+        """
+        state = take_state(self, "ONNX", CELLS)
+        write_onnx(
+            folder, self.block.encoder, state, _by_token(self.words, self.vocabulary_size), self.config.max_tokens
+        )
 
 
 def load_model(folder: str | Path) -> Model:

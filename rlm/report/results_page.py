@@ -1,19 +1,44 @@
 """Runs of any training as a page: the verdict, the figure and the tables, in one file that loads nothing."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 
+from rlm.config import MetricName, StudyConfig
+from rlm.external.stored import read_any, shorten_errors
 from rlm.external.unpaired import Unpaired
 from rlm.report.markup import escape_markdown
 from rlm.report.page import page_html
-from rlm.report.study_page import picture_cell, table_cell, text_cell
+from rlm.report.study_page import CONFIG, Exported, export_study, picture_cell, table_cell, text_cell
 from rlm.report.view import paint_seeds
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import Metric
-from rlm.verdict import Verdict, summarise
+from rlm.verdict import Verdict, compare_all, paired_arms, summarise
+
+
+def export_stored(
+    db: Path,
+    study: int,
+    folder: Path,
+    describe: Callable[[StudyConfig], Mapping[str, str]],
+    name: MetricName | None = None,
+) -> Exported:
+    """Write what is finished of a study to a folder, see `export_study`; a function has a command that shows it."""
+    stored = read_any(db, study)
+    config, results = stored.config, shorten_errors(stored.finished.results)
+    if isinstance(config, StudyConfig):
+        return export_study(db, study, folder, describe, name)
+    metric, arms = config.choose(name), paired_arms(results, config.baseline)
+    verdicts = compare_all(results, config.baseline, metric, arms=arms, clusters=stored.finished.clusters)
+    command = shlex.join(["rlm", "verdict", db.name, "--study", str(study), "--metric", metric.name])
+    about = {"command": command, "source": f"{db}, function {config.function}", **config.describe()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / CONFIG, config.model_dump_json(indent=1))
+    export_results(folder / "report.html", results, metric, verdicts, about)
+    return Exported(folder / "report.html", folder / CONFIG, command)
 
 
 def export_results(

@@ -106,10 +106,11 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
     cells += [text_cell(f"## {escape_markdown(seen.metric.title)} by arm"), table_cell(seen.summary, shares)]
     if len(seen.estimates):
         cells += [text_cell("## Estimates"), table_cell(seen.estimates)]
-    cells += [text_cell("## Learning curves"), picture_cell(seen.curves)]
+    if seen.curves is not None:
+        cells += [text_cell("## Learning curves"), picture_cell(seen.curves)]
     if seen.pretraining is not None:
         cells += [text_cell("## Pre-training"), picture_cell(seen.pretraining)]
-    return [*cells, text_cell("## Every run"), table_cell(seen.results.drop(columns=DETAILS), SHARES)]
+    return [*cells, text_cell("## Every run"), table_cell(seen.results.drop(columns=DETAILS, errors="ignore"), SHARES)]
 
 
 def _to_repeat(code: str, given: Sequence[str], source: str | None) -> list[NotebookNode]:

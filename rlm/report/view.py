@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
@@ -18,13 +18,14 @@ from rlm import explain, plots
 from rlm.config import MARGINS, MetricName, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import TREATED
+from rlm.external.stored import TASK, FunctionConfig, read_any, shorten_errors
 from rlm.sentences import count, explain_forecast, explain_metric, spell_seconds
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.power import forecast
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.stats.variance import count_hits
-from rlm.store.read import StoredStudy, list_studies, read_study
+from rlm.store.read import TRIPLETS, StoredStudy, list_studies
 from rlm.store.schema import reading
 from rlm.variants import BASELINE, CONTROLS, REDRAW, find_variant
 from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
@@ -38,6 +39,7 @@ DETAILS = [
     "test_triplets",
     "test_anchors",
     "test_clusters",
+    "chance",
 ]  # columns of no interest to most readers
 
 
@@ -55,7 +57,7 @@ class View(NamedTuple):
 
     `headline` is the verdict in one sentence and `limits` what limits it. `words` are headings with paragraphs,
     `results` has a row per run, and `estimates` a row per arm and estimate. `metric` is what all of it is about,
-    and `plan` what a narrower interval takes.
+    and `plan` what a narrower interval takes. Of a function that somebody else wrote there are no learning curves.
     """
 
     study: int
@@ -64,7 +66,7 @@ class View(NamedTuple):
     words: list[tuple[str, str]]
     differences: Picture | None
     seeds: Picture
-    curves: Picture
+    curves: Picture | None
     luck: Picture | None
     pretraining: Picture | None
     results: pd.DataFrame
@@ -101,14 +103,45 @@ def view(
     db: Path | Connection, study: int, name: str | None = None, until: float | None = None, processes: int = 1
 ) -> View:
     """Describe what is finished of a study by a metric, by default its own, and what an interval like `until` takes."""
-    stored = read_study(db, study)
-    config, finished = stored.config, stored.finished
-    results, history, pretraining = finished.results, finished.history, finished.pretraining
-    metric = find_metric(name or results.attrs["metric"], results)
+    stored = read_any(db, study)
+    config, results = stored.config, stored.finished.results
+    metric = _find_metric(stored, name)
     summary, verdicts, baseline = summarise(results, metric), _verdicts(stored, metric), find_baseline(results)
     words = [(f"{arm}, compared with {baseline}", found.text) for arm, found in verdicts.items()]
-    if baseline == BASELINE and TREATED in verdicts and set(CONTROLS) & set(verdicts):
-        words.append(("Memorisation, or just scale?", explain.controls(results, metric, watched=stored.watched)))
+    nothing = "No pair of runs is finished yet."
+    if baseline not in config.arms or len(config.arms) < 2:
+        nothing = f"Nothing to compare: a verdict takes the arm {baseline} and another."
+    seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
+    estimates = {arm: found.table() for arm, found in verdicts.items()}
+    seen = View(
+        study,
+        headline=" ".join(found.headline for found in verdicts.values()) or nothing,
+        limits=f"Runs of the function {stored.encoder}. {explain_metric(results, metric)}".rstrip(),
+        words=words,
+        differences=_paint(_differences_figure(verdicts), f"Mean paired differences with intervals, {seeds}")
+        if verdicts
+        else None,
+        seeds=_paint(
+            _seeds_figure(results, summary, metric), f"{metric.title} of {seeds}, and the paired differences so far"
+        ),
+        curves=None,
+        luck=None,
+        pretraining=None,
+        results=shorten_errors(results),
+        summary=summary.reset_index(),
+        estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
+        metric=metric,
+        plan=_plan(stored, metric, until, processes),
+    )
+    return _add_training(seen, stored, set(verdicts), seeds) if isinstance(config, StudyConfig) else seen
+
+
+def _add_training(seen: View, stored: StoredStudy, judged: Collection[str], seeds: str) -> View:
+    """Add what only a study of triplets has: its limits, pre-training, learning curves, and what luck decides."""
+    config, finished, results = stored.config, stored.finished, stored.finished.results
+    pretraining, words = finished.pretraining, list(seen.words)
+    if find_baseline(results) == BASELINE and TREATED in judged and set(CONTROLS) & set(judged):
+        words.append(("Memorisation, or just scale?", explain.controls(results, seen.metric, watched=stored.watched)))
     starts = {arm: find_variant(arm).start for arm in config.arms}
     own = [arm for arm, start in starts.items() if start in REDRAW and start not in CONTROLS]
     words += [
@@ -119,34 +152,17 @@ def view(
     hits = count_hits(finished.triplets) if config.split == "fixed" and len(finished.triplets) else None
     if hits is not None:
         words.append(("What luck decides", explain.luck(finished.triplets)))
-    nothing = "No pair of runs is finished yet."
-    if baseline not in config.arms or len(config.arms) < 2:
-        nothing = f"Nothing to compare: a verdict takes the arm {baseline} and another."
-    seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
-    estimates = {arm: found.table() for arm, found in verdicts.items()}
-    return View(
-        study,
-        headline=" ".join(found.headline for found in verdicts.values()) or nothing,
-        limits=f"{explain.limits(config, results, stored.encoder)} {explain_metric(results, metric)}".rstrip(),
+    limits = explain.limits(config, results, stored.encoder)
+    return seen._replace(
+        limits=f"{limits} {explain_metric(results, seen.metric)}".rstrip(),
         words=words,
-        differences=_paint(_differences_figure(verdicts), f"Mean paired differences with intervals, {seeds}")
-        if verdicts
-        else None,
-        seeds=_paint(
-            _seeds_figure(results, summary, metric), f"{metric.title} of {seeds}, and the paired differences so far"
-        ),
-        curves=_paint(_curves_figure(history), f"Best validation accuracy so far by epoch, {seeds}"),
+        curves=_paint(_curves_figure(finished.history), f"Best validation accuracy so far by epoch, {seeds}"),
         luck=None if hits is None else paint_luck(hits),
         pretraining=_paint(
             _pretraining_figure(pretraining, config), f"Loss, accuracy and spread during pre-training, {seeds}"
         )
         if len(pretraining)
         else None,
-        results=results,
-        summary=summary.reset_index(),
-        estimates=pd.concat(estimates, names=["arm"]).reset_index() if estimates else pd.DataFrame(),
-        metric=metric,
-        plan=_plan(stored, metric, until, processes),
     )
 
 
@@ -154,31 +170,47 @@ def view(
 def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test_accuracy") -> Comparison:
     """Compare studies of a store, at least one: the settings that differ, and the effects by a metric."""
     with reading(db) as (connection, _):
-        stored = {number: read_study(connection, number) for number in studies}
-    configs = {number: one.config.model_dump(mode="json") for number, one in stored.items()}
-    settings = pd.DataFrame(
-        {f"#{number}": config | {"encoder": stored[number].encoder} for number, config in configs.items()}
-    ).map(lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+        stored = {number: read_any(connection, number) for number in studies}
+    by = {number: _find_metric(one, metric) for number, one in stored.items()}
+    if len({known.name for known in by.values()}) > 1:
+        named = ", ".join(f"{known.name} of #{number}" for number, known in by.items())
+        raise InputError(f"expected studies with a metric in common, found {named}; choose others")
+    settings = pd.DataFrame({f"#{number}": _describe(one) for number, one in stored.items()}).fillna("")
     rows, verdicts = [], {}
     for number, one in stored.items():
-        known = find_metric(metric, one.finished.results)
+        known = by[number]
         by_seed = _by_seed(one.finished.results, known)
         for arm, found in _verdicts(one, known).items():
             means = by_seed[[found.baseline, arm]].dropna().mean()  # of the same pairs as the difference
             judged, verdicts[f"#{number} {arm}"] = found.judged, found
+            difference = {"points" if known.is_share else "difference": judged.format(_scale(known), "+")}
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "baseline": means[found.baseline]}
-            rows.append(
-                row
-                | {"with it": means[arm]}
-                | {"points": judged.format(100, "+"), "verdict": found.decision}
-                | judged._asdict()
-            )
+            row |= {"with it": means[arm], **difference, "verdict": found.decision}
+            rows.append(row | judged._asdict())
     if not rows:
         raise InputError("expected studies with pairs of the baseline and another arm, found none; let them run longer")
     effects = pd.DataFrame(rows)
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
     picture = _paint(_differences_figure(verdicts), alt)
-    return Comparison(settings[settings.nunique(axis=1) > 1], effects, picture, find_metric(metric))
+    return Comparison(settings[settings.nunique(axis=1) > 1], effects, picture, next(iter(by.values())))
+
+
+def _find_metric(stored: StoredStudy, name: str | None) -> Metric:
+    """Return a metric of a study by its name, by default its own; a function may not have the named one."""
+    results, config = stored.finished.results, stored.config
+    if isinstance(config, FunctionConfig):
+        return config.choose(name)
+    return find_metric(name or results.attrs["metric"], results)
+
+
+def _describe(stored: StoredStudy) -> dict[str, str]:
+    """Return the settings of a study as texts."""
+    if isinstance(stored.config, FunctionConfig):
+        return stored.config.describe()
+    settings = stored.config.model_dump(mode="json") | {"encoder": stored.encoder}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in settings.items()
+    }
 
 
 def look(
@@ -186,11 +218,11 @@ def look(
 ) -> tuple[View, dict[int, str]]:
     """Describe a study by a metric, see `view`, and list all studies that have results, a line for each by number."""
     with reading(db) as (connection, _):
-        listed = list_studies(connection)
-        lines = {
-            int(one.Index): f"#{one.Index} {one.dataset}, {one.encoder}, {one.loss}, {one.arms}: {one.seeds} seeds"
-            for one in listed[listed["seeds"] > 0].itertuples()
-        }
+        listed = pd.concat([list_studies(connection, task).astype(object) for task in (TRIPLETS, TASK)]).sort_index()
+        lines = {}
+        for one in listed[listed["seeds"] > 0].itertuples():
+            about = ", ".join(filter(None, [one.dataset, one.encoder, one.loss, one.arms]))
+            lines[int(one.Index)] = f"#{one.Index} {about}: {one.seeds} seeds"
         return view(connection, study, metric, until, processes), lines
 
 
@@ -223,13 +255,18 @@ def _plan(stored: StoredStudy, metric: Metric, until: float | None, processes: i
     results, clusters = stored.finished.results, stored.finished.clusters
     within = until / 2 if until else metric.same_within or 0.0
     try:
-        found = forecast(results, within, BASELINE, metric, watched=stored.watched, clusters=clusters)
+        found = forecast(results, within, find_baseline(results), metric, watched=stored.watched, clusters=clusters)
     except InputError:  # fewer than two pairs, or equal ones
         return ""
     each = results.groupby("arm")["seconds"].mean().sum() / processes
     more = max(0, found.pairs - found.pilot)
     left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "This study has as many."
     return f"{explain_forecast(found, [each * pairs for pairs in (found.pairs, found.enough)])} {left}"
+
+
+def _scale(metric: Metric) -> int:
+    """Return what a difference is multiplied with to be shown: shares are shown in points."""
+    return 100 if metric.is_share else 1
 
 
 def _by_seed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -258,14 +295,16 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame, metric: Metric) 
             pd.DataFrame({"arm": arm, "pairs": found.index + 1, "value": found}) for arm, found in differences.items()
         ]
         # The bands end where the verdict's intervals are, which are wider for several arms.
-        judged = judge_columns(values[[baseline, *others]], baseline, watched=True)
+        judged = judge_columns(values[[baseline, *others]], baseline, metric.reach, watched=True)
         sequences = [
-            confidence_sequence(found.to_numpy()).table_at(judged[arm].level).assign(arm=arm)
+            confidence_sequence(found.to_numpy(), metric.reach).table_at(judged[arm].level).assign(arm=arm)
             for arm, found in differences.items()
         ]
         empty = pd.DataFrame(columns=["arm", "pairs", "value", "low", "high"])
         found = [pd.concat(tables) if tables else empty for tables in (pairs, sequences)]
-        plots.sequence(*found, others, baseline, axes[0, 1])
+        found = [table.assign(**_scale(metric) * table.filter(["value", "low", "high"])) for table in found]
+        above = f"{'points' if metric.is_share else metric.label} above {baseline}"
+        plots.sequence(*found, others, above, axes[0, 1])
     return figure
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import sqlite3
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from rlm.store.schema import Record, format_seeds, read_numbers, read_record, re
 
 C = TypeVar("C", bound=BaseModel)
 TRIPLETS = "triplets"  # the experiment of `rlm study`, see `Result.TASK`
+KINDS: dict[str, type[BaseModel]] = {TRIPLETS: StudyConfig}
 LISTED = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
 
 
@@ -110,9 +111,9 @@ def _list(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=LISTED).set_index("study")
 
 
-def _records(connection: sqlite3.Connection, path: str, task: str) -> list[Record]:
+def _records(connection: sqlite3.Connection, path: str, *tasks: str) -> list[Record]:
     records = (read_record(connection, path, number) for number in read_numbers(connection))
-    return [record for record in records if record.study.task == task]
+    return [record for record in records if record.study.task in tasks]
 
 
 def _encoder(record: Record) -> str:
@@ -160,7 +161,7 @@ def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) 
     return read_stored(path, TRIPLETS, StudyConfig, study)
 
 
-def find_task(path: Path | str, study: int | None = None) -> str:
+def find_task(path: Path | str | sqlite3.Connection, study: int | None = None) -> str:
     """Return the experiment of a study; without its number the only one in the store, or else `TRIPLETS`."""
     with reading(path) as (connection, name):
         tasks = {number: read_record(connection, name, number).study.task for number in read_numbers(connection)}
@@ -229,7 +230,7 @@ class Progress(NamedTuple):
 
     start: int
     study: int
-    config: StudyConfig
+    config: Any
     plan: Plan
     arms: pd.DataFrame
     seeds: tuple[int, ...]
@@ -239,31 +240,38 @@ class Progress(NamedTuple):
         """Return whether all runs that were asked for are finished."""
         return bool((self.arms["finished"] >= self.arms["planned"]).all())
 
+    @property
+    def knobs(self) -> tuple[StudyConfig, Plan] | None:
+        """Return config and plan of a study of triplets; None for other studies."""
+        return (self.config, self.plan) if isinstance(self.config, StudyConfig) else None
 
-def read_progress(path: Path | str, study: int | None = None) -> Progress | None:
+
+def read_progress(
+    path: Path | str, study: int | None = None, kinds: Mapping[str, type[BaseModel]] = KINDS
+) -> Progress | None:
     """
     Read the progress of a study, by default of the one that was started last; fast enough for several times a second.
 
-    Returns None where there is no file, an empty one, or no such study has been started. The file is never changed.
+    `kinds` has the class of the config of each experiment that counts. Returns None where there is no file, an empty
+    one, or no such study has been started. The file is never changed.
     """
     found = check_file(path)
     if not found.exists() or not found.stat().st_size:
         return None
     with reading(path) as (connection, name):
-        started = [
-            one for one in _records(connection, name, TRIPLETS) if one.plans and study in (None, one.study.study)
-        ]
+        started = [one for one in _records(connection, name, *kinds) if one.plans and study in (None, one.study.study)]
         if not started:
             return None
         record = max(started, key=lambda one: one.plans[-1].plan)
-        results = read_table(connection, name, record, "results")
+        tables = (read_table(connection, name, record, table) for table in ("results", "runs"))
+        results = next(table for table in tables if "seconds" in table)
     last = record.plans[-1]
     mine = results[results["seed"].isin(last.seeds)].groupby("arm")["seconds"].agg(finished="size", seconds="mean")
     table = mine.reindex(last.arms).fillna({"finished": 0}).astype({"finished": int}).assign(planned=len(last.seeds))
-    config = _config(name, record, last.arms, StudyConfig)
+    config = _config(name, record, last.arms, kinds[record.study.task])
     fixed = find_notes(record)
     fixed.pop("watched")
-    plan = Plan(seeds=len(last.seeds), until=last.rules.until, **fixed)
+    plan = Plan.model_construct(seeds=len(last.seeds), until=last.rules.until, **fixed)  # of any metric
     columns = ["planned", "finished", "seconds"]
     return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
 

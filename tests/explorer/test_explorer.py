@@ -1,7 +1,9 @@
 """The explorer without a browser: knobs, background work, and what the panel says of a study."""
 
+import html
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 from html import unescape
 from pathlib import Path
 from threading import Thread
@@ -29,7 +31,7 @@ from rlm.presets import PRESETS
 from rlm.report import view as live
 from rlm.report.markup import html_table, paragraph
 from rlm.report.view import Comparison, Picture, View, compare_studies, view
-from rlm.stats.metrics import find_metric
+from rlm.stats.metrics import Metric, find_metric
 from rlm.store.read import Progress, read_progress, read_study
 from rlm.study import RESULTS, run_study
 
@@ -203,7 +205,7 @@ class TestView:
         results.loc[is_pretrained & (results["seed"] < 3), "test_accuracy"] = np.nan
         results = results[~is_pretrained | (results["seed"] != 9)]  # which is still to come
         monkeypatch.setattr(
-            live, "read_study", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
+            live, "read_any", lambda *_: stored._replace(finished=stored.finished._replace(results=results))
         )
         drawn = []
         plot = live.plots.sequence
@@ -211,7 +213,7 @@ class TestView:
         view(store, 1)
         verdict = rlm.compare(results, watched=True)
         assert len(drawn[0]) == verdict.pairs == 9
-        assert drawn[0]["value"].mean() == pytest.approx(verdict.difference.value)
+        assert drawn[0]["value"].mean() == pytest.approx(100 * verdict.difference.value)  # in points
         (row,) = compare_studies(store, [1]).effects.itertuples(index=False)
         assert row[3] - row[2] == pytest.approx(verdict.difference.value)
 
@@ -281,6 +283,54 @@ class TestExplorer:
         assert len(opened.results) == 20
         assert opened._panel.run.description == "Run"
         opened.close()
+
+    def test_a_study_of_a_training_function_is_shown_with_what_the_store_keeps(self, tmp_path):
+        class Settings(BaseModel):
+            rate: float = 0.5
+            note: str = ATTACK
+
+        def make(settings):
+            def train(arm, seed, settings=settings):
+                if (arm, seed) == ("wide", 3):
+                    raise ValueError(ATTACK)
+                return {"cost": seed + (settings.rate if arm == "wide" else 0)}
+
+            return train
+
+        db, cost = tmp_path / "judged.db", Metric("cost", low=0, better="lower", failed=20)
+        for rate, seeds in ((0.5, 3), (0.75, 12)):
+            with pytest.warns(UserWarning, match="seed.s. 3 of arm wide") if seeds > 3 else nullcontext():
+                results = rlm.judge(
+                    make(Settings(rate=rate)), ["plain", "wide"], seeds, metrics=cost, db=db, n_jobs=1, progress=False
+                )
+        opened = rlm.Explorer(db=db)
+        before = opened.config
+        opened.wait()
+        while opened._view is None:
+            time.sleep(0.05)
+        verdict = rlm.compare(results, "wide", metric=cost)
+        assert opened.words == verdict.text
+        assert list(opened._panel.study.options)[1:] == [
+            ("#1 train, plain, wide: 3 seeds", 1),
+            ("#2 train, plain, wide: 12 seeds", 2),
+        ]
+        shown = said(opened._panel.widget)
+        assert_harmless(shown)
+        assert "<td>rate</td>\n      <td>0.75</td>" in shown
+        assert f"ValueError: {html.escape(ATTACK)}" in shown
+        assert "Finished: 24 of 24 runs" in shown
+        assert opened._panel.run.description == "Run"
+        page = opened.export(tmp_path / "out")
+        assert verdict.text.split(" (p ")[0] in unescape(page.read_text(encoding="utf-8"))
+        opened._panel.study.value = 1
+        opened.wait()
+        assert len(opened.results) == 6
+        assert opened.config == before
+        opened.close()
+        found = compare_studies(db, [1, 2])
+        assert list(found.settings.index) == ["rate"]
+        assert list(found.effects["seeds"]) == [3, 12]
+        assert found.effects["difference"].iloc[0].startswith("+0.5")
 
     def test_an_invalid_setting_turns_run_off_and_says_why(self, explorer):
         (typed,) = [one for one in all_widgets(explorer._panel.knobs.rows["margin"]) if isinstance(one, widgets.Text)]

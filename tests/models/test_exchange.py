@@ -54,6 +54,23 @@ def test_sentence_transformers_computes_the_same_embeddings(make, texts, tmp_pat
     assert "library_name: sentence-transformers" in (tmp_path / "folder" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("encoder", ["mean", "lstm", "bilstm", "lstm(lstm)"])
+@pytest.mark.parametrize("loss", ["triplet", "facenet", "lossless"])
+def test_onnx_computes_the_same_embeddings(make, texts, tmp_path, encoder, loss):
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    model = make(encoder=encoder, loss=loss)
+    model.to_onnx(tmp_path / "folder")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "folder" / "tokenizer.json"))
+    session = onnxruntime.InferenceSession(tmp_path / "folder" / "model.onnx")
+    for some in (texts, texts[:1], ["topic1", ""]):
+        tokens = np.array([one.ids for one in tokenizer.encode_batch(some)])
+        (found,) = session.run(None, {"tokens": tokens})
+        np.testing.assert_allclose(found, model.encode(some), atol=1e-6)
+    assert found.std() > 0.01
+
+
 def test_the_card_has_verdict_seeds_and_data(make, tmp_path, pairs):
     db = tmp_path / "study.db"
     config = rlm.StudyConfig(dataset=str(pairs), encoder="mean", word_dim=4, dim=5, pretrain_epochs=1, max_epochs=1)
@@ -71,6 +88,9 @@ def test_what_their_modules_cannot_compute_is_named(make, tmp_path, encoder):
     name = ENCODERS[encoder].__name__
     with pytest.raises(rlm.InputError, match=f"found the encoder {name}, for which it has no modules; use"):
         make(encoder=encoder).to_sentence_transformers(tmp_path / "folder")
+    if encoder in ("dssm", "lstm(cnn)"):
+        with pytest.raises(rlm.InputError, match=f"ONNX can compute, found the encoder {name}.* mean with masked"):
+            make(encoder=encoder).to_onnx(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
