@@ -23,7 +23,7 @@ from rlm.report.markup import paragraph
 from rlm.report.view import View, about_data, compare_studies, look
 from rlm.runtime.process import Child, ask
 from rlm.store.file import check_file
-from rlm.store.read import Progress, read_asked
+from rlm.store.read import Progress
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 REST = 2  # while a study runs, pictures take a third of the time, because they take a core from training
@@ -281,7 +281,7 @@ class Explorer:
             return  # another study has been chosen or started meanwhile
         self._view, self._shown = view, progress
         if self._data is None and view.study not in self._data_of:
-            about = ask(about_data, self._shown.config, read_asked(self.db, view.study).data, describe_data)
+            about = ask(about_data, progress.config, progress.data, describe_data)
             about.add_done_callback(partial(self._answer, partial(self._data_of.setdefault, view.study)))
         self._panel.seen.show(view)
         self._panel.offer_studies(studies, view.study)
@@ -305,7 +305,7 @@ class Explorer:
             if shown is None:
                 return
             config = shown.config
-            if self._data is not None and not self._session.is_of(shown, config):
+            if self._data is not None and not self._session.is_of(shown.config, shown.data, config):
                 config = config.model_copy(update={"dataset": YOUR_TABLE, "reading": READ_AS_IT_IS})
             self._panel.knobs.show(config, shown.plan)
 

@@ -1,7 +1,6 @@
 """The studies of a store as a panel sees them: the one that is running, the one that is shown, and all others."""
 
 import math
-import operator
 from pathlib import Path
 
 import joblib
@@ -13,7 +12,7 @@ from rlm.errors import InputError
 from rlm.explorer.commands import start_study
 from rlm.explorer.probe import describe_data
 from rlm.runtime.process import Child
-from rlm.store.read import Progress, list_studies, read_asked, read_progress
+from rlm.store.read import Progress, list_data, read_progress
 
 
 class Session:
@@ -110,19 +109,16 @@ class Session:
 
     def open_last(self, config: StudyConfig, is_any: bool) -> None:
         """Show the study that was started last: any, or one of the data of the panel."""
-        last = read_progress(self.db)
-        if last is not None and not is_any:
-            found = [read_progress(self.db, int(study)) for study in list_studies(self.db).index]
-            found = sorted(filter(None, found), key=operator.attrgetter("start"), reverse=True)
-            last = next((one for one in found if self.is_of(one, config)), None)
-        self.progress = last
+        found = (number for number, own, data in list_data(self.db) if is_any or self.is_of(own, data, config))
+        last = next(found, None)
+        self.progress = None if last is None else read_progress(self.db, last)
 
-    def is_of(self, stored: Progress, config: StudyConfig) -> bool:
+    def is_of(self, own: StudyConfig, data: str, config: StudyConfig) -> bool:
         """Return True if a study is of the panel's table, or else of the data of a config, as they are now."""
-        own, is_read_alike = stored.config, config.reading in (stored.config.reading, READ_AS_IT_IS)
+        is_read_alike = config.reading in (own.reading, READ_AS_IT_IS)
         if self._table is None and not (own.dataset == config.dataset and is_read_alike):
             return False
-        return read_asked(self.db, stored.study).data == self._fingerprint(own)
+        return data == self._fingerprint(own)
 
     def _update(self) -> None:
         if self.child is None and self.progress is not None:
