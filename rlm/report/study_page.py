@@ -18,7 +18,7 @@ from rlm.report.page import page_html
 from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import SAME_WITHIN
-from rlm.store.read import read_asked, read_origin, read_progress, read_study
+from rlm.store.read import read_origin, read_progress, read_study
 from rlm.variants import ARMS, BASELINE, find_variant
 
 CONFIG = "config.json"
@@ -48,13 +48,12 @@ def export_study(
     `describe` returns title, licence, source and fingerprint of the data that a config names, see
     `rlm.data.datasets.describe_data`; a report cannot load data itself.
     """
-    seen, stored, asked = view(db, study, metric), read_study(db, study), read_asked(db, study)
-    config = stored.config
-    progress, source = read_progress(db, study), asked.source
+    seen, stored, progress = view(db, study, metric), read_study(db, study), read_progress(db, study)
     if progress is None:
         raise InputError(f"expected the number of a study that was started, found {study} in {db}")
-    about = about_data(config, asked.data, describe)
-    seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
+    config, source = stored.config, progress.source
+    about = about_data(config, progress.data, describe)
+    seeds = list(dict.fromkeys([*progress.seeds, *stored.finished.results["seed"]]))
     asked_for = dict.fromkeys([*progress.config.arms, *stored.config.arms])
     arms = tuple(arm for arm in asked_for if find_variant(arm).start in ARMS)
     has_starts = len(arms) < len(asked_for)

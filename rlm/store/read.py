@@ -252,7 +252,7 @@ class Progress(NamedTuple):
 
     `start` counts all starts of studies in the store. `config`, `plan` and `seeds` are those last asked for. `arms` has
     a row per arm: planned and finished runs, and seconds (mean of a run, missing before the first). `data` is a hash,
-    and `about` what the user calls it, see `rlm.store.schema.Study.about`.
+    `source` that of an encoder of the user, and `about` name, note and tags.
     """
 
     start: int
@@ -262,6 +262,7 @@ class Progress(NamedTuple):
     arms: pd.DataFrame
     seeds: tuple[int, ...]
     data: str
+    source: str | None
     about: dict[str, str]
 
     @property
@@ -292,10 +293,8 @@ def read_progress(path: Path | str, study: int | None = None) -> Progress | None
     fixed.pop("watched")
     plan = Plan(seeds=len(last.seeds), until=last.rules.until, **fixed)
     columns = ["planned", "finished", "seconds"]
-    found = record.study
-    return Progress(
-        last.plan, found.study, config, plan, table[columns], tuple(last.seeds), found.dataset_hash, found.about
-    )
+    about = record.study.dataset_hash, record.study.encoder, record.study.about
+    return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds), *about)
 
 
 def list_data(path: Path | str) -> list[tuple[int, StudyConfig, str]]:
@@ -340,18 +339,3 @@ def read_origin(path: Path | str, study: int) -> dict[str, str]:
         "training": f"{seconds / 60:.1f} minutes of all runs together",
         "date": " to ".join(date[:16].replace("T", " ") for date in dates) + " UTC",
     }
-
-
-class Asked(NamedTuple):
-    """What a study was asked for besides its config: last seeds, a hash of the data, the source of an encoder."""
-
-    seeds: list[int]
-    data: str
-    source: str | None
-
-
-def read_asked(path: Path | str, study: int) -> Asked:
-    """Read what a study was asked for."""
-    with reading(path) as (connection, name):
-        record = find_study(connection, name, TRIPLETS, study)
-    return Asked(list(record.plans[-1].seeds), record.study.dataset_hash, record.study.encoder)

@@ -532,7 +532,7 @@ class TestTextsOfThePanel:
         seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
         panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None)
         panel.show_status(attack, is_wrong=True)
-        shown = Progress(1, 1, config, Plan(), table, (), "", {})
+        shown = Progress(1, 1, config, Plan(), table, (), "", None, {})
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
         panel.compare.show(Comparison(settings, effects, picture, find_metric("top_1")))

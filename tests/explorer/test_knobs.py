@@ -135,7 +135,7 @@ def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
     plan = Plan.model_construct(seeds=2_000_000, until=None)
     knobs.show(StudyConfig(), plan)
     assert knobs.read()[0] == [StudyConfig(), Plan(seeds=1_000_000)]
-    shown = Progress(1, 3, StudyConfig(), plan, None, (), "", {})
+    shown = Progress(1, 3, StudyConfig(), plan, None, (), "", None, {})
     said = explain_difference(shown, *knobs.read()[0])
     assert said == "Shown: #3 (seeds 2000000). The knobs differ: seeds 1000000; Run goes on with this study."
 
@@ -161,5 +161,5 @@ def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
     ],
 )  # fmt: skip
 def test_one_line_says_what_is_shown_and_in_what_the_knobs_differ(changed, said):
-    shown = Progress(1, 2, StudyConfig(), Plan(), None, (), "", {})
+    shown = Progress(1, 2, StudyConfig(), Plan(), None, (), "", None, {})
     assert explain_difference(shown, StudyConfig.model_validate(changed), Plan()) == said
