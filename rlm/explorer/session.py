@@ -1,6 +1,7 @@
 """The studies of a store as a panel sees them: the one that is running, the one that is shown, and all others."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import joblib
@@ -12,6 +13,7 @@ from rlm.errors import InputError
 from rlm.explorer.commands import start_study
 from rlm.explorer.probe import describe_data
 from rlm.runtime.process import Child
+from rlm.store.edit import name_study
 from rlm.store.read import Progress, list_data, read_progress
 
 
@@ -30,10 +32,20 @@ class Session:
         self._read_last: Progress | None = None
 
     @property
-    def finished(self) -> tuple[int, int] | None:
-        """The number of the study and of its finished runs, if there are any."""
+    def finished(self) -> tuple[int, tuple[object, ...]] | None:
+        """The number of the study, and its finished runs with its name, tags and note, if there are any runs."""
         runs = 0 if self.progress is None else int(self.progress.arms["finished"].sum())
-        return (self.progress.study, runs) if self.progress is not None and runs else None
+        return (self.progress.study, (runs, *self.progress.about.values())) if self.progress and runs else None
+
+    def name(self, about: Mapping[str, str]) -> None:
+        """Give the study that is shown a name, tags or a note."""
+        if self.progress is None:
+            return
+        try:
+            name_study(self.db, self.progress.study, about)
+        except InputError as error:
+            self.problem = str(error)
+        self._update()
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -159,3 +171,8 @@ def spell_time_left(seconds: float) -> str:
     if math.isnan(seconds):
         return ""
     return f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"
+
+
+def spell_error(error: Exception) -> str:
+    """Write an error as the panel shows it."""
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
