@@ -4,34 +4,37 @@ from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.ticker import PercentFormatter
 
 from rlm.plots import PALETTE, new_axes
 
 
 def draw_map(
-    points: pd.DataFrame, colour: Literal["right", "cluster"] = "right", clusters: int = 8, ax: Axes | None = None
+    points: pd.DataFrame, colour: Literal["right", "cluster"] = "right", clusters: int = 6, ax: Axes | None = None
 ) -> Axes:
     """
-    Draw a map of phrases: a dot at the mean over seeds, and a cloud of the places under every seed.
+    Draw a map of phrases: a dot at the mean over seeds, and a star that ends at the places under every seed.
 
     Parameters
     ----------
     points
         As `rlm.evaluation.embedding_map` returns it.
     colour
-        ``"right"``: the share of the triplets with this anchor that are right, over all seeds. ``"cluster"``: one
-        colour for each of the largest clusters.
+        ``"cluster"``, or ``"right"``: the share of the triplets with this anchor that are right, over all seeds. A
+        phrase that is no anchor is white.
     clusters
-        Number of clusters with a colour of their own, at most 10; the phrases of the others are grey.
+        Number of the largest clusters, at most 10, whose phrases are drawn; all phrases would hide each other.
     ax
         The axes to draw on; a new figure by default.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With axes of equal scale. A cloud that is wider than the distance to the next dot means that another seed could
-        put the two phrases the other way round.
+        With axes of equal scale. If a star reaches beyond the next dot, another seed may put the two phrases the other
+        way round.
 
     Examples
     --------
@@ -42,18 +45,19 @@ def draw_map(
     """
     ax = ax or new_axes(6, 5)
     means = points.groupby("phrase", sort=False)[["x", "y", "cluster", "right"]].mean()
+    largest = means["cluster"].value_counts().index[: min(clusters, len(PALETTE))]
+    means = means[means["cluster"].isin(largest)]
     if colour == "right":
-        values = means["right"]
-        style = {"cmap": "cividis", "vmin": 0, "vmax": 1, "plotnonfinite": False}
+        shades = ScalarMappable(Normalize(0, 1), "cividis")
+        ax.figure.colorbar(shades, ax=ax, label="right triplets of this anchor", format=PercentFormatter(1), shrink=0.7)
+        colours = [shades.to_rgba(share) if share == share else (1, 1, 1, 1) for share in means["right"]]
     else:
-        largest = means["cluster"].value_counts().index[: min(clusters, len(PALETTE))]
-        colours = dict(zip(largest, PALETTE, strict=False))
-        values = means["cluster"].map(lambda cluster: colours.get(cluster, (0.8, 0.8, 0.8)))
-        style = {}
-    cloud = values.loc[points["phrase"]].tolist()
-    ax.scatter(points["x"], points["y"], s=7, c=cloud, alpha=0.25, linewidth=0, **style)
-    dots = ax.scatter(means["x"], means["y"], s=26, c=values.tolist(), edgecolor="black", linewidth=0.4, **style)
-    if colour == "right":
-        ax.figure.colorbar(dots, ax=ax, label="triplets of this anchor that are right", format=PercentFormatter(1))
+        of_cluster = dict(zip(largest, PALETTE, strict=False))
+        colours = [of_cluster[cluster] for cluster in means["cluster"]]
+    ends = points.join(means[["x", "y"]].assign(colour=colours), on="phrase", how="inner", rsuffix="_mean")
+    rays = [[(one.x_mean, one.y_mean), (one.x, one.y)] for one in ends.itertuples()]
+    ax.add_collection(LineCollection(rays, colors=ends["colour"].tolist(), linewidths=0.8, alpha=0.4))
+    ax.scatter(means["x"], means["y"], s=34, c=colours, edgecolor="black", linewidth=0.5, zorder=3)
     ax.set(xlabel="first axis of the first seed", ylabel="second axis", aspect="equal")
+    ax.autoscale_view()
     return ax

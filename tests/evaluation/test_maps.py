@@ -84,17 +84,18 @@ def test_hits_are_those_of_the_evaluation_and_clusters_those_of_the_split(slices
 
 
 @pytest.mark.parametrize("colour", ["right", "cluster"])
-def test_the_figure_has_a_dot_per_phrase_and_a_point_per_seed(rng, colour):
+def test_the_figure_has_a_dot_per_phrase_and_a_ray_per_seed(rng, colour):
     places = align_seeds(copies(rng, seeds=3, phrases=12))
     rows = [
-        {"seed": seed, "phrase": f"p{number}", "x": x, "y": y, "cluster": number % 4, "right": number / 12}
+        {"seed": seed, "phrase": f"p{number}", "x": x, "y": y, "cluster": min(number // 5, 2), "right": number / 12}
         for seed, mine in enumerate(places)
         for number, (x, y) in enumerate(mine)
     ]
     ax = draw_map(pd.DataFrame(rows), colour, clusters=2)
-    cloud, dots = ax.collections[:2]
-    assert len(cloud.get_offsets()) == 36
-    np.testing.assert_allclose(dots.get_offsets(), places.mean(axis=0))
-    if colour == "cluster":
-        assert len({tuple(one) for one in dots.get_facecolors()}) == 3  # two clusters, and grey
+    rays, dots = ax.collections[:2]
+    ends = np.array(rays.get_segments())  # of each seed, phrase by phrase
+    np.testing.assert_allclose(dots.get_offsets(), places[:, :10].mean(axis=0))  # the third cluster is smaller
+    np.testing.assert_allclose(ends[:, 1], places[:, :10].reshape(-1, 2))
+    np.testing.assert_allclose(ends[:, 0], np.tile(places[:, :10].mean(axis=0), (3, 1)))
+    assert len({tuple(one) for one in dots.get_facecolors()}) == (2 if colour == "cluster" else 10)
     plt.close(ax.figure)

@@ -199,7 +199,7 @@ class TestView:
         html = export_studies(db, [1, 2], tmp_path / "out", "test_accuracy").page.read_text(encoding="utf-8")
         assert "<script>" not in html
         assert all(text in html for text in ("Study 1: &lt;script&gt;", "kept", "Study 2", "learning_rate"))
-        assert html.count("<img ") == 2 + 4 * 2  # of the comparison, and of each study
+        assert html.count("<img ") == 2 + 5 * 2  # of the comparison, and of each study
         for seen in (view(db, 1), view(db, 2)):
             assert seen.headline in unescape(html)
         _, titles = look(db, 1, "test_accuracy")
