@@ -18,8 +18,8 @@ LIMITS = {
     "files in a folder": 12,
     "lines in a file": 350,
     "lines on the reading path": 2_400,
-    "lines of code": 15_200,
-    "lines of docstrings": 4_850,
+    "lines of code": 15_550,
+    "lines of docstrings": 4_980,
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

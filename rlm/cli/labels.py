@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pandas as pd
 from cyclopts import Parameter
 
-from rlm.cli.output import check_out, gather, print_files
+from rlm.cli.output import check_out, gather, print_files, show
 from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.labels.config import LabelsConfig
@@ -108,15 +108,15 @@ def labels(
         shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
         if shuffles["reached"].any():  # else the numbers are only those of epochs that were trained
             print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
-            print(shuffles.to_string(float_format="{:.2f}".format, na_rep=""))
+            show("memorising", shuffles, 2)
         print(f"\n{explain_shuffles(shuffles, memorised)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     if BASELINE in set(finished.results["arm"]):
         effects = tabulate_effects(finished.results)
         speed = tabulate_speed(finished.history)
-        print(effects.to_string(float_format="{:.3f}".format, na_rep=""))
+        show("effects", effects)
         print("\nepochs of fine-tuning to 95 % of what scratch reaches\n")
-        print(speed.to_string(float_format="{:.2f}".format, na_rep=""))
+        show("speed", speed, 2)
         if effects["difference"].notna().any():
             print(f"\n{explain_effects(effects)}\n\n{explain_effects(speed)}")
         if samples.official is None or "validation" not in samples.official:
@@ -125,8 +125,8 @@ def labels(
             print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
-            table = summarise(mine).to_string(float_format="{:.3f}".format, na_rep="")
-            print(f"{labelled or 'all'} labelled samples\n{table}")
+            print(f"{labelled or 'all'} labelled samples")
+            show(f"summary of {labelled or 'all'} labelled samples", summarise(mine))
     print_files(finished, out, db)
 
 

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -20,18 +20,23 @@ import pandas as pd
 import pydantic
 from cyclopts import App, CycloptsError, Parameter
 
+from rlm.cli.bundle import bundle, check
 from rlm.cli.lab import lab, notebooks
 from rlm.cli.labels import labels
 from rlm.cli.models import evaluate, query, train
 from rlm.cli.output import (
+    as_json,
     check_out,
     check_out_folder,
     ending_like_ctrl_c,
     gather,
+    keep,
     print_files,
+    show,
 )
 from rlm.cli.plans import plan
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
+from rlm.cli.studies import delete, merge, note, studies
 from rlm.cli.sweep import sweep
 from rlm.cli.verdicts import compare, luck, print_verdict, results, verdict
 from rlm.config import READ_AS_IT_IS, Plan, ReadOptions, StudyConfig
@@ -51,8 +56,31 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (plan, results, luck, verdict, compare, sweep, train, query, evaluate, labels, notebooks, lab):
+for command in (
+    *(plan, results, luck, verdict, compare, sweep, studies, note, delete, merge, bundle, check),
+    *(train, query, evaluate, labels, notebooks, lab),
+):
     app.command(command)
+app.register_install_completion_command()
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """
+    Run a command.
+
+    Parameters
+    ----------
+    tokens
+        The command and its options.
+    json
+        Print tables and verdicts as one JSON object.
+    """
+    with as_json() if json else nullcontext():
+        app(tokens, exit_on_error=False, print_error=False)
 
 
 @app.command
@@ -174,12 +202,14 @@ def audit(
 
     corpus = load_corpus(config)
     found = audit(corpus, slice_for(config, corpus, [0])[0])
-    print(found.splits.T.to_string(float_format="{:,.2f}".format))
-    print(f"\n{found.references.to_string(float_format='{:.3f}'.format)}")
-    for check in found.checks.itertuples():
-        print(f"\n{check.severity.upper():8}{check.check}: {check.found}")
-        if check.severity != "fine":
-            print(textwrap.indent(textwrap.fill(f"{check.meaning} {check.advice}", 100), " " * 8))
+    keep("checks", found.checks)
+    show("splits", found.splits.T, 2)
+    print()
+    show("references", found.references)
+    for one in found.checks.itertuples():
+        print(f"\n{one.severity.upper():8}{one.check}: {one.found}")
+        if one.severity != "fine":
+            print(textwrap.indent(textwrap.fill(f"{one.meaning} {one.advice}", 100), " " * 8))
 
 
 @app.command
@@ -248,7 +278,7 @@ def main() -> None:
     )
     try:
         with ending_like_ctrl_c(), naming_extras():
-            app(sys.argv[1:], exit_on_error=False, print_error=False)
+            app.meta(sys.argv[1:], exit_on_error=False, print_error=False)
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has had enough, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends

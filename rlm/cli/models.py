@@ -12,7 +12,7 @@ import pandas as pd
 from cyclopts import Parameter
 
 from rlm.arms import train_arms
-from rlm.cli.output import check_table_out, write_table
+from rlm.cli.output import check_table_out, keep, show, write_table
 from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import HeadName, StudyConfig
 from rlm.data.phrases import tokenise
@@ -118,6 +118,7 @@ def train(
     if not best["best_epoch"]:
         log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
     print("test split: triplets and their pairs by distance, retrieval by cosine")
+    keep("test", test)
     print(test.drop(columns="seed").astype(object).T.to_string(header=False, float_format="{:.3f}".format))
     if heads is not None:
         best, batch = history.loc[history["validation_accuracy"].idxmax()], split_batch(trained.block, slices, "test")
@@ -222,7 +223,7 @@ def evaluate(
         )
     print(f"by {encoder.head_name or 'cosine'}, with two baselines on the same candidates")
     print("mean over questions with its 95 % interval over blocks\n")
-    print(found.scores.to_string(float_format="{:.3f}".format))
+    show("scores", found.scores)
     if distractors:
         print("pair_: over pairs, each right premise alone among the distractors")
     missed = found.answers[found.answers["result"] == "wrong"]

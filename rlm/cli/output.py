@@ -1,16 +1,18 @@
 """Output of the command line: check files before any training, write results as they arrive, end early on Ctrl-C."""
 
+import io
+import json
 import logging
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -53,6 +55,46 @@ _WRITERS = {
     ".tex": _write_latex,
     ".tsv": partial(pd.DataFrame.to_csv, index=False, sep="\t"),
 }
+
+
+_shown: dict[str, Any] = {}  # tables and verdicts of the command that runs, for `as_json`
+
+
+@contextmanager
+def as_json() -> Iterator[None]:
+    """Print one JSON object, of tables, verdicts and text, in place of what a command prints meanwhile."""
+    _shown.clear()
+    code = None
+    with redirect_stdout(io.StringIO()) as printed:
+        try:
+            yield
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps({"command": shlex.join(["rlm", *sys.argv[1:]]), **_shown, "text": printed.getvalue()}, indent=1))
+    if code:
+        sys.exit(code)
+
+
+def keep(name: str, table: pd.DataFrame) -> None:
+    """Keep a table as records for `as_json`, numbers with all their digits."""
+    named = table if table.index.name is None else table.reset_index()
+    _shown[name] = json.loads(named.to_json(orient="records", double_precision=15))
+
+
+def show(name: str, table: pd.DataFrame, digits: int = 3, **settings: Any) -> None:  # noqa: ANN401
+    """Print a table, with the settings of pandas, and keep it for `as_json`."""
+    keep(name, table)
+    print(table.to_string(**{"float_format": f"{{:z,.{digits}f}}".format, "na_rep": ""} | settings))
+
+
+def show_verdicts(verdicts: Mapping[str, Any]) -> None:
+    """Print verdicts, and keep them with their estimates for `as_json`."""
+    rows = [(arm, one.baseline, one.metric.name, one.decision, one.text) for arm, one in verdicts.items()]
+    keep("verdicts", pd.DataFrame(rows, columns=["arm", "baseline", "metric", "decision", "text"]))
+    if verdicts:
+        keep("estimates", pd.concat({arm: one.table() for arm, one in verdicts.items()}, names=["arm"]).reset_index())
+    for found in verdicts.values():
+        print(f"\n{found.text}")
 
 
 def check_out(out: Path | None, db: Path | None = None, option: str = "--out") -> None:

@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import psutil
 from cyclopts import Parameter
 
 from rlm.arms import bytes_per_seed
+from rlm.cli.output import keep
 from rlm.cli.settings import ConfigFile, complete
 from rlm.config import MetricName, StudyConfig
 from rlm.errors import InputError
@@ -16,7 +18,7 @@ from rlm.experiment import check_request, collect, iter_experiment
 from rlm.runtime.parallel import predict
 from rlm.sentences import explain_forecast
 from rlm.stats.power import forecast
-from rlm.store.read import list_studies, read_asked, read_study
+from rlm.store.read import list_studies, read_progress, read_study
 from rlm.study import BlockResult, TripletStudy, load_corpus
 from rlm.verdict import BASELINE
 
@@ -77,7 +79,10 @@ def plan(
     _, processes, largest = times[0]
     own = psutil.Process().memory_info().rss
     memory = own + processes * (own + largest * bytes_per_seed(config, study.corpus))
-    print(explain_forecast(wanted, [idle + one[0] for one in times], memory))
+    seconds = [idle + one[0] for one in times]
+    about = wanted._asdict() | {"metric": wanted.metric.name, "memory": memory}
+    keep("plan", pd.DataFrame([about | dict(zip(("seconds", "seconds_enough"), seconds, strict=True))]))
+    print(explain_forecast(wanted, seconds, memory))
 
 
 def _train(study: TripletStudy, pairs: int, jobs: int) -> BlockResult:
@@ -86,11 +91,11 @@ def _train(study: TripletStudy, pairs: int, jobs: int) -> BlockResult:
 
 def _find(db: Path, study: TripletStudy) -> Any:  # noqa: ANN401
     """Return the tables of the stored study with the same data and settings, if all arms have pairs."""
-    identity, settings = study.identify(), study.config.model_dump(exclude={"arms"})
+    wanted = study.identify().data, None, study.config.model_dump(exclude={"arms"})
     for number in list_studies(db).query("seeds > 1").index:
-        asked, stored = read_asked(db, number), read_study(db, number)
-        is_same = asked.data == identity.data and stored.config.model_dump(exclude={"arms"}) == settings
-        if is_same and asked.source is None and {*study.arms} <= {*stored.config.arms}:
+        asked, stored = read_progress(db, number), read_study(db, number)
+        is_same = asked and (asked.data, asked.source, stored.config.model_dump(exclude={"arms"})) == wanted
+        if is_same and {*study.arms} <= {*stored.config.arms}:
             results = stored.finished.results
             log.info("planning by study %d of %s", number, db)
             return stored.finished._replace(results=results[results["arm"].isin(study.arms)])

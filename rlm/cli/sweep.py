@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rlm.cli.models import TrainConfig
-from rlm.cli.output import check_out, check_table_out, write_table
+from rlm.cli.output import check_out, check_table_out, show, write_table
 from rlm.errors import InputError
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.systems.sweep import sweep as run_sweep
@@ -58,7 +58,7 @@ def sweep(
         raise InputError(f"expected --figure FILE ending in .png, .pdf or .svg, found {figure}; rename it")
     found = run_sweep(config, _read(vary), max_seeds, start=start, fresh_seeds=fresh_seeds, db=db, n_jobs=jobs)
     print("validation accuracy over seeds; difference to the best, with its confidence sequence\n")
-    print(found.table.to_string(float_format="{:z.3f}".format, na_rep=""))
+    show("settings", found.table.rename_axis("setting"))
     print(f"\n{found.text}")
     if out is not None:
         write_table(out, found.table.reset_index())

@@ -10,13 +10,13 @@ import pandas as pd
 from cyclopts import Parameter
 
 from rlm import explain
-from rlm.cli.output import check_out, check_table_out, write_table
+from rlm.cli.output import check_out, check_table_out, show, show_verdicts, write_table
 from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.evaluation.held_out import list_triplets
 from rlm.external.stored import read_any, shorten_errors
 from rlm.external.tables import Unit, read_results
-from rlm.external.unpaired import Unpaired, compare_results
+from rlm.external.unpaired import compare_results
 from rlm.external.writers import write_events, write_mlflow
 from rlm.runtime.atomic import whole
 from rlm.sentences import explain_metric
@@ -26,7 +26,7 @@ from rlm.store.file import is_store
 from rlm.store.read import read_study
 from rlm.systems.pair import read_pair
 from rlm.variants import BASELINE
-from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
+from rlm.verdict import compare_all, find_baseline, paired_arms, summarise
 
 
 def results(
@@ -64,7 +64,7 @@ def results(
     for place in filter(None, (tensorboard, mlflow)):
         print(f"runs: {place}")
     if out is None and tensorboard is None and mlflow is None:
-        print(shorten_errors(table).to_string(index=False, float_format="{:.4f}".format))
+        show("results", shorten_errors(table), 4, index=False, na_rep="NaN")
     if out is not None:
         write_table(out, table)
         print(f"results: {out}")
@@ -90,7 +90,7 @@ def luck(db: Path, *, study: int | None = None, out: Path | None = None, figure:
     if figure is not None and figure.suffix != ".png":
         raise InputError(f"expected --figure FILE ending in .png, found {figure}; rename it")
     triplets = read_study(db, study).finished.triplets
-    print(tabulate_luck(triplets).to_string(float_format="{:.3f}".format, na_rep=""))
+    show("luck", tabulate_luck(triplets))
     print(f"\n{explain.luck(triplets)}")
     if out is not None:
         listed = list_triplets(db, study).reset_index()
@@ -198,7 +198,8 @@ def compare(db: Path, first: int, second: int, *, arm: str | None = None) -> Non
     """
     found = read_pair(db, first, second, arm)
     print(f"{db}, studies {first} and {second}\ntest accuracy over seeds, mean with its 95 % interval\n")
-    _print(summarise(found.results), compare_all(found.results, clusters=found.clusters))
+    show("summary", summarise(found.results))
+    show_verdicts(compare_all(found.results, clusters=found.clusters))
 
 
 def print_verdict(
@@ -209,7 +210,8 @@ def print_verdict(
     verdicts = compare_all(results, metric=known, arms=paired_arms(results), clusters=clusters)
     print(f"{config.dataset}, encoder {encoder}, loss {config.loss}, baseline {find_baseline(results)}")
     print(f"{known.label} over seeds, mean with its 95 % interval\n")
-    _print(summarise(results, known), verdicts)
+    show("summary", summarise(results, known))
+    show_verdicts(verdicts)
     if unplanned := explain_metric(results, known):
         print(f"\n{unplanned}")
 
@@ -229,19 +231,14 @@ def _judge(runs: Runs, watched: bool | None, html: Path | None, clusters: pd.Dat
     source, results, metric, baseline, arms = runs
     verdicts = compare_results(results, baseline, metric, arms=arms, watched=watched, clusters=clusters)
     print(f"{source}\n{metric.label} over seeds, mean with its 95 % interval\n")
-    _print(summarise(results, metric), verdicts)
+    show("summary", summarise(results, metric))
+    show_verdicts(verdicts)
     if html is not None:
         from rlm.report.results_page import export_results  # with Jupyter and matplotlib, which take seconds
 
         about = {"command": shlex.join(["rlm", *sys.argv[1:]]), "source": source}
         export_results(html, results, metric, verdicts, about)
         print(f"\npage: {html}")
-
-
-def _print(summary: pd.DataFrame, verdicts: Mapping[str, Verdict | Unpaired]) -> None:
-    print(summary.to_string(float_format="{:.3f}".format, na_rep=""))
-    for found in verdicts.values():
-        print(f"\n{found.text}")
 
 
 def _refuse(given: Mapping[str, Any], what: str) -> None:

@@ -17,13 +17,13 @@ from rlm.config import READ_AS_IT_IS, YOUR_TABLE, Plan, ReadOptions, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.panel import Panel
 from rlm.explorer.probe import Probe, describe_data
-from rlm.explorer.session import Session
+from rlm.explorer.session import Session, spell_error
 from rlm.presets import PRESETS
 from rlm.report.markup import paragraph
 from rlm.report.view import View, about_data, compare_studies, look
 from rlm.runtime.process import Child, ask
 from rlm.store.file import check_file
-from rlm.store.read import Progress, read_asked
+from rlm.store.read import Progress
 
 TICK, IDLE_TICK = 0.2, 1.0  # seconds between looks at the store
 REST = 2  # while a study runs, pictures take a third of the time, because they take a core from training
@@ -98,12 +98,13 @@ class Explorer:
         self._closed, self._lock = Event(), RLock()
         hidden = ["dataset", "reading"] if self._data is not None else []
         self._panel = Panel(
-            config, plan, hidden, on_change=self._draw, on_choice=self._compare, on_train=self._train_inside
-        )
+            config, plan, hidden, on_change=self._draw, on_choice=self._compare, on_train=self._train_inside,
+            on_name=self._session.name, on_export=self._export,
+        )  # fmt: skip
         self._panel.study.observe(self._choose_study, "value")
         self._panel.run.on_click(lambda _: self.run())
         self._panel.stop.on_click(lambda _: self.stop())
-        self._panel.export.on_click(lambda _: self._export())
+        self._panel.export.on_click(lambda _: self._export([]))
         self._draw()
         Thread(target=self._watch, name="rlm explorer", daemon=True).start()
 
@@ -195,7 +196,7 @@ class Explorer:
         """
         if self._view is None:
             raise InputError("expected a finished run to write of, found none; run the study")
-        return self._write(self._view, folder).result().page
+        return self._write([], folder).result().page
 
     def close(self) -> Child | None:
         """
@@ -228,7 +229,7 @@ class Explorer:
                 try:
                     self._look()
                 except Exception as error:  # otherwise the thread would end, and the panel show an old state
-                    self._session.problem = _spell(error)
+                    self._session.problem = spell_error(error)
                     if self._session.child is None:
                         self._looked_for = self._panel.wanted(self._session)  # or `wait` would wait for ever
                 if any(map(operator.is_not, (*self._session.state, self._view), self._drawn)):
@@ -265,7 +266,7 @@ class Explorer:
             try:
                 show(future.result())
             except Exception as error:  # a thread of the pool calls this, and nobody would see it
-                self._session.problem = _spell(error)
+                self._session.problem = spell_error(error)
             finally:
                 if future is self._looking:
                     self._looking = None
@@ -280,7 +281,7 @@ class Explorer:
             return  # another study has been chosen or started meanwhile
         self._view, self._shown = view, progress
         if self._data is None and progress.knobs and view.study not in self._data_of:
-            about = ask(about_data, self._shown.config, read_asked(self.db, view.study).data, describe_data)
+            about = ask(about_data, progress.config, progress.data, describe_data)
             about.add_done_callback(partial(self._answer, partial(self._data_of.setdefault, view.study)))
         self._panel.seen.show(view)
         self._panel.offer_studies(studies, view.study)
@@ -304,7 +305,7 @@ class Explorer:
             if shown is None or shown.knobs is None:
                 return
             config = shown.config
-            if self._data is not None and not self._session.is_of(shown, config):
+            if self._data is not None and not self._session.is_of(shown.config, shown.data, config):
                 config = config.model_copy(update={"dataset": YOUR_TABLE, "reading": READ_AS_IT_IS})
             self._panel.knobs.show(config, shown.plan)
 
@@ -325,24 +326,25 @@ class Explorer:
             self._probe = None
             self._panel.inside.show_status(str(error), "wrong")
 
-    def _write(self, view: View, folder: Path | str | None = None) -> Future[Any]:
+    def _write(self, studies: list[int], folder: Path | str | None = None) -> Future[Any]:
+        """Write several studies, or else the one that is shown."""
         from rlm.report.results_page import export_stored  # what writes notebooks takes seconds to import
+        from rlm.report.study_page import export_studies
 
+        metric = self._panel.valid[1].metric if self._view is None else self._view.metric.name
+        shown = studies or [self._view.study if self._view else 0]
         beside = self.db.parent if self._folder is None else Path.cwd()  # what is exported outlives the kernel
-        folder = Path(folder or beside / f"{self.db.stem}-study-{view.study}").resolve()
-        return ask(export_stored, self.db, view.study, folder, describe_data, view.metric.name)
+        folder = Path(folder or beside / f"{self.db.stem}-study-{'-'.join(map(str, shown))}").resolve()
+        if studies:
+            return ask(export_studies, self.db, studies, folder, metric)
+        return ask(export_stored, self.db, shown[0], folder, describe_data, metric)
 
-    def _export(self) -> None:
+    def _export(self, studies: list[int]) -> None:
         self._session.problem = ""
         self._panel.exported.value = paragraph("Writing …", "quiet")
-        self._write(self._view).add_done_callback(partial(self._answer, self._show_export))
+        self._write(studies).add_done_callback(partial(self._answer, self._show_export))
 
     def _show_export(self, written: Any) -> None:  # noqa: ANN401
-        self._panel.exported.value = (
-            paragraph(f"Written: {written.page} and, beside it, {written.config.name}. To repeat it:", "quiet")
-            + f"<pre>{escape(written.code)}</pre>"
-        )
-
-
-def _spell(error: Exception) -> str:
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        beside = f" and, beside it, {written.config.name}. To repeat it:" if written.code else "."
+        code = f'<pre class="copy">{escape(written.code)}</pre>' if written.code else ""
+        self._panel.exported.value = paragraph(f"Written: {written.page}{beside}", "quiet") + code

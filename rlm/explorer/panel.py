@@ -1,7 +1,9 @@
 """The widgets of the panel and their layout; `rlm.explorer.explorer` defines what they do."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -42,6 +44,13 @@ GROUPS = {
 TOP = ["metric"]  # beside preset and study
 OWN = "own settings"
 ADD_TOOLTIP = "An arm with the settings of the knobs, beside arms with those of the study that is shown"
+ABOUT = {
+    "name": ("230px", "Name of this study, in lists and titles"),
+    "tags": ("200px", "Tags of this study, separated by commas"),
+    "note": ("330px", "What to remember of this study"),
+}
+NAMES = {"description_width": "2.8rem"}
+ONE_CHANGE = 1.0  # seconds
 NEW = ("a new one", 0)  # studies are counted from 1
 
 
@@ -57,6 +66,8 @@ class Panel:
         on_change: Callable[[], None],
         on_choice: Callable[[list[int]], None],
         on_train: Callable[[int], None],
+        on_name: Callable[[dict[str, str]], None],
+        on_export: Callable[[list[int]], None],
     ) -> None:
         self.knobs, self.valid = Knobs([config, plan], on_change), (config, plan)  # the last valid settings
         self.is_drawing = False  # the widgets change, but nobody uses them
@@ -77,11 +88,25 @@ class Panel:
         self._arm = widgets.Text(placeholder="wide, or wide: pretrained", description="arm", layout={"width": "230px"})
         self._add = widgets.Button(description="Add an arm", icon="plus", tooltip=ADD_TOOLTIP)
         self._add.on_click(self._add_arm)
+        self._undo = widgets.Button(
+            description="Undo", icon="undo", disabled=True, tooltip="Take back the last change of the knobs"
+        )
+        self._undo.on_click(self._take_back)
+        self._earlier, self._changed_at = [], -math.inf  # valid settings from before a change
         self._base, self._added, self._kept = config, widgets.HTML(), widgets.HTML()
+        self._about = {
+            name: widgets.Text(
+                continuous_update=False, layout={"width": width}, **name_with_tooltip(name, tooltip), style=NAMES
+            )
+            for name, (width, tooltip) in ABOUT.items()
+        }
+        for one in self._about.values():
+            one.observe(lambda change: self._name(on_name, change), "value")
+        self._code = widgets.HTML()
         self.wrong, self.status, self.exported = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._difference = widgets.HTML()
         self._bars = widgets.VBox()
-        self.seen, self.compare, self.inside = StudyTabs(), CompareTab(on_choice), InsideTab(on_train)
+        self.seen, self.compare, self.inside = StudyTabs(), CompareTab(on_choice, on_export), InsideTab(on_train)
         tabs = widgets.Tab(
             [*self.seen.widgets, self.compare.widget, self.inside.widget],
             titles=[*StudyTabs.TITLES, "Compare", "Look inside"],
@@ -89,13 +114,15 @@ class Panel:
         )
         rows = [[self.knobs.rows[name] for name in names if name not in hidden] for names in GROUPS.values()]
         groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
-        adding = widgets.HBox([self._arm, self._add], layout={"flex_flow": "row wrap"})
+        adding = widgets.HBox([self._arm, self._add, self._undo], layout={"flex_flow": "row wrap"})
+        code = widgets.Accordion([self._code], titles=["Code of these settings"], selected_index=None)
         left = widgets.VBox(
-            [self._kept, groups, self.wrong, adding, self._added],
+            [self._kept, groups, self.wrong, adding, self._added, code],
             layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"},
         )
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
-        texts = [self.status, self.exported, self._difference]
+        names = widgets.HBox(list(self._about.values()), layout={"flex_flow": "row wrap"})
+        texts = [self.status, self.exported, self._difference, names]
         right = widgets.VBox([buttons, self._bars, *texts, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
         top = widgets.HBox(
             [self.preset, self.study, *(self.knobs.rows[name] for name in TOP)], layout={"flex_flow": "row wrap"}
@@ -109,7 +136,9 @@ class Panel:
         """Show the state of a session; `is_own` as in `show_difference`, `kept` tells where the studies are."""
         found, wrong = self.knobs.read()
         if found is not None:
-            self.valid = found[0], found[1]
+            self._remember(found[0], found[1])
+        self._undo.disabled = not self._earlier
+        self._code.value = f'<pre class="copy">{escape(write_code(*self.valid, session.db.name))}</pre>'
         progress, is_running = session.progress, session.child is not None
         self._kept.value = ""
         if shown is not None and shown.knobs:
@@ -126,6 +155,8 @@ class Panel:
         is_open = progress is not None and is_this and not progress.is_complete and not session.has_ended and not is_own
         self.run.description = "Resume" if is_open and not is_running else "Run"
         self.is_drawing = True
+        for name, one in self._about.items():
+            one.value, one.disabled = "" if progress is None else progress.about[name], progress is None
         is_set = (name for name, one in PRESETS.items() if self._on_these_data(one) == self.valid)
         self.preset.value = next(is_set, OWN)
         self.is_drawing = False
@@ -136,8 +167,24 @@ class Panel:
         is_old = is_running and shown is not None and (progress is None or progress.study != shown.study)
         self.show_difference(shown, *self.valid, is_own=is_own, is_other=is_old)
 
-    def wanted(self, session: Session) -> tuple[int, int, MetricName, float | None] | None:
-        """Return the study to show, its number of finished runs, metric and until; None before the first run."""
+    def _remember(self, config: StudyConfig, plan: Plan) -> None:
+        """Take valid settings, and keep those from before; what changes within a second is one change, as of a drag."""
+        if (config, plan) != self.valid:
+            if time.monotonic() - self._changed_at > ONE_CHANGE:
+                self._earlier.append(self.valid)
+            self.valid, self._changed_at = (config, plan), time.monotonic()
+
+    def _take_back(self, _: object) -> None:
+        self.valid, self._changed_at = self._earlier.pop(), -math.inf
+        self.knobs.show(*self.valid)
+
+    def _name(self, on_name: Callable[[dict[str, str]], None], change: dict[str, Any]) -> None:
+        if not self.is_drawing:
+            (name,) = (name for name, one in self._about.items() if one is change["owner"])
+            on_name({name: change["new"]})
+
+    def wanted(self, session: Session) -> tuple[int, tuple[object, ...], MetricName, float | None] | None:
+        """Return the study to show, its finished runs and name, metric and until; None before the first run."""
         return session.finished and (*session.finished, self.valid[1].metric, self.valid[1].until)
 
     def _on_these_data(self, preset: Preset) -> tuple[StudyConfig, Plan]:
@@ -209,6 +256,14 @@ class Panel:
         self.status.value = (
             f'<div role="status" aria-live="polite">{paragraph(text, "wrong" if is_wrong else "quiet")}</div>'
         )
+
+
+def write_code(config: StudyConfig, plan: Plan, db: str) -> str:
+    """Write the Python that runs a study with these settings."""
+    changed = ", ".join(f"{name}={value!r}" for name, value in config.model_dump(exclude_defaults=True).items())
+    rules = plan.model_dump(exclude_defaults=True) | {"seeds": plan.seeds, "watched": True, "db": db}
+    given = ", ".join(f"{name}={value!r}" for name, value in rules.items())
+    return f"import rlm\n\nconfig = rlm.StudyConfig({changed})\nresults = rlm.run_study(config, {given})"
 
 
 def explain_difference(shown: Progress, config: StudyConfig, plan: Plan) -> str:

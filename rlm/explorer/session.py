@@ -1,7 +1,7 @@
 """The studies of a store as a panel sees them: the one that is running, the one that is shown, and all others."""
 
 import math
-import operator
+from collections.abc import Mapping
 from pathlib import Path
 
 import joblib
@@ -14,7 +14,8 @@ from rlm.explorer.commands import start_study
 from rlm.explorer.probe import describe_data
 from rlm.external.stored import TASK, FunctionConfig
 from rlm.runtime.process import Child
-from rlm.store.read import KINDS, Progress, list_studies, read_asked, read_progress
+from rlm.store.edit import name_study
+from rlm.store.read import KINDS, Progress, list_data, read_progress
 
 SHOWN = KINDS | {TASK: FunctionConfig}  # studies that can be shown; those of KINDS can also be run
 
@@ -34,10 +35,20 @@ class Session:
         self._read_last: Progress | None = None
 
     @property
-    def finished(self) -> tuple[int, int] | None:
-        """The number of the study and of its finished runs, if there are any."""
+    def finished(self) -> tuple[int, tuple[object, ...]] | None:
+        """The number of the study, and its finished runs with its name, tags and note, if there are any runs."""
         runs = 0 if self.progress is None else int(self.progress.arms["finished"].sum())
-        return (self.progress.study, runs) if self.progress is not None and runs else None
+        return (self.progress.study, (runs, *self.progress.about.values())) if self.progress and runs else None
+
+    def name(self, about: Mapping[str, str]) -> None:
+        """Give the study that is shown a name, tags or a note."""
+        if self.progress is None:
+            return
+        try:
+            name_study(self.db, self.progress.study, about)
+        except InputError as error:
+            self.problem = str(error)
+        self._update()
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -114,19 +125,19 @@ class Session:
 
     def open_last(self, config: StudyConfig, is_any: bool) -> None:
         """Show the study that was started last: any, or one of the data of the panel."""
-        last = read_progress(self.db, None, SHOWN)
-        if last is not None and not is_any:
-            found = [read_progress(self.db, int(study)) for study in list_studies(self.db).index]
-            found = sorted(filter(None, found), key=operator.attrgetter("start"), reverse=True)
-            last = next((one for one in found if self.is_of(one, config)), None)
-        self.progress = last
+        if is_any:
+            self.progress = read_progress(self.db, None, SHOWN)
+            return
+        found = (number for number, own, data in list_data(self.db) if self.is_of(own, data, config))
+        last = next(found, None)
+        self.progress = None if last is None else read_progress(self.db, last)
 
-    def is_of(self, stored: Progress, config: StudyConfig) -> bool:
+    def is_of(self, own: StudyConfig, data: str, config: StudyConfig) -> bool:
         """Return True if a study is of the panel's table, or else of the data of a config, as they are now."""
-        own, is_read_alike = stored.config, config.reading in (stored.config.reading, READ_AS_IT_IS)
+        is_read_alike = config.reading in (own.reading, READ_AS_IT_IS)
         if self._table is None and not (own.dataset == config.dataset and is_read_alike):
             return False
-        return read_asked(self.db, stored.study).data == self._fingerprint(own)
+        return data == self._fingerprint(own)
 
     def _update(self) -> None:
         if self.child is None and self.progress is not None:
@@ -167,3 +178,8 @@ def spell_time_left(seconds: float) -> str:
     if math.isnan(seconds):
         return ""
     return f"about {seconds:.0f} s left" if seconds < 100 else f"about {seconds / 60:.0f} min left"
+
+
+def spell_error(error: Exception) -> str:
+    """Write an error as the panel shows it."""
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

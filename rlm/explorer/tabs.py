@@ -1,5 +1,6 @@
 """The tabs of the panel: one study, the comparison of several, and the inside of one seed."""
 
+import base64
 from collections.abc import Callable, Mapping
 from html import escape
 
@@ -29,6 +30,7 @@ CSS = """
 .rlm-explorer .quiet { color: var(--jp-ui-font-color2, #555); }
 .rlm-explorer .wrong { color: var(--jp-error-color0, #b3261e); font-weight: 600; }
 .rlm-explorer label [title], .rlm-explorer .widget-html [title] { cursor: help; }
+.rlm-explorer pre.copy { user-select: all; white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.4; }
 .rlm-explorer .scroll { max-height: 400px; overflow: auto; }
 </style>
 """
@@ -54,14 +56,18 @@ class ResultsTab:
         self._results = pd.DataFrame()
         self._by = widgets.Dropdown(description="sort by", options=["seed"], layout={"width": "260px"})
         self._falling = widgets.Checkbox(description="largest first", indent=False)
-        self._summary, self._table = widgets.HTML(), widgets.HTML()
-        self.widget = widgets.VBox([self._summary, widgets.HBox([self._by, self._falling]), self._table])
+        self._summary, self._table, self._file = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        order = widgets.HBox([self._by, self._falling, self._file], layout={"flex_flow": "row wrap"})
+        self.widget = widgets.VBox([self._summary, order, self._table])
         for one in (self._by, self._falling):
             one.observe(self._draw, "value")
 
     def show(self, seen: View) -> None:
         """Show the runs of a study."""
         self._results = seen.results.drop(columns=DETAILS, errors="ignore")
+        file = base64.b64encode(seen.results.to_csv(index=False).encode()).decode()
+        name = f'download="study-{seen.study}.csv"'
+        self._file.value = f'<a {name} href="data:text/csv;charset=utf-8;base64,{file}">Download as CSV</a>'
         if list(self._by.options) != list(self._results):
             self._by.options = list(self._results)
             self._by.value = "seed"
@@ -116,14 +122,24 @@ class StudyTabs:
 
 
 class CompareTab:
-    """Studies of the store side by side; `on_choice` gets the numbers of the chosen ones, if there are any."""
+    """Studies of the store side by side; `on_choice` and `on_export` get the numbers of the chosen ones, if any."""
 
-    def __init__(self, on_choice: Callable[[list[int]], None]) -> None:
+    def __init__(self, on_choice: Callable[[list[int]], None], on_export: Callable[[list[int]], None]) -> None:
         self._on_choice = on_choice
+        self._export = widgets.Button(
+            description="Export these", icon="download", disabled=True, tooltip="Write them as one HTML file"
+        )
+        self._export.on_click(lambda _: on_export(self.chosen))
         self._boxes: dict[int, widgets.Checkbox] = {}
         self._choices, self._text, self._picture = widgets.VBox(), widgets.HTML(), new_image("760px")
+        self._seeds = new_image()
         self._text.value = paragraph(NOTHING_CHOSEN)
-        self.widget = widgets.VBox([self._choices, self._text, self._picture])
+        self.widget = widgets.VBox([self._choices, self._export, self._text, self._picture, self._seeds])
+
+    @property
+    def chosen(self) -> list[int]:
+        """The numbers of the chosen studies."""
+        return [number for number, box in self._boxes.items() if box.value]
 
     def offer(self, studies: Mapping[int, str]) -> None:
         """Offer studies, a line for each by number."""
@@ -145,14 +161,16 @@ class CompareTab:
         effects = html_table(found.effects.drop(columns=["value", "low", "high"]), means)
         self._text.value = f"<h3>What differs</h3>{different}<h3>{found.metric.title}</h3>{effects}"
         show_picture(self._picture, found.picture)
+        show_picture(self._seeds, found.seeds)
 
     def _chosen(self, _: object) -> None:
-        chosen = [number for number, box in self._boxes.items() if box.value]
-        if chosen:
-            self._on_choice(chosen)
+        self._export.disabled = not self.chosen
+        if self.chosen:
+            self._on_choice(self.chosen)
         else:
             self._text.value = paragraph(NOTHING_CHOSEN)
             show_picture(self._picture, None)
+            show_picture(self._seeds, None)
 
 
 class InsideTab:

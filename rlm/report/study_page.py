@@ -15,10 +15,10 @@ from rlm.config import YOUR_TABLE, MetricName, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
-from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, view
+from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, compare_studies, view
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import SAME_WITHIN
-from rlm.store.read import read_asked, read_origin, read_progress, read_study
+from rlm.store.read import list_studies, read_origin, read_progress, read_study
 from rlm.variants import ARMS, BASELINE, find_variant
 
 CONFIG = "config.json"
@@ -48,13 +48,12 @@ def export_study(
     `describe` returns title, licence, source and fingerprint of the data that a config names, see
     `rlm.data.datasets.describe_data`; a report cannot load data itself.
     """
-    seen, stored, asked = view(db, study, metric), read_study(db, study), read_asked(db, study)
-    config = stored.config
-    progress, source = read_progress(db, study), asked.source
+    seen, stored, progress = view(db, study, metric), read_study(db, study), read_progress(db, study)
     if progress is None:
         raise InputError(f"expected the number of a study that was started, found {study} in {db}")
-    about = about_data(config, asked.data, describe)
-    seeds = list(dict.fromkeys([*asked.seeds, *stored.finished.results["seed"]]))
+    config, source = stored.config, progress.source
+    about = about_data(config, progress.data, describe)
+    seeds = list(dict.fromkeys([*progress.seeds, *stored.finished.results["seed"]]))
     asked_for = dict.fromkeys([*progress.config.arms, *stored.config.arms])
     arms = tuple(arm for arm in asked_for if find_variant(arm).start in ARMS)
     has_starts = len(arms) < len(asked_for)
@@ -88,6 +87,36 @@ def export_study(
     write_whole(folder / CONFIG, json.dumps(config.model_dump(mode="json"), indent=1))  # in ASCII, to be read anywhere
     write_whole(folder / "report.html", html)
     return Exported(folder / "report.html", folder / CONFIG, code)
+
+
+def export_studies(db: Path, studies: Sequence[int], folder: Path, metric: MetricName) -> Exported:
+    """Write several studies to one HTML file in a folder: how they differ, and what is finished of each."""
+    found, titles = compare_studies(db, studies, metric), list_studies(db).loc[list(studies)].fillna("")
+    settings = found.settings.rename_axis("setting").reset_index()
+    effects = found.effects.drop(columns=["value", "low", "high"])
+    cells = [
+        text_cell(f"# {len(studies)} studies of {escape_markdown(db.name)}"),
+        text_cell("## What differs" if len(settings) else "Their settings are the same."),
+        *([table_cell(settings)] if len(settings) else []),
+        text_cell(f"## {escape_markdown(found.metric.title)}"),
+        *map(picture_cell, (found.picture, found.seeds)),
+        table_cell(effects, ["baseline", "with it"]),
+    ]
+    for number, one in titles.iterrows():
+        mine = _cells(view(db, int(number), metric), one["encoder"], one["dataset"])
+        mine[0] = text_cell(f"## Study {number}{': ' * bool(one['name'])}{escape_markdown(one['name'])}")
+        told = ", ".join(filter(None, [one["note"], one["tags"]]))
+        cells += [mine[0], *([text_cell(escape_markdown(told))] if told else []), *(_deeper(cell) for cell in mine[1:])]
+    about = {"command": f"rlm.Explorer(db={db.name!r})", "dataset": ", ".join(dict.fromkeys(titles["dataset"]))}
+    html = page_html(nbformat.v4.new_notebook(cells=cells), f"Studies of {db.name}", about, has_code=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "studies.html", html)
+    return Exported(folder / "studies.html", folder / CONFIG, "")
+
+
+def _deeper(cell: NotebookNode) -> NotebookNode:
+    """Make a heading of the second level one of the third."""
+    return text_cell(f"#{cell.source}") if cell.source.startswith("## ") else cell
 
 
 def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:

@@ -82,11 +82,13 @@ class Comparison(NamedTuple):
 
     `settings` has a row per setting that differs and a column per study. `effects` has a row per study and arm: their
     names, seeds, mean of baseline and arm by the metric, points (a text), verdict; value, low, high of the difference.
+    `picture` shows the differences, and `seeds` every run of the first two studies.
     """
 
     settings: pd.DataFrame
     effects: pd.DataFrame
     picture: Picture
+    seeds: Picture
     metric: Metric
 
 
@@ -192,7 +194,9 @@ def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test
     effects = pd.DataFrame(rows)
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
     picture = _paint(_differences_figure(verdicts), alt)
-    return Comparison(settings[settings.nunique(axis=1) > 1], effects, picture, next(iter(by.values())))
+    different = settings[settings.nunique(axis=1) > 1]
+    pinned = _paint_pinned({number: stored[number].finished.results for number in list(stored)[:2]}, by)
+    return Comparison(different, effects, picture, pinned, next(iter(by.values())))
 
 
 def _find_metric(stored: StoredStudy, name: str | None) -> Metric:
@@ -213,17 +217,33 @@ def _describe(stored: StoredStudy) -> dict[str, str]:
     }
 
 
+def _paint_pinned(pinned: Mapping[int, pd.DataFrame], by: Mapping[int, Metric]) -> Picture:
+    """Draw every run of some studies side by side, by one scale."""
+    summaries = {number: summarise(results, by[number]) for number, results in pinned.items()}
+    widths = [0.8 + 1.7 * len(summary) for summary in summaries.values()]
+    figure = Figure(figsize=(sum(widths), 4), layout="constrained")
+    axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for (number, results), ax in zip(pinned.items(), axes, strict=True):
+        seeds = f"#{number}, {results['seed'].nunique()} seeds"
+        plots.seeds(results, summaries[number], by[number], ax).set_title(seeds)
+    return _paint(figure, f"Every run of the studies {', '.join(f'#{number}' for number in pinned)}, side by side")
+
+
 def look(
     db: Path, study: int, metric: MetricName, until: float | None = None, processes: int = 1
 ) -> tuple[View, dict[int, str]]:
     """Describe a study by a metric, see `view`, and list all studies that have results, a line for each by number."""
     with reading(db) as (connection, _):
-        listed = pd.concat([list_studies(connection, task).astype(object) for task in (TRIPLETS, TASK)]).sort_index()
-        lines = {}
-        for one in listed[listed["seeds"] > 0].itertuples():
-            about = ", ".join(filter(None, [one.dataset, one.encoder, one.loss, one.arms]))
-            lines[int(one.Index)] = f"#{one.Index} {about}: {one.seeds} seeds"
+        listed = list_studies(connection, None).fillna("")
+        listed = listed[listed["experiment"].isin([TRIPLETS, TASK]) & (listed["seeds"] > 0)]
+        named = listed[["name", "settings", "dataset", "encoder", "loss", "arms"]].apply(_join, axis=1)
+        ends = listed["seeds"].astype(str) + " seeds" + listed["tags"].map(lambda tags: f" [{tags}]" if tags else "")
+        lines = {int(number): f"#{number} {named[number]}: {ends[number]}" for number in listed.index}
         return view(connection, study, metric, until, processes), lines
+
+
+def _join(texts: pd.Series) -> str:
+    return ", ".join(filter(None, texts))
 
 
 def about_data(

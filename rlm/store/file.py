@@ -9,7 +9,7 @@ from pathlib import Path
 from rlm.errors import InputError
 
 APPLICATION = 0x726C6D  # "rlm"; SQLite keeps it in the header of the file
-VERSION = 9
+VERSION = 10
 SECONDS_TO_WAIT = 60
 ADVICE = {
     "FULL": "the disk is full: make room and run the study again, what was finished is kept",

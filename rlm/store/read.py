@@ -4,7 +4,7 @@ import json
 import re
 import sqlite3
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ from rlm.store.schema import Record, format_seeds, read_numbers, read_record, re
 C = TypeVar("C", bound=BaseModel)
 TRIPLETS = "triplets"  # the experiment of `rlm study`, see `Result.TASK`
 KINDS: dict[str, type[BaseModel]] = {TRIPLETS: StudyConfig}
-LISTED = ["study", "dataset", "encoder", "loss", "arms", "seeds", "finished"]
+LISTED = ["dataset", "encoder", "loss"]
 
 
 class StoredStudy(NamedTuple):
@@ -63,7 +63,7 @@ def find_notes(record: Record) -> dict[str, Any]:
     return {"watched": find_watched(record), **fixed, "baseline": last.baseline}
 
 
-def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) -> pd.DataFrame:
+def list_studies(path: Path | str | sqlite3.Connection, task: str | None = TRIPLETS) -> pd.DataFrame:
     """
     List the studies of a store.
 
@@ -72,13 +72,14 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
     path
         The file, or the connection of `rlm.store.schema.reading`.
     task
-        The experiment, as its result names it: ``"triplets"``, ``"labels"``, or that of your own.
+        The experiment, as its result names it: ``"triplets"``, ``"labels"``, or that of your own; None for all.
 
     Returns
     -------
     pandas.DataFrame
-        One row per study, indexed by its number: dataset, encoder, loss, arms and seeds that are finished, and the time
-        at which the last of them was.
+        One row per study, indexed by its number: experiment; name and tags, see `rlm note`; dataset, encoder, loss,
+        arms, the settings in which the listed studies of an experiment differ, seeds, state, note, and the time at
+        which the last run was finished.
 
     Raises
     ------
@@ -92,8 +93,8 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     results = rlm.run_study(config, 2, db=f"{folder}/study.db", n_jobs=1, progress=False)
     ...     studies = rlm.list_studies(f"{folder}/study.db")
-    >>> studies[["encoder", "arms", "seeds"]].to_dict("index")
-    {1: {'encoder': 'mean', 'arms': 'scratch', 'seeds': 2}}
+    >>> studies[["encoder", "arms", "seeds", "state"]].to_dict("index")
+    {1: {'encoder': 'mean', 'arms': 'scratch', 'seeds': 2, 'state': 'finished'}}
     """
     with reading(path) as (connection, name):
         return _list(_records(connection, name, task))
@@ -101,19 +102,46 @@ def list_studies(path: Path | str | sqlite3.Connection, task: str = TRIPLETS) ->
 
 def _list(records: Sequence[Record]) -> pd.DataFrame:
     rows = []
+    differing = _tell_apart(records)
     for record in records:
-        config = json.loads(record.study.config)
-        arms = dict.fromkeys(arm for block in record.blocks for arm in block.arms)
-        seeds = {seed for block in record.blocks for seed in block.seeds}
-        finished = max((block.finished for block in record.blocks), default=None)
-        about = config.get("dataset"), _encoder(record), config.get("loss"), ", ".join(arms) or None
-        rows.append((record.study.study, *about, len(seeds), finished))
-    return pd.DataFrame(rows, columns=LISTED).set_index("study")
+        study, config = record.study, json.loads(record.study.config)
+        wanted = {(arm, seed) for plan in record.plans[-1:] for arm in plan.arms for seed in plan.seeds}
+        done = len(wanted & record.runs)
+        rows.append(
+            {"study": study.study, "experiment": study.task, "name": study.name or None, "tags": study.tags or None}
+            | {"dataset": config.get("dataset"), "encoder": _encoder(record), "loss": config.get("loss")}
+            | {"arms": ", ".join(dict.fromkeys(arm for block in record.blocks for arm in block.arms)) or None}
+            | {"settings": differing[study.study] or None, "seeds": len({seed for _, seed in record.runs})}
+            | {"state": "finished" if done == len(wanted) else f"{done} of {len(wanted)} runs"}
+            | {"note": study.note or None}
+            | {"finished": max((block.finished for block in record.blocks), default=None)}
+        )
+    columns = ["experiment", "name", "tags", *LISTED, "arms", "settings", "seeds", "state", "note", "finished"]
+    return pd.DataFrame(rows, columns=["study", *columns]).set_index("study")
 
 
-def _records(connection: sqlite3.Connection, path: str, *tasks: str) -> list[Record]:
+def _tell_apart(records: Sequence[Record]) -> dict[int, str]:
+    """Write by number the settings in which a study differs from others of its experiment, except those listed."""
+    told: dict[int, str] = {}
+    for task in {record.study.task for record in records}:
+        found = {record.study.study: json.loads(record.study.config) for record in records if record.study.task == task}
+        flat = pd.json_normalize(list(found.values()), sep=" ").drop(columns=LISTED, errors="ignore")
+        flat = flat.map(_spell)
+        flat = flat.loc[:, flat.nunique() > 1]
+        for number, row in zip(found, flat.to_dict("records"), strict=True):
+            told[number] = ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in row.items())
+    return told
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "by default" if pd.isna(value) else str(value)
+
+
+def _records(connection: sqlite3.Connection, path: str, task: str | None) -> list[Record]:
     records = (read_record(connection, path, number) for number in read_numbers(connection))
-    return [record for record in records if record.study.task in tasks]
+    return [record for record in records if task in (None, record.study.task)]
 
 
 def _encoder(record: Record) -> str:
@@ -190,23 +218,22 @@ def read_stored(
         return StoredStudy(_config(name, record, arms, kind), _encoder(record), finished, watched)
 
 
-def find_study(connection: sqlite3.Connection, path: str, task: str, study: int | None) -> Record:
-    """Read and verify one study; without its number, the only one of its experiment."""
+def find_study(connection: sqlite3.Connection, path: str, task: str | None, study: int | None) -> Record:
+    """Read and verify one study, of an experiment or of any; without its number, the only one."""
     if study is not None and study in read_numbers(connection):
         record = read_record(connection, path, int(study))
-        if record.study.task == task:
+        if task in (None, record.study.task):
             return record
     known = _records(connection, path, task)
     if study is None and len(known) == 1:
         return known[0]
     others = {one.study.task for one in (read_record(connection, path, n) for n in read_numbers(connection))} - {task}
-    table = _list(known).drop(columns="finished").dropna(axis=1, how="all")
+    table = _list(known).drop(columns=["experiment", "note", "finished"]).dropna(axis=1, how="all")
     listed = f"\n{table.to_string()}" if known else " none"
     if not known and others:
         listed += f"; its studies are of {' and '.join(sorted(others))}"
-    raise InputError(
-        f"expected --study, the number of one study of {task} in {path}, found {study}; there are:{listed}"
-    )
+    wanted = f"one study of {task}" if task else "one study"
+    raise InputError(f"expected --study, the number of {wanted} in {path}, found {study}; there are:{listed}")
 
 
 def _config(path: str, record: Record, arms: Sequence[str], kind: type[C]) -> C:
@@ -225,7 +252,8 @@ class Progress(NamedTuple):
     Progress of a study.
 
     `start` counts all starts of studies in the store. `config`, `plan` and `seeds` are those last asked for. `arms` has
-    a row per arm: planned and finished runs, and seconds (mean of a run, missing before the first).
+    a row per arm: planned and finished runs, and seconds (mean of a run, missing before the first). `data` is a hash,
+    `source` that of an encoder of the user, and `about` name, note and tags.
     """
 
     start: int
@@ -234,6 +262,9 @@ class Progress(NamedTuple):
     plan: Plan
     arms: pd.DataFrame
     seeds: tuple[int, ...]
+    data: str
+    source: str | None
+    about: dict[str, str]
 
     @property
     def is_complete(self) -> bool:
@@ -255,14 +286,13 @@ def read_progress(
     `kinds` has the class of the config of each experiment that counts. Returns None where there is no file, an empty
     one, or no such study has been started. The file is never changed.
     """
-    found = check_file(path)
-    if not found.exists() or not found.stat().st_size:
+    if not _is_written(path):
         return None
     with reading(path) as (connection, name):
-        started = [one for one in _records(connection, name, *kinds) if one.plans and study in (None, one.study.study)]
-        if not started:
+        started = _list_started(connection, kinds)
+        if study not in (None, *started) or not started:
             return None
-        record = max(started, key=lambda one: one.plans[-1].plan)
+        record = read_record(connection, name, started[0] if study is None else study)
         tables = (read_table(connection, name, record, table) for table in ("results", "runs"))
         results = next(table for table in tables if "seconds" in table)
     last = record.plans[-1]
@@ -273,7 +303,34 @@ def read_progress(
     fixed.pop("watched")
     plan = Plan.model_construct(seeds=len(last.seeds), until=last.rules.until, **fixed)  # of any metric
     columns = ["planned", "finished", "seconds"]
-    return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds))
+    about = record.study.dataset_hash, record.study.encoder, record.study.about
+    return Progress(last.plan, record.study.study, config, plan, table[columns], tuple(last.seeds), *about)
+
+
+def list_data(path: Path | str) -> list[tuple[int, StudyConfig, str]]:
+    """List number, config and hash of the data of the studies that were started, the latest first."""
+    if not _is_written(path):
+        return []
+    with reading(path) as (connection, name):
+        records = [read_record(connection, name, number) for number in _list_started(connection, KINDS)]
+    return [
+        (one.study.study, _config(name, one, one.plans[-1].arms, StudyConfig), one.study.dataset_hash)
+        for one in records
+    ]
+
+
+def _is_written(path: Path | str) -> bool:
+    found = check_file(path)
+    return found.exists() and found.stat().st_size > 0
+
+
+def _list_started(connection: sqlite3.Connection, tasks: Collection[str]) -> list[int]:
+    """List the studies of some experiments that were started, the latest first."""
+    asked = (
+        "SELECT study FROM plans JOIN studies USING (study) WHERE task IN ({}) GROUP BY study ORDER BY max(plan) DESC"
+    )
+    found = connection.execute(asked.format(", ".join("?" * len(tasks))), tuple(tasks))
+    return [number for (number,) in found]
 
 
 def read_origin(path: Path | str, study: int) -> dict[str, str]:
@@ -296,18 +353,3 @@ def read_origin(path: Path | str, study: int) -> dict[str, str]:
         "training": f"{seconds / 60:.1f} minutes of all runs together",
         "date": " to ".join(date[:16].replace("T", " ") for date in dates) + " UTC",
     }
-
-
-class Asked(NamedTuple):
-    """What a study was asked for besides its config: last seeds, a hash of the data, the source of an encoder."""
-
-    seeds: list[int]
-    data: str
-    source: str | None
-
-
-def read_asked(path: Path | str, study: int) -> Asked:
-    """Read what a study was asked for."""
-    with reading(path) as (connection, name):
-        record = find_study(connection, name, TRIPLETS, study)
-    return Asked(list(record.plans[-1].seeds), record.study.dataset_hash, record.study.encoder)

@@ -25,7 +25,8 @@ CORE = """
     CREATE TABLE store (checksum TEXT NOT NULL) STRICT;
     CREATE TABLE studies (
         study INTEGER PRIMARY KEY, key TEXT NOT NULL, task TEXT NOT NULL, config TEXT NOT NULL,
-        dataset_hash TEXT NOT NULL, encoder TEXT, versions TEXT NOT NULL, checksum TEXT NOT NULL
+        dataset_hash TEXT NOT NULL, encoder TEXT, versions TEXT NOT NULL, name TEXT NOT NULL, note TEXT NOT NULL,
+        tags TEXT NOT NULL, checksum TEXT NOT NULL
     ) STRICT;
     CREATE TABLE plans (
         plan INTEGER PRIMARY KEY, study INTEGER NOT NULL, started TEXT NOT NULL, arms TEXT NOT NULL,
@@ -47,7 +48,7 @@ BLOCKS = """
 
 
 class Study(NamedTuple):
-    """A row of `studies`."""
+    """A row of `studies`; the user changes name, note and tags, and nothing else."""
 
     study: int
     key: str
@@ -56,7 +57,15 @@ class Study(NamedTuple):
     dataset_hash: str
     encoder: str | None
     versions: str
+    name: str
+    note: str
+    tags: str
     checksum: str
+
+    @property
+    def about(self) -> dict[str, str]:
+        """Name, note and tags."""
+        return {"name": self.name, "note": self.note, "tags": self.tags}
 
 
 class Plan(NamedTuple):
@@ -135,7 +144,7 @@ def create(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO store VALUES ('')")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
-    _seal_store(connection)
+    seal_store(connection)
 
 
 def create_tables(connection: sqlite3.Connection, kind: type) -> None:
@@ -143,7 +152,7 @@ def create_tables(connection: sqlite3.Connection, kind: type) -> None:
     for name, table in kind.TABLES.items():
         if table_name(kind.TASK, name) not in list_tables(connection, kind.TASK):
             connection.execute(_statement(table_name(kind.TASK, name), table))
-    _seal_store(connection)
+    seal_store(connection)
 
 
 def _statement(name: str, table: Table) -> str:
@@ -214,15 +223,25 @@ def _rows_of_study(connection: sqlite3.Connection, study: int) -> tuple[tuple[An
     return row, plans, blocks
 
 
+def add_study(connection: sqlite3.Connection, *row: str | None) -> int:
+    """Add a study that the user has not named, with these columns from its key on; return its number."""
+    columns = ", ".join(Study._fields[1:])
+    given = f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?, '', '', '', '')"
+    number = int(connection.execute(given, row).lastrowid or 0)
+    seal(connection, number)
+    return number
+
+
 def seal(connection: sqlite3.Connection, study: int) -> None:
     """Renew the checksums of a study and of the store, in the transaction that changed the study."""
     row, plans, blocks = _rows_of_study(connection, study)
     found = digest([row[:-1], plans, blocks])
     connection.execute("UPDATE studies SET checksum = ? WHERE study = ?", (found, study))
-    _seal_store(connection)
+    seal_store(connection)
 
 
-def _seal_store(connection: sqlite3.Connection) -> None:
+def seal_store(connection: sqlite3.Connection) -> None:
+    """Renew the checksum of the store."""
     connection.execute("UPDATE store SET checksum = ?", (_digest_store(connection),))
 
 

@@ -22,6 +22,7 @@ from rlm.store.identity import Identity
 from rlm.store.read import find_notes
 from rlm.store.schema import (
     Record,
+    add_study,
     create,
     create_tables,
     digest_block,
@@ -112,6 +113,17 @@ def writing(path: Path | str, identity: Identity, kind: type) -> Iterator[Writer
 
     While the store is written, a ``.lock`` file is beside it. Another identity is another study of the same store.
     """
+    with alone(path) as (path, connection):
+        with explained(path):
+            study = _find_or_add(connection, path, identity, kind)
+        writer = Writer(path, connection, study, identity.settings, kind)
+        writer.drop_damaged()
+        yield writer
+
+
+@contextmanager
+def alone(path: Path | str) -> Iterator[tuple[Path, sqlite3.Connection]]:
+    """Connect to a store, made if it does not exist, that no other run writes meanwhile."""
     path = check_file(path)
     with ExitStack() as opened:
         with explained(path):
@@ -121,10 +133,7 @@ def writing(path: Path | str, identity: Identity, kind: type) -> Iterator[Writer
             opened.enter_context(_locked(path))
             connection = opened.enter_context(closing(connect(path)))
             connection.execute("PRAGMA synchronous = EXTRA")  # a block that is finished survives a loss of power
-            study = _find_or_add(connection, path, identity, kind)
-        writer = Writer(path, connection, study, identity.settings, kind)
-        writer.drop_damaged()
-        yield writer
+        yield path, connection
 
 
 @contextmanager
@@ -149,23 +158,26 @@ def _remove(name: Path) -> None:
         name.unlink()
 
 
-def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity, kind: type) -> int:
+@contextmanager
+def changing(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Change a store, made if the file is empty, whole or not at all, after verifying its list of studies."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         if is_empty(connection):
             create(connection)
         verify(connection, path)
+        yield
+
+
+def _find_or_add(connection: sqlite3.Connection, path: Path, identity: Identity, kind: type) -> int:
+    with changing(connection, path):
         create_tables(connection, kind)
         found = connection.execute("SELECT study FROM studies WHERE key = ?", (identity.key,)).fetchone()
         if found:
             return int(found[0])
         for number in read_numbers(connection):  # its key could be the one that is damaged
             read_record(connection, path, number)
-        columns = "key, task, config, dataset_hash, encoder, versions, checksum"
-        row = *identity, json.dumps(versions()), ""
-        number = connection.execute(f"INSERT INTO studies ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row).lastrowid
-        seal(connection, int(number or 0))
-    return int(number or 0)
+        return add_study(connection, *identity, json.dumps(versions()))
 
 
 def _insert(connection: sqlite3.Connection, name: str, table: pd.DataFrame) -> None:

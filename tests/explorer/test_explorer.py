@@ -1,6 +1,10 @@
 """The explorer without a browser: knobs, background work, and what the panel says of a study."""
 
+import base64
 import html
+import io
+import re
+import shutil
 import time
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -26,12 +30,14 @@ from rlm.explorer import explorer as explorer_module
 from rlm.explorer.form import Knobs, make_knob
 from rlm.explorer.panel import GROUPS, TOP, Panel
 from rlm.explorer.probe import Inside, Probe
-from rlm.explorer.tabs import StudyTabs
+from rlm.explorer.tabs import ResultsTab, StudyTabs
 from rlm.presets import PRESETS
 from rlm.report import view as live
 from rlm.report.markup import html_table, paragraph
-from rlm.report.view import Comparison, Picture, View, compare_studies, view
+from rlm.report.study_page import export_studies
+from rlm.report.view import Comparison, Picture, View, compare_studies, look, view
 from rlm.stats.metrics import Metric, find_metric
+from rlm.store.edit import name_study
 from rlm.store.read import Progress, read_progress, read_study
 from rlm.study import RESULTS, run_study
 
@@ -188,6 +194,28 @@ class TestView:
             means = results.groupby("arm")["test_accuracy"].mean()
             assert row.value == pytest.approx(means["pretrained"] - means["scratch"])
         assert found.effects["verdict"].iloc[1] == "too few seeds"
+
+    def test_several_studies_become_one_page_of_texts(self, store, tmp_path):
+        db = shutil.copy(store, tmp_path / "s.db")
+        name_study(db, 1, {"name": ATTACK, "tags": "kept", "note": ATTACK})
+        html = export_studies(db, [1, 2], tmp_path / "out", "test_accuracy").page.read_text(encoding="utf-8")
+        assert "<script>" not in html
+        assert all(text in html for text in ("Study 1: &lt;script&gt;", "kept", "Study 2", "learning_rate"))
+        assert html.count("<img ") == 2 + 5 * 2  # of the comparison, and of each study
+        for seen in (view(db, 1), view(db, 2)):
+            assert seen.headline in unescape(html)
+        _, titles = look(db, 1, "test_accuracy")
+        assert titles[1].startswith(f"#1 {ATTACK}, learning rate 0.001, ")
+        assert titles[1].endswith(": 10 seeds [kept]")
+
+    def test_the_file_of_the_results_has_every_number(self, store):
+        seen, tab = view(store, 2), ResultsTab()
+        tab.show(seen)
+        link = r'download="(.*?)" href="data:text/csv;charset=utf-8;base64,(.*?)"'
+        name, content = re.search(link, tab._file.value).groups()
+        found = pd.read_csv(io.BytesIO(base64.b64decode(content)))
+        assert name == "study-2.csv"
+        pd.testing.assert_frame_equal(found, seen.results, check_dtype=False)
 
     def test_progress_counts_what_was_asked_for(self, store):
         progress = read_progress(store, 1)
@@ -580,12 +608,13 @@ class TestTextsOfThePanel:
         words = [(f"Pre-training of {attack}", attack)]
         triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
         seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
-        panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None)
+        panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None,
+            on_name=lambda _: None, on_export=lambda _: None)  # fmt: skip
         panel.show_status(attack, is_wrong=True)
-        shown = Progress(1, 1, config, Plan(), table, ())
+        shown = Progress(1, 1, config, Plan(), table, (), "", None, {})
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
-        panel.compare.show(Comparison(settings, effects, picture, find_metric("top_1")))
+        panel.compare.show(Comparison(settings, effects, picture, picture, find_metric("top_1")))
         metric = find_metric("top_1")
         panel.seen.show(View(1, attack, attack, words, *[picture] * 5, results, summary, table, metric, attack))
         panel.inside.show(seed)

@@ -1,6 +1,8 @@
 """Every valid setting survives the panel: what is shown on the knobs is what is read from them."""
 
+import math
 import typing
+from unittest.mock import patch
 
 import annotated_types
 import pytest
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 
 from rlm.config import ROLES, Plan, ReadOptions, StudyConfig
 from rlm.explorer.form import Knobs, parse_text, write_text
-from rlm.explorer.panel import explain_difference
+from rlm.explorer.panel import Panel, explain_difference, write_code
 from rlm.store.read import Progress
 
 TEXTS = st.one_of(
@@ -135,7 +137,7 @@ def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
     plan = Plan.model_construct(seeds=2_000_000, until=None)
     knobs.show(StudyConfig(), plan)
     assert knobs.read()[0] == [StudyConfig(), Plan(seeds=1_000_000)]
-    shown = Progress(1, 3, StudyConfig(), plan, None, ())
+    shown = Progress(1, 3, StudyConfig(), plan, None, (), "", None, {})
     said = explain_difference(shown, *knobs.read()[0])
     assert said == "Shown: #3 (seeds 2000000). The knobs differ: seeds 1000000; Run continues this study."
 
@@ -161,5 +163,47 @@ def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
     ],
 )  # fmt: skip
 def test_one_line_says_what_is_shown_and_in_what_the_knobs_differ(changed, said):
-    shown = Progress(1, 2, StudyConfig(), Plan(), None, ())
+    shown = Progress(1, 2, StudyConfig(), Plan(), None, (), "", None, {})
     assert explain_difference(shown, StudyConfig.model_validate(changed), Plan()) == said
+
+
+@pytest.fixture
+def panel():
+    calls = {name: lambda *_: None for name in ("on_choice", "on_train", "on_export")}
+    found = []
+    made = Panel(StudyConfig(), Plan(), [], on_change=lambda: None, on_name=found.append, **calls)
+    made.named = found
+    return made
+
+
+def test_undo_takes_back_changes_and_a_drag_is_one(panel):
+    states = [StudyConfig(), StudyConfig(dim=9), StudyConfig(dim=9, margin=0.5)]
+    for config in states[1:]:
+        panel._changed_at = -math.inf
+        panel._remember(config, Plan())
+    panel._remember(states[2].model_copy(update={"margin": 0.7}), Plan())  # within a second
+    found = []
+    while panel._earlier:
+        panel._take_back(None)
+        found.append(panel.knobs.read()[0][0])
+        assert panel.valid[0] == found[-1]
+    assert found == [states[1], states[0]]
+
+
+def test_only_what_a_person_types_names_a_study(panel):
+    panel.is_drawing = True
+    panel._about["name"].value = "drawn"
+    panel.is_drawing = False
+    panel._about["tags"].value = "a, b"
+    assert panel.named == [{"tags": "a, b"}]
+
+
+def test_the_code_makes_the_same_settings():
+    reading = {"columns": {"anchor": "fact"}, "delimiter": ";"}
+    config = StudyConfig(dataset="a'b.csv", reading=reading, margin=0.25, arms=("scratch", "wide (dim=9)"))
+    code = write_code(config, Plan(seeds=7, until=0.02, metric="top_1"), "my study.db")
+    called = []
+    with patch("rlm.run_study", lambda *given, **settings: called.append((*given, settings))):
+        exec(code)
+    plan = {"seeds": 7, "until": 0.02, "metric": "top_1", "watched": True, "db": "my study.db"}
+    assert called == [(config, plan)]

@@ -277,7 +277,7 @@ class TestFiles:
             connection.execute(f"PRAGMA user_version = {version}")
         before = db.read_bytes()
         for read in (run, read_study, read_progress, list_studies, read_labels, open_store):
-            with pytest.raises(InputError, match=rf"store of version 9, found version {version} in .*; {advice}"):
+            with pytest.raises(InputError, match=rf"store of version 10, found version {version} in .*; {advice}"):
                 read(db)
         assert db.read_bytes() == before
         assert [path.name for path in db.parent.iterdir()] == [db.name]
