@@ -152,7 +152,7 @@ def planned_cell(name: str, treated: Draw, control: Draw, effect: float, studies
         pairs.append(next((n for n, end in zip(PLANNED, ends, strict=True) if end.excludes(0)), PLANNED[-1]))
         counted["planned"] += ends[-1].excludes(0)
         counted["sequence"] += confidence_sequence(differences).last.excludes(0)
-        counted["fixed"] += MeanTest(differences, are_differences=True).interval().excludes(0)
+        counted["fixed"] += MeanTest(differences, reach=1).interval().excludes(0)
     shares = {key: count / studies for key, count in counted.items()}
     return {"shape": name, "effect": effect} | shares | {"mean pairs": float(np.mean(pairs))}
 

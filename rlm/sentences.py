@@ -198,15 +198,20 @@ def describe_excluded(found: PairedEstimates) -> str:
     if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
         return ""
     _, low, high = found.judged.spell(100 if found.metric.is_share else 1, "+", found.metric.digits_of(found.judged))
-    unit = " points" if found.metric.is_share else ""
-    return f"Differences below {low} and above {high}{unit} are excluded."
+    unit, reach = " points" if found.metric.is_share else "", found.metric.reach
+    below = [f"below {low}"] if found.judged.low > -reach else []  # else nothing is excluded on that side
+    above = [f"above {high}"] if found.judged.high < reach else []
+    return f"Differences {' and '.join(below + above)}{unit} are excluded." if below or above else ""
 
 
 def describe_power(found: PairedEstimates) -> str:
     """Give the difference that a study of this size detects by the test that decides, and the seeds for a small one."""
     if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
         return ""
-    smallest, metric = detectable_difference(found.judged, found.sd, found.pairs), found.metric
+    metric = found.metric
+    smallest = detectable_difference(found.judged, found.sd, found.pairs, metric.reach)
+    if np.isnan(smallest.value):
+        return ""
     spelt = metric.spell_amount(*smallest)
     said = f"A study of this size detects a difference of about {spelt} with 80 % power"
     if metric.same_within is None:

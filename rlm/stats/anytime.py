@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from rlm.errors import InputError
-from rlm.stats.estimates import FEWEST_DIFFERING, FEWEST_PAIRS, LEVEL, Estimate, count_differing, intersect
+from rlm.stats.estimates import (
+    FEWEST_DIFFERING,
+    FEWEST_PAIRS,
+    LEVEL,
+    Estimate,
+    count_differing,
+    find_rounding,
+    intersect,
+)
 
 PRIOR_SHARE = 0.25  # makes the sequence narrowest at a few dozen pairs
 SMALLEST = 1e-4  # share of the largest possible difference below which deviations do not set the prior
@@ -74,26 +82,28 @@ class ConfidenceSequence:
     def _first_look(self) -> int | None:
         """The number of pairs from which on enough differences differ; an earlier look could show a false certainty."""
         for pairs in range(FEWEST_PAIRS, len(self.differences) + 1):
-            if count_differing(self.differences[:pairs]) >= FEWEST_DIFFERING:
+            if count_differing(self.differences[:pairs], find_rounding(self.reach)) >= FEWEST_DIFFERING:
                 return pairs
         return None
 
-    @property
-    def _far(self) -> float:
-        """A finite bound on the mean, even if the metric has none."""
-        return self.reach if np.isfinite(self.reach) else 1e3 * max(float(np.abs(self.differences).max()), 1e-300)
+    def _far(self, pairs: int | None = None) -> float:
+        """Return a finite bound on the mean, even if the metric has none; by the first pairs alone if that is asked."""
+        if np.isfinite(self.reach):
+            return self.reach
+        return 1e3 * max(float(np.abs(self.differences[:pairs]).max()), 1e-300)
 
     @cached_property
     def _evidence(self) -> tuple[Float[np.ndarray, " mean"], Float[np.ndarray, "look mean"]]:
         """The means that were tried, 0 among them, and the logarithm of the evidence against each at every look."""
-        mean, far = float(self.differences.mean()), self._far
+        mean, far = float(self.differences.mean()), self._far()
         unit = float(self.differences.std()) / 4  # the means are as close as this, and less close farther away
         spaced = mean + unit * np.sinh(np.linspace(-1, 1, GRID) * np.arcsinh(2 * far / unit))
         means = np.unique(np.append(spaced[np.abs(spaced) < far], [-far, 0.0, far]))
         apart = self.differences[:, None] - means
         # Ties among the first pairs carry no information on the scale.
         start = np.square(apart[:FEWEST_PAIRS]).sum(axis=0)
-        prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * (SMALLEST * far) ** 2)
+        smallest = SMALLEST * self._far(self._first_look)  # later pairs must not change what an earlier look tells
+        prior = PRIOR_SHARE * np.maximum(start, FEWEST_PAIRS * smallest**2)
         return means, _log_mixture(apart / np.sqrt(prior))[(self._first_look or 1) - 1 :]
 
     def _bounds(self, level: float) -> tuple[Float[np.ndarray, " look"], Float[np.ndarray, " look"]]:

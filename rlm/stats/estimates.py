@@ -18,6 +18,7 @@ FEWEST_DIFFERING = 4  # resamples of fewer are too often constant
 EXACT_PAIRS = 20  # half a million sign patterns take milliseconds
 MAX_DIGITS = 6
 SAME = 1e-5  # share of the largest value up to which values count as equal: float32 rounds by less
+FLOAT32 = 1.2e-7  # share of a value that float32 rounds off: differences of such values are less exact than they are
 TIE = 1e-9
 Name = TypeVar("Name", bound=Hashable)
 
@@ -143,16 +144,19 @@ class MeanTest:
     Tibshirani, "An introduction to the bootstrap", 1993, section 12.5, and arXiv 2511.19794 for sign flips.
     """
 
-    def __init__(self, values: np.ndarray, are_differences: bool = False) -> None:
-        values = np.sort(values)  # resamples, and so the result, do not depend on the numbers of the seeds
-        self.mean, self.n = float(values.mean()), len(values)
+    def __init__(self, values: np.ndarray, reach: float | int | None = None) -> None:
+        """Prepare the test; values with a `reach`, see `ConfidenceSequence`, are paired differences."""
+        rounding = find_rounding(reach)
+        sign = -1 if values.mean() < 0 else 1
+        values = np.sort(sign * values)  # neither the numbers of the seeds nor which arm comes first make a difference
+        self.mean, self.n = sign * float(values.mean()), len(values)
         self.error = float(stats.sem(values)) if self.n > 1 and np.ptp(values) > 0 else 0.0
-        self.differing = count_differing(values)
+        self.differing = count_differing(values, rounding)
         self._scores: np.ndarray | None = None
         self._flips: SignFlips | None = None
         if self.can_tell and self.n >= FEWEST_PAIRS:
-            self._scores = _studentised(values, self.mean)
-            self._flips = SignFlips(values) if are_differences else None
+            self._scores = sign * _studentised(values, abs(self.mean))
+            self._flips = None if reach is None else SignFlips(values, rounding)
 
     @property
     def can_tell(self) -> bool:
@@ -216,15 +220,17 @@ def _studentised(values: np.ndarray, mean: float) -> np.ndarray:
 
 
 class SignFlips:
-    """Sign-flip permutation test: all flips of up to 20 differences, else random flips and the observed one."""
+    """
+    Sign-flip permutation test: all flips of up to 20 differences, else random flips.
 
-    def __init__(self, differences: np.ndarray) -> None:
+    Random flips cannot tell p values below one by their number apart, which planned looks ask for; Student's t does.
+    """
+
+    def __init__(self, differences: np.ndarray, rounding: float = 0.0) -> None:
         self.n, self.square = len(differences), float(np.square(differences).sum())
         self.found = abs(float(differences.sum()))
         self.sums = np.abs(_flipped_sums(differences))
-        if self.n > EXACT_PAIRS:
-            self.sums = np.append(self.sums, self.found)
-        self.tie = TIE * float(np.abs(differences).sum())  # equal sums differ by rounding
+        self.tie = max(TIE * float(np.abs(differences).sum()), self.n * rounding)  # equal sums differ by rounding
 
     @property
     def p(self) -> float:
@@ -250,10 +256,16 @@ def _flipped_sums(differences: np.ndarray) -> np.ndarray:
     return np.where(rng.random((RESAMPLES, len(sizes))) < 0.5, -sizes, sizes).sum(axis=1)
 
 
-def count_differing(values: np.ndarray) -> int:
+def find_rounding(reach: float | int | None) -> float:
+    """Return how far the difference of two values in float32 may be off, by the largest possible difference."""
+    return FLOAT32 * reach if reach is not None and np.isfinite(reach) else 0.0
+
+
+def count_differing(values: np.ndarray, rounding: float = 0.0) -> int:
     """Count the values that differ from the most frequent one by more than rounding."""
-    unit = max(float(np.abs(values).max()), 1e-300) * SAME
-    return len(values) - int(np.unique(np.round(values / unit), return_counts=True)[1].max())
+    unit = max(float(np.abs(values).max()) * SAME, 2 * rounding)
+    group = np.cumsum(np.diff(np.sort(values), prepend=-np.inf) > unit)
+    return len(values) - int(np.bincount(group).max())
 
 
 def mean_with_interval(values: np.ndarray, lowest: float | int = -np.inf, highest: float | int = np.inf) -> Estimate:
@@ -304,13 +316,15 @@ def holm(p_values: Mapping[Name, float]) -> dict[Name, tuple[float, float]]:
     """
     Correct p values for their number: by name, the corrected p value and the level of the interval that agrees with it.
 
-    The level is 5 % divided by the number of p values not smaller, up to the first that is not below its level. Holm,
+    The level is 5 % divided by the number of p values not smaller, up to the first that is not below its level. So the
+    order of equal p values makes no difference. Holm,
     "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.
     """
     adjusted, largest, level = {}, 0.0, LEVEL
-    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+    for p in sorted(set(p_values.values())):
+        left = sum(other >= p for other in p_values.values())
         if largest < LEVEL:  # all smaller ones are significant, so the next may use a larger level
-            level = LEVEL / (len(p_values) - rank)
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest, level
+            level = LEVEL / left
+        largest = max(largest, min(1.0, left * p))
+        adjusted |= {name: (largest, level) for name in p_values if p_values[name] == p}
     return adjusted

@@ -68,8 +68,8 @@ def _test(
     differences: np.ndarray, reach: float | int, watched: Watched
 ) -> MeanTest | ConfidenceSequence | PlannedLooks:
     if isinstance(watched, tuple):
-        return PlannedLooks(differences, watched)
-    return confidence_sequence(differences, reach) if watched else MeanTest(differences, are_differences=True)
+        return PlannedLooks(differences, watched, reach)
+    return confidence_sequence(differences, reach) if watched else MeanTest(differences, reach)
 
 
 def pairs_to_judge(arms: int, *, watched: Watched = False) -> int:

@@ -103,7 +103,8 @@ class Metric:
     def spell_amount(self, amount: float, low: float | None = None, high: float | None = None) -> str:
         """Format a distance with its unit, and its bounds if given: ``"1 point"``, ``"0.8 points (0.6 to 1.2)"``."""
         scale = 100 if self.is_share else 1
-        texts = [f"{scale * value:.2g}" for value in (amount, low, high) if value is not None]
+        sizes = [scale * value for value in (amount, low, high) if value is not None]
+        texts = [f"{size:.0f}" if self.is_share and size >= 10 else f"{size:.2g}" for size in sizes]
         unit = f" point{'s' * (texts[0] != '1')}" if self.is_share else ""
         return f"{texts[0]}{unit}" + (f" ({texts[1]} to {texts[2]})" if len(texts) > 1 else "")
 

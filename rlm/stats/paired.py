@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rlm.stats.crossed import NewData
-from rlm.stats.estimates import Estimate, count_differing, proportion, ratio_of_variances
+from rlm.stats.estimates import Estimate, count_differing, find_rounding, proportion, ratio_of_variances
 from rlm.stats.judging import Decision, Judged, Watched
 from rlm.stats.metrics import Failed, Metric
 
@@ -106,7 +106,7 @@ def describe_pairs(treated: np.ndarray, control: np.ndarray, metric: Metric) -> 
         "means": (float(control.mean()), float(treated.mean())),
         "sds": (_sd(control), _sd(treated)),
         "sd": _sd(differences),
-        "differing": count_differing(differences),
+        "differing": count_differing(differences, find_rounding(metric.reach)),
         "better": better,
         "worse": worse,
         "improvement": proportion(better, better + worse),

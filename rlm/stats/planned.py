@@ -22,10 +22,10 @@ class PlannedLooks:
     Statistical Society B 51, 1989.
     """
 
-    def __init__(self, differences: np.ndarray, looks: Sequence[int]) -> None:
+    def __init__(self, differences: np.ndarray, looks: Sequence[int], reach: float | int = 1) -> None:
         self.differences, self.looks = differences, tuple(looks)
         done = [look for look in self.looks if look <= len(differences)]
-        self.tests = [MeanTest(differences[:look], are_differences=True) for look in done]
+        self.tests = [MeanTest(differences[:look], reach) for look in done]
 
     @cached_property
     def p(self) -> float:

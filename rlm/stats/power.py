@@ -21,13 +21,15 @@ INTERSECTED = 0.87  # width of the confidence sequence over that of one look at 
 MOST_PAIRS = 10**7
 
 
-def detectable_difference(judged: Estimate, sd: float, pairs: int) -> Estimate:
+def detectable_difference(judged: Estimate, sd: float, pairs: int, reach: float | int = np.inf) -> Estimate:
     """
     Estimate the mean difference that a study with this interval detects with 80 % power.
 
-    Its bounds are those of the standard deviation, by the chi-square distribution.
+    Its bounds are those of the standard deviation, by the chi-square distribution. A bound of the interval that is the
+    largest possible difference tells nothing; missing if both are.
     """
-    value = judged.width / 2 + float(stats.norm.ppf(POWER)) * sd / pairs**0.5
+    sides = [abs(bound - judged.value) for bound in judged[1:] if abs(bound) < reach]
+    value = float(np.mean(sides or [np.nan])) + float(stats.norm.ppf(POWER)) * sd / pairs**0.5
     tails = (1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2
     return Estimate(value, *(value * float(((pairs - 1) / stats.chi2.ppf(tail, pairs - 1)) ** 0.5) for tail in tails))
 
