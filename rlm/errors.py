@@ -36,7 +36,7 @@ EXTRAS = {
         *("nbformat", "papermill", "pygments", "seaborn", "voila"),
     ),
     "mlflow": ("mlflow",),
-    "onnx": ("onnx",),
+    "onnx": ("onnx", "tokenizers"),
     "search": ("faiss",),
     "sentences": (
         "accelerate",
