@@ -243,6 +243,8 @@ def _print(summary: pd.DataFrame, verdicts: Mapping[str, Verdict | Unpaired]) ->
     print(summary.to_string(float_format="{:.3f}".format, na_rep=""))
     for found in verdicts.values():
         print(f"\n{found.text}")
+    if not verdicts:
+        print("\nNothing is compared: a verdict takes the baseline and another arm.")
 
 
 def _read(db: Path, study: int | None) -> StoredStudy:
