@@ -78,6 +78,9 @@ class Verdict(PairedEstimates):
         """Headline and details as one paragraph."""
         return f"{self.headline} {self.details}"
 
+    def _repr_markdown_(self) -> str:
+        return f"**{sentences.escape_markdown(self.headline)}** {sentences.escape_markdown(self.details)}"
+
     def table(self) -> pd.DataFrame:
         """Return one row per estimate: value, low, high (95 % interval), and p where there is a test."""
         rows = {

@@ -1,11 +1,13 @@
 """What a verdict says never contradicts itself, for any table; metrics have a range, a direction and failed seeds."""
 
 import re
+from html import unescape
 
 import matplotlib
 
 matplotlib.use("Agg")
 
+import mistune
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,6 +95,9 @@ def test_interval_p_decision_and_sentences_agree(results, watched, same_within):
         opening = {"too few seeds": "Too few seeds:", "no evidence either way": "No evidence either way:"}
         opening["the same"] = f"The arms {arm} and scratch are the same within {100 * same_within:.2g} point"
         assert text.startswith(opening.get(expected, f"The arm {arm} {expected}"))
+        shown = mistune.html(verdict._repr_markdown_())  # as the last line of a notebook's cell
+        assert unescape(re.sub(r"<[^>]+>", "", shown)).strip() == text
+        assert shown.startswith("<p><strong>")
         assert not re.search(r"\bnan\b|\binf\b|NaN|-0\.0+\b|\+-|\bNone\b", text), text
         check_estimate(text, estimate)
         spelt = re.search(r"points \([^)]*?p (= (\S+)|< 0\.0001)\)", text)

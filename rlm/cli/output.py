@@ -95,6 +95,8 @@ def show_verdicts(verdicts: Mapping[str, Any]) -> None:
         keep("estimates", pd.concat({arm: one.table() for arm, one in verdicts.items()}, names=["arm"]).reset_index())
     for found in verdicts.values():
         print(f"\n{found.text}")
+    if not verdicts:
+        print("\nNothing is compared: a verdict takes the baseline and another arm.")
 
 
 def check_out(out: Path | None, db: Path | None = None, option: str = "--out") -> None:

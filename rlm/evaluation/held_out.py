@@ -163,7 +163,8 @@ def list_triplets(path: Path | str, study: int | None = None, *, data: pd.DataFr
 def judge_history(history: pd.DataFrame, seeds: Sequence[int]) -> pd.DataFrame:
     """Return by seed: validation_accuracy (none if a loss was not finite), best_epoch, epochs, has_diverged."""
     score = -history["validation_loss"] if "validation_loss" in history else history["validation_accuracy"]
-    by_seed = history.assign(score=score.fillna(-np.inf)).groupby("seed")
+    lowest = np.finfo(np.float32).min  # pandas before 3.0 finds no maximum among infinities
+    by_seed = history.assign(score=score.fillna(lowest).clip(lower=lowest)).groupby("seed")
     best = history.loc[by_seed["score"].idxmax()].set_index("seed").loc[list(seeds)]
     is_lost = ~np.isfinite(history["loss"]) & (history["epoch"] > 0)
     has_diverged = is_lost.groupby(history["seed"]).any().loc[list(seeds)]

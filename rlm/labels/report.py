@@ -14,6 +14,7 @@ from rlm.variants import BASELINE, CONTROLS
 from rlm.verdict import find_watched
 
 MEMORISED = 0.9
+MEMORISER = "pretrained"  # the arm of the claim
 FASTER = {"helps": "faster", "hurts": "slower"}
 SPEED = tuple(FASTER.values())
 SHORT = {"no evidence either way": "no evidence"}
@@ -203,10 +204,8 @@ def spell_intervals(table: pd.DataFrame) -> pd.DataFrame:
     for share in {"reached", "accuracy"} & {*found} - {value}:
         found[share] = [f"{part:.0%}" for part in table[share]]
     found.loc[table["p"].isna(), ["difference", "p", "decision"]] = ""  # the baseline, compared with itself
-    names = {"accuracy": "to reach", "difference": "difference, epochs"}
-    if not is_speed:
-        names = {"accuracy": "accuracy, %", "difference": "difference, points"}
-    return found.rename(columns=names)
+    names = ("to reach", "difference, epochs") if is_speed else ("accuracy, %", "difference, points")
+    return found.rename(columns=dict(zip(("accuracy", "difference"), names, strict=True)))
 
 
 def _format(estimates: pd.DataFrame, scale: int = 1, sign: str = "") -> list[str]:
@@ -237,31 +236,25 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     first, last = shuffles.iloc[0], shuffles.index[-1]
     seeds, within = count(int(first["seeds"]), "seed"), count(float(first["epochs"]), "epoch")
     if first["reached"] == 0:
-        return (
-            f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({seeds}); "
-            "raise shuffle_epochs (--shuffle-epochs), or lower the share."
-        )
+        text = f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({seeds}); "
+        return text + "raise shuffle_epochs (--shuffle-epochs), or lower the share."
     epochs, differences = _format(shuffles[["epochs", "low", "high"]]), _format(shuffles[DIFFERENCE], sign="+")
-    text = f"Memorising {accuracy:.0%} of the random labels took {epochs[0]} epochs the first time ({seeds})."
-    text += _reached(first)
+    took = f"Memorising {accuracy:.0%} of the random labels took {epochs[0]} epochs the first time ({seeds})."
+    text = took + _reached(first)
     for shuffle in dict.fromkeys((2, last) if last > 1 else ()):
         row, difference = shuffles.loc[shuffle], differences[shuffle - 1]
-        said = {
-            "slower": "is slower than the first",
-            "faster": "is faster than the first",
-            "too few seeds": f"cannot be judged by {count(int(row['seeds']), 'seed')}",
-        }.get(row["decision"], "is not shown to differ from the first")
+        told = {word: f"is {word} than the first" for word in SPEED}
+        told["too few seeds"] = f"cannot be judged by {count(int(row['seeds']), 'seed')}"
+        said = told.get(row["decision"], "is not shown to differ from the first")
         text += f" Shuffle {shuffle} {said}: {difference} epochs (p {spell_p(row['p'])}).{_reached(row)}"
     return text
 
 
 def _reached(row: pd.Series) -> str:
     """Describe the share of seeds that reached the accuracy, unless all did."""
-    if row["reached"] == 1:
-        return ""
-    if row["reached"] == 0:
-        return " No seed reached it, so this is only how long they were trained."
-    return f" Only {row['reached']:.0%} of the seeds reached it; the others count with all their epochs."
+    some = f" Only {row['reached']:.0%} of the seeds reached it; the others count with all their epochs."
+    none = " No seed reached it, so this is only how long they were trained."
+    return {0: none, 1: ""}.get(row["reached"], some)
 
 
 def explain_effects(table: pd.DataFrame) -> str:
@@ -296,14 +289,7 @@ def explain_effects(table: pd.DataFrame) -> str:
     return f"{what}: {'; '.join(parts)}."
 
 
-def explain(
-    name: str,
-    settings: str,
-    shuffles: pd.DataFrame,
-    effects: pd.DataFrame,
-    speed: pd.DataFrame,
-    arm: str = "pretrained",
-) -> str:
+def explain(name: str, settings: str, shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame) -> str:
     """
     Explain which parts of the paper's claim a study reproduces, and whether a control does as well.
 
@@ -313,8 +299,6 @@ def explain(
         What the study is called, and the words of `explain_settings`.
     shuffles, effects, speed
         From `summarise_shuffles`, `tabulate_effects` and `tabulate_speed` of the study.
-    arm
-        The arm that memorised.
 
     Returns
     -------
@@ -329,44 +313,37 @@ def explain(
     --------
     >>> import pandas as pd, rlm
     >>> memorising = pd.DataFrame({"seed": 0, "shuffle": 0, "shuffle_epoch": [0, 1], "accuracy": [0.1, 1.0]})
-    >>> results = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
-    >>> shuffles, effects = rlm.labels.summarise_shuffles(memorising), rlm.labels.tabulate_effects(results)
-    >>> rlm.labels.explain("digits", "1 seed.", shuffles, effects, effects).splitlines()[0]
+    >>> effects = pd.DataFrame({"labelled": 0, "arm": ["scratch", "pretrained"], "seed": 0, "test_accuracy": 0.5})
+    >>> tables = rlm.labels.summarise_shuffles(memorising), *[rlm.labels.tabulate_effects(effects)] * 2
+    >>> rlm.labels.explain("digits", "1 seed.", *tables).splitlines()[0]
     "**digits: with fewer than 10 seeds nothing follows about the paper's claim.**"
     """
-    decision, *more = _judge_claim(shuffles, effects, speed, arm)
+    decision, *more = _judge_claim(shuffles, effects, speed)
     details = [settings, *more, explain_shuffles(shuffles), explain_effects(effects), explain_effects(speed)]
     return "\n".join([f"**{escape_markdown(name)}: {decision}**", "", *(f"- {one}" for one in details)])
 
 
-def _judge_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame, arm: str) -> list[str]:
+def _judge_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFrame) -> list[str]:
     """Return what follows on accuracy, as the end of a sentence, and sentences on memorising and on speed."""
     if (shuffles["seeds"] < FEWEST_PAIRS).any():
         return [f"with fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."]
     decisions = shuffles["decision"].iloc[1:].tolist()
-    faster, slower, later = decisions.count("faster"), decisions.count("slower"), len(decisions)
-    if faster and slower:
-        shown = f"was shown for {faster} of the {later} memorisations after the first and reversed for {slower}"
-    elif faster or slower:
-        verb = "shown" if faster else "reversed"
-        shown = f"was {verb} for {faster or slower} of the {later} memorisations after the first"
-    else:
-        shown = f"was not shown for any of the {later} memorisations after the first"
-    memorising = (
-        f"That memorising becomes faster, the paper's figure 1, {shown}."
-        if later
-        else "Labels were never shuffled, so nothing follows about the paper's figure 1."
-    )
-    accuracy = _count_gains(effects["decision"], arm, "helps", "hurts")
-    return [f"in accuracy, {accuracy}", memorising, f"In speed, {_count_gains(speed['decision'], arm, *SPEED)}"]
+    counts = {"shown": decisions.count("faster"), "reversed": decisions.count("slower")}
+    shown = [f"{verb} for {number}" for verb, number in counts.items() if number] or ["not shown for any"]
+    shown[0] += f" of the {len(decisions)} memorisations after the first"
+    memorising = f"That memorising becomes faster, the paper's figure 1, was {' and '.join(shown)}."
+    if not decisions:
+        memorising = "Labels were never shuffled, so nothing follows about the paper's figure 1."
+    accuracy, faster = _count_gains(effects["decision"], "helps", "hurts"), _count_gains(speed["decision"], *SPEED)
+    return [f"in accuracy, {accuracy}", memorising, f"In speed, {faster}"]
 
 
-def _count_gains(decisions: pd.Series, arm: str, better: str, worse: str) -> str:
+def _count_gains(decisions: pd.Series, better: str, worse: str) -> str:
     table = decisions.dropna().unstack("arm")
-    good, bad = ((table[arm] == word) for word in (better, worse))
+    good, bad = ((table[MEMORISER] == word) for word in (better, worse))
     controls = table.loc[good, [name for name in table if name in CONTROLS]]
-    text = f"{arm} is shown to gain in {good.sum()} of {count(len(table), 'case')} and to lose in {bad.sum()}"
-    if good.any() and controls.shape[1]:
-        as_well = (controls == better).any(axis=1).sum()
-        text += f"; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing"
-    return f"{text}."
+    text = f"{MEMORISER} is shown to gain in {good.sum()} of {count(len(table), 'case')} and to lose in {bad.sum()}"
+    if not (good.any() and controls.shape[1]):
+        return f"{text}."
+    as_well = (controls == better).any(axis=1).sum()
+    return f"{text}; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing."

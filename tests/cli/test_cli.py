@@ -64,6 +64,7 @@ class TestStudy:
         assert code == 0
         assert "pretrained" in printed
         assert "difference" not in printed
+        assert printed.endswith("Nothing is compared: a verdict takes the baseline and another arm.\n")
 
     def wait_for(self, is_so, running):
         deadline = time.monotonic() + 120
