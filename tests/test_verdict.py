@@ -254,8 +254,10 @@ class TestMetrics:
         counted = rlm.stats.count_failed(lost, metric)
         assert counted.loc[is_lost, "test_accuracy"].eq(0.1).all()
         pd.testing.assert_frame_equal(rlm.summarise(lost, metric), rlm.summarise(counted, metric))
-        assert rlm.compare(lost, metric=metric).text == rlm.compare(counted, metric=metric).text
-        assert "failed: counts as chance" in [
+        both = [rlm.compare(table, metric=metric) for table in (lost, counted)]
+        assert both[0].difference == both[1].difference
+        assert "8 without a value" in both[0].text
+        assert "failed: counts as 10.0%" in [
             text.get_text()
             for text in rlm.plots.seeds(lost, rlm.summarise(lost, metric), metric).get_legend().get_texts()
         ]
