@@ -222,9 +222,8 @@ class TestMetrics:
         results = self.gains("top_1", 0.1, 0.01)
         lost = results.assign(top_1=results["top_1"].mask((results["seed"] == 3) & (results["arm"] == "pretrained")))
         worst = lost.fillna({"top_1": 0.0})
-        pd.testing.assert_frame_equal(
-            rlm.compare(lost, metric="top_1").table(), rlm.compare(worst, metric="top_1").table()
-        )
+        found, known = (rlm.compare(table, metric="top_1").table() for table in (lost, worst))
+        pd.testing.assert_frame_equal(found.drop(index=["failed seeds, scratch", "failed seeds, pretrained"]), known)
         pd.testing.assert_frame_equal(rlm.summarise(lost, "top_1"), rlm.summarise(worst, "top_1"))
         assert (
             rlm.compare(lost, metric="top_1").difference.value < rlm.compare(results, metric="top_1").difference.value

@@ -174,7 +174,7 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 def _melt(table: pd.DataFrame, seed_column: str, metric: str) -> pd.DataFrame:
     """Return a row per run of a table with a row per seed and a column per arm."""
-    is_blank = table.isna() | (table.astype(str).map(str.strip) == "")
+    is_blank = table.isna() | table.map(lambda cell: str(cell).strip() == "")
     others = [name for name in table if name != seed_column]
     arms = [name for name in others if name.lower() not in NO_ARM and not is_blank[name].all()]
     if seed_column not in table or len(arms) < 2:
