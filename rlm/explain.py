@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from rlm.config import StudyConfig
@@ -141,7 +142,7 @@ def pretraining(history: pd.DataFrame) -> str:
     str
         Accuracy on seen and unseen random triplets, with the interval of their difference over seeds, and the change of
         the spread. Only the excess on seen triplets is memorised, see `rlm.pretrain`. Fewer than 10 seeds without a
-        sign of memorising are inconclusive.
+        sign of memorising are inconclusive. Seeds without a value at the end are dropped and named.
 
     Examples
     --------
@@ -151,12 +152,16 @@ def pretraining(history: pd.DataFrame) -> str:
     >>> rlm.explain.pretraining(history).split(":")[0]
     '1 seed cannot tell whether pre-training memorised'
     """
-    last = history[history["epoch"] == history["epoch"].max()]
-    first = history[history["epoch"] == history["epoch"].min()]
+    last = history[history["epoch"] == history["epoch"].max()].dropna(subset=["seen_accuracy", "unseen_accuracy"])
+    lost = [str(seed) for seed in history["seed"].unique() if seed not in set(last["seed"])]
+    dropped = f" Dropped, since they have no value at the end: {count(len(lost), 'seed')} ({', '.join(lost)})."
+    if last.empty:
+        return f"No seed tells whether pre-training memorised.{dropped}"
+    first = history[(history["epoch"] == history["epoch"].min()) & history["seed"].isin(last["seed"])]
     gap = mean_with_interval((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
     seeds, who = count(len(last), "seed"), "Pre-training"
     finding = "Pre-training shows no sign of memorising"
-    if len(last) < FEWEST_PAIRS:
+    if len(last) < FEWEST_PAIRS or np.isnan(gap.low):
         finding = f"{seeds} cannot tell whether pre-training memorised"
         who = "This seed" if len(last) == 1 else f"These {seeds}"
     if gap.low > 0:
@@ -168,6 +173,7 @@ def pretraining(history: pd.DataFrame) -> str:
         f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.format(100, '+')} points, "
         f"{seeds}); the spread went from {first['spread'].mean():.2f} to {last['spread'].mean():.2f}."
+        f"{dropped if lost else ''}"
     )
 
 
@@ -200,12 +206,11 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
     'The encoder is lstm, trained for at most 6 epochs of fine-tuning'
     """
     of_arms = {arm: config.of(arm) for arm in results["arm"].unique()}
-    is_pretrained = any(one.arms[0] in REDRAW for one in of_arms.values())
-    before = f"{count(config.pretrain_epochs, 'epoch')} of pre-training and " if is_pretrained else ""
-    said = [
-        f"The encoder is {encoder or config.encoder}, trained for {before}at most "
-        f"{count(config.max_epochs, 'epoch')} of fine-tuning."
-    ]
+    pretrained = [one.pretrain_epochs for one in of_arms.values() if one.arms[0] in REDRAW]
+    before = f"{_range(pretrained)} of pre-training and " if pretrained else ""
+    encoders = encoder or " or ".join(dict.fromkeys(one.encoder for one in of_arms.values()))
+    most = _range([one.max_epochs for one in of_arms.values()])
+    said = [f"The encoder is {encoders}, trained for {before}at most {most} of fine-tuning."]
     trained = results[results["validation_accuracy"].notna()]
     most, patience = (
         trained["arm"].map({arm: getattr(one, name) for arm, one in of_arms.items()}).astype(float)
@@ -223,6 +228,11 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
             f"triplets; this encoder from scratch is right about {scratch:.1%}."
         )
     return " ".join(said)
+
+
+def _range(epochs: Sequence[int]) -> str:
+    """Spell the least and the most epochs of several arms."""
+    return f"{min(epochs)} to " * (min(epochs) < max(epochs)) + count(max(epochs), "epoch")
 
 
 def luck(triplets: pd.DataFrame) -> str:

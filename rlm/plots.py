@@ -98,7 +98,8 @@ def seeds(
     style = {"fmt": "D", "color": "black", "capsize": 4, "markersize": 5, "label": "mean, 95 % interval"}
     ax.errorbar(np.arange(len(arms)) + 0.34, summary["mean"], errors(summary, "mean"), zorder=4, **style)
     if is_failed.any():
-        ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {known.spell_failed()}")
+        counts_as = " to ".join(map(known.spell, sorted({*results.loc[is_failed, metric].agg(["min", "max"])})))
+        ax.scatter([], [], s=28, marker="X", color="0.3", label=f"failed: counts as {counts_as}")
     if known.failed == 0.5 and results[metric].min() < 0.55:  # farther away it would squeeze the seeds together
         ax.axhline(0.5, label="chance", **CHANCE)
     ax.set_xticks(range(len(arms)), [_label(arm) for arm in arms])

@@ -51,7 +51,7 @@ class Verdict(PairedEstimates):
         The difference on data like those of the test split, see `rlm.stats.NewData`; its interval contains that of
         `difference`. None without clusters (unless each seed has its own split), or if somebody watched.
     failed
-        By arm, a `rlm.stats.Failed`; empty if the results do not contain the size of their test splits.
+        By arm, a `rlm.stats.Failed`; may be empty if every run has a value, and the size of the test split is unknown.
 
     Examples
     --------

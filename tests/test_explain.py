@@ -148,6 +148,30 @@ def test_without_fine_tuning_nothing_is_cut_short():
     assert "cut short" not in explain.limits(config, results_of((0, 0, 0.5)))
 
 
+def test_the_epochs_of_arms_are_a_range():
+    arms = ("scratch", "long (max_epochs=30)", "pretrained", "p (pretrained, pretrain_epochs=1)")
+    results = pd.concat([results_of(STOPPED, arm=arm) for arm in arms])
+    said = "trained for 1 to 3 epochs of pre-training and at most 6 to 30 epochs of fine-tuning."
+    assert said in explain.limits(CONFIG.model_copy(update={"arms": arms}), results)
+
+
+class TestPretraining:
+    def history(self, gaps):
+        rows = [(seed, epoch, 0.5 + epoch * gap, 0.5, 1.0) for seed, gap in enumerate(gaps) for epoch in (0, 1)]
+        return pd.DataFrame(rows, columns=["seed", "epoch", "seen_accuracy", "unseen_accuracy", "spread"])
+
+    def test_a_diverged_seed_hides_nothing(self):
+        gaps = np.random.default_rng(0).normal(0.4, 0.01, 20)
+        known = explain.pretraining(self.history(gaps))
+        assert known.startswith("Pre-training memorised in part")
+        lost = explain.pretraining(self.history([*gaps, np.nan]))
+        assert lost == f"{known} Dropped, since they have no value at the end: 1 seed (20)."
+        assert explain.pretraining(self.history([np.nan])).startswith("No seed tells whether pre-training memorised.")
+
+    def test_without_an_interval_there_is_no_finding(self):
+        assert explain.pretraining(self.history([0.4] * 20)).startswith("20 seeds cannot tell")
+
+
 class TestCauses:
     def table(self, rows):
         columns = ["seeds", "mean", "sd", "sd_low", "sd_high", "removed", "removed_low", "removed_high"]

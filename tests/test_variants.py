@@ -161,6 +161,18 @@ class TestCommand:
         difference = (expected["<b>wide</b> (dim=9)"].to_numpy() - expected["scratch"].to_numpy()).mean()
         assert rlm.compare(pair.results, "#2 scratch").difference.value == pytest.approx(difference)
 
+    def test_a_pair_has_the_metric_of_both_and_the_smaller_sameness(self, rlm_command, tmp_path):
+        db = tmp_path / "s.db"
+        for dim, metric, same in ((4, "top_1", 0.02), (8, "top_1", 0.05), (9, "mean_reciprocal_rank", 0.05)):
+            settings = {"data": DATA, "db": db, "metric": metric, "same_within": same}
+            run_study(config("scratch", dim=dim), 2, n_jobs=1, progress=False, **settings)
+        for first, second in ((1, 2), (2, 1)):
+            assert rlm.systems.read_pair(db, first, second).results.attrs["same_within"] == 0.02
+        assert "the mean top 1 was" in rlm_command("compare", db, 1, 2)[1]
+        code, _, errors = rlm_command("compare", db, 1, 3)
+        assert (code, "expected --metric, since studies 1 and 3" in errors) == (2, True)
+        assert "the mean top 1 was" in rlm_command("compare", db, 1, 3, "--metric", "top_1")[1]
+
     @pytest.mark.parametrize(
         ("studies", "message"),
         [((1, 3), "found different negatives, split_seed in 1 and 3"), ((2, 2), "study 2 twice"), ((1, 9), "--study")],

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from rlm import explain
 from rlm.cli.output import check_out, check_table_out, show, show_verdicts, write_table
-from rlm.config import StudyConfig
+from rlm.config import MetricName, StudyConfig
 from rlm.errors import InputError
 from rlm.evaluation.held_out import list_triplets
 from rlm.external.stored import read_any, shorten_errors
@@ -181,7 +181,7 @@ def verdict(
     _judge(runs, watched or None, html, clusters)
 
 
-def compare(db: Path, first: int, second: int, *, arm: str | None = None) -> None:
+def compare(db: Path, first: int, second: int, *, arm: str | None = None, metric: MetricName | None = None) -> None:
     """
     Print the paired verdict between an arm of two stored studies that share data, splits and seeds.
 
@@ -195,20 +195,30 @@ def compare(db: Path, first: int, second: int, *, arm: str | None = None) -> Non
         Number of the other study.
     arm
         An arm of both; optional where they have only one in common.
+    metric
+        The column to judge: by default the one that both studies were meant for.
     """
     found = read_pair(db, first, second, arm)
-    print(f"{db}, studies {first} and {second}\ntest accuracy over seeds, mean with its 95 % interval\n")
-    show("summary", summarise(found.results))
-    show_verdicts(compare_all(found.results, clusters=found.clusters))
+    if metric is None and "metric" not in found.results.attrs:
+        raise InputError(
+            f"expected --metric, since studies {first} and {second} were meant for different ones; name it"
+        )
+    print(f"{db}, studies {first} and {second}")
+    _print_pairs(found.results, found.clusters, metric)
 
 
 def print_verdict(
     results: pd.DataFrame, clusters: pd.DataFrame, config: StudyConfig, encoder: str, metric: str | None = None
 ) -> None:
     """Print what a study of triplets is about, its table and its verdicts, by default by its own metric."""
+    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}, baseline {find_baseline(results)}")
+    _print_pairs(results, clusters, metric)
+
+
+def _print_pairs(results: pd.DataFrame, clusters: pd.DataFrame, metric: str | None) -> None:
+    """Print the table and the verdicts of triplets, by default by the metric that they were meant for."""
     known = find_metric(metric or results.attrs["metric"], results)
     verdicts = compare_all(results, metric=known, arms=paired_arms(results), clusters=clusters)
-    print(f"{config.dataset}, encoder {encoder}, loss {config.loss}, baseline {find_baseline(results)}")
     print(f"{known.label} over seeds, mean with its 95 % interval\n")
     show("summary", summarise(results, known))
     show_verdicts(verdicts)

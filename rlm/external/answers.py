@@ -1,4 +1,4 @@
-"""What a training function returns: numbers by metric, or by metric and test item or cluster."""
+"""What a training function returns: numbers by metric, or by metric and cluster."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,18 +25,14 @@ def check_answer(answer: object, metrics: Sequence[Metric], arm: str, seed: int)
 
 
 def _read_value(given: object, metric: Metric, run: str) -> tuple[float, Clusters]:
-    """Return the mean of all items, and the number and the mean of each cluster's."""
-    if isinstance(given, Mapping):
-        clusters = {str(name): np.atleast_1d(_numbers(one, metric, run)) for name, one in given.items()}
-    else:
-        numbers = _numbers(given, metric, run)
-        if numbers.ndim == 0:
-            return float(numbers), {}
-        clusters = {str(number): one for number, one in enumerate(numbers[:, None])}
+    """Return the mean of all items, and the number and the mean of each named cluster's."""
+    named = given if isinstance(given, Mapping) else {"": given}
+    clusters = {str(name): np.atleast_1d(_numbers(one, metric, run)) for name, one in named.items()}
     if not clusters or not all(map(len, clusters.values())):
         raise InputError(f"expected at least one number in each part of {metric.name} {run}, found none; return some")
     mean = np.concatenate(list(clusters.values())).mean()
-    return float(mean), {name: (len(values), float(values.mean())) for name, values in clusters.items()}
+    found = {name: (len(values), float(values.mean())) for name, values in clusters.items()}
+    return float(mean), found if named is given else {}
 
 
 def _numbers(given: object, metric: Metric, run: str) -> np.ndarray:

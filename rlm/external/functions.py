@@ -19,7 +19,7 @@ from rlm.config import DEFAULT_SEEDS
 from rlm.errors import InputError
 from rlm.experiment import check_request, collect, iter_experiment, make_rules
 from rlm.external.answers import Clusters, check_answer
-from rlm.external.metrics import resolve_metric
+from rlm.external.metrics import NO_METRIC, resolve_metric
 from rlm.external.stored import TASK, FunctionConfig, FunctionResult, tabulate
 from rlm.runtime.results import Rules, join
 from rlm.runtime.timeout import call_within
@@ -141,8 +141,9 @@ def judge(
     train
         ``train(arm, seed)`` trains once and returns a mapping from names of metrics to numbers. All that it draws must
         follow from `seed`, and arms should share what they can, such as the split. In place of a number it may return
-        a list of numbers, one per test item, or a mapping from a cluster to the number or numbers of its items: then
-        the mean counts, and a verdict can also speak of data like these, see ``clusters`` of `rlm.compare`.
+        a list of numbers, one per test item, of which the mean counts; or a mapping from the name of a cluster, the
+        same in all runs, to the number or numbers of its items: then a verdict can also speak of data like these, see
+        ``clusters`` of `rlm.compare`. Of a list it cannot, since nothing tells which items of two seeds are the same.
     arms
         Names of what is compared; the function receives one of them.
     seeds
@@ -227,8 +228,9 @@ def _prepare(
     if baseline not in listed:
         raise InputError(f"expected a baseline among the arms {', '.join(listed)}, found {baseline!r}; add it to them")
     known = [resolve_metric(one) for one in ([metrics] if isinstance(metrics, str | Metric) else metrics)]
-    if len({metric.name for metric in known}) < max(len(known), 1) or {"arm", "seed"} & {one.name for one in known}:
-        raise InputError(f"expected at least one metric, each once and not named arm or seed, found {metrics!r}")
+    if len({metric.name for metric in known}) < max(len(known), 1) or {*NO_METRIC} & {one.name for one in known}:
+        taken = f"with a name other than those of the results, {', '.join(NO_METRIC)}"
+        raise InputError(f"expected at least one metric, each once and {taken}, found {metrics!r}; rename it")
     is_stopped = rules.until is not None or rules.looks is not None
     if is_stopped and not isinstance(known[0].failed, float | int):
         raise InputError(

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -52,13 +53,13 @@ def read_events(folder: Path, *_: str) -> pd.DataFrame:
     with naming_extras(f", which reads {folder}"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from tensorboard.util.tensor_util import make_ndarray
-    runs = {}
+    runs, order = {}, attrgetter("step", "wall_time")
     for run in {path.parent for path in folder.rglob(EVENTS)}:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-        last = {tag: max(events.Scalars(tag), key=lambda one: one.step).value for tag in events.Tags()["scalars"]}
+        last = {tag: max(events.Scalars(tag), key=order).value for tag in events.Tags()["scalars"]}
         for tag in events.Tags()["tensors"]:  # where newer writers keep scalars
             if events.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
-                tensor = max(events.Tensors(tag), key=lambda one: one.step).tensor_proto
+                tensor = max(events.Tensors(tag), key=order).tensor_proto
                 last[tag] = float(make_ndarray(tensor))
         if last or run != folder:  # the folder itself may describe all runs
             runs[run] = last

@@ -8,6 +8,7 @@ import pandas as pd
 from rlm.stats.metrics import Metric, find_metric
 
 CHANCE = "chance"  # the column that `find_metric` takes as the value of a failed seed
+NO_METRIC = ("arm", "seed", "seconds", CHANCE, "error")  # columns that nobody judges unless they are named
 
 
 def resolve_metric(metric: str | Metric) -> Metric:

@@ -27,7 +27,7 @@ class FunctionResult(NamedTuple):
     results
         One row per arm, seed and metric: value, missing for a run that failed.
     clusters
-        One row per arm, seed, metric and test item or cluster, of the metrics that have them: items, value.
+        One row per arm, seed, metric and cluster, of the metrics that have them: items, value.
     runs
         One row per arm and seed: seconds, and error, the traceback of a run that failed, or an empty text.
     """
@@ -120,6 +120,8 @@ def shorten_errors(results: pd.DataFrame) -> pd.DataFrame:
 def tabulate(found: FunctionResult, config: FunctionConfig) -> pd.DataFrame:
     """Return the results as `judge` describes them."""
     values = widen(found.results)[["arm", "seed", *(metric.name for metric in config.metrics)]]
-    results = add_chance(found.runs[["arm", "seed"]].merge(values).merge(found.runs), config.metrics)
+    results = add_chance(
+        found.runs[["arm", "seed"]].merge(values).merge(found.runs, on=["arm", "seed"]), config.metrics
+    )
     results.attrs = dict(found.results.attrs)
     return results

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,14 +14,15 @@ import pandas as pd
 
 from rlm.errors import InputError
 from rlm.external.logs import LOGS, find_log, read_mlflow
-from rlm.external.metrics import resolve_metric
+from rlm.external.metrics import NO_METRIC, resolve_metric
 from rlm.stats.metrics import Direction, Metric, find_metric
 from rlm.store.file import is_store
 
 log = logging.getLogger(__name__)
 Unit = Literal["fraction", "percent"]
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
-NO_METRIC = ("arm", "seed", "seconds", "chance", "error")  # columns that nobody judges unless they are named
+NO_ARM = frozenset({*NO_METRIC, "epoch", "step", "index"})
+NAMELESS = re.compile(r"(Unnamed: \d+)?")  # such as the index that pandas writes
 WIDE = "value"  # what the numbers of a wide table are called without a name
 
 
@@ -82,7 +84,8 @@ def read_results(
     Returns
     -------
     Results
-        The table and the metric. A number that is missing is a failed run, which counts as 0 by accuracies.
+        The table and the metric. A number that is missing is a failed run, which counts as 0 by accuracies; an empty
+        cell of a table with a column per arm is no run. There, columns such as epoch, step or an index are no arms.
 
     Raises
     ------
@@ -143,6 +146,7 @@ def _load(path: Path | str, arm_column: str, seed_column: str) -> pd.DataFrame:
     except (ValueError, OSError) as error:  # those of pandas, pyarrow, json and of decoding are among them
         raise InputError(f"expected a table in {path}, found other content: {error}; correct the file") from error
     table.columns = [str(name).strip() for name in table]
+    table = table[[name for name in table if name in (arm_column, seed_column) or not NAMELESS.fullmatch(name)]]
     if table.empty or not table.columns.is_unique:
         raise InputError(f"expected rows and columns with different names in {path}, found {_listed(table)}")
     return table
@@ -170,13 +174,19 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 def _melt(table: pd.DataFrame, seed_column: str, metric: str) -> pd.DataFrame:
     """Return a row per run of a table with a row per seed and a column per arm."""
-    arms = [name for name in table if name != seed_column]
+    is_blank = table.isna() | table.map(lambda cell: str(cell).strip() == "")
+    others = [name for name in table if name != seed_column]
+    arms = [name for name in others if name.lower() not in NO_ARM and not is_blank[name].all()]
     if seed_column not in table or len(arms) < 2:
         raise InputError(
             f"expected columns arm, seed and a metric, or seed and at least two arms, found {_listed(table)}; name "
             "them with arm_column (--arm-column) and seed_column (--seed-column)"
         )
-    return table.rename(columns={seed_column: "seed"}).melt("seed", arms, "arm", metric)
+    if ignored := [name for name in others if name not in arms]:
+        log.warning("the columns %s are no arms and are ignored; arms: %s", ", ".join(ignored), ", ".join(arms))
+    values = table[arms].mask(is_blank[arms])
+    runs = values.assign(seed=table[seed_column]).melt("seed", arms, "arm", metric)
+    return runs[runs[metric].notna()].reset_index(drop=True)
 
 
 def _choose(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,8 @@ class Unpaired:
         several arms, its p value, and the smaller number of runs.
     compared
         Number of arms that the correction covers.
+    failed
+        Number of runs without a value, the baseline's first; they count as the metric defines.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class Unpaired:
     sds: tuple[float, float]
     judged: Judged
     compared: int
+    failed: tuple[int, int] = (0, 0)
 
     @property
     def decision(self) -> Decision:
@@ -83,10 +86,12 @@ class Unpaired:
         metric = self.metric
         means = [metric.spell(mean, 2) for mean in self.means]
         corrected = f"corrected for {self.compared} arms, " if self.compared > 1 else ""
+        failed = f" Without a value: {self.failed[0]} of {self.baseline} and {self.failed[1]} of {self.arm}."
         return (
             f"{self.headline} Over {self.runs[0]} and {self.runs[1]} runs the mean {metric.label} was {means[0]} for "
             f"{self.baseline} and {means[1]} for {self.arm}: a difference of "
-            f"{metric.spell_difference(self.judged.difference)} ({corrected}p {spell_p(self.judged.p)}). {PAIRING}"
+            f"{metric.spell_difference(self.judged.difference)} ({corrected}p {spell_p(self.judged.p)})."
+            f"{failed * any(self.failed)} {PAIRING}"
         )
 
     def table(self) -> pd.DataFrame:
@@ -150,7 +155,12 @@ def compare_results(
             f"expected seeds that {baseline} shares with another arm, since the runs were watched, found none; an "
             "interval that holds at any time needs pairs"
         )
-    return _compare_unpaired(counted, baseline, find_metric(metric, results), wanted)
+    known = find_metric(metric, results)
+    lost = results[known.name].isna().groupby(results["arm"]).sum()
+    return {
+        arm: replace(one, failed=(int(lost[baseline]), int(lost[arm])))
+        for arm, one in _compare_unpaired(counted, baseline, known, wanted).items()
+    }
 
 
 def _compare_unpaired(counted: pd.DataFrame, baseline: str, metric: Metric, arms: Sequence[str]) -> dict[str, Unpaired]:

@@ -203,7 +203,7 @@ def _find_metric(stored: StoredStudy, name: str | None) -> Metric:
     """Return a metric of a study by its name, by default its own; a function may not have the named one."""
     results, config = stored.finished.results, stored.config
     if isinstance(config, FunctionConfig):
-        return config.choose(name)
+        return find_metric(config.choose(name), results)
     return find_metric(name or results.attrs["metric"], results)
 
 

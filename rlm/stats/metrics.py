@@ -108,10 +108,6 @@ class Metric:
         unit = f" point{'s' * (texts[0] != '1')}" if self.is_share else ""
         return f"{texts[0]}{unit}" + (f" ({texts[1]} to {texts[2]})" if len(texts) > 1 else "")
 
-    def spell_failed(self) -> str:
-        """Format the value that a failed seed counts as."""
-        return self.failed.replace("_", " ") if isinstance(self.failed, str) else self.spell(self.failed)
-
     def spell_difference(self, difference: Estimate) -> str:
         """Format a difference with its interval and unit."""
         scale, unit = (100, " points") if self.is_share else (1, "")
@@ -146,13 +142,16 @@ KNOWN = {
 
 def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Metric:
     """
-    Return the known metric of a name; raise InputError for others, whose direction cannot be guessed.
+    Return a metric, or the known one of a name; raise InputError for others, whose direction cannot be guessed.
 
     In results with a column chance, a failed seed counts as that by an accuracy of which no other value is known. Of
-    shares ``results.attrs["same_within"]`` counts as the same. ``recall_at_K`` means ``top_K`` where results have that.
+    shares with the default, ``results.attrs["same_within"]`` counts as the same. ``recall_at_K`` means ``top_K`` where
+    results have that.
     """
+    noted = None if results is None else results.attrs.get("same_within")
     if isinstance(metric, Metric):
-        return metric
+        is_default = metric.is_share and metric.same_within == SAME_WITHIN
+        return replace(metric, same_within=noted) if noted and is_default else metric
     if results is not None and metric not in results:
         top = re.sub(r"^recall_at_", "top_", metric)
         metric = top if top in results else metric
@@ -160,8 +159,7 @@ def find_metric(metric: str | Metric, results: pd.DataFrame | None = None) -> Me
         if re.fullmatch(pattern, metric):
             is_guess = metric.endswith("accuracy") and known.failed in (CHANCE, None)
             failed = "chance" if is_guess and results is not None and "chance" in results else known.failed
-            noted = None if results is None or not known.is_share else results.attrs.get("same_within")
-            return replace(known, name=metric, failed=failed, same_within=noted or known.same_within)
+            return find_metric(replace(known, name=metric, failed=failed), results)
     raise InputError(
         f"expected a known metric (accuracies, roc_auc, top_1, mean_reciprocal_rank, ndcg_at_10, map_at_r, "
         "recall_at_10, eer, losses, seconds, epochs), "
@@ -271,13 +269,13 @@ class Failed(NamedTuple):
 
 def share_failed(results: pd.DataFrame, metric: Metric, effective: pd.Series | None = None) -> dict[str, Failed]:
     """
-    Return the share of failed seeds by arm, if the results contain the size of their test splits, or errors.
+    Return the share of failed seeds by arm, if any has no value, or the results have test splits' sizes or errors.
 
     The noise of chance is that of as many `effective` clusters of equal size, by arm and seed; by default of all.
     """
-    if not {"test_clusters", "error"} & set(results):
-        return {}
     diverged, clusters = results[metric.name].isna(), results.get("test_clusters")
+    if not diverged.any() and not {"test_clusters", "error"} & set(results):
+        return {}
     noise = pd.Series(data=False, index=results.index)
     if effective is not None and clusters is not None:
         runs = pd.MultiIndex.from_frame(results[["arm", "seed"]])

@@ -32,7 +32,7 @@ def read_pair(path: Path | str, first: int, second: int, arm: str | None = None)
     -------
     NamedTuple
         Tables as ``StoredStudy.finished``, with arms such as ``"#1 scratch"`` and ``"#2 scratch"``. They are those of a
-        watched study if either was watched, or if planned looks differ.
+        watched study if either was watched, or if planned looks differ. The smaller difference counts as the same.
 
     Raises
     ------
@@ -76,5 +76,7 @@ def read_pair(path: Path | str, first: int, second: int, arm: str | None = None)
     ]
     joined = [pd.concat(pair, ignore_index=True) for pair in zip(*tables, strict=True)]
     watched = both[0].watched if both[0].watched == both[1].watched else True
-    notes = both[0].finished.results.attrs | {"watched": watched, "baseline": labels[first]}
+    theirs = [one.finished.results.attrs for one in both]
+    notes = {"watched": watched, "baseline": labels[first], "same_within": min(one["same_within"] for one in theirs)}
+    notes |= {"metric": theirs[0]["metric"]} if theirs[0]["metric"] == theirs[1]["metric"] else {}
     return mark(both[0].finished._make(joined), **notes)

@@ -138,6 +138,36 @@ def test_missing_numbers_are_failed_runs(tmp_path):
     assert rlm.compare(results, "b", "a", metric).means == (0.15, 0.2)  # at 0: nobody knows the accuracy of guessing
 
 
+@pytest.mark.parametrize("apart", [0, 100])
+def test_runs_without_a_value_are_told(long, apart):
+    table = long[long["arm"] != "NA"].assign(accuracy=lambda one: one["accuracy"].mask(one["seed"] == 5))
+    table["seed"] += apart * (table["arm"] == "wide")
+    found = compare_results(table, "plain", Metric("accuracy", 0, 1, failed=0.0))["wide"]
+    assert ("1 without a value" if apart == 0 else "Without a value: 1 of plain and 1 of wide.") in found.text
+    assert "ithout a value" not in compare_results(table.fillna({"accuracy": 0.0}), "plain", SHARE)["wide"].text
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_an_empty_cell_of_a_wide_table_is_no_run(long, tmp_path, suffix):
+    runs = long[(long["arm"] != "wide") | (long["seed"] < 10)]
+    path = tmp_path / f"runs.{suffix}"
+    WRITERS[suffix](runs.pivot(index="seed", columns="arm", values="accuracy")[ARMS].reset_index(), path)
+    found, metric = read_results(path, "accuracy")
+    assert texts(found, metric) == expected(runs)
+
+
+def test_columns_that_are_no_arms_are_ignored(long, tmp_path, caplog):
+    path = tmp_path / "runs.csv"
+    table = long.pivot(index="seed", columns="arm", values="accuracy")[ARMS].reset_index()
+    table.insert(0, "epoch", 3.0)
+    table.assign(empty=None).to_csv(path)  # its index has no name
+    found, metric = read_results(path, "accuracy")
+    assert texts(found, metric) == expected(long)
+    assert "the columns epoch, empty are no arms and are ignored; arms: plain, wide, NA" in caplog.text
+    long.to_csv(path)
+    assert read_results(path, unit="fraction", better="higher").metric.name == "accuracy"
+
+
 def test_seeds_are_numbers_or_texts(tmp_path):
     for seeds, kind in (("0 1", int), ("1.0 2.0", int), ("x 1", str), ("0.5 1", str)):
         first, second = seeds.split()
@@ -251,6 +281,15 @@ class TestLogs:
                 writer.add_scalar("accuracy", 0.1, 1)
                 writer.add_scalar("accuracy", value, 2)
         self.check(tmp_path, runs.assign(accuracy=runs["accuracy"].astype("float32").astype(float)))
+
+    def test_of_values_at_one_step_the_last_counts(self, tmp_path):
+        pytest.importorskip("tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(tmp_path / "plain" / "seed1") as writer:
+            for second, value in enumerate([0.5, 0.75]):
+                writer.add_scalar("accuracy", value, 100, walltime=second)
+        assert read_results(tmp_path).results["accuracy"].item() == 0.75
 
     @pytest.mark.parametrize("kind", ["folder", "sqlite"])
     def test_stores_of_mlflow(self, runs, tmp_path, kind, monkeypatch):

@@ -23,6 +23,7 @@ import rlm
 from rlm.errors import InputError
 from rlm.experiment import Experiment, judge_so_far
 from rlm.external.functions import FunctionConfig, FunctionStudy
+from rlm.report.view import view
 from rlm.stats.metrics import Metric
 from rlm.store.identity import digest_values
 
@@ -137,6 +138,8 @@ class TestFailures:
             ({"baseline": "c"}, "expected a baseline among the arms a, b, found 'c'"),
             ({"metrics": "fame"}, "expected a known metric"),
             ({"metrics": []}, "at least one metric"),
+            ({"metrics": "seconds"}, "a name other than those of the results"),
+            ({"metrics": Metric("error", 0, 1)}, "a name other than those of the results"),
             ({"timeout": 0}, "a timeout above 0"),
             ({"until": 3.0}, "at most 2"),
             ({"until": 0.1, "metrics": "loss"}, "a number that a failed seed counts as"),
@@ -387,6 +390,29 @@ class TestVerdict:
         weighted = plain["test_accuracy"] * plain["triplets"]
         mean = weighted.groupby([plain["arm"], plain["seed"]]).sum() / sizes.sum()
         np.testing.assert_allclose(results.set_index(["arm", "seed"])[name], mean)
+
+    def test_items_of_a_list_may_be_others_under_each_seed(self, db):
+        """Nothing tells which items of two seeds are the same, so nothing follows for new data."""
+
+        def train(arm, seed):
+            return {"test_accuracy": np.random.default_rng([seed, len(arm)]).integers(0, 2, 30).tolist()}
+
+        results = rlm.judge(train, ["a", "bb"], 12, db=db, n_jobs=1, progress=False)
+        found = rlm.external.read_judged(db).finished
+        assert rlm.compare(results, "bb", "a", clusters=found.clusters).new_data is None
+        assert results["test_accuracy"].iloc[0] == np.mean(train("a", 0)["test_accuracy"])
+
+    def test_what_counts_as_the_same_is_obeyed_everywhere(self, db, rlm_command):
+        def train(arm, seed):
+            return {"share": float(np.random.default_rng([seed, len(arm)]).normal(0.7 + len(arm) / 1000, 0.01))}
+
+        metric = Metric("share", 0, 1)
+        results = rlm.judge(train, ["a", "bb"], 20, metrics=metric, same_within=0.05, db=db, n_jobs=1, progress=False)
+        said = "The arms bb and a are the same within 5 points."
+        assert rlm.compare(results, "bb", "a", metric).headline == said
+        assert said in rlm_command("verdict", db)[1]
+        assert view(db, 1).headline == said
+        assert rlm.compare(results, "bb", "a", metric, same_within=1e-4).decision != "the same"
 
     def test_it_shares_a_store_with_other_studies(self, log, db):
         run(log, db, seeds=2)
