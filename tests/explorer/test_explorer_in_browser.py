@@ -168,12 +168,14 @@ def name_it(panel, db):
 
 
 def take_back_a_change(panel):
+    panel.section("Fine-tuning")
     before = panel.field("max_epochs").input_value()
     panel.field("max_epochs").fill("7")
     panel.field("max_epochs").press("Enter")
     expect(panel.root.get_by_text("The knobs differ: max epochs 7")).to_be_visible()
     panel.section("Code of these settings")
     expect(panel.root.get_by_text("max_epochs=7")).to_be_visible()
+    panel.section("Code of these settings")
     panel.press("Undo")
     expect(panel.field("max_epochs")).to_have_value(before)
     expect(panel.root.get_by_text("with the settings of the knobs")).to_be_visible()
