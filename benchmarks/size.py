@@ -19,7 +19,7 @@ LIMITS = {
     "lines in a file": 350,
     "lines on the reading path": 2_400,
     "lines of code": 15_550,
-    "lines of docstrings": 4_980,
+    "lines of docstrings": 5_050,
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 BLANK = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -75,6 +75,11 @@ def test_pages_and_their_templates_have_no_banned_words(page):
     assert not [found[0] for sentence in sentences(text) if (found := BANNED.search(sentence))]
 
 
+# Options of the program: those of `launch`, which parses the others, and those that are commands.
+EVERY = {name for argument in app.meta.assemble_argument_collection() for name in argument.names}
+EVERY |= {name for name in app if name.startswith("--")}
+
+
 def commands_of(page):
     """Return the words of every `rlm` command of the blocks for a shell, also of those that a session shows."""
     text = page.read_text()
@@ -86,7 +91,8 @@ def commands_of(page):
         if line.startswith("$ ")
     ]
     words = [shlex.split(part, comments=True) for line in lines for part in re.split(r"&&|\|", line)]
-    return [found[1:] for found in words if found and Path(found[0]).name == "rlm"]
+    of_rlm = [found[1:] for found in words if found and Path(found[0]).name == "rlm"]
+    return [[word for word in found if word not in EVERY] for found in of_rlm if found[0] not in EVERY]
 
 
 @guides
@@ -109,7 +115,7 @@ def test_options_exist(page):
         if not command.startswith("-")
         for argument in app[command].assemble_argument_collection()
         for name in argument.names
-    }
+    } | EVERY
     lines = [line for line in page.read_text().splitlines() if not re.search(r"benchmarks|dask|pip|run_mode", line)]
     named = {option for line in lines for option in re.findall(r"(?<=[`\s])--[a-z][\w.-]*", line)}
     assert named <= known

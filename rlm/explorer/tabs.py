@@ -30,7 +30,8 @@ CSS = """
 .rlm-explorer .quiet { color: var(--jp-ui-font-color2, #555); }
 .rlm-explorer .wrong { color: var(--jp-error-color0, #b3261e); font-weight: 600; }
 .rlm-explorer label [title], .rlm-explorer .widget-html [title] { cursor: help; }
-.rlm-explorer pre.copy { user-select: all; white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.4; }
+.rlm-explorer pre.copy { user-select: all; font-family: monospace; white-space: pre-wrap;
+    overflow-wrap: anywhere; line-height: 1.4; }
 .rlm-explorer .scroll { max-height: 400px; overflow: auto; }
 </style>
 """
@@ -132,7 +133,7 @@ class CompareTab:
         self._export.on_click(lambda _: on_export(self.chosen))
         self._boxes: dict[int, widgets.Checkbox] = {}
         self._choices, self._text, self._picture = widgets.VBox(), widgets.HTML(), new_image("760px")
-        self._seeds = new_image()
+        self._seeds = new_image("760px")
         self._text.value = paragraph(NOTHING_CHOSEN)
         self.widget = widgets.VBox([self._choices, self._export, self._text, self._picture, self._seeds])
 

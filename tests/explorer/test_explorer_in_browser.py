@@ -5,6 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import expect
 
@@ -142,6 +143,9 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
         expect(panel.root.locator(".headline").first).to_contain_text(re.compile("pretrained|No evidence"))
         expect(panel.button("Run")).to_be_enabled()
         look_at_every_tab(panel)
+        name_it(panel, db)
+        take_back_a_change(panel)
+        download_the_results(panel, finished)
         look_inside(panel)
         take_pictures(page, "panel")
         panel.press("Export")
@@ -149,6 +153,41 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
     exported = folder / "explore-study-1"
     assert (exported / "config.json").is_file()
     opens_offline(browser, exported / "report.html")
+
+
+def name_it(panel, db):
+    for name, text in {"name": "<b>first</b>", "tags": "b, a", "note": "to keep"}.items():
+        box = panel.root.locator(".widget-text", has_text=re.compile(f"^{name}$")).locator("input")
+        box.fill(text)
+        box.press("Enter")
+    said = ["<b>first</b>", "a, b", "to keep"]
+    wait_until(panel.page, lambda: list_studies(db).loc[1, ["name", "tags", "note"]].tolist() == said, lambda: said)
+    panel.tab("Compare")
+    expect(panel.root.get_by_text("#1 <b>first</b>, chatterbot-english").locator("visible=true")).to_be_visible()
+    expect(panel.root.get_by_text("[a, b]").locator("visible=true")).to_be_visible()
+
+
+def take_back_a_change(panel):
+    panel.section("Fine-tuning")
+    before = panel.field("max_epochs").input_value()
+    panel.field("max_epochs").fill("7")
+    panel.field("max_epochs").press("Enter")
+    expect(panel.root.get_by_text("The knobs differ: max epochs 7")).to_be_visible()
+    panel.section("Code of these settings")
+    expect(panel.root.get_by_text("max_epochs=7")).to_be_visible()
+    panel.section("Code of these settings")
+    panel.press("Undo")
+    expect(panel.field("max_epochs")).to_have_value(before)
+    expect(panel.root.get_by_text("with the settings of the knobs")).to_be_visible()
+
+
+def download_the_results(panel, results):
+    panel.tab("Results")
+    with panel.page.expect_download() as file:
+        panel.root.get_by_text("Download as CSV").click()
+    assert file.value.suggested_filename == "study-1.csv"
+    found = pd.read_csv(file.value.path())
+    pd.testing.assert_frame_equal(found, results, check_dtype=False)
 
 
 def look_inside(panel):
