@@ -7,7 +7,7 @@ import pandas as pd
 
 from rlm.config import StudyConfig
 from rlm.errors import InputError
-from rlm.sentences import ON_COLLAPSE, count
+from rlm.sentences import ON_COLLAPSE, count, count_span
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate, mean_with_interval
 from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
@@ -154,26 +154,23 @@ def pretraining(history: pd.DataFrame) -> str:
     """
     last = history[history["epoch"] == history["epoch"].max()].dropna(subset=["seen_accuracy", "unseen_accuracy"])
     lost = [str(seed) for seed in history["seed"].unique() if seed not in set(last["seed"])]
-    dropped = f" Dropped, since they have no value at the end: {count(len(lost), 'seed')} ({', '.join(lost)})."
+    dropped = f" Dropped, without a value at the end: {count(len(lost), 'seed')} ({', '.join(lost)})." if lost else ""
     if last.empty:
         return f"No seed tells whether pre-training memorised.{dropped}"
     first = history[(history["epoch"] == history["epoch"].min()) & history["seed"].isin(last["seed"])]
     gap = mean_with_interval((last["seen_accuracy"] - last["unseen_accuracy"]).to_numpy())
-    seeds, who = count(len(last), "seed"), "Pre-training"
-    finding = "Pre-training shows no sign of memorising"
+    seeds, who, finding = count(len(last), "seed"), "Pre-training", "Pre-training shows no sign of memorising"
     if len(last) < FEWEST_PAIRS or np.isnan(gap.low):
         finding = f"{seeds} cannot tell whether pre-training memorised"
         who = "This seed" if len(last) == 1 else f"These {seeds}"
     if gap.low > 0:
-        finding = f"{who} memorised"
-        finding += " in part" if last["seen_accuracy"].mean() < MEMORISED else ""
+        finding = f"{who} memorised{' in part' * bool(last['seen_accuracy'].mean() < MEMORISED)}"
     if last["spread"].mean() < COLLAPSED * first["spread"].mean():
         finding = f"{who} collapsed ({ON_COLLAPSE})"
     return (
         f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.format(100, '+')} points, "
-        f"{seeds}); the spread went from {first['spread'].mean():.2f} to {last['spread'].mean():.2f}."
-        f"{dropped if lost else ''}"
+        f"{seeds}); the spread went from {first['spread'].mean():.2f} to {last['spread'].mean():.2f}.{dropped}"
     )
 
 
@@ -207,10 +204,10 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
     """
     of_arms = {arm: config.of(arm) for arm in results["arm"].unique()}
     pretrained = [one.pretrain_epochs for one in of_arms.values() if one.arms[0] in REDRAW]
-    before = f"{_range(pretrained)} of pre-training and " if pretrained else ""
+    before = f"{count_span(pretrained, 'epoch')} of pre-training and " if pretrained else ""
+    after = count_span([one.max_epochs for one in of_arms.values()], "epoch")
     encoders = encoder or " or ".join(dict.fromkeys(one.encoder for one in of_arms.values()))
-    most = _range([one.max_epochs for one in of_arms.values()])
-    said = [f"The encoder is {encoders}, trained for {before}at most {most} of fine-tuning."]
+    said = [f"The encoder is {encoders}, trained for {before}at most {after} of fine-tuning."]
     trained = results[results["validation_accuracy"].notna()]
     most, patience = (
         trained["arm"].map({arm: getattr(one, name) for arm, one in of_arms.items()}).astype(float)
@@ -228,11 +225,6 @@ def limits(config: StudyConfig, results: pd.DataFrame, encoder: str | None = Non
             f"triplets; this encoder from scratch is right about {scratch:.1%}."
         )
     return " ".join(said)
-
-
-def _range(epochs: Sequence[int]) -> str:
-    """Spell the least and the most epochs of several arms."""
-    return f"{min(epochs)} to " * (min(epochs) < max(epochs)) + count(max(epochs), "epoch")
 
 
 def luck(triplets: pd.DataFrame) -> str:

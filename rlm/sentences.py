@@ -37,6 +37,11 @@ def count(number: float | int, what: str) -> str:
     return f"{number:,.0f} {what}" if number == 1 else f"{number:,.0f} {what}s"
 
 
+def count_span(numbers: Sequence[int], noun: str) -> str:
+    """Spell the least and the most of several numbers of things: ``"6 to 30 epochs"``."""
+    return f"{min(numbers)} to " * (min(numbers) < max(numbers)) + count(max(numbers), noun)
+
+
 def escape_markdown(text: str) -> str:
     """
     Escape a text so that Markdown shows it as it is.

@@ -165,7 +165,7 @@ class TestPretraining:
         known = explain.pretraining(self.history(gaps))
         assert known.startswith("Pre-training memorised in part")
         lost = explain.pretraining(self.history([*gaps, np.nan]))
-        assert lost == f"{known} Dropped, since they have no value at the end: 1 seed (20)."
+        assert lost == f"{known} Dropped, without a value at the end: 1 seed (20)."
         assert explain.pretraining(self.history([np.nan])).startswith("No seed tells whether pre-training memorised.")
 
     def test_without_an_interval_there_is_no_finding(self):

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from rlm.errors import Settings
 from rlm.external.metrics import add_chance
 from rlm.runtime.results import Table, sort_runs, widen
-from rlm.stats.metrics import Metric
+from rlm.stats.metrics import Metric, find_metric
 from rlm.store.read import StoredStudy, find_task, read_stored, read_study
 
 TASK = "functions"
@@ -125,3 +125,21 @@ def tabulate(found: FunctionResult, config: FunctionConfig) -> pd.DataFrame:
     )
     results.attrs = dict(found.results.attrs)
     return results
+
+
+def find_stored_metric(stored: StoredStudy, name: str | None) -> Metric:
+    """Return a metric of a study by its name, by default its own; a function may not have the named one."""
+    results, config = stored.finished.results, stored.config
+    if isinstance(config, FunctionConfig):
+        return find_metric(config.choose(name), results)
+    return find_metric(name or results.attrs["metric"], results)
+
+
+def describe_stored(stored: StoredStudy) -> dict[str, str]:
+    """Return the settings of a study as texts."""
+    if isinstance(stored.config, FunctionConfig):
+        return stored.config.describe()
+    settings = stored.config.model_dump(mode="json") | {"encoder": stored.encoder}
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in settings.items()
+    }

@@ -18,10 +18,10 @@ from rlm import explain, plots
 from rlm.config import MARGINS, MetricName, StudyConfig
 from rlm.errors import InputError
 from rlm.explain import TREATED
-from rlm.external.stored import TASK, FunctionConfig, read_any, shorten_errors
+from rlm.external.stored import TASK, describe_stored, find_stored_metric, read_any, shorten_errors
 from rlm.sentences import count, explain_forecast, explain_metric, spell_seconds
 from rlm.stats.anytime import confidence_sequence
-from rlm.stats.metrics import Metric, count_failed, find_metric
+from rlm.stats.metrics import Metric, count_failed
 from rlm.stats.power import forecast
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.stats.variance import count_hits
@@ -33,14 +33,8 @@ from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summar
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
 SHARES = ("validation_accuracy", *get_args(MetricName))  # columns of a study's results
-DETAILS = [
-    "split",
-    "train_triplets",
-    "test_triplets",
-    "test_anchors",
-    "test_clusters",
-    "chance",
-]  # columns of no interest to most readers
+# Columns of no interest to most readers.
+DETAILS = ["split", "train_triplets", "test_triplets", "test_anchors", "test_clusters", "chance"]
 
 
 class Picture(NamedTuple):
@@ -107,7 +101,7 @@ def view(
     """Describe what is finished of a study by a metric, by default its own, and what an interval like `until` takes."""
     stored = read_any(db, study)
     config, results = stored.config, stored.finished.results
-    metric = _find_metric(stored, name)
+    metric = find_stored_metric(stored, name)
     summary, verdicts, baseline = summarise(results, metric), _verdicts(stored, metric), find_baseline(results)
     words = [(f"{arm}, compared with {baseline}", found.text) for arm, found in verdicts.items()]
     nothing = "No pair of runs is finished yet."
@@ -173,11 +167,11 @@ def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test
     """Compare studies of a store, at least one: the settings that differ, and the effects by a metric."""
     with reading(db) as (connection, _):
         stored = {number: read_any(connection, number) for number in studies}
-    by = {number: _find_metric(one, metric) for number, one in stored.items()}
+    by = {number: find_stored_metric(one, metric) for number, one in stored.items()}
     if len({known.name for known in by.values()}) > 1:
         named = ", ".join(f"{known.name} of #{number}" for number, known in by.items())
         raise InputError(f"expected studies with a metric in common, found {named}; choose others")
-    settings = pd.DataFrame({f"#{number}": _describe(one) for number, one in stored.items()}).fillna("")
+    settings = pd.DataFrame({f"#{number}": describe_stored(one) for number, one in stored.items()}).fillna("")
     rows, verdicts = [], {}
     for number, one in stored.items():
         known = by[number]
@@ -197,24 +191,6 @@ def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test
     different = settings[settings.nunique(axis=1) > 1]
     pinned = _paint_pinned({number: stored[number].finished.results for number in list(stored)[:2]}, by)
     return Comparison(different, effects, picture, pinned, next(iter(by.values())))
-
-
-def _find_metric(stored: StoredStudy, name: str | None) -> Metric:
-    """Return a metric of a study by its name, by default its own; a function may not have the named one."""
-    results, config = stored.finished.results, stored.config
-    if isinstance(config, FunctionConfig):
-        return find_metric(config.choose(name), results)
-    return find_metric(name or results.attrs["metric"], results)
-
-
-def _describe(stored: StoredStudy) -> dict[str, str]:
-    """Return the settings of a study as texts."""
-    if isinstance(stored.config, FunctionConfig):
-        return stored.config.describe()
-    settings = stored.config.model_dump(mode="json") | {"encoder": stored.encoder}
-    return {
-        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in settings.items()
-    }
 
 
 def _paint_pinned(pinned: Mapping[int, pd.DataFrame], by: Mapping[int, Metric]) -> Picture:

@@ -134,9 +134,7 @@ def _tell_apart(records: Sequence[Record]) -> dict[int, str]:
 
 
 def _spell(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "by default" if pd.isna(value) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else "by default" if pd.isna(value) else str(value)
 
 
 def _records(connection: sqlite3.Connection, path: str, task: str | None) -> list[Record]:
@@ -326,11 +324,8 @@ def _is_written(path: Path | str) -> bool:
 
 def _list_started(connection: sqlite3.Connection, tasks: Collection[str]) -> list[int]:
     """List the studies of some experiments that were started, the latest first."""
-    asked = (
-        "SELECT study FROM plans JOIN studies USING (study) WHERE task IN ({}) GROUP BY study ORDER BY max(plan) DESC"
-    )
-    found = connection.execute(asked.format(", ".join("?" * len(tasks))), tuple(tasks))
-    return [number for (number,) in found]
+    asked = "SELECT study, task FROM plans JOIN studies USING (study) GROUP BY study ORDER BY max(plan) DESC"
+    return [number for number, task in connection.execute(asked) if task in tasks]
 
 
 def read_origin(path: Path | str, study: int) -> dict[str, str]:
