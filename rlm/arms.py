@@ -127,16 +127,16 @@ def encoder_maker(
 
 
 def measure_change(initial: Block, start: Block) -> Float[np.ndarray, " seed"]:
-    """Compute each seed's largest change of a weight matrix, relative to its initial norm; biases do not count."""
-    changes = [
-        torch.linalg.vector_norm((start.weights[name] - before).flatten(1), dim=1)
-        / torch.linalg.vector_norm(before.flatten(1), dim=1)
-        for name, before in initial.weights.items()
-        if before.ndim > 2
-    ]
-    return (
-        torch.stack(changes).nan_to_num(0).amax(dim=0).double().cpu().numpy() if changes else np.zeros(len(start.seeds))
-    )
+    """Compute each seed's largest change of a weight matrix that is not 0, relative to its norm, biases apart."""
+    changes = [np.zeros(len(start.seeds))]
+    for name, before in initial.weights.items():
+        if before.ndim > 2:
+            moved, norm = (
+                torch.linalg.vector_norm(some.flatten(1), dim=1) for some in (start.weights[name] - before, before)
+            )
+            share = torch.where(norm > 0, moved / norm, 0)  # a matrix that begins at zero has no relative change
+            changes.append(share.nan_to_num(0).double().cpu().numpy())
+    return np.max(changes, axis=0)
 
 
 def seeds_that_fit(config: StudyConfig, corpus: Corpus, device: torch.device) -> int:

@@ -135,6 +135,12 @@ def init_block(
     inputs = (torch.full((2, 2), UNKNOWN, dtype=torch.int32), (2, 2)) if example is None else (example,)
     own = [{n: p.detach() for n, p in one.named_parameters() if n not in shared} for one in encoders]
     statistics = running_statistics(encoders[0])
+    for name, buffer in encoders[0].named_buffers():
+        if not all(torch.equal(one.get_buffer(name), buffer) for one in encoders):
+            raise InputError(
+                f"expected the buffer {name} of {type(encoders[0]).__name__} to be the same for every seed, found "
+                "random values; register it as a parameter with requires_grad=False"
+            )
     for mine, one in zip(own, encoders, strict=True):
         mine.update({name: buffer for name, buffer in one.named_buffers() if name in statistics})
     weights = {name: torch.stack([mine[name] for mine in own]) for name in own[0]}

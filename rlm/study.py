@@ -27,7 +27,7 @@ from rlm.runtime.device import resolve_config, resolve_device
 from rlm.runtime.results import join
 from rlm.slicer import pad_slices, slice_for
 from rlm.stats.metrics import SAME_WITHIN
-from rlm.store.identity import Identity, digest_file, digest_module, identify, read_source
+from rlm.store.identity import Identity, digest_file, digest_module, digest_values, identify, read_source
 from rlm.store.read import TRIPLETS
 from rlm.variants import BASELINE, REDRAW, find_arm, find_variant
 
@@ -76,7 +76,9 @@ class TripletStudy:
         config, make = self.config, self.make_encoder
         settings = config.model_dump_json(exclude={"arms"})
         source = None if make is None else read_source(make)
-        more = [] if make is None else [digest_module(lambda: make(len(self.corpus.phrases.words) + 2))]
+        more = []
+        if make is not None:
+            more = [digest_module(lambda: make(len(self.corpus.phrases.words) + 2)), digest_values(make, "the encoder")]
         paths = config.word_vectors, config.character_vectors
         more += [digest_file(Path(path), "word vectors") for path in paths if path is not None]
         if self.corpus.labelled is not None:

@@ -1,5 +1,6 @@
 """Controls keep of pre-trained weights what they should, and destroy the rest."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -84,6 +85,11 @@ def test_the_change_of_the_start_is_that_of_the_matrix_that_changes_most(blocks)
         ]
         expected = max(np.linalg.norm(after - before) / np.linalg.norm(before) for after, before in matrices)
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_matrix_that_begins_at_zero_has_no_change(blocks):
+    initial, start = (replace(blocks[0], weights={"up": torch.full((3, 2, 2), value)}) for value in (0.0, 1.0))
+    assert measure_change(initial, start).tolist() == [0, 0, 0]
 
 
 def test_a_seed_is_shuffled_alike_in_any_company(blocks):

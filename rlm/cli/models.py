@@ -223,7 +223,7 @@ def evaluate(
         )
     print(f"by {encoder.head_name or 'cosine'}, with two baselines on the same candidates")
     print("mean over questions with its 95 % interval over blocks\n")
-    show("scores", found.scores)
+    show("scores", found.scores, na_rep="nan")
     if distractors:
         print("pair_: over pairs, each right premise alone among the distractors")
     missed = found.answers[found.answers["result"] == "wrong"]

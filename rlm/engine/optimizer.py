@@ -130,6 +130,7 @@ class BlockAdam:
             for mine, theirs in zip(moments, other.table_moments[name], strict=True):
                 mine.copy_(theirs)
         self.table_steps.copy_(other.table_steps)
+        self.synchronous = self.synchronous and other.synchronous  # else the first seed's count would be that of all
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """Keep only the seeds at these places."""

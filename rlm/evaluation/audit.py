@@ -117,7 +117,7 @@ def slice_at_random(slices: Slices, seed: int = 0) -> Slices:
     splits = np.split(stream(seed, "split").permutation(np.concatenate(triplets)), ends)
     leaked = [float(np.isin(split, splits[0]).any(axis=1).mean()) for split in splits]
     summary = pd.DataFrame({"split": SPLITS, "triplets": list(map(len, splits)), "leaked": leaked})
-    tokens = known_words(slices.phrases, splits[0])
+    tokens = known_words(slices.phrases, splits[0], slices.min_count)
     return Slices(slices.phrases, tokens, slices.relevance, *splits, summary=summary)
 
 

@@ -23,7 +23,7 @@ from rlm.labels.samples import Parts, Samples, check_samples, divide, load_digit
 from rlm.labels.training import SGD, learn, memorise
 from rlm.runtime.device import resolve_device
 from rlm.runtime.results import Table
-from rlm.store.identity import Identity, digest_module, identify, read_source
+from rlm.store.identity import Identity, digest_module, digest_values, identify, read_source
 from rlm.store.read import StoredStudy, read_stored
 from rlm.variants import REDRAW
 
@@ -121,7 +121,9 @@ class LabelStudy:
 
     def identify(self) -> Identity:
         make, shape = self.make_encoder, self.samples.inputs.shape[1:]
-        own = [] if make is None else [read_source(make), digest_module(lambda: make(shape))]
+        own = []
+        if make is not None:
+            own = [read_source(make), digest_module(lambda: make(shape)), digest_values(make, "the encoder")]
         more = [] if self.pretrain_samples is None else [*(own or [None]), self.pretrain_samples.fingerprint]
         return identify(TASK, self.config.model_dump_json(exclude={"arms"}), self.samples.fingerprint, *(more or own))
 

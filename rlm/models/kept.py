@@ -72,4 +72,4 @@ def _runs(results: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _place(folder: Path, arm: str, seed: int) -> Path:
-    return folder / quote(arm.partition(" (")[0], safe=" ") / f"seed{seed}"
+    return folder / quote(arm, safe=" ()=,") / f"seed{seed}"

@@ -95,7 +95,7 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock], distractors: S
     pairs = np.array(
         [(number_of[q], number_of[t]) for block in blocks for q in block.questions for t in block.premises]
     )
-    foils = np.array([number_of[text] for text in distractors], int)
+    foils = np.array([number_of[text] for text in distractors if number_of[text] >= 0], int)  # others have no word
     queries, candidates = np.unique(pairs[:, 0]), np.union1d(pairs[:, 1], foils)
     places = np.stack([np.searchsorted(queries, pairs[:, 0]), np.searchsorted(candidates, pairs[:, 1])], axis=1)
     search = Search(queries, candidates, np.unique(places, axis=0), NO_PAIRS)

@@ -383,6 +383,11 @@ class TestEvaluate:
             "TF-IDF cosine": partial(cosine, tfidf.transform),
         }
 
+    def test_a_distractor_without_a_word_is_no_candidate(self, trained, tmp_path):
+        model, blocks = load_model(trained), read_questions(self.write(tmp_path, QUESTIONS))
+        one, other = (evaluate_questions(model, blocks, foils).scores for foils in (DISTRACTORS, [*DISTRACTORS, "..."]))
+        pd.testing.assert_frame_equal(one, other)
+
     def test_distractors_and_baselines_equal_a_slow_loop(self, trained, tmp_path):
         """The rows pair_ as nn_relevancy_tripleloss counts: a right premise of a block alone among the distractors."""
         model, blocks = load_model(trained), read_questions(self.write(tmp_path, QUESTIONS))

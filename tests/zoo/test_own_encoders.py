@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import rlm
 from rlm.block import init_block
+from rlm.errors import InputError
 
 WORD_DIM, DIM = 4, 4
 SETTINGS = {"max_epochs": 3, "batch_size": 15, "learning_rate": 1e-2, "progress": False}
@@ -155,7 +156,8 @@ class TestBackbone:
         results = rlm.run_study(config, 2, data=data, make_encoder=make, n_jobs=1, progress=False)
         assert results.test_accuracy.between(0, 1).all()
         forgotten = config.model_copy(update={"unseen_words": "unknown"})
-        lost = rlm.run_study(forgotten, 2, data=data, make_encoder=make, n_jobs=1, progress=False)
+        with pytest.warns(UserWarning, match="diverged"):
+            lost = rlm.run_study(forgotten, 2, data=data, make_encoder=make, n_jobs=1, progress=False)
         assert lost.test_accuracy.isna().all()
 
 
@@ -165,3 +167,40 @@ def test_a_study_runs_them():
     for encoder in (GRU, Transformer):
         results = rlm.run_study(config, 2, data=data, make_encoder=encoder, n_jobs=1, progress=False)
         assert results.test_accuracy.between(0, 1).all()
+
+
+class Pooled(nn.Module):
+    """Pools by a function that a closure hands over."""
+
+    def __init__(self, vocabulary_size, pool):
+        super().__init__()
+        self.words, self.pool = nn.Embedding(vocabulary_size, DIM), pool
+
+    def forward(self, tokens, batch_sizes):
+        words = self.words(tokens) * (tokens != 0)[..., None]
+        return words.sum(1) if self.pool == "sum" else words.amax(1)
+
+
+def test_encoders_that_differ_by_what_they_close_over_share_no_stored_run(tmp_path):
+    config = rlm.StudyConfig(arms=("scratch",), max_epochs=1)
+    settings = {"data": topic_pairs(np.random.default_rng(0), topics=8, pairs=60), "n_jobs": 1, "progress": False}
+
+    def accuracies(pool, db=None):
+        make = lambda vocabulary_size: Pooled(vocabulary_size, pool)  # noqa: E731
+        return rlm.run_study(config, 2, make_encoder=make, db=db, **settings)["test_accuracy"].tolist()
+
+    db = tmp_path / "study.db"
+    assert [accuracies(pool, db) for pool in ("sum", "max")] == [accuracies(pool) for pool in ("sum", "max")]
+    assert len(rlm.list_studies(db)) == 2
+
+
+class Projected(nn.Module):
+    def __init__(self, vocabulary_size):
+        super().__init__()
+        self.words = nn.Embedding(vocabulary_size, DIM)
+        self.register_buffer("projection", torch.randn(DIM, 2))
+
+
+def test_random_buffers_are_refused_since_seeds_would_share_those_of_the_first():
+    with pytest.raises(InputError, match="expected the buffer projection of Projected to be the same for every seed"):
+        init_block(lambda: Projected(9), [0, 1])
