@@ -67,7 +67,7 @@ def check_estimate(text, estimate):
     assert Estimate(*spelt).excludes(0) == estimate.excludes(0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(studies(), st.sampled_from([False, True, (10, 20, 30, 60)]), st.sampled_from([0.002, 0.01, 0.05]))
 def test_interval_p_decision_and_sentences_agree(results, watched, same_within):
     verdicts = rlm.compare_all(results, watched=watched, same_within=same_within)

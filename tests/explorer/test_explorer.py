@@ -340,7 +340,7 @@ class TestExplorer:
         assert opened.words == verdict.text
         assert list(opened._panel.study.options)[1:] == [
             ("#1 arguments rate 0.5, train, plain, wide: 3 seeds", 1),
-            ("#2 train, plain, wide: 12 seeds", 2),
+            ("#2 arguments rate 0.75, train, plain, wide: 12 seeds", 2),
         ]
         shown = said(opened._panel.widget)
         assert_harmless(shown)
