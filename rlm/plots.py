@@ -170,7 +170,7 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
     """
     ax = ax or new_axes(7, 1.6 + 0.55 * len(verdicts))
     first = next(iter(verdicts.values()))
-    metric, scale = first.metric, 100 if first.metric.is_share else 1
+    metric, scale = first.metric, first.metric.scale
     if metric.same_within is not None:
         same = scale * metric.same_within
         label = f"the same, within {metric.spell_amount(metric.same_within)}"

@@ -202,7 +202,7 @@ def describe_excluded(found: PairedEstimates) -> str:
         return f"The effect is small: less than {found.metric.spell_amount(same)}, which counts as the same."
     if found.decision != "no evidence either way" or not np.isfinite(found.judged.low):
         return ""
-    _, low, high = found.judged.spell(100 if found.metric.is_share else 1, "+", found.metric.digits_of(found.judged))
+    _, low, high = found.judged.spell(found.metric.scale, "+", found.metric.digits_of(found.judged))
     unit, reach = " points" if found.metric.is_share else "", found.metric.reach
     below = [f"below {low}"] if found.judged.low > -reach else []  # else nothing is excluded on that side
     above = [f"above {high}"] if found.judged.high < reach else []

@@ -168,7 +168,7 @@ class Panel:
         self.show_difference(shown, *self.valid, is_own=is_own, is_other=is_old)
 
     def _remember(self, config: StudyConfig, plan: Plan) -> None:
-        """Take valid settings, and keep those from before; what changes within a second is one change, as of a drag."""
+        """Take valid settings, and keep those from before; changes within a second, as by dragging, are one."""
         if (config, plan) != self.valid:
             if time.monotonic() - self._changed_at > ONE_CHANGE:
                 self._earlier.append(self.valid)

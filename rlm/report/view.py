@@ -179,7 +179,7 @@ def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test
         for arm, found in _verdicts(one, known).items():
             means = by_seed[[found.baseline, arm]].dropna().mean()  # of the same pairs as the difference
             judged, verdicts[f"#{number} {arm}"] = found.judged, found
-            difference = {"points" if known.is_share else "difference": judged.format(_scale(known), "+")}
+            difference = {"points" if known.is_share else "difference": judged.format(known.scale, "+")}
             row = {"study": f"#{number} {arm}", "seeds": found.pairs, "baseline": means[found.baseline]}
             row |= {"with it": means[arm], **difference, "verdict": found.decision}
             rows.append(row | judged._asdict())
@@ -260,11 +260,6 @@ def _plan(stored: StoredStudy, metric: Metric, until: float | None, processes: i
     return f"{explain_forecast(found, [each * pairs for pairs in (found.pairs, found.enough)])} {left}"
 
 
-def _scale(metric: Metric) -> int:
-    """Return what a difference is multiplied with to be shown: shares are shown in points."""
-    return 100 if metric.is_share else 1
-
-
 def _by_seed(results: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Return a row per seed and a column per arm; a diverged run counts as in the verdict, a future one is missing."""
     return arrange_by_seed(count_failed(results, metric), metric.name)
@@ -298,7 +293,7 @@ def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame, metric: Metric) 
         ]
         empty = pd.DataFrame(columns=["arm", "pairs", "value", "low", "high"])
         found = [pd.concat(tables) if tables else empty for tables in (pairs, sequences)]
-        found = [table.assign(**_scale(metric) * table.filter(["value", "low", "high"])) for table in found]
+        found = [table.assign(**metric.scale * table.filter(["value", "low", "high"])) for table in found]
         above = f"{'points' if metric.is_share else metric.label} above {baseline}"
         plots.sequence(*found, others, above, axes[0, 1])
     return figure

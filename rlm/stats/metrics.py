@@ -100,23 +100,26 @@ class Metric:
         """Format a value: a share in percent with `digits` decimals, others with `digits` + 2 significant digits."""
         return f"{100 * value:.{digits}f}%" if self.is_share else f"{value:.{digits + 2}g}"
 
+    @property
+    def scale(self) -> int:
+        """What a number is multiplied with to be shown: shares are shown in percent, and differences in points."""
+        return 100 if self.is_share else 1
+
     def spell_amount(self, amount: float, low: float | None = None, high: float | None = None) -> str:
         """Format a distance with its unit, and its bounds if given: ``"1 point"``, ``"0.8 points (0.6 to 1.2)"``."""
-        scale = 100 if self.is_share else 1
-        sizes = [scale * value for value in (amount, low, high) if value is not None]
+        sizes = [self.scale * value for value in (amount, low, high) if value is not None]
         texts = [f"{size:.0f}" if self.is_share and size >= 10 else f"{size:.2g}" for size in sizes]
         unit = f" point{'s' * (texts[0] != '1')}" if self.is_share else ""
         return f"{texts[0]}{unit}" + (f" ({texts[1]} to {texts[2]})" if len(texts) > 1 else "")
 
     def spell_difference(self, difference: Estimate) -> str:
         """Format a difference with its interval and unit."""
-        scale, unit = (100, " points") if self.is_share else (1, "")
-        return f"{difference.format(scale, '+', self.digits_of(difference))}{unit}"
+        unit = " points" if self.is_share else ""
+        return f"{difference.format(self.scale, '+', self.digits_of(difference))}{unit}"
 
     def digits_of(self, difference: Estimate) -> int:
         """Count the decimals that show on which side of 0 and of `same_within` the bounds of a difference are."""
-        scale = 100 if self.is_share else 1
-        scaled, same = Estimate(*(scale * number for number in difference)), scale * (self.same_within or 0)
+        scaled, same = Estimate(*(self.scale * number for number in difference)), self.scale * (self.same_within or 0)
         digits = scaled.digits()
         while (
             same
