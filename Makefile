@@ -42,8 +42,8 @@ check: $(READY) ## Check style, types, imports, docstrings, sizes and the built 
 test: $(READY) ## Run all checks and tests, side by side
 	$(MAKE) --jobs 2 check tests
 
-tests: $(READY) browser ## Run all tests, of which some wait for browsers and processes
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist loadfile --no-loadscope-reorder --ignore tests/test_project.py
+tests: $(READY) browser ## Run all tests
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder --ignore tests/test_project.py
 
 floor: ## Run the tests with the lowest versions that pyproject.toml allows, in an environment of its own
 	$(PYTHON) -m venv $(FLOOR)

@@ -20,7 +20,7 @@ import rlm
 from rlm.errors import InputError
 from rlm.models.questions import read_questions
 
-FILES = {"tables": 750, "json": 750, "blocks": 300, "groups": 300}
+FILES = {"tables": 400, "json": 400, "blocks": 200, "groups": 200}
 # Text and what of it is read: texts of the same words are one phrase, texts without words are none.
 WORDS = {
     "red cat": "red cat",
