@@ -299,6 +299,8 @@ class StudyConfig(Recipe, _Encoding):
         for name, other in _NEEDED.items():
             if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, other):
                 raise InputError(f"expected {other}, which {name} needs, found none; give a file")
+        if self.keep_moments and self.transfer is not None:
+            raise InputError("expected no transfer with keep_moments, whose moments are of all layers; omit one")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         for arm, variant in variants.items():
@@ -316,9 +318,8 @@ class StudyConfig(Recipe, _Encoding):
             return StudyConfig.model_validate(dict(self) | changes | {"arms": (variant.start,)})
         except ValidationError as error:
             one = error.errors()[0]
-            field = "".join(f"{part}: " for part in one["loc"][:1])
-            wrong = one["msg"].removeprefix("Value error, ")
-            raise InputError(f"expected settings that fit in the arm {arm}, found {field}{wrong}") from error
+            wrong = ": ".join([*map(str, one["loc"][:1]), one["msg"].removeprefix("Value error, ")])
+            raise InputError(f"expected settings that fit in the arm {arm}, found {wrong}") from error
 
     @property
     def keeps_unseen_words(self) -> bool:

@@ -70,3 +70,8 @@ def test_a_config_is_a_recipe(slices):
     for train, settings in ((rlm.pretrain, {"epochs": 2}), (rlm.finetune, {"max_epochs": 2})):
         histories = [train(block, slices, one, progress=False, **settings)[1] for one in (config, recipe)]
         np.testing.assert_array_equal(*histories)
+
+
+def test_moments_of_all_layers_go_with_no_transfer_of_some():
+    with pytest.raises(ValidationError, match="expected no transfer with keep_moments"):
+        StudyConfig(keep_moments=True, transfer=1)

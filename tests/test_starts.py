@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import rlm
-from rlm.arms import train_arms
+from rlm.arms import encoder_maker, train_arms
 from rlm.study import slice_for
 
 DATA = topic_pairs(np.random.default_rng(0), topics=8, pairs=100)
@@ -86,6 +86,22 @@ def test_a_saved_model_gives_its_weights_to_its_words_by_their_names(tmp_path, l
             known = model.block.weights["words.weight"][0, model.words[word]] if word in model.words else None
             torch.testing.assert_close(mine[row, number], initial[row, number] if known is None else known)
     assert 0 < sum(word in model.words for word in words) < len(words)
+
+
+def test_a_saved_model_that_reads_letters_starts_no_study_of_other_words(tmp_path):
+    config = CONFIG.model_copy(update={"encoder": "dssm"})
+    turned = DATA.assign(**{name: [text[::-1] for text in DATA[name]] for name in DATA})
+    for data, start in ((DATA, "same"), (turned, "other")):
+        (slices,) = slice_for(config, rlm.index_corpus(data), (7,))
+        block = rlm.init_block(encoder_maker(config, slices.phrases), (7,))
+        rlm.models.Model.of(block, slices, config).save(tmp_path / start)
+        model = rlm.load_model(tmp_path / start)
+        if start == "same":
+            found = start_of("mine", {"mine": model}, config).weights["hashed"]
+            torch.testing.assert_close(found[1], block.weights["hashed"][0], rtol=0, atol=0)
+        else:
+            with pytest.raises(rlm.InputError, match="a model with the trigrams of this study's encoder for the start"):
+                rlm.run_study(config, 2, starts={"mine": model}, **QUIET)
 
 
 def test_another_start_is_another_study_and_the_same_continues(tmp_path):

@@ -103,7 +103,7 @@ def labels(
     finished, _ = gather(blocks, config.arms, out)
     if len(finished.memorising):
         known = set(finished.memorising["arm"])
-        theirs = finished.memorising["arm"] == ("pretrained" if "pretrained" in known else "pretrained_once")
+        theirs = finished.memorising["arm"] == next(arm for arm in ("pretrained", *config.arms) if arm in known)
         memorised = min(MEMORISED, config.until or MEMORISED)
         shuffles = summarise_shuffles(finished.memorising[theirs], memorised)
         if shuffles["reached"].any():  # else the numbers are only those of epochs that were trained

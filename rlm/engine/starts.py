@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -79,6 +80,13 @@ def _start_from_weights(initial: Block, given: Mapping[str, Tensor], arm: str) -
 
 def _start_from_model(initial: Block, model: SavedModel, phrases: Phrases, arm: str) -> Block:
     """Give every seed the weights of a model; words that the model does not know keep their initial vectors."""
+    mine, theirs = _constants(initial), _constants(model.block)
+    for name in mine.keys() & theirs.keys():
+        if not torch.equal(mine[name].cpu(), theirs[name].cpu()):
+            raise InputError(
+                f"expected a model with the {name} of this study's encoder for the start {arm}, since its weights "
+                "depend on them, found others; train it on the same data, or use an encoder of words"
+            )
     names = {name.removeprefix(OUTPUT_STEP): name for name in initial.weights}
     given = {name.removeprefix(OUTPUT_STEP): weight[0] for name, weight in model.block.weights.items()}
     given = {names.get(name, name): weight for name, weight in given.items()}
@@ -93,6 +101,12 @@ def _start_from_model(initial: Block, model: SavedModel, phrases: Phrases, arm: 
             given[name] = tables[name][0]
     start = _start_from_weights(initial, given, arm)
     return dataclasses.replace(start, weights=start.weights | tables)
+
+
+def _constants(block: Block) -> dict[str, Tensor]:
+    """Return what an encoder reads and never changes, such as the trigrams of each word."""
+    found = {name: buffer for name, buffer in block.encoder.named_buffers() if name not in block.weights}
+    return {name.removeprefix(OUTPUT_STEP): buffer for name, buffer in found.items()}
 
 
 def _read_weights(path: str | Path) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from rlm.engine.batches import Batch, Step, distinct
 from rlm.engine.compile import Replayed, fit, round_up, static_batch_sizes, try_to_compile
 from rlm.engine.optimizer import SGD, BlockAdam, BlockSGD
 from rlm.engine.relevance import RelevanceMask
+from rlm.errors import InputError
 
 
 @runtime_checkable
@@ -57,7 +58,9 @@ class Trainer:
         self.relevance = relevance
         self.lower = precision == "bf16"
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
-        self.tables = word_tables(block.encoder) & trained if optimizer == "rowwise_adam" else set()
+        tables = word_tables(block.encoder)
+        self.tables = tables if optimizer == "rowwise_adam" and tables <= trained else set()
+        self.is_checked = not self.tables
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
         self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous, optimizer == "nadam")
         if isinstance(optimizer, SGD):
@@ -109,6 +112,8 @@ class Trainer:
         total = torch.zeros(len(self.frozen.seeds), device=self.frozen.device)
         targets = np.zeros(len(self.frozen.seeds))
         for batch in batches:
+            if not self.is_checked:
+                self._check_numbering(batch)
             total += self._step(batch) * batch.mask.sum(dim=1)
             targets += batch.sizes
         return total.cpu().numpy() / targets
@@ -125,6 +130,24 @@ class Trainer:
             share = batch.mask.sum(dim=1) / whole.mask.sum(dim=1)
             loss += share * objective(embed(self.block, batch), batch.triplets, batch.weights, self.relevance(batch))
         return loss.double().cpu().numpy()
+
+    def _check_numbering(self, batch: Step) -> None:
+        """Raise InputError for an encoder to which a word's number matters beyond its row in the tables."""
+        inputs, *shape = batch.inputs
+        words, own = _own_vocabulary(inputs, *shape, self.vocabulary_size)
+        rows = {name: self.adam.find_rows(name, words) for name in self.tables}
+        used = {name: F.embedding(rows[name], self.adam.tables[name]).unflatten(0, words.shape) for name in rows}
+        block = self.block
+        with torch.no_grad():
+            expected = block.embed(inputs, *shape)
+            found = dataclasses.replace(block, weights=block.weights | used).embed(own, *shape)
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise InputError(
+                "expected an encoder that reads tokens only through its trained word vectors for the optimizer "
+                f"rowwise_adam, found that renumbering the words of a batch changes {type(block.encoder).__name__}'s "
+                "embeddings; use the optimizer adam"
+            )
+        self.is_checked = True
 
     def _step(self, batch: Step) -> Float[Tensor, " seed"]:
         present = [place for place, size in enumerate(batch.sizes) if size]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rlm.plots import CHANCE, PALETTE, colours_of, errors, new_axes
-from rlm.stats.tables import DIFFERENCE
+from rlm.stats.tables import DIFFERENCE, check_one_arm
 
 __all__ = ["alignment", "effects", "memorising", "shuffles"]
 
@@ -19,6 +19,7 @@ def memorising(memorising: pd.DataFrame, ax: Axes | None = None) -> Axes:
     `memorising` is the history of one arm that `rlm.labels.run_labels` returns. As figure 1 of arXiv 1811.01640; a seed
     that has memorised its labels keeps its last accuracy in later means.
     """
+    check_one_arm(memorising)
     ax = ax or new_axes(6, 4)
     by_epoch = memorising.set_index(["shuffle", "seed", "shuffle_epoch"])["accuracy"].unstack("shuffle_epoch")
     means = by_epoch.ffill(axis=1).groupby("shuffle").mean()

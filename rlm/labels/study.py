@@ -29,7 +29,6 @@ from rlm.variants import REDRAW
 
 TASK = "labels"
 DATASETS = {"digits": load_digits, "moving-digits": make_moving_digits}
-PRETRAINED = {"epoch": "pretrained", "once": "pretrained_once"}
 YOUR_SAMPLES = "data"  # what a config calls samples that are handed over without a name
 LARGEST_BLOCK = 10
 _RUN = {"arm": str, "seed": int}
@@ -43,8 +42,8 @@ class LabelsResult(NamedTuple):
     `results` has one row per number of labelled samples (labelled, 0 for all), arm and seed: validation_accuracy (best
     one), test_accuracy, best_epoch, epochs, chance (the accuracy of guessing), seconds (of its block, over the
     block's runs). A seed that diverged has no accuracies and counts as guessing; its best_epoch is 0. `history` has one
-    row per epoch of fine-tuning: loss, validation_accuracy. `memorising` has one row per pre-training (arm pretrained,
-    also for its controls, or pretrained_once), seed, shuffle and epoch, see `rlm.labels.memorise`.
+    row per epoch of fine-tuning: loss, validation_accuracy. `memorising` has one row per arm that starts from a
+    pre-training (those that share one have equal rows), seed, shuffle and epoch, see `rlm.labels.memorise`.
     """
 
     results: pd.DataFrame
@@ -309,11 +308,12 @@ def run_labels_block(
     found = pd.concat(results, ignore_index=True)
     seconds = (time.perf_counter() - start) / len(found)
     history = pd.concat(histories, ignore_index=True)[_columns("history")]
-    # The arms of one block share their pre-training; it is noted once, under the arm that hands it on as it is.
+    # Arms that share a pre-training have the same rows, so that each arm's are complete in any selection of arms.
+    shared = [memorising.assign(arm=arm)[_columns("memorising")] for arm in arms] if len(memorising) else [memorising]
     return LabelsResult(
         found.assign(seconds=seconds)[_columns("results")],
         history,
-        memorising.assign(arm=PRETRAINED.get(redraw))[_columns("memorising")],
+        pd.concat(shared, ignore_index=True),
     )
 
 

@@ -102,8 +102,9 @@ def write_card(title: str, db: str | Path | None, study: int | None) -> str:
         stored = read_study(db, study)
         number = int(list_studies(db).index[0]) if study is None else study
         origin = read_origin(db, number)
+        results = stored.finished.results
         if len(stored.config.arms) > 1 and "scratch" in stored.config.arms:
-            verdicts = compare_all(stored.finished.results, clusters=stored.finished.clusters)
+            verdicts = compare_all(results, metric=results.attrs["metric"], clusters=stored.finished.clusters)
             lines += ["## Verdict", *(verdict.text for verdict in verdicts.values())]
         rows = [f"| {name} | {escape_markdown(value)} |" for name, value in origin.items()]
         lines += ["## Study", "\n".join(["| | |", "| --- | --- |", *rows])]

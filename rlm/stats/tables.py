@@ -118,11 +118,23 @@ def epochs_to_reach(
         raise InputError(
             f"expected the columns {epoch} and {metric}, found no {missing[0]}; pass a history as run_labels returns it"
         )
+    if "shuffle" in history:
+        check_one_arm(history)
     runs = [name for name in ("labelled", "arm", "seed", "shuffle") if name in history]
     first = history[epoch].where(history[metric] >= accuracy)
     found = history.assign(first=first).groupby(runs, sort=False).agg(first=("first", "min"), last=(epoch, "max"))
     found = found.assign(epochs=found["first"].fillna(found["last"]), reached=found["first"].notna())
     return found[["epochs", "reached"]].reset_index()
+
+
+def check_one_arm(memorising: pd.DataFrame) -> None:
+    """Raise InputError for the rows of several arms, which may share a pre-training."""
+    arms = memorising["arm"].unique() if "arm" in memorising else []
+    if len(arms) > 1:
+        raise InputError(
+            f"expected the memorising of one arm, found {', '.join(arms)}; select one: "
+            f'memorising[memorising["arm"] == "{arms[0]}"]'
+        )
 
 
 def find_collapse(history: pd.DataFrame) -> pd.Series:

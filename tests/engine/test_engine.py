@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import SMALL, finetune, pretrain, topic_pairs
 from packaging.version import Version
+from torch import nn
 from torch_twin import TorchTwin
 
 import rlm
@@ -35,6 +36,34 @@ def new_block(slices, kind="mean", seeds=(0, 1, 2), dtype=torch.float32):
 def loss_of(twin, slices, triplets):
     anchor, positive, negative = (twin(torch.from_numpy(slices.tokens[column])) for column in triplets.T)
     return ((anchor - positive).square().sum(1) - (anchor - negative).square().sum(1) + 0.5).relu().mean()
+
+
+class TwoTables(nn.Module):
+    """Trained word vectors beside a table of as many rows that is frozen, or of as many positions."""
+
+    def __init__(self, words, frozen):
+        super().__init__()
+        self.words, self.frozen = nn.Embedding(words, 4), frozen
+        self.other = nn.Embedding(words if frozen else 7, 4).requires_grad_(not frozen)
+
+    def forward(self, tokens, batch_sizes):
+        tokens = tokens.long()
+        return (self.words(tokens) * self.other(tokens if self.frozen else tokens % 7)).sum(dim=1)
+
+
+def test_rowwise_adam_renumbers_no_word_whose_number_an_encoder_needs(slices):
+    """A frozen table of all words is read as it is; a table by the number of a word cannot be."""
+    found = [
+        finetune(
+            init_block(lambda: TwoTables(slices.vocabulary_size, True), (0, 1)), slices, **SETTINGS, optimizer=name
+        )
+        for name in ("rowwise_adam", "adam")
+    ]
+    np.testing.assert_array_equal(*(history.loss for _, history in found))
+    block = init_block(lambda: TwoTables(slices.vocabulary_size, False), (0, 1))
+    for compile in (False, True):
+        with pytest.raises(InputError, match="changes TwoTables's embeddings; use the optimizer adam"):
+            finetune(block, slices, **SETTINGS, optimizer="rowwise_adam", compile=compile)
 
 
 @both

@@ -451,7 +451,19 @@ class TestStudy:
         assert found == [(size, arm, seed) for size in (12, 0) for arm in QUICK.arms for seed in range(3)]
         assert study.results["test_accuracy"].between(0, 1).all()
         assert study.results["test_accuracy"].notna().all()
-        assert set(study.memorising["arm"]) == {"pretrained", "pretrained_once"}
+
+    def test_each_arm_has_the_memorising_that_it_starts_from(self, blobs, study):
+        """Also where the arms of one pre-training were trained apart."""
+        assert set(study.memorising["arm"]) == set(QUICK.arms) - {"scratch"}
+        expected = study.memorising.query("arm == 'pretrained'").drop(columns="arm").reset_index(drop=True)
+        alone = QUICK.model_copy(update={"arms": ("rescaled",)})
+        apart = rlm.labels.run_labels(alone, 3, samples=blobs, n_jobs=1, progress=False).memorising
+        for found in (study.memorising, apart):
+            mine = found.query("arm == 'rescaled'").drop(columns="arm").reset_index(drop=True)
+            pd.testing.assert_frame_equal(mine, expected)
+        for describe in (rlm.labels.summarise_shuffles, rlm.labels.plots.memorising):
+            with pytest.raises(InputError, match="expected the memorising of one arm, found pretrained, pretrained_o"):
+                describe(study.memorising[study.memorising["arm"].str.startswith("pretrained")])
 
     @pytest.mark.parametrize("part", ["validation", "test"])
     def test_nothing_leaks_from_what_is_not_trained_on(self, blobs, part):

@@ -83,6 +83,16 @@ def test_the_card_has_verdict_seeds_and_data(make, tmp_path, pairs):
     assert "data, SHA-256" in card
 
 
+def test_the_card_judges_by_the_metric_of_the_study(make, tmp_path, pairs):
+    db = tmp_path / "study.db"
+    config = rlm.StudyConfig(dataset=str(pairs), encoder="mean", word_dim=4, dim=5, pretrain_epochs=1, max_epochs=1)
+    rlm.run_study(config, 10, db=db, n_jobs=1, metric="top_1", progress=False)
+    make().to_sentence_transformers(tmp_path / "folder", db)
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "mean top 1 was" in card
+    assert "mean test accuracy" not in card
+
+
 @pytest.mark.parametrize("encoder", sorted(set(ENCODERS) - {"mean"}))
 def test_what_their_modules_cannot_compute_is_named(make, tmp_path, encoder):
     name = ENCODERS[encoder].__name__
