@@ -48,8 +48,8 @@ class Verdict(PairedEstimates):
         Variance in the arm divided by that in the baseline; p value of equal variances by Student's t test of the
         paired differences of squared deviations.
     new_data
-        The difference on data like those of the test split, see `rlm.stats.NewData`; its interval contains that of
-        `difference`. None without clusters (unless each seed has its own split), or if somebody watched.
+        The difference on data like those of the test split, see `rlm.stats.NewData`; its interval contains the one
+        that decides. None without clusters, unless each seed has its own split.
     failed
         By arm, a `rlm.stats.Failed`; may be empty if every run has a value, and the size of the test split is unknown.
 
@@ -286,15 +286,18 @@ def compare_all(
     planned = judge(differences, metric.reach, watched=watched) if isinstance(watched, tuple) else {}
     effective = None if clusters is None or "triplets" not in clusters else count_effective(clusters)
     failed, basis = share_failed(results, metric, effective), find_basis(results)
+    deciding = planned or (sequence if watched else fixed)
     new_data = {}
-    tested = None if clusters is None or watched else select_clusters(clusters, metric, is_fixed=basis.is_fixed)
+    tested = None if clusters is None else select_clusters(clusters, metric, is_fixed=basis.is_fixed)
     if tested is not None:
         new_data = {
-            arm: generalise_arms(tested, arm, baseline, both.index, fixed[arm], metric) for arm, both in paired.items()
+            arm: generalise_arms(tested, arm, baseline, both.index, deciding[arm], metric, watched)
+            for arm, both in paired.items()
         }
-    elif basis.test_share is not None and not basis.is_fixed and not watched:
+    elif basis.test_share is not None and not basis.is_fixed:
         new_data = {
-            arm: generalise_splits(differences[arm], basis.test_share, fixed[arm], metric.reach) for arm in paired
+            arm: generalise_splits(differences[arm], basis.test_share, deciding[arm], metric.reach, watched)
+            for arm in paired
         }
     return {
         arm: Verdict(

@@ -120,7 +120,8 @@ def test_divergence_is_never_rewarded(run, monkeypatch):
 def test_the_panel_shows_the_verdict_by_the_chosen_metric(run, name, tmp_path):
     results = run(12, watched=True)
     found, _ = look(tmp_path / "s.db", 1, name)
-    expected = rlm.compare(results, metric=name)
+    clusters = rlm.read_study(tmp_path / "s.db").finished.clusters
+    expected = rlm.compare(results, metric=name, clusters=clusters)
     assert found.headline == expected.headline
     assert found.words[0][1] == expected.text
     assert found.metric.name == name

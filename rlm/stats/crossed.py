@@ -1,5 +1,6 @@
 """The mean difference on data like those of the test split: over new seeds and new clusters."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,9 +8,11 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
+from rlm.stats.anytime import confidence_sequence
 from rlm.stats.estimates import FEWEST_PAIRS, Estimate
-from rlm.stats.judging import Judged
+from rlm.stats.judging import Judged, Watched
 from rlm.stats.metrics import Metric
+from rlm.stats.planned import spend
 
 FEWEST_CLUSTERS = 10  # of equal size: with fewer the interval covers too little
 
@@ -98,7 +101,7 @@ def count_effective(clusters: pd.DataFrame) -> pd.Series:
 
 
 def generalise_splits(
-    differences: Float[np.ndarray, " seed"], test_share: float, judged: Judged, reach: float | int
+    differences: Float[np.ndarray, " seed"], test_share: float, judged: Judged, reach: float | int, watched: Watched
 ) -> NewData:
     """
     Estimate the difference for new seeds and new splits, where each seed has its own split of the same data.
@@ -107,13 +110,47 @@ def generalise_splits(
     Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003. The interval contains that
     for these splits.
     """
-    mean, seeds = float(differences.mean()), len(differences)
-    if seeds < FEWEST_PAIRS or not np.isfinite(judged.difference.low):
-        return NewData(Estimate(mean, np.nan, np.nan))
-    error = float(differences.std(ddof=1)) * (1 / seeds + test_share) ** 0.5
-    half = float(stats.t.ppf(1 - judged.level / 2, seeds - 1)) * error
-    low, high = min(mean - half, judged.difference.low), max(mean + half, judged.difference.high)
-    return NewData(Estimate(mean, low, high).bounded(-reach, reach))
+
+    def error(seeds: int) -> tuple[float, float]:
+        return float(differences[:seeds].std(ddof=1)) * test_share**0.5, float(seeds - 1)
+
+    def interval(seeds: int, level: float) -> Estimate:
+        half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * error(seeds)[0] * (1 + 1 / seeds / test_share) ** 0.5
+        mean = float(differences[:seeds].mean())
+        return Estimate(mean, mean - half, mean + half)
+
+    return NewData(_widen(judged, differences, reach, watched, interval, error))
+
+
+def _widen(
+    judged: Judged,
+    differences: Float[np.ndarray, " seed"],
+    reach: float | int,
+    watched: Watched,
+    interval: Callable[[int, float], Estimate],
+    error: Callable[[int], tuple[float, float]],
+) -> Estimate:
+    """
+    Widen the interval that decides by the error of the data, at all looks, so that no look is taken back.
+
+    `interval` gives that of the first seeds at a level. At planned looks the levels are those of `spend`: since the
+    error of the data is the same at all of them, they agree more than it allows for. A confidence sequence and `error`,
+    with its degrees of freedom, each have half of the level.
+    """
+    pairs = len(differences)
+    value = float(differences.mean())
+    if pairs < FEWEST_PAIRS or not np.isfinite(judged.difference.low):
+        return Estimate(value, np.nan, np.nan)
+    if watched is True:
+        table = confidence_sequence(differences, reach).table_at(judged.level / 2)
+        halves = [stats.t.ppf(1 - judged.level / 4, free) * size for size, free in map(error, table["pairs"])]
+        low, high = (table["low"] - halves).max(), (table["high"] + halves).min()
+    else:
+        levels = zip(watched, spend(watched, judged.level), strict=True) if watched else [(pairs, judged.level)]
+        found = [interval(look, level) for look, level in levels if look <= pairs]
+        low, high = np.nanmax([one.low for one in found]), np.nanmin([one.high for one in found])
+    low, high = min(low, judged.difference.low), max(high, judged.difference.high)
+    return Estimate(value, float(low), float(high)).bounded(-reach, reach)
 
 
 def select_clusters(clusters: pd.DataFrame, metric: Metric, *, is_fixed: bool) -> pd.DataFrame | None:
@@ -129,7 +166,13 @@ def select_clusters(clusters: pd.DataFrame, metric: Metric, *, is_fixed: bool) -
 
 
 def generalise_arms(
-    clusters: pd.DataFrame, arm: str, baseline: str, seeds: pd.Index, judged: Judged, metric: Metric
+    clusters: pd.DataFrame,
+    arm: str,
+    baseline: str,
+    seeds: pd.Index,
+    judged: Judged,
+    metric: Metric,
+    watched: Watched,
 ) -> NewData | None:
     """
     Compare two arms on these seeds, by the metric of each cluster, at the level of the interval for their split.
@@ -139,12 +182,18 @@ def generalise_arms(
     crossed = _cross(clusters, arm, baseline, seeds, metric)
     if crossed is None:
         return None
-    found = generalise(*crossed, judged.level)
-    value, low, high = found.difference
-    bounds = min(low, judged.difference.low), max(high, judged.difference.high)
-    if not np.isfinite([low, *judged.difference]).all():
-        bounds = np.nan, np.nan
-    return found._replace(difference=Estimate(value, *bounds).bounded(-metric.reach, metric.reach))
+    found, (differences, triplets) = generalise(*crossed, judged.level), crossed
+    if not np.isfinite(found.difference.low):
+        return found
+
+    def error(seeds: int) -> tuple[float, float]:
+        return _variances(differences[:, :seeds], triplets)[2] ** 0.5, _effective(triplets) - 1
+
+    def interval(seeds: int, level: float) -> Estimate:
+        return generalise(differences[:, :seeds], triplets, level).difference
+
+    by_seed = triplets / triplets.sum() @ differences
+    return found._replace(difference=_widen(judged, by_seed, metric.reach, watched, interval, error))
 
 
 def _cross(

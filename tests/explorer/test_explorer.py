@@ -157,8 +157,8 @@ def store(tmp_path_factory, data):
 class TestView:
     def test_words_are_those_of_the_verdict_of_a_watched_study(self, store):
         found = view(store, 1)
-        results = read_study(store, 1).finished.results
-        expected = rlm.compare(results, watched=True)
+        finished = read_study(store, 1).finished
+        expected = rlm.compare(finished.results, watched=True, clusters=finished.clusters)
         assert found.headline == expected.headline
         assert found.words[0][1] == expected.text
         assert "confidence sequence" in found.words[0][1]
@@ -278,8 +278,9 @@ class TestExplorer:
         pd.testing.assert_frame_equal(
             explorer.results.drop(columns="seconds"), expected.drop(columns="seconds"), atol=0.02, check_exact=False
         )
-        luck = rlm.explain.luck(read_study(explorer.db).finished.triplets)
-        verdict = rlm.compare(explorer.results, watched=True).text
+        finished = read_study(explorer.db).finished
+        luck = rlm.explain.luck(finished.triplets)
+        verdict = rlm.compare(explorer.results, watched=True, clusters=finished.clusters).text
         assert explorer.words == " ".join([verdict, explorer._view.words[1][1], luck])
         assert "<script>" not in said(explorer._panel.widget)
 

@@ -1,5 +1,7 @@
 """The statement on data like these: seeds and clusters as crossed random effects."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -134,10 +136,10 @@ class TestVerdict:
         assert found.pairs == 11
         assert found.new_data.difference.value == pytest.approx(found.difference.value)
 
-    @pytest.mark.parametrize("change", ["watched", "per_seed", "metric", "sizes", "missing"])
+    @pytest.mark.parametrize("change", ["per_seed", "metric", "sizes", "missing"])
     def test_where_it_cannot_be_said_it_is_not(self, change):
         results, clusters = study(np.random.default_rng(0))
-        settings = {"watched": True} if change == "watched" else {"metric": "top_1"} if change == "metric" else {}
+        settings = {"metric": "top_1"} if change == "metric" else {}
         results["top_1"] = results["test_accuracy"]
         if change == "per_seed":
             results["split"] = "per_seed"
@@ -180,8 +182,50 @@ class TestOwnSplits:
         found = rlm.compare(self.study(train=10**9, test=1))
         assert found.new_data.difference == pytest.approx(found.difference, abs=1e-4)
 
-    def test_somebody_who_watched_learns_nothing_of_other_data(self):
-        assert rlm.compare(self.study(), watched=True).new_data is None
+    def test_a_watched_study_adds_the_error_of_the_splits_to_its_sequence(self):
+        results = self.study()
+        found, seeds = rlm.compare(results, watched=True).new_data.difference, rlm.compare(results).pairs
+        by_seed = results.pivot(index="seed", columns="arm", values="test_accuracy")
+        differences = (by_seed["pretrained"] - by_seed["scratch"]).to_numpy()
+        share = (results["test_triplets"] / results["train_triplets"]).iloc[0]
+        bounds = []
+        for pairs in range(10, seeds + 1):
+            _, low, high = rlm.stats.confidence_sequence(differences[:pairs]).interval(0.025)
+            half = stats.t.ppf(1 - 0.0125, pairs - 1) * differences[:pairs].std(ddof=1) * share**0.5
+            bounds.append((low - half, high + half))
+        lows, highs = np.transpose(bounds)
+        assert found[1:] == pytest.approx((lows.max(), highs.min()), abs=1e-5)
+
+
+@pytest.mark.parametrize("watched", [True, (10, 20, 30)])
+class TestSeveralLooks:
+    """Whoever looks before all seeds are there learns of other data too, and no look takes it back."""
+
+    def test_it_holds_for_new_clusters_at_all_looks(self, watched):
+        """The truth of these arms is 0, so whatever their split shows is luck of its clusters."""
+        rng, lost, missed, studies = np.random.default_rng(0), 0, 0, 60
+        for _ in range(studies):
+            results, clusters = study(rng, effect=0.0, of_clusters=0.06, seeds=30)
+            found = rlm.compare(results, clusters=clusters, watched=watched)
+            lost += found.judged.excludes(0)
+            missed += found.new_data.difference.excludes(0)
+        assert lost > studies / 4
+        assert missed <= studies / 10
+
+    def test_no_look_is_taken_back(self, watched):
+        results, clusters = study(np.random.default_rng(3), effect=0.05, of_clusters=0.01, seeds=30)
+        looks = range(10, 31) if watched is True else watched
+        found = []
+        for pairs in looks:
+            mine, theirs = results[results["seed"] < pairs], clusters[clusters["seed"] < pairs]
+            found.append(rlm.compare(mine, clusters=theirs, watched=watched))
+        assert any(one.new_data.difference.excludes(0) for one in found)
+        for before, after in pairwise(found):
+            assert after.new_data.difference.low >= min(before.new_data.difference.low, after.difference.value) - 1e-6
+            assert after.new_data.difference.high <= max(before.new_data.difference.high, after.difference.value) + 1e-6
+            assert after.headline == before.headline or "and on data like these" not in before.headline
+        for one in found:
+            assert one.new_data.difference.low <= one.judged.low <= one.judged.high <= one.new_data.difference.high
 
 
 def test_failures_are_counted_by_effective_clusters():
