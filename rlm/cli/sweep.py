@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 from cyclopts import Parameter
 
 from rlm.cli.models import TrainConfig
-from rlm.cli.output import check_out, check_table_out, show, write_table
+from rlm.cli.output import check_out, check_table_out, keep, show, write_table
+from rlm.cli.settings import ConfigFile, Table, complete, read_table
+from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.systems.sweep import sweep as run_sweep
@@ -24,6 +27,8 @@ def sweep(
     db: Path | None = None,
     out: Path | None = None,
     figure: Path | None = None,
+    config_file: ConfigFile = None,
+    table: Table = None,
     jobs: int = -1,
 ) -> None:
     """
@@ -49,6 +54,10 @@ def sweep(
         File for the table of settings, ending in .csv, .json, .md, .parquet, .tex or .tsv.
     figure
         File for the figure, ending in .png, .pdf or .svg.
+    config_file
+        JSON file of settings, as the panel exports it; options that are given as well count first.
+    table
+        Parquet file of text pairs or triplets that are nobody's dataset.
     jobs
         Processes; -1 for one per core.
     """
@@ -56,7 +65,10 @@ def sweep(
     check_out(figure, db, "--figure")
     if figure is not None and figure.suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"expected --figure FILE ending in .png, .pdf or .svg, found {figure}; rename it")
-    found = run_sweep(config, _read(vary), max_seeds, start=start, fresh_seeds=fresh_seeds, db=db, n_jobs=jobs)
+    study, data = StudyConfig(**dict(complete(config, config_file))), read_table(table)
+    asked = {"start": start, "fresh_seeds": fresh_seeds, "data": data, "db": db, "n_jobs": jobs}
+    found = run_sweep(study, _read(vary), max_seeds, **asked)
+    keep("sweep", pd.DataFrame({"best": [found.best], "runs": len(found.race), "text": found.text}))
     print("validation accuracy over seeds; difference to the best, with its confidence sequence\n")
     show("settings", found.table.rename_axis("setting"))
     print(f"\n{found.text}")

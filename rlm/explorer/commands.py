@@ -1,9 +1,11 @@
-"""The commands that the panel starts as child processes: `rlm study` and `rlm train`."""
+"""The commands that the panel starts as child processes: `rlm study`, `rlm sweep` and `rlm train`."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -13,7 +15,15 @@ from rlm.runtime.process import Child
 from rlm.variants import Arm
 
 SEEDS_AT_A_TIME = 5  # more would be a little faster, but arrive later
-MODEL, TRIPLETS = "model", "triplets.json"
+MODEL, TRIPLETS, FIGURE = "model", "triplets.json", "sweep.png"
+
+
+class Swept(NamedTuple):
+    """Result of a sweep: a sentence, the settings as a table, the best first, and the figure."""
+
+    text: str
+    table: pd.DataFrame
+    png: bytes
 
 
 def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame | None) -> Child:
@@ -23,6 +33,22 @@ def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame |
     given = ["--seeds", str(plan.seeds), *until, "--same-within", repr(plan.same_within), "--metric", plan.metric]
     given.append(f"--baseline={plan.baseline}")
     return _start("study", config, table, [*given, "--db", str(db), *watched])
+
+
+def start_sweep(config: StudyConfig, plan: Plan, vary: str, db: Path, table: pd.DataFrame | None) -> Child:
+    """Race the values of a knob, given as "margin=0.1,0.3", with at most the seeds of a plan."""
+    options = ["--json", f"--vary={vary}", "--max-seeds", str(plan.seeds), "--db", str(db)]
+    config = config.model_copy(update={"arms": ("scratch",)})  # a sweep makes its own
+    return _start("sweep", config, table, options, {"--figure": FIGURE})
+
+
+def read_sweep(child: Child) -> Swept | None:
+    """Return what a sweep found; None for another command."""
+    figure = Path(child.folder.name, FIGURE)
+    if not figure.exists():
+        return None
+    printed = json.loads(child.printed)
+    return Swept(printed["sweep"][0]["text"], pd.DataFrame(printed["settings"]), figure.read_bytes())
 
 
 def start_training(config: StudyConfig, arm: Arm, seed: int, table: pd.DataFrame | None) -> Child:

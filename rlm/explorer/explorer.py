@@ -99,7 +99,7 @@ class Explorer:
         hidden = ["dataset", "reading"] if self._data is not None else []
         self._panel = Panel(
             config, plan, hidden, on_change=self._draw, on_choice=self._compare, on_train=self._train_inside,
-            on_name=self._session.name, on_export=self._export,
+            on_name=self._session.name, on_export=self._export, on_sweep=self._start,
         )  # fmt: skip
         self._panel.study.observe(self._choose_study, "value")
         self._panel.run.on_click(lambda _: self.run())
@@ -141,8 +141,9 @@ class Explorer:
         """
         config, plan = self._panel.valid
         mine = {name: settings.pop(name) for name in Plan.model_fields if name in settings}
-        config = StudyConfig.model_validate(dict(config) | settings)
-        self._panel.knobs.show(config, Plan.model_validate(dict(plan) | mine))
+        self._panel.knobs.show(
+            StudyConfig.model_validate(dict(config) | settings), Plan.model_validate(dict(plan) | mine)
+        )
 
     def run(self) -> None:
         """
@@ -153,10 +154,7 @@ class Explorer:
         InputError
             If a setting is invalid, or a study is already running.
         """
-        config, plan = self._settings()
-        with self._lock:
-            self._session.start(config, plan)
-            self._draw()
+        self._start()
 
     def stop(self) -> None:
         """Stop the study now. The store keeps what is finished, and `run` resumes it."""
@@ -223,6 +221,11 @@ class Explorer:
             raise InputError(wrong)
         return found[0], found[1]
 
+    def _start(self, vary: str = "") -> None:
+        with self._lock:
+            self._session.start(*self._settings(), vary)
+            self._draw()
+
     def _watch(self) -> None:
         while not self._closed.is_set():
             with self._lock:
@@ -248,8 +251,7 @@ class Explorer:
             self._looking.add_done_callback(partial(self._answer, self._show))
 
     def _check_probe(self) -> None:
-        probe = self._probe
-        if probe is None or probe.is_running:
+        if (probe := self._probe) is None or probe.is_running:
             return
         self._probe = None
         try:
@@ -290,9 +292,8 @@ class Explorer:
         """Update buttons, bars and words."""
         with self._lock:
             self._drawn = (*self._session.state, self._view)
-            kept = f"Kept in {self.db.name}."
-            if self._folder is not None:
-                kept = 'Kept only while this kernel runs; rlm.Explorer(db="study.db") keeps it.'
+            lost = 'Kept only while this kernel runs; rlm.Explorer(db="study.db") keeps it.'
+            kept = lost if self._folder else f"Kept in {self.db.name}."
             is_own = self._shown is not None and self._data_of.get(self._shown.study, {}) is None
             self._panel.draw(self._session, self._shown, is_own=is_own, kept=kept)
 
@@ -301,8 +302,7 @@ class Explorer:
             return
         with self._lock:
             self._session.open(change["new"])
-            shown = self._session.progress
-            if shown is None or shown.knobs is None:
+            if (shown := self._session.progress) is None or shown.knobs is None:
                 return
             config = shown.config
             if self._data is not None and not self._session.is_of(shown.config, shown.data, config):

@@ -14,11 +14,11 @@ from rlm.config import MetricName, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.explorer.form import Knobs, name_with_tooltip, write_text
 from rlm.explorer.session import Session, spell_time_left
-from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs
+from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs, SweepTab
 from rlm.presets import PRESETS, Preset
 from rlm.report.markup import html_table, paragraph
 from rlm.store.read import Progress
-from rlm.variants import write_arm
+from rlm.variants import SHARED, write_arm
 
 GROUPS = {
     "Data": [
@@ -68,6 +68,7 @@ class Panel:
         on_train: Callable[[int], None],
         on_name: Callable[[dict[str, str]], None],
         on_export: Callable[[list[int]], None],
+        on_sweep: Callable[[str], None],
     ) -> None:
         self.knobs, self.valid = Knobs([config, plan], on_change), (config, plan)  # the last valid settings
         self.is_drawing = False  # the widgets change, but nobody uses them
@@ -107,9 +108,11 @@ class Panel:
         self._difference = widgets.HTML()
         self._bars = widgets.VBox()
         self.seen, self.compare, self.inside = StudyTabs(), CompareTab(on_choice, on_export), InsideTab(on_train)
+        varied = [name for group in ("Encoder and loss", "Fine-tuning") for name in GROUPS[group] if name not in SHARED]
+        self.sweep = SweepTab(varied, on_sweep)
         tabs = widgets.Tab(
-            [*self.seen.widgets, self.compare.widget, self.inside.widget],
-            titles=[*StudyTabs.TITLES, "Compare", "Look inside"],
+            [*self.seen.widgets, self.compare.widget, self.sweep.widget, self.inside.widget],
+            titles=[*StudyTabs.TITLES, "Compare", "Sweep", "Look inside"],
             layout={"min_width": "0"},
         )
         rows = [[self.knobs.rows[name] for name in names if name not in hidden] for names in GROUPS.values()]
@@ -147,7 +150,8 @@ class Panel:
             table = pd.DataFrame(shown.config.describe().items(), columns=["setting", "value"])
             self._kept.value = f"<h3>Kept of #{shown.study}</h3>{html_table(table, are_texts=True)}"
         self.wrong.value = paragraph(wrong, "wrong") if wrong else ""
-        self.run.disabled = is_running or found is None
+        self.run.disabled = self.sweep.run.disabled = is_running or found is None
+        self.sweep.show(session.swept)
         self.stop.disabled = not is_running
         self.study.disabled = is_running
         self.export.disabled = shown is None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -10,7 +11,7 @@ import torch
 
 from rlm.config import READ_AS_IT_IS, Plan, StudyConfig
 from rlm.errors import InputError
-from rlm.explorer.commands import start_study
+from rlm.explorer.commands import Swept, read_sweep, start_study, start_sweep
 from rlm.explorer.probe import describe_data
 from rlm.external.stored import TASK, FunctionConfig
 from rlm.runtime.process import Child
@@ -29,6 +30,7 @@ class Session:
         self.progress: Progress | None = None  # of that study, or else of the one that is shown
         self.problem, self.has_ended = "", False
         self.notices: list[str] = []
+        self.swept: Swept | None = None  # the last sweep
         self._starts = 0  # of studies of this store, before the one that is running
         self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
         self._read_at: tuple[object, ...] = ()
@@ -53,17 +55,18 @@ class Session:
     @property
     def state(self) -> tuple[object, ...]:
         """All that can change; an item that is the same object has not changed."""
-        return self.child, self.progress, self.problem, self.notices, self.has_ended
+        return self.child, self.progress, self.problem, self.notices, self.has_ended, self.swept
 
-    def start(self, config: StudyConfig, plan: Plan) -> None:
-        """Run a study in the background; runs that the store has are not repeated."""
+    def start(self, config: StudyConfig, plan: Plan, vary: str = "") -> None:
+        """Run a study, or a sweep, in the background; runs that the store has are not repeated."""
         if self.child is not None:
             raise InputError("expected no study that runs already, found one; stop it first, or wait for it")
         latest = self._read()
         self._starts = latest.start if latest else 0
         self.progress, self.problem, self.notices, self.has_ended = None, "", [], False
         try:
-            self.child = start_study(config, plan, self.db, self._table)
+            sweep = partial(start_sweep, vary=vary)
+            self.child = (sweep if vary else start_study)(config, plan, db=self.db, table=self._table)
         except (InputError, OSError) as error:
             self.problem = str(error)
 
@@ -86,6 +89,7 @@ class Session:
             self.notices = self.notices if warnings == self.notices else warnings
             if is_over:
                 self.problem = self.child.problem or self.problem
+                self.swept = (not self.problem and read_sweep(self.child)) or self.swept
                 self.child, self.has_ended = None, not self.problem
         self._update()
 

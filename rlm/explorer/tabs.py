@@ -1,12 +1,13 @@
 """The tabs of the panel: one study, the comparison of several, and the inside of one seed."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import ipywidgets as widgets
 import pandas as pd
 
+from rlm.explorer.commands import Swept
 from rlm.explorer.form import name_with_tooltip
 from rlm.explorer.probe import Inside
 from rlm.report.markup import html_table, paragraph
@@ -172,6 +173,40 @@ class CompareTab:
             self._text.value = paragraph(NOTHING_CHOSEN)
             show_picture(self._picture, None)
             show_picture(self._seeds, None)
+
+
+class SweepTab:
+    """Values of one knob race; `on_sweep` gets the knob with its values, as "margin=0.1,0.3"."""
+
+    def __init__(self, knobs: Sequence[str], on_sweep: Callable[[str], None]) -> None:
+        self._knob = widgets.Dropdown(
+            options=[(name.replace("_", " "), name) for name in knobs], value="margin", layout={"width": "260px"},
+            **name_with_tooltip("knob", "The setting to vary; all others are those of the knobs"),
+        )  # fmt: skip
+        self._values = widgets.Text(
+            placeholder="0.1, 0.3, 1", layout={"width": "260px"},
+            **name_with_tooltip("values", "Two or more values, separated by commas"),
+        )  # fmt: skip
+        self.run = widgets.Button(description="Sweep this knob", icon="play", button_style="primary")
+        self.run.on_click(lambda _: on_sweep(f"{self._knob.value}={self._values.value}"))
+        self._text, self._picture, self._table = widgets.HTML(), new_image("760px"), widgets.HTML()
+        self._text.value = paragraph(
+            "Races values of one knob from scratch, on the same seeds and splits, by validation accuracy. Values that "
+            "cannot be the best any more get no more seeds. The best is then judged alone, on fresh seeds and the test."
+        )
+        choice = widgets.HBox([self._knob, self._values, self.run], layout={"flex_flow": "row wrap"})
+        self.widget = widgets.VBox([choice, self._text, self._picture, self._table])
+
+    def show(self, found: Swept | None) -> None:
+        """Show the result of a sweep."""
+        if found is not None:
+            self._text.value = paragraph(found.text, "headline")
+            best = found.table["setting"].iloc[0]
+            show_picture(
+                self._picture, Picture(found.png, f"Differences of all settings to {best}, with intervals", 760)
+            )
+            rounded = found.table.round({name: 4 for name in ("validation_accuracy", "difference", "low", "high")})
+            self._table.value = html_table(rounded, ["validation_accuracy"])
 
 
 class InsideTab:

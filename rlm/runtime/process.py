@@ -28,7 +28,7 @@ _HELPER_LOCK = Lock()
 
 
 class Child:
-    """A command in a child process; its standard error goes to a log file in `folder`, which lives as long."""
+    """A command in a child process; what it prints goes to files in `folder`, which lives as long."""
 
     def __init__(
         self, command: Sequence[str], folder: TemporaryDirectory[str], environment: Mapping[str, str] | None = None
@@ -37,9 +37,10 @@ class Child:
         self._log = Path(folder.name) / "log.txt"
         # It finds the modules that this process finds, and draws no progress bars in the log.
         own = {PARENT: str(os.getpid()), "PYTHONPATH": os.pathsep.join(sys.path), "TQDM_DISABLE": "1"}
-        with quiet_trackers(), self._log.open("wb") as log:
+        self._printed = Path(folder.name) / "printed.txt"
+        with quiet_trackers(), self._log.open("wb") as log, self._printed.open("wb") as printed:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                command, stdin=subprocess.DEVNULL, stdout=printed, stderr=log,
                 env={**os.environ, **own, "PYTHONIOENCODING": "utf-8:replace", **(environment or {})},
                 start_new_session=True,  # interrupting a cell must not interrupt it
             )  # fmt: skip
@@ -48,6 +49,11 @@ class Child:
     def is_running(self) -> bool:
         """True until the process has ended."""
         return self._process.poll() is None
+
+    @property
+    def printed(self) -> str:
+        """What it has printed to its standard output so far."""
+        return self._printed.read_text(encoding="utf-8")
 
     @property
     def warnings(self) -> list[str]:

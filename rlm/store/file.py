@@ -3,7 +3,7 @@
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from rlm.errors import InputError
@@ -62,25 +62,21 @@ def open_store(path: Path | str) -> sqlite3.Connection:
 def is_store(path: Path | str) -> bool:
     """Return whether a file is a store of any version, by its header."""
     try:
-        header = b""
-        if Path(path).is_file():  # a pipe would wait for a writer
-            with Path(path).open("rb") as file:
-                header = file.read(72)
-    except (OSError, ValueError):
+        return Path(path).is_file() and _read_header(Path(path))[0] == APPLICATION  # a pipe would wait for a writer
+    except (OSError, ValueError, InputError):
         return False
-    return header.startswith(b"SQLite format 3") and int.from_bytes(header[68:72], "big") == APPLICATION
 
 
 def has_store(path: Path) -> bool:
     """
     Return whether an existing file is a store of this version, or False for an empty file; raise for any other file.
 
-    It takes no lock and writes no journal, so that no other file is ever changed.
+    It takes no lock and writes no journal, so that no other file is ever changed. SQLite could not read without a lock
+    while a run is writing: it would find more pages announced than written, and report damage.
     """
     if not path.stat().st_size:
         return False
-    with closing(connect(path, "ro&immutable=1")) as connection:
-        application, version = (_header(connection, name) for name in ("application_id", "user_version"))
+    application, version = _read_header(path)
     if application != APPLICATION:
         raise InputError(f"expected a store of studies, found another SQLite file, {path}; give another name")
     if version != VERSION:
@@ -92,8 +88,17 @@ def has_store(path: Path) -> bool:
     return True
 
 
-def _header(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+def _read_header(path: Path) -> tuple[int, int]:
+    """Return the application and the version that an SQLite file names, see https://sqlite.org/fileformat2.html."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+        wrong, advice = "file is not a database", ADVICE["NOTADB"]
+    except PermissionError as error:
+        header, wrong, advice = b"", error.strerror, ADVICE["CANTOPEN"]
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        raise InputError(f"expected a store of studies that can be used, found {path}: {wrong}; {advice}")
+    return int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big")
 
 
 def damaged(path: Path | str, what: str) -> InputError:

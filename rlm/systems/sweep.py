@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from pydantic import ValidationError
 
 from rlm.config import StudyConfig
 from rlm.errors import InputError
@@ -139,11 +140,15 @@ def sweep(
             f"expected at least 2 settings, {FEWEST_PAIRS} seeds and a fresh one, found {len(arms)}, {seeds} and "
             f"{fresh_seeds}; vary a setting over more values"
         )
+    try:
+        config = StudyConfig.model_validate(dict(config) | {"arms": arms})
+    except ValidationError as error:
+        raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     settings = {"data": data, "db": db, "watched": True, "n_jobs": n_jobs, "progress": progress}
     tables = []
 
     def train(arms: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
-        asked = StudyConfig.model_validate(dict(config) | {"arms": arms})
+        asked = config.model_copy(update={"arms": tuple(arms)})
         tables.append(run_study(asked, seeds, baseline=arms[0], **settings))
         return arrange_by_seed(count_failed(tables[-1], "validation_accuracy"), "validation_accuracy")
 

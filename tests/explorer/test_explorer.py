@@ -8,7 +8,7 @@ import shutil
 import time
 from concurrent.futures import Future
 from contextlib import nullcontext
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 from threading import Thread
 
@@ -283,6 +283,26 @@ class TestExplorer:
         verdict = rlm.compare(explorer.results, watched=True, clusters=finished.clusters).text
         assert explorer.words == " ".join([verdict, explorer._view.words[1][1], luck])
         assert "<script>" not in said(explorer._panel.widget)
+
+    def test_a_knob_is_swept_as_the_command_does_it(self, explorer, data):
+        tab = explorer._panel.sweep
+        explorer.set(arms=("scratch", "wide: dim=9"))
+        tab._knob.value, tab._values.value = "dim", "4, six"
+        tab.run.click()
+        explorer.wait()
+        assert "expected settings that fit in the arm dim=six, found dim" in explorer._session.problem
+        assert explorer._session.swept is None
+        tab._values.value = "4, 6"
+        tab.run.click()
+        assert tab.run.disabled
+        explorer.wait()
+        expected = rlm.systems.sweep(explorer.config, {"dim": [4, 6]}, 10, data=data, db=explorer.db, progress=False)
+        assert tab._text.value == f'<p class="headline">{escape(expected.text)}</p>'
+        for setting, row in expected.table.iterrows():
+            assert f"{setting}</td>" in tab._table.value or f"{setting}</th>" in tab._table.value
+            assert f"{row['validation_accuracy']:.1%}" in tab._table.value
+        assert bytes(tab._picture.value).startswith(b"\x89PNG")
+        assert expected.best in tab._picture.tooltip
 
     def test_bars_say_how_far_each_arm_is_and_how_long_it_takes(self, explorer):
         names = ["scratch", "pretrained", "shuffled"]

@@ -17,7 +17,7 @@ from rlm.store.read import list_studies, read_study
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "screenshots"
 NAME = "05_explore.ipynb"
-SEEDS = 24
+SEEDS = 36
 RUNS = 2 * SEEDS
 SOME = re.compile(rf"Training: [1-9]\d* of {RUNS}")
 expect.set_options(timeout=60_000)
@@ -148,6 +148,7 @@ def test_a_person_explores_in_jupyterlab(browser, page, folder):
         download_the_results(panel, finished)
         look_inside(panel)
         take_pictures(page, "panel")
+        sweep_a_knob(panel)
         panel.press("Export")
         expect(panel.root.get_by_text("Written:")).to_be_visible()
     exported = folder / "explore-study-1"
@@ -188,6 +189,16 @@ def download_the_results(panel, results):
     assert file.value.suggested_filename == "study-1.csv"
     found = pd.read_csv(file.value.path())
     pd.testing.assert_frame_equal(found, results, check_dtype=False)
+
+
+def sweep_a_knob(panel):
+    panel.tab("Sweep")
+    panel.root.get_by_placeholder("0.1, 0.3, 1").fill("0.1, 0.5")
+    panel.press("Sweep this knob")
+    found = panel.root.get_by_text(re.compile(r"with 95 % confidence.*In the race margin=0\.[15] looked like"))
+    expect(found.locator("visible=true")).to_be_visible(timeout=TRAINING)
+    expect(panel.root.locator("img").locator("visible=true").first).to_be_visible()
+    expect(panel.button("Sweep this knob")).to_be_enabled()
 
 
 def look_inside(panel):

@@ -206,6 +206,18 @@ class TestGoingOn:
             run(config=CONFIG.model_copy(update={"arms": arms}), **settings)
 
 
+def _grow(db):
+    """Add pages to a store, and take them away, many times."""
+    with closing(sqlite3.connect(db, isolation_level=None, timeout=60)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("CREATE TABLE more (content)")
+        for turn in range(600):
+            connection.execute("INSERT INTO more VALUES (zeroblob(200000))")
+            if turn % 50 == 49:
+                connection.execute("DELETE FROM more")
+                connection.execute("VACUUM")
+
+
 class TestFiles:
     def test_a_second_run_on_the_file_is_refused(self, db):
         blocks = iter_study(CONFIG, 12, data=killed_study.DATA, db=db, n_jobs=1, progress=False)
@@ -311,6 +323,19 @@ class TestFiles:
         assert list(shared.iterdir()) == [db]
         db.chmod(0)
         assert "make its folder readable" in in_process(code)
+
+    def test_a_store_that_grows_is_never_taken_for_a_damaged_one(self, db):
+        """A reader that took no lock would see pages that are announced, but not yet written."""
+        run(db, seeds=2)
+        writer = multiprocessing.get_context("spawn").Process(target=_grow, args=(db,))
+        writer.start()
+        reads = 0
+        while writer.is_alive():
+            rlm.store.file.open_store(db).close()
+            reads += 1
+        writer.join()
+        assert writer.exitcode == 0
+        assert reads > 100
 
     def test_a_file_that_may_not_be_written_is_named(self, shared):
         run(shared / "s.db", seeds=2)
