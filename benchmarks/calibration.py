@@ -148,6 +148,7 @@ def planned_cell(name: str, treated: Draw, control: Draw, effect: float, studies
     pairs = []
     for _ in range(studies):
         differences = treated(rng, PLANNED[-1]) - mean - control(rng, PLANNED[-1]) + base + effect * spread
+        differences = differences.clip(-1, 1)  # as far apart as accuracies can be
         ends = [PlannedLooks(differences[:look], PLANNED).interval(LEVEL) for look in PLANNED]
         pairs.append(next((n for n, end in zip(PLANNED, ends, strict=True) if end.excludes(0)), PLANNED[-1]))
         counted["planned"] += ends[-1].excludes(0)

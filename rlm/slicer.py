@@ -184,7 +184,8 @@ def slice_corpus(
             pairs = stream(seed, "train_fraction").permutation(np.unique(unordered_keys(rows[mine])))
             chosen = pairs[: max(1, round(train_fraction * len(pairs)))]  # a smaller share is part of a larger one
             mine[mine] = np.isin(unordered_keys(rows[mine]), chosen)
-            triplets = triplets[np.isin(unordered_keys(triplets), chosen)]
+            is_kept = np.isin(unordered_keys(triplets), chosen)
+            triplets, is_redrawn = triplets[is_kept], is_redrawn[is_kept]
         splits.append(triplets)
         summary.append(
             {

@@ -12,7 +12,7 @@ from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.judging import find_beaten, race_level
-from rlm.study import run_study
+from rlm.study import run_block, run_study
 from rlm.systems.sweep import race
 
 DATA = topic_pairs(np.random.default_rng(0), topics=6, pairs=120)
@@ -128,3 +128,27 @@ def test_the_command_prints_the_set_and_writes_table_and_figure(rlm_command, pai
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     code, _, errors = rlm_command("sweep", "--vary", "dim", "--dataset", pairs)
     assert (code, "expected --vary NAME=VALUE,VALUE" in errors) == (2, True)
+
+
+@pytest.mark.parametrize("block", [2, 5])
+def test_an_interrupted_sweep_names_no_best_and_goes_on_from_its_store(block, found, tmp_path, monkeypatch):
+    swept, _, vary = found
+    again, train, blocks = {"start": "pretrained", "fresh_seeds": 3, "db": tmp_path / "s.db", **FAST}, run_block, []
+
+    def interrupted(*arguments, **settings):
+        blocks.append(1)
+        if len(blocks) == block:
+            raise KeyboardInterrupt
+        return train(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rlm.study.run_block", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rlm.systems.sweep(CONFIG, vary, 10, **again)
+    same = rlm.systems.sweep(CONFIG, vary, 10, **again)
+    pd.testing.assert_frame_equal(same.table, swept.table)
+
+
+def test_a_value_that_does_not_fit_is_an_input_error():
+    with pytest.raises(InputError, match="expected settings that fit in the arm dim=six, found dim"):
+        rlm.systems.sweep(CONFIG, {"dim": [4, "six"]}, 10, **FAST)

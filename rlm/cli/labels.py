@@ -109,7 +109,7 @@ def labels(
         if shuffles["reached"].any():  # else the numbers are only those of epochs that were trained
             print(f"\nepochs until {memorised:.0%} of the random labels are memorised, mean with its 95 % interval\n")
             show("memorising", shuffles, 2)
-        print(f"\n{explain_shuffles(shuffles, memorised)}")
+        print(f"\n{explain_shuffles(shuffles)}")
     print("\ntest accuracy over seeds, mean with its 95 % interval\n")
     if BASELINE in set(finished.results["arm"]):
         effects = tabulate_effects(finished.results)
@@ -119,10 +119,11 @@ def labels(
         show("speed", speed, 2)
         if effects["difference"].notna().any():
             print(f"\n{explain_effects(effects)}\n\n{explain_effects(speed)}")
-        if samples.official is None or "validation" not in samples.official:
+        if samples.official is None:
             print(f"\n{OWN_SPLITS}")
         else:
-            print("\nAll seeds have the given split: the intervals cover the choice of seed, not of the data.")
+            given = "split" if "validation" in samples.official else "test samples"
+            print(f"\nAll seeds have the given {given}: the intervals cover the choice of seed, not of test data.")
     else:
         for labelled, mine in finished.results.groupby("labelled", sort=False):
             print(f"{labelled or 'all'} labelled samples")

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from rlm.block import init_block, of_triplets
 from rlm.config import Recipe
-from rlm.data.corpus import Corpus, Triplets, is_contradicted
+from rlm.data.corpus import Corpus, Triplets, is_contradicted, unordered_keys
 from rlm.data.phrases import PAD, UNKNOWN, is_read_by_character
 from rlm.data.similarity import most_alike, trigrams
 from rlm.encoder import MeanEncoder
@@ -127,7 +127,7 @@ def _describe_split(
     phrases = np.unique(triplets := getattr(slices, name))
     lengths = slices.phrases.lengths[phrases]
     read = slices.tokens[phrases]
-    anchors = corpus.rows[np.isin(corpus.rows[:, 0], phrases), 0]
+    anchors = corpus.rows[np.isin(unordered_keys(corpus.rows), unordered_keys(triplets)), 0]
     return {
         "split": name,
         "triplets": len(triplets),

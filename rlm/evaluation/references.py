@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from rlm.data.corpus import Corpus
+from rlm.data.corpus import Corpus, unordered_keys
 from rlm.data.negatives import Triplets, draw_negatives
 from rlm.data.phrases import tokenise
 from rlm.data.similarity import jaccard, trigrams
@@ -46,7 +46,7 @@ def tabulate(corpus: Corpus, slices: Slices, cluster: Int32[np.ndarray, " phrase
 def _hard_triplets(corpus: Corpus, slices: Slices, seed: int) -> Triplets:
     """Draw the most similar negatives for at most 3,000 test pairs; none if all candidates are relevant."""
     rng = stream(seed, "audit", 2)
-    pairs = np.unique(corpus.rows[np.isin(corpus.rows[:, 0], slices.test), :2], axis=0)
+    pairs = np.unique(corpus.rows[np.isin(unordered_keys(corpus.rows), unordered_keys(slices.test)), :2], axis=0)
     pairs = pairs[rng.permutation(len(pairs))[:3000]]
     try:
         triplets, _ = draw_negatives(

@@ -31,6 +31,7 @@ class Session:
         self.problem, self.has_ended = "", False
         self.notices: list[str] = []
         self.swept: Swept | None = None  # the last sweep
+        self._vary = ""  # what a sweep that is running varies
         self._starts = 0  # of studies of this store, before the one that is running
         self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
         self._read_at: tuple[object, ...] = ()
@@ -62,7 +63,7 @@ class Session:
         if self.child is not None:
             raise InputError("expected no study that runs already, found one; stop it first, or wait for it")
         latest = self._read()
-        self._starts = latest.start if latest else 0
+        self._starts, self._vary = latest.start if latest else 0, vary
         self.progress, self.problem, self.notices, self.has_ended = None, "", [], False
         try:
             sweep = partial(start_sweep, vary=vary)
@@ -117,6 +118,8 @@ class Session:
             return "Ready." if is_ready else "Not ready: see what is wrong among the knobs."
         arms = self.progress.arms
         done = f"{arms['finished'].sum()} of {arms['planned'].sum()} runs"
+        if self.child is not None and self._vary:
+            return f"Racing {self._vary}: {done} of this step are finished."
         if self.progress.is_complete:
             return f"Finished: {done}."
         if self.child is not None:

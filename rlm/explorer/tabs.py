@@ -11,7 +11,7 @@ from rlm.explorer.commands import Swept
 from rlm.explorer.form import name_with_tooltip
 from rlm.explorer.probe import Inside
 from rlm.report.markup import html_table, paragraph
-from rlm.report.view import DETAILS, SHARES, Comparison, Picture, View
+from rlm.report.view import DETAILS, Comparison, Picture, View, shares_of
 
 TRIPLETS_TO_PICK = 200
 NOTHING_CHOSEN = "Choose two or more studies of this store. Each setting that you run makes one."
@@ -55,7 +55,7 @@ class ResultsTab:
     """The runs of a study, in the order of any column."""
 
     def __init__(self) -> None:
-        self._results = pd.DataFrame()
+        self._results, self._shares = pd.DataFrame(), [""]
         self._by = widgets.Dropdown(description="sort by", options=["seed"], layout={"width": "260px"})
         self._falling = widgets.Checkbox(description="largest first", indent=False)
         self._summary, self._table, self._file = widgets.HTML(), widgets.HTML(), widgets.HTML()
@@ -66,7 +66,7 @@ class ResultsTab:
 
     def show(self, seen: View) -> None:
         """Show the runs of a study."""
-        self._results = seen.results.drop(columns=DETAILS, errors="ignore")
+        self._results, self._shares = seen.results.drop(columns=DETAILS, errors="ignore"), shares_of(seen)
         file = base64.b64encode(seen.results.to_csv(index=False).encode()).decode()
         name = f'download="study-{seen.study}.csv"'
         self._file.value = f'<a {name} href="data:text/csv;charset=utf-8;base64,{file}">Download as CSV</a>'
@@ -81,7 +81,7 @@ class ResultsTab:
         ordered = self._results.sort_values(
             [self._by.value, "seed"], ascending=[not self._falling.value, True], kind="stable"
         )
-        self._table.value = html_table(ordered, SHARES)
+        self._table.value = html_table(ordered, self._shares)
 
 
 class StudyTabs:
@@ -205,8 +205,9 @@ class SweepTab:
             show_picture(
                 self._picture, Picture(found.png, f"Differences of all settings to {best}, with intervals", 760)
             )
-            rounded = found.table.round({name: 4 for name in ("validation_accuracy", "difference", "low", "high")})
-            self._table.value = html_table(rounded, ["validation_accuracy"])
+            points = found.table[["difference", "low", "high"]].map(lambda share: f"{100 * share:+.2f}")
+            table = found.table.assign(**points).rename(columns={"difference": "difference, points"})
+            self._table.value = html_table(table, ["validation_accuracy"])
 
 
 class InsideTab:

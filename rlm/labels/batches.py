@@ -95,6 +95,11 @@ def without_copies(others: Samples, samples: Samples, parts: Parts) -> Parts:
 
 def _hash(one: Shaped[np.ndarray, "channel *size"]) -> bytes:
     """Hash a sample by its brightness in 0 to 255, so that its type does not count."""
+    if one.dtype != np.uint8 and (one.min() < 0 or one.max() > 1):
+        raise InputError(
+            "expected brightness from 0 to 1 in samples of a floating type, to find copies among those to pre-train "
+            f"on, found {one.min():g} to {one.max():g}; scale both, or give uint8"
+        )
     whole = one if one.dtype == np.uint8 else np.round(255 * one).astype(np.int64).astype(np.uint8)
     return hashlib.sha256(whole.tobytes()).digest()
 
@@ -146,13 +151,15 @@ def tabulate(samples: Samples, parts: Sequence[Parts], device: torch.device | st
         [(one.mean(dtype=np.float64), np.square(one, dtype=np.float64).mean()) for one in samples.inputs]
     )
     mean, square = np.array([moments[one.train].mean(axis=0) for one in parts]).T
+    variance = square - mean**2
+    sd = np.sqrt(np.where(variance > 1e-12 * square, variance, 1))  # equal pixels stay as they are
     shape = (len(parts),) + (1,) * samples.inputs.ndim
     with warnings.catch_warnings(action="ignore"):  # joblib maps the inputs read-only, and nothing here writes to them
         inputs = torch.from_numpy(samples.inputs)
     return SampleTable(
         inputs=inputs.to(device),
         mean=torch.tensor(mean, dtype=torch.float32, device=device).view(shape),
-        sd=torch.tensor(square - mean**2, dtype=torch.float32, device=device).clamp(min=1e-12).sqrt().view(shape),
+        sd=torch.tensor(sd, dtype=torch.float32, device=device).view(shape),
     )
 
 

@@ -8,7 +8,7 @@ from rlm.config import TRANSFER
 from rlm.errors import InputError, Settings
 from rlm.labels.samples import FRACTIONS
 from rlm.sentences import count
-from rlm.variants import CONTROLS, Arm
+from rlm.variants import CONTROLS, REDRAW, Arm
 
 EPOCHS_TO_MEMORISE = 60
 Labelled = Annotated[int, Field(ge=2)] | Literal["all"]
@@ -140,8 +140,11 @@ def explain_settings(config: LabelsConfig, seeds: int) -> str:
         steps = f"SGD with momentum {config.momentum:g} and weight decay {config.weight_decay:g}, "
     if config.new_head:
         until += ", each with a new head"
+    kinds = {REDRAW[arm] for arm in config.arms if arm in REDRAW}
+    once = f"random labels dealt once, {count(config.shuffles * config.shuffle_epochs, 'epoch')}"
+    dealt = [f"{count(config.shuffles, 'shuffle')} of the random labels{until}"] if kinds != {"once"} else []
     return (
-        f"{count(config.shuffles, 'shuffle')} of the random labels{until}; "
+        f"{'; '.join([*dealt, *([once] if 'once' in kinds else [])])}; "
         f"at most {count(config.max_epochs, 'epoch')} of fine-tuning; "
         f"{steps}learning rate {config.learning_rate:g}; {count(seeds, 'seed')}."
     )

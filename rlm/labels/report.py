@@ -51,9 +51,8 @@ def summarise_shuffles(
     [2.0]
     """
     found = epochs_to_reach(memorising, accuracy, "accuracy", "shuffle_epoch").sort_values("shuffle", kind="stable")
-    most = float(found["epochs"].max())
-    table = _compare_epochs(found, "shuffle", 0, most, find_watched(memorising, watched))
-    table.loc[0, DIFFERENCE] = 0.0
+    table = _compare_epochs(found, "shuffle", 0, float(found["epochs"].max()), find_watched(memorising, watched))
+    table.loc[0, DIFFERENCE], table.attrs["accuracy"] = 0.0, accuracy  # which sentences quote
     return table.set_index(table.index + 1).rename_axis("shuffle")
 
 
@@ -212,14 +211,14 @@ def _format(estimates: pd.DataFrame, scale: int = 1, sign: str = "") -> list[str
     return [Estimate(*row).format(scale, sign) for row in estimates.to_numpy(float).tolist()]
 
 
-def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str:
+def explain_shuffles(shuffles: pd.DataFrame) -> str:
     """
     Explain whether memorising became faster.
 
     Parameters
     ----------
-    shuffles, accuracy
-        From `summarise_shuffles`, and the same as there.
+    shuffles
+        From `summarise_shuffles`.
 
     Returns
     -------
@@ -233,7 +232,7 @@ def explain_shuffles(shuffles: pd.DataFrame, accuracy: float = MEMORISED) -> str
     >>> rlm.labels.explain_shuffles(rlm.labels.summarise_shuffles(memorising))
     'Memorising 90% of the random labels took 1.0 [no interval] epochs the first time (1 seed).'
     """
-    first, last = shuffles.iloc[0], shuffles.index[-1]
+    first, last, accuracy = shuffles.iloc[0], shuffles.index[-1], shuffles.attrs.get("accuracy", MEMORISED)
     seeds, within = count(int(first["seeds"]), "seed"), count(float(first["epochs"]), "epoch")
     if first["reached"] == 0:
         text = f"No seed memorised {accuracy:.0%} of the random labels within {within} the first time ({seeds}); "
@@ -340,6 +339,8 @@ def _judge_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFr
 
 def _count_gains(decisions: pd.Series, better: str, worse: str) -> str:
     table = decisions.dropna().unstack("arm")
+    if MEMORISER not in table:
+        return f"the arm {MEMORISER}, which the claim is about, was not trained."
     good, bad = ((table[MEMORISER] == word) for word in (better, worse))
     controls = table.loc[good, [name for name in table if name in CONTROLS]]
     text = f"{MEMORISER} is shown to gain in {good.sum()} of {count(len(table), 'case')} and to lose in {bad.sum()}"

@@ -85,10 +85,15 @@ def paragraph(text: str, kind: str = "") -> str:
 def html_table(table: pd.DataFrame, percent: Sequence[str] = (), are_texts: bool = False) -> str:
     """Write a table without its index as HTML; `percent` are columns of shares, and texts are aligned to the left."""
     html = table.rename(columns=_spell).to_html(
-        index=False, border=0, na_rep="", classes="texts" if are_texts else None, float_format="{:.3f}".format,
+        index=False, border=0, na_rep="", classes="texts" if are_texts else None, float_format=_format,
         formatters={_spell(name): "{:.1%}".format for name in percent},
     )  # fmt: skip
     return f'<div class="scroll" tabindex="0">{html}</div>'
+
+
+def _format(number: float) -> str:
+    """Write a number with three decimals, or three digits if it is small."""
+    return f"{number:.3f}" if abs(number) >= 0.1 or number == 0 else f"{number:.3g}"
 
 
 def _spell(name: object) -> str:

@@ -15,7 +15,7 @@ from rlm.config import YOUR_TABLE, MetricName, Plan, StudyConfig
 from rlm.errors import InputError
 from rlm.report.markup import escape_markdown, html_table
 from rlm.report.page import page_html
-from rlm.report.view import DETAILS, SHARES, Picture, View, about_data, compare_studies, view
+from rlm.report.view import DETAILS, Picture, View, about_data, compare_studies, shares_of, view
 from rlm.runtime.atomic import write_whole
 from rlm.stats.metrics import SAME_WITHIN
 from rlm.store.read import list_studies, read_origin, read_progress, read_study
@@ -91,7 +91,7 @@ def export_study(
 
 def export_studies(db: Path, studies: Sequence[int], folder: Path, metric: MetricName) -> Exported:
     """Write several studies to one HTML file in a folder: how they differ, and what is finished of each."""
-    found, titles = compare_studies(db, studies, metric), list_studies(db).loc[list(studies)].fillna("")
+    found, titles = compare_studies(db, studies, metric), list_studies(db, None).loc[list(studies)].fillna("")
     settings = found.settings.rename_axis("setting").reset_index()
     effects = found.effects.drop(columns=["value", "low", "high"])
     cells = [
@@ -100,7 +100,7 @@ def export_studies(db: Path, studies: Sequence[int], folder: Path, metric: Metri
         *([table_cell(settings)] if len(settings) else []),
         text_cell(f"## {escape_markdown(found.metric.title)}"),
         *map(picture_cell, (found.picture, found.seeds)),
-        table_cell(effects, ["baseline", "with it"]),
+        table_cell(effects, ["baseline", "with it"] if found.metric.is_share else []),
     ]
     for number, one in titles.iterrows():
         mine = _cells(view(db, int(number), metric), one["encoder"], one["dataset"])
@@ -131,7 +131,7 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
         ]
     if seen.luck is not None:
         cells.append(picture_cell(seen.luck))
-    shares = list(seen.summary.columns.drop(["arm", "seeds"]))
+    shares = list(seen.summary.columns.drop(["arm", "seeds"])) if seen.metric.is_share else []
     cells += [text_cell(f"## {escape_markdown(seen.metric.title)} by arm"), table_cell(seen.summary, shares)]
     if len(seen.estimates):
         cells += [text_cell("## Estimates"), table_cell(seen.estimates)]
@@ -139,7 +139,11 @@ def _cells(seen: View, encoder: str, data: str) -> list[NotebookNode]:
         cells += [text_cell("## Learning curves"), picture_cell(seen.curves)]
     if seen.pretraining is not None:
         cells += [text_cell("## Pre-training"), picture_cell(seen.pretraining)]
-    return [*cells, text_cell("## Every run"), table_cell(seen.results.drop(columns=DETAILS, errors="ignore"), SHARES)]
+    return [
+        *cells,
+        text_cell("## Every run"),
+        table_cell(seen.results.drop(columns=DETAILS, errors="ignore"), shares_of(seen)),
+    ]
 
 
 def _to_repeat(code: str, given: Sequence[str], source: str | None) -> list[NotebookNode]:

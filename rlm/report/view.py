@@ -32,7 +32,7 @@ from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summar
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
-SHARES = ("validation_accuracy", *get_args(MetricName))  # columns of a study's results
+_SHARES = ("validation_accuracy", *get_args(MetricName))  # columns of a study's results
 # Columns of no interest to most readers.
 DETAILS = ["split", "train_triplets", "test_triplets", "test_anchors", "test_clusters", "chance"]
 
@@ -43,6 +43,11 @@ class Picture(NamedTuple):
     png: bytes
     alt: str
     width: int
+
+
+def shares_of(seen: "View") -> list[str]:
+    """List the columns of the results of a study that are shares."""
+    return [name for name in _SHARES if name != seen.metric.name or seen.metric.is_share]
 
 
 class View(NamedTuple):
@@ -148,7 +153,7 @@ def _add_training(seen: View, stored: StoredStudy, judged: Collection[str], seed
     hits = count_hits(finished.triplets) if config.split == "fixed" and len(finished.triplets) else None
     if hits is not None:
         words.append(("What luck decides", explain.luck(finished.triplets)))
-    limits = explain.limits(config, results, stored.encoder)
+    limits = explain.limits(config, results, None if stored.encoder == config.encoder else stored.encoder)
     return seen._replace(
         limits=f"{limits} {explain_metric(results, seen.metric)}".rstrip(),
         words=words,

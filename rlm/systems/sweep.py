@@ -150,6 +150,8 @@ def sweep(
     def train(arms: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
         asked = config.model_copy(update={"arms": tuple(arms)})
         tables.append(run_study(asked, seeds, baseline=arms[0], **settings))
+        if len(tables[-1]) < len(arms) * len(seeds):
+            raise KeyboardInterrupt  # which ended the study; a race takes all runs of a look
         return arrange_by_seed(count_failed(tables[-1], "validation_accuracy"), "validation_accuracy")
 
     beaten, by_seed = race(arms, seeds, train)

@@ -108,6 +108,19 @@ def triplets_with_negatives(negative_of):
     return audit.checks.set_index("check").loc["redrawn negatives"]
 
 
+@pytest.mark.parametrize("change", [{"split_by": "triplet"}, {"train_fraction": 0.05}], ids=str)
+def test_a_split_is_counted_as_the_slicer_counts_it(change):
+    """Neither phrases that are negatives alone nor rows that were left out are anchors of a split."""
+    pairs = [(f"fact number{i} alpha{i}", f"question number{i} beta{i}", 1) for i in range(300)]
+    pairs += [(f"fact number{i} alpha{i}", f"question number{i + 1} beta{i + 1}", 0) for i in range(40)]
+    corpus = rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive", "relevance"]))
+    slices = rlm.slice_corpus(corpus, negatives=3, negative_kinds={"manual": 1}, **change)
+    found = rlm.audit(corpus, slices)
+    assert found.splits["anchors"].tolist() == slices.summary["anchors"].tolist()
+    assert found.splits["clusters"].tolist() == slices.summary["clusters"].tolist()
+    assert (slices.summary["redrawn_negatives"] <= slices.summary["triplets"]).all()
+
+
 def test_redrawn_negatives_of_triplets_are_those_that_another_split_uses():
     shared = triplets_with_negatives(lambda i: f"question {(i + 1) % 200} y{(i + 1) % 200}")
     assert shared["severity"] == "warning"

@@ -27,6 +27,7 @@ from rlm.config import Plan, StudyConfig
 from rlm.data import datasets
 from rlm.errors import InputError
 from rlm.explorer import explorer as explorer_module
+from rlm.explorer.commands import Swept
 from rlm.explorer.form import Knobs, make_knob
 from rlm.explorer.panel import GROUPS, TOP, Panel
 from rlm.explorer.probe import Inside, Probe
@@ -380,6 +381,29 @@ class TestExplorer:
         assert list(found.settings.index) == ["rate"]
         assert list(found.effects["seeds"]) == [3, 12]
         assert found.effects["difference"].iloc[0].startswith("+0.5")
+        both = export_studies(db, [1, 2], tmp_path / "both", "test_accuracy").page.read_text(encoding="utf-8")
+        assert "Study 2" in both
+        assert "%</td>" not in both
+        assert_harmless(both)
+
+    def test_numbers_are_written_in_their_unit_however_small(self, tmp_path):
+        scales = {
+            "test_accuracy": (Metric("test_accuracy", 0, 100), 80),
+            "mse": (Metric("mse", 0, better="lower"), 3e-4),
+        }
+        for name, (metric, scale) in scales.items():
+            db = tmp_path / f"{name}.db"
+            rlm.judge(
+                lambda arm, seed, name=name, scale=scale: {name: scale * (1 + seed / 100 + (arm == "wide") / 10)},
+                ["plain", "wide"], 12, metrics=metric, db=db, n_jobs=1, progress=False, version="1",
+            )  # fmt: skip
+        tab = ResultsTab()
+        tab.show(view(tmp_path / "test_accuracy.db", 1))
+        assert "<td>80.800</td>" in tab._table.value
+        assert "%" not in tab._table.value
+        tab.show(view(tmp_path / "mse.db", 1))
+        assert "<td>0.000303</td>" in tab._table.value
+        assert "<td>0.000</td>" not in tab._table.value + tab._summary.value
 
     def test_an_invalid_setting_turns_run_off_and_says_why(self, explorer):
         (typed,) = [one for one in all_widgets(explorer._panel.knobs.rows["margin"]) if isinstance(one, widgets.Text)]
@@ -630,11 +654,20 @@ class TestTextsOfThePanel:
         triplets = pd.DataFrame({"anchor": [attack], "positive": [attack], "negative": [attack]})
         seed = Inside(1, {"scratch": Model()}, {"scratch": 0.5}, triplets, [attack, "b"], {"scratch": np.zeros((2, 1))})
         panel = Panel(config, Plan(), [], on_change=lambda: None, on_choice=lambda _: None, on_train=lambda _: None,
-            on_name=lambda _: None, on_export=lambda _: None)  # fmt: skip
+            on_name=lambda _: None, on_export=lambda _: None, on_sweep=lambda _: None)  # fmt: skip
         panel.show_status(attack, is_wrong=True)
         shown = Progress(1, 1, config, Plan(), table, (), "", None, {})
         panel.show_difference(shown, StudyConfig(), Plan(), is_own=False, is_other=True)
         panel.compare.offer({1: attack})
+        swept = {
+            "setting": [attack],
+            "seeds": 1,
+            "validation_accuracy": 0.5,
+            "difference": 0.0,
+            "low": 0.0,
+            "high": 0.0,
+        }
+        panel.sweep.show(Swept(attack, pd.DataFrame(swept | {"result": attack, "worse_than": attack}), b""))
         panel.compare.show(Comparison(settings, effects, picture, picture, find_metric("top_1")))
         metric = find_metric("top_1")
         panel.seen.show(View(1, attack, attack, words, *[picture] * 5, results, summary, table, metric, attack))

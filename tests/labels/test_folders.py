@@ -202,6 +202,10 @@ class TestImages:
         assert "given split: 12 train, 6 validation, 8 test" in printed
         assert "All seeds have the given split" in printed
         assert "Every seed has its own split" not in printed
+        shutil.rmtree(tmp_path / "pets" / "valid")
+        code, printed, _ = rlm_command("labels", "--images", tmp_path / "pets", "--seeds", 2, *settings)
+        assert code == 0
+        assert "All seeds have the given test samples: the intervals cover the choice of seed, not of test" in printed
 
     @pytest.mark.parametrize(
         ("paths", "words"),

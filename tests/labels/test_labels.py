@@ -617,6 +617,8 @@ class TestWords:
         assert found[found["seed"] > 0]["reached"].all()
         lengths = memorising[memorising["seed"] == 0].groupby("shuffle")["shuffle_epoch"].max()
         assert first["epochs"].tolist() == lengths.tolist()
+        half = explain_shuffles(summarise_shuffles(never, 0.5))
+        assert half.startswith("Memorising 50% of the random labels took ")
         assert "95% of the seeds reached it" in explain_shuffles(summarise_shuffles(never))
 
     def test_effects_are_those_of_the_verdict(self, study):
@@ -835,3 +837,46 @@ class TestCommand:
         code, _, errors = rlm_command("labels", *arguments)
         assert code == 2
         assert match in errors
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        (("scratch", "pretrained"), "4 shuffles of the random labels, each until 90% are memorised and for at most 5 "),
+        (("scratch", "pretrained_once"), "random labels dealt once, 20 epochs; at most"),
+        (("pretrained", "pretrained_once"), "5 epochs; random labels dealt once, 20 epochs; at most"),
+    ],
+)
+def test_the_settings_are_those_of_the_arms(arms, said):
+    config = rlm.labels.LabelsConfig(arms=arms, until=0.9, shuffles=4, shuffle_epochs=5)
+    assert said in rlm.labels.explain_settings(config, 10)
+
+
+def test_a_study_without_the_arm_of_the_claim_says_so(study):
+    shuffles = rlm.labels.summarise_shuffles(study.memorising.query("arm == 'pretrained_once'")).assign(seeds=10)
+    some = study.results[study.results["arm"].isin(["scratch", "pretrained_once"])]
+    history = study.history[study.history["arm"].isin(["scratch", "pretrained_once"])]
+    tables = rlm.labels.tabulate_effects(some), rlm.labels.tabulate_speed(history)
+    assert "in accuracy, the arm pretrained, which the claim is about, was not trained" in rlm.labels.explain(
+        "digits", "10 seeds.", shuffles, *tables
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-9])
+def test_the_scale_of_brightness_changes_nothing(blobs, scale):
+    parts = [divide(blobs, 0)[0]]
+    top = blobs.inputs.max()
+    tables = [
+        rlm.labels.tabulate(dataclasses.replace(blobs, inputs=blobs.inputs / top * factor), parts)
+        for factor in (1, scale)
+    ]
+    ratio = tables[1].sd / tables[0].sd
+    assert ratio.item() == pytest.approx(scale, rel=1e-4)
+
+
+def test_brightness_that_cannot_be_compared_is_an_error(blobs):
+    """Copies of test samples would be pre-trained on."""
+    inputs = 255 * np.abs(blobs.inputs) / np.abs(blobs.inputs).max()
+    settings = {"samples": blobs, "pretrain_samples": dataclasses.replace(blobs, inputs=inputs)}
+    with pytest.raises(InputError, match="expected brightness from 0 to 1 in samples of a floating type"):
+        rlm.labels.run_labels(QUICK, 1, **settings, n_jobs=1, progress=False)
