@@ -38,17 +38,18 @@ CSS = """
 """
 
 
-def show_picture(image: widgets.Image, picture: Picture | None) -> None:
+def show_picture(image: widgets.HTML, picture: Picture | None) -> None:
     """Show a picture in its place, or hide the place."""
     image.layout.display = "none" if picture is None else "block"
     if picture is not None:
-        image.tooltip = picture.alt
-        image.value = picture.png
+        data = base64.b64encode(picture.png).decode()
+        source = f'src="data:image/png;base64,{data}" style="max-width: 100%"'
+        image.value = f'<img alt="{escape(picture.alt)}" {source}>'
 
 
-def new_image(width: str = "100%") -> widgets.Image:
-    """Make a place for a picture, hidden until there is one."""
-    return widgets.Image(format="png", layout={"display": "none", "max_width": width, "object_fit": "contain"})
+def new_image(width: str = "100%") -> widgets.HTML:
+    """Make a place for a picture, hidden until there is one; an image widget would have no text for those who hear."""
+    return widgets.HTML(layout={"display": "none", "max_width": width})
 
 
 class ResultsTab:
