@@ -191,7 +191,7 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
     ax.set(xlabel=f"{metric.label} above {first.baseline}{unit}", ylim=(len(names) - 0.5, -0.5))
     handles, labels = ax.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": len(shown)}
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}  # three would be wider than the figure
     style = {"frameon": False, "fontsize": "small", "handlelength": 1.2, "columnspacing": 1}
     ax.legend(shown.values(), shown, **place, **style)
     return ax
