@@ -185,7 +185,8 @@ class TestCommand:
 
 def test_the_panel_makes_an_arm_of_the_knobs():
     start = config("scratch", "pretrained")
-    calls = {name: lambda *_: None for name in ("on_change", "on_choice", "on_train", "on_name", "on_export")}
+    names = ("on_change", "on_choice", "on_train", "on_name", "on_export", "on_sweep")
+    calls = {name: lambda *_: None for name in names}
     panel = Panel(start, rlm.config.Plan(), [], **calls)
     changed = start.model_copy(update={"dim": 9, "margin": 1.0})
     panel.knobs.show(changed, rlm.config.Plan())

@@ -115,6 +115,7 @@ def test_all_fields_together_come_back(knobs, given):
     )
     given["character_vectors"] = given["character_vectors"] if given["word_vectors"] else None
     given |= {} if given["pretrain_texts"] else {"pretrain_reading": ReadOptions()}
+    given |= {"transfer": None} if given["keep_moments"] else {}
     config = StudyConfig.model_validate(given)
     knobs.show(config, Plan())
     assert knobs.read() == ([config, Plan()], "")
@@ -169,7 +170,7 @@ def test_one_line_says_what_is_shown_and_in_what_the_knobs_differ(changed, said)
 
 @pytest.fixture
 def panel():
-    calls = {name: lambda *_: None for name in ("on_choice", "on_train", "on_export")}
+    calls = {name: lambda *_: None for name in ("on_choice", "on_train", "on_export", "on_sweep")}
     found = []
     made = Panel(StudyConfig(), Plan(), [], on_change=lambda: None, on_name=found.append, **calls)
     made.named = found
