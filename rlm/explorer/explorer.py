@@ -141,9 +141,8 @@ class Explorer:
         """
         config, plan = self._panel.valid
         mine = {name: settings.pop(name) for name in Plan.model_fields if name in settings}
-        self._panel.knobs.show(
-            StudyConfig.model_validate(dict(config) | settings), Plan.model_validate(dict(plan) | mine)
-        )
+        config = StudyConfig.model_validate(dict(config) | settings)
+        self._panel.knobs.show(config, Plan.model_validate(dict(plan) | mine))
 
     def run(self) -> None:
         """

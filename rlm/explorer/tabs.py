@@ -190,6 +190,7 @@ class SweepTab:
         )  # fmt: skip
         self.run = widgets.Button(description="Sweep this knob", icon="play", button_style="primary")
         self.run.on_click(lambda _: on_sweep(f"{self._knob.value}={self._values.value}"))
+        self._found: Swept | None = None
         self._text, self._picture, self._table = widgets.HTML(), new_image("760px"), widgets.HTML()
         self._text.value = paragraph(
             "Races values of one knob from scratch, on the same seeds and splits, by validation accuracy. Values that "
@@ -199,8 +200,9 @@ class SweepTab:
         self.widget = widgets.VBox([choice, self._text, self._picture, self._table])
 
     def show(self, found: Swept | None) -> None:
-        """Show the result of a sweep."""
-        if found is not None:
+        """Show the result of a sweep, once."""
+        if found is not None and found is not self._found:
+            self._found = found
             self._text.value = paragraph(found.text, "headline")
             best = found.table["setting"].iloc[0]
             show_picture(

@@ -141,10 +141,11 @@ def explain_settings(config: LabelsConfig, seeds: int) -> str:
     if config.new_head:
         until += ", each with a new head"
     kinds = {REDRAW[arm] for arm in config.arms if arm in REDRAW}
-    once = f"random labels dealt once, {count(config.shuffles * config.shuffle_epochs, 'epoch')}"
-    dealt = [f"{count(config.shuffles, 'shuffle')} of the random labels{until}"] if kinds != {"once"} else []
+    dealt = [] if kinds == {"once"} else [f"{count(config.shuffles, 'shuffle')} of the random labels{until}"]
+    if "once" in kinds:
+        dealt.append(f"random labels dealt once, {count(config.shuffles * config.shuffle_epochs, 'epoch')}")
     return (
-        f"{'; '.join([*dealt, *([once] if 'once' in kinds else [])])}; "
+        f"{'; '.join(dealt)}; "
         f"at most {count(config.max_epochs, 'epoch')} of fine-tuning; "
         f"{steps}learning rate {config.learning_rate:g}; {count(seeds, 'seed')}."
     )

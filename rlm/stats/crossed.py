@@ -111,12 +111,12 @@ def generalise_splits(
     for these splits.
     """
 
-    def error(seeds: int) -> tuple[float, float]:
-        return float(differences[:seeds].std(ddof=1)) * test_share**0.5, float(seeds - 1)
+    def error(seeds: int, share: float = test_share) -> tuple[float, float]:
+        return float(differences[:seeds].std(ddof=1)) * share**0.5, float(seeds - 1)
 
     def interval(seeds: int, level: float) -> Estimate:
-        half = float(stats.t.ppf(1 - level / 2, seeds - 1)) * error(seeds)[0] * (1 + 1 / seeds / test_share) ** 0.5
-        mean = float(differences[:seeds].mean())
+        size, free = error(seeds, 1 / seeds + test_share)
+        mean, half = float(differences[:seeds].mean()), float(stats.t.ppf(1 - level / 2, free)) * size
         return Estimate(mean, mean - half, mean + half)
 
     return NewData(_widen(judged, differences, reach, watched, interval, error))

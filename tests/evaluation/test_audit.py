@@ -110,7 +110,7 @@ def triplets_with_negatives(negative_of):
 
 @pytest.mark.parametrize("change", [{"split_by": "triplet"}, {"train_fraction": 0.05}], ids=str)
 def test_a_split_is_counted_as_the_slicer_counts_it(change):
-    """Neither phrases that are negatives alone nor rows that were left out are anchors of a split."""
+    """Neither phrases that are negatives alone nor rows that were dropped are anchors of a split."""
     pairs = [(f"fact number{i} alpha{i}", f"question number{i} beta{i}", 1) for i in range(300)]
     pairs += [(f"fact number{i} alpha{i}", f"question number{i + 1} beta{i + 1}", 0) for i in range(40)]
     corpus = rlm.index_corpus(pd.DataFrame(pairs, columns=["anchor", "positive", "relevance"]))

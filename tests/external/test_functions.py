@@ -162,7 +162,7 @@ class TestInterruptions:
         context.set_forkserver_preload(["warm_judge"])
         rng, kills, studies, patience = np.random.default_rng(0), 0, 0, 0.3
         kept, begun = expected().iloc[:0], 0
-        while kills < KILLS or begun:
+        while kills < KILLS or begun or studies < 2:  # on a busy machine most kills come early
             db, log = tmp_path / f"{studies}.db", tmp_path / f"{studies}.calls"
             log.touch()
             process = context.Process(target=run, args=(log, db), kwargs={"seconds": 0.005})
@@ -187,7 +187,7 @@ class TestInterruptions:
             if process.exitcode == 0:
                 pd.testing.assert_series_equal(now, expected())
                 kept, begun, studies = expected().iloc[:0], 0, studies + 1
-        assert studies >= 1  # on a busy machine most kills come early
+        assert studies >= 2
 
     def test_a_killed_worker_is_reported_and_the_study_continues(self, log, db):
         process = psutil.Process()
