@@ -130,10 +130,10 @@ def name_with_tooltip(name: str, tooltip: str) -> dict[str, Any]:
 
 
 def _number(is_whole: bool, low: float | int, high: float | int, named: Mapping[str, Any]) -> Knob:
-    if is_whole:
-        return _simple((widgets.IntSlider if high - low < WIDE else widgets.BoundedIntText)(min=low, max=high, **named))
-    if low > 0 and high / low >= WIDE:
-        return _simple(widgets.BoundedFloatText(min=low, max=high, step=None, **named))
+    if is_whole and high - low < WIDE:
+        return _simple(widgets.IntSlider(min=low, max=high, **named))
+    if is_whole or (low > 0 and high / low >= WIDE):
+        return _simple(widgets.FloatText(**named))  # one with bounds would change an invalid number without a word
     return _simple(widgets.FloatSlider(min=low, max=high, step=0.01, **named))
 
 

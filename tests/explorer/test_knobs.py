@@ -113,6 +113,7 @@ def test_all_fields_together_come_back(knobs, given):
     given |= {"fixed_vectors": False, "mining": None, "margin": None} | (
         {"word_vectors": None} if given["encoder"] == "dssm" else {}
     )
+    given["transfer"] = None if given["keep_moments"] else given["transfer"]
     given["character_vectors"] = given["character_vectors"] if given["word_vectors"] else None
     given |= {} if given["pretrain_texts"] else {"pretrain_reading": ReadOptions()}
     given |= {"transfer": None} if given["keep_moments"] else {}
@@ -134,12 +135,31 @@ def test_what_a_person_types_is_read_without_the_spaces_around_it():
     assert parse_text("  ") is None
 
 
+@pytest.mark.parametrize(
+    ("name", "typed", "message"),
+    [
+        ("learning_rate", -1, "expected a number greater than or equal to 0.0000001, found -1.0"),
+        ("learning_rate", 10, "expected a number less than or equal to 1, found 10.0"),
+        ("batch_size", 0, "expected a number greater than or equal to 1, found 0.0"),
+        ("epoch_triplets", -3, "expected a number greater than or equal to 1, found -3.0"),
+        ("seeds", 3.5, "expected a valid integer, found 3.5"),
+        ("seeds", 99_999_999, "expected a number less than or equal to 1000000, found 99999999.0"),
+    ],
+)
+def test_an_invalid_number_is_refused_and_not_changed(name, typed, message):
+    knobs = Knobs([StudyConfig(), Plan()], lambda: None)
+    (number,) = knobs._knobs[name].inputs
+    number.value = typed
+    assert number.value == typed
+    assert knobs.read() == (None, f"{name.replace('_', ' ')}: {message}")
+
+
 def test_a_plan_with_more_seeds_than_the_panel_has_is_shown(knobs):
     plan = Plan.model_construct(seeds=2_000_000, until=None)
     knobs.show(StudyConfig(), plan)
-    assert knobs.read()[0] == [StudyConfig(), Plan(seeds=1_000_000)]
+    assert knobs.read() == (None, "seeds: expected a number less than or equal to 1000000, found 2000000.0")
     shown = Progress(1, 3, StudyConfig(), plan, None, (), "", None, {})
-    said = explain_difference(shown, *knobs.read()[0])
+    said = explain_difference(shown, StudyConfig(), Plan(seeds=1_000_000))
     assert said == "Shown: #3 (seeds 2000000). The knobs differ: seeds 1000000; Run continues this study."
 
 
