@@ -103,7 +103,7 @@ def _explain(problem: ErrorDetails, fields: Iterable[str]) -> str:
         hint = _suggest(str(found), re.findall(r"'([^']*)'", expected))
         return f"expected {expected}, found {shorten(found)}{hint and f'; {hint}'}"
     number = re.sub(r"^\w+ should be (?=greater|less)", "a number ", message)
-    expected = re.sub(r"^\w+ should (?:be|have|match) ", "", number).partition(", ")[0]
+    expected = re.sub(r"^\w+ should (?:be|have|match) | after validation", "", number).partition(", ")[0]
     return f"expected {expected}, found {shorten(found)}"
 
 
