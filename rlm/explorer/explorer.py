@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from html import escape
 from pathlib import Path
 from threading import Event, RLock, Thread
 from typing import Any
@@ -116,14 +115,14 @@ class Explorer:
     @property
     def results(self) -> pd.DataFrame:
         """The runs of the study that is shown, see `rlm.run_study`; empty at first."""
-        return pd.DataFrame() if self._view is None else self._view.results
+        return pd.DataFrame() if (seen := self._seen()) is None else seen.results
 
     @property
     def words(self) -> str:
         """What the study that is shown supports."""
-        if self._view is None:
+        if (seen := self._seen()) is None:
             return "Nothing has been run yet: press Run, and when seeds have arrived run this cell again."
-        return " ".join(text for _, text in self._view.words) or self._view.headline
+        return " ".join(text for _, text in seen.words) or seen.headline
 
     def set(self, **settings: Any) -> None:  # noqa: ANN401
         """
@@ -191,7 +190,7 @@ class Explorer:
         OSError
             If the files cannot be written.
         """
-        if self._view is None:
+        if self._seen() is None:
             raise InputError("expected a finished run to write of, found none; run the study")
         return self._write([], folder).result().page
 
@@ -213,6 +212,12 @@ class Explorer:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:  # noqa: ANN401
         return self._panel.widget._repr_mimebundle_(**options)
+
+    def _seen(self) -> View | None:
+        """Return what is shown; if nothing runs, wait for the first picture of what the store has."""
+        if self._view is None and self._session.child is None and self._session.finished:
+            self.wait()
+        return self._view
 
     def _settings(self) -> tuple[StudyConfig, Plan]:
         found, wrong = self._panel.knobs.read()
@@ -341,9 +346,4 @@ class Explorer:
     def _export(self, studies: list[int]) -> None:
         self._session.problem = ""
         self._panel.exported.value = paragraph("Writing …", "quiet")
-        self._write(studies).add_done_callback(partial(self._answer, self._show_export))
-
-    def _show_export(self, written: Any) -> None:  # noqa: ANN401
-        beside = f" and, beside it, {written.config.name}. To repeat it:" if written.code else "."
-        code = f'<pre class="copy">{escape(written.code)}</pre>' if written.code else ""
-        self._panel.exported.value = paragraph(f"Written: {written.page}{beside}", "quiet") + code
+        self._write(studies).add_done_callback(partial(self._answer, self._panel.show_export))

@@ -255,6 +255,12 @@ class Panel:
             text += " The study that runs is shown as soon as its first seeds are finished."
         self._difference.value = paragraph(text, "quiet") if text else ""
 
+    def show_export(self, written: Any) -> None:  # noqa: ANN401
+        """Show what was written, and the code that repeats it."""
+        beside = f" and, beside it, {written.config.name}. To repeat it:" if written.code else "."
+        code = f'<pre class="copy">{escape(written.code)}</pre>' if written.code else ""
+        self.exported.value = paragraph(f"Written: {written.page}{beside}", "quiet") + code
+
     def show_status(self, text: str, is_wrong: bool = False) -> None:
         """Show the status."""
         self.status.value = (

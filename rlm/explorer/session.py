@@ -128,7 +128,7 @@ class Session:
         if self.has_ended:
             return f"Finished after {done}: the interval is narrow enough."
         how = "Resume" if self.progress.knobs else "The same call of rlm.judge"
-        return f"Stopped: {done} are kept. {how} continues it."
+        return f"Stopped: {done} are kept. {how} continues it, unless another notebook or terminal trains it now."
 
     def open_last(self, config: StudyConfig, is_any: bool) -> None:
         """Show the study that was started last: any, or one of the data of the panel."""
