@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from rlm.runtime.resources import find_notebooks
 
 HEADLINE = "headline"
 INDEX = "index.html"
+ANSWER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)
 NOT_LISTED = ("progress", "on_paper", "db")  # parameters that decide no number
 
 
@@ -145,9 +147,18 @@ def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> N
         shown = [cell for cell in notebook.cells if HEADLINE in cell.metadata.get("tags", [])]
         ran |= {"papermill": notebook.metadata.papermill} if shown else {}
         cells += shown
-    listed = [f"- [{escape_markdown(title)}](<{quote(page)}>)" for page, title in titles.items()]
+    listed = [
+        f"- [{escape_markdown(title)}](<{quote(page)}>) {_answer(executed[page])}" for page, title in titles.items()
+    ]
     cells.append(markdown("\n".join(["## Pages\n", *listed])))
     return nbformat.v4.new_notebook(cells=cells, metadata=ran)
+
+
+def _answer(notebook: NotebookNode) -> str:
+    """Return what the last text that a notebook made shows in bold at the start of a line."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.data]
+    return " ".join(ANSWER.findall(texts[-1])) if texts else ""
 
 
 def _first_picture(notebook: NotebookNode) -> bytes | None:

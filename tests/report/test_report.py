@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from rlm.errors import InputError
-from rlm.report.notebooks import build_report
+from rlm.report.notebooks import _index, build_report
 from rlm.report.page import page_html
 from rlm.report.widgets import STATE, VIEW
 from rlm.runtime.resources import find_notebooks
@@ -265,6 +265,9 @@ def test_index_opens_with_verdict_figures_and_table(report):
     assert differences.startswith("Mean paired differences")
     assert seeds.startswith("Validation and test accuracy")
     assert len(index.named("table")) == 2
+    assert (
+        index.text.count("An encoder must beat") == index.text.count("Of the function: Too few seeds") == 1
+    )  # answers
     assert (report / "verdict.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -273,6 +276,16 @@ def test_phrases_are_shown_as_text(report):
 
 
 TITLE = nbformat.v4.new_markdown_cell("# 1 · Fails?")
+
+
+def test_the_index_has_the_answer_of_every_page():
+    texts = ["**not the last**", "**Yes: 3 of 4.** And more.\n\n- **not** this\n\n**Nor a leak.**"]
+    outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": text}) for text in texts]
+    answered = nbformat.v4.new_notebook(cells=[TITLE, nbformat.v4.new_code_cell("", outputs=outputs)])
+    titles = {"01.html": "Is it?", "02.html": "Or not?"}
+    index = _index({"01.html": answered, "02.html": nbformat.v4.new_notebook(cells=[TITLE])}, titles)
+    expected = "- [Is it?](<01.html>) Yes: 3 of 4. Nor a leak.\n- [Or not?](<02.html>) "
+    assert index.cells[-1].source == f"## Pages\n\n{expected}"
 
 
 def write_notebook(path, *cells):
