@@ -82,8 +82,7 @@ def seeds(
     """
     ax = ax or new_axes(2.2 + 2.2 * len(summary), 4.5)
     arms, known = list(summary.index), find_metric(metric, results)
-    metric = known.name
-    colours, is_failed = colours_of(arms), results[metric].isna()
+    metric, colours, is_failed = known.name, colours_of(arms), results[known.name].isna()
     results = count_failed(results, known)
     style = {"palette": colours, "width": 0.5, "fliersize": 0, "boxprops": {"alpha": 0.3}}
     sns.boxplot(results, x="arm", y=metric, hue="arm", order=arms, legend=False, ax=ax, **style)
@@ -205,6 +204,8 @@ def sequence(differences: pd.DataFrame, sequence: pd.DataFrame, arms: list[str],
         ax.scatter(pairs["pairs"], pairs["value"], s=14, color=colour, alpha=0.55, edgecolor="none")
         ax.plot(mean["pairs"], mean["value"], color=colour, label=f"{arm}: mean so far")
         ax.fill_between(mean["pairs"], mean["low"], mean["high"], color=colour, alpha=alpha, linewidth=0)
+        now = mean.iloc[-1:]  # one look has neither a line nor a band
+        ax.errorbar(now["pairs"], now["value"], errors(now), color=colour, fmt="D", markersize=4, capsize=3)
     ax.axhline(0, **CHANCE)
     values = differences["value"] if len(differences) else pd.Series([-1.0, 1.0])
     spread = values.abs().quantile(0.95)  # early bands would take the whole range
@@ -240,17 +241,16 @@ def learning_curves(history: pd.DataFrame, metric: str = "validation_accuracy", 
     'validation accuracy'
     """
     ax = ax or new_axes(7, 4)
-    arms = list(history["arm"].unique())
-    shared = {"data": history, "x": "epoch", "y": metric, "hue": "arm", "hue_order": arms, "estimator": "median"}
-    shared |= {"palette": colours_of(arms), "ax": ax}
-    if history["seed"].nunique() > 1:
+    shared = {"data": history, "x": "epoch", "y": metric, "hue": "arm", "palette": colours_of(history["arm"]), "ax": ax}
+    shared["estimator"], is_banded = "median", history["seed"].nunique() > 1
+    if is_banded:
         sns.lineplot(**shared, errorbar=("pi", 90), linewidth=0, err_kws={"alpha": 0.12}, legend=False)
     sns.lineplot(**shared, errorbar=("pi", 50))
     ax.set(xlabel="epoch of fine-tuning", ylabel=metric.replace("_", " "))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric.endswith("accuracy"):
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    ax.legend(title="")
+    ax.legend(title="median; half, and nine tenths, of the seeds" * is_banded)
     return ax
 
 

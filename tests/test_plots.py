@@ -224,6 +224,20 @@ class TestLearningCurves:
     def test_legend_names_the_arms_in_their_order(self):
         assert legend_of(plots.learning_curves(history_of(3))) == ARMS[:2]
 
+    @pytest.mark.parametrize(("seeds", "said"), [(3, "median; half, and nine tenths, of the seeds"), (1, "")])
+    def test_legend_tells_what_the_bands_are(self, seeds, said):
+        assert plots.learning_curves(history_of(seeds)).get_legend().get_title().get_text() == said
+
+
+class TestSequence:
+    def test_the_last_look_is_drawn_with_its_interval_even_if_it_is_the_only_one(self):
+        pairs = pd.DataFrame({"arm": ARMS[1], "pairs": np.arange(1, 11), "value": np.linspace(-1, 2, 10)})
+        look = pd.DataFrame({"arm": [ARMS[1]], "pairs": 10, "value": 0.5, "low": -0.75, "high": 1.75})
+        ax = plots.sequence(pairs, look, ARMS[1:2], "points above scratch", plots.new_axes(4, 4))
+        (bar,) = [one for one in ax.collections if hasattr(one, "get_segments")]
+        assert bar.get_segments()[0].tolist() == [[10, -0.75], [10, 1.75]]
+        assert ((10.0, 0.5),) in points_of(ax.lines)
+
 
 class TestPretraining:
     def test_draws_means_over_seeds_with_their_range(self):
