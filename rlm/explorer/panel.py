@@ -257,7 +257,7 @@ class Panel:
 
     def show_export(self, written: Any) -> None:  # noqa: ANN401
         """Show what was written, and the code that repeats it."""
-        beside = f" and, beside it, {written.config.name}. To repeat it:" if written.code else "."
+        beside = f" and, beside it, {written.config.name}. To repeat it, in that folder:" if written.code else "."
         code = f'<pre class="copy">{escape(written.code)}</pre>' if written.code else ""
         self.exported.value = paragraph(f"Written: {written.page}{beside}", "quiet") + code
 

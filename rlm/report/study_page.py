@@ -80,7 +80,7 @@ def export_study(
         "dataset": about["title"] if about else OWN_DATA,
         "licence": about["licence"] if about else "not stated",
         **read_origin(db, study),
-        "config": config.model_dump_json(indent=1),
+        "config": config.model_dump_json(indent=1, exclude_none=True),
     }
     html = page_html(nbformat.v4.new_notebook(cells=cells), f"Study {study}", provenance, has_code=False)
     folder.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,7 @@ def test_a_study_of_a_table_is_not_called_by_the_dataset_of_its_config(data, tmp
     assert "not stated" in re.search("<dt>licence</dt><dd>(.*?)</dd>", box)[1]
     assert "data of your own" in re.search("<h1.*?</h1>", html, re.DOTALL)[0]
     assert "must be the same table" in html
+    assert "null" not in box  # the config has many settings that are left to a default
 
 
 def test_a_study_of_a_file_is_repeated_from_the_file(data, tmp_path, monkeypatch):
