@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import numpy as np
 import pandas as pd
 import pydantic
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from rlm.cli.bundle import bundle, check
 from rlm.cli.lab import lab, notebooks
@@ -311,6 +311,9 @@ def _prepare_streams() -> None:
 
 
 def _explain(error: CycloptsError) -> str:
+    if isinstance(error, MissingArgumentError) and error.argument and error.argument.field_info.is_positional:
+        name, command = error.argument.name.lstrip("-").upper(), " ".join(["rlm", *(error.command_chain or [])])
+        return f"expected {name}, found none; see: {command} --help"
     invalid = error.__cause__
     if not isinstance(invalid, pydantic.ValidationError):
         return str(error)

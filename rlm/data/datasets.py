@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -74,10 +75,11 @@ def load(name: str | Path, **options: Any) -> pd.DataFrame:  # noqa: ANN401
         return pairs if irrelevant is None else add_irrelevant(pairs, irrelevant, encoding)
     if Path(name).exists() or "/" in str(name) or Path(name).suffix:
         return read(name, **options)
+    near = get_close_matches(str(name), chatterbots, 1, 0.9)
+    known = f"did you mean {near[0]}?" if near else f"known names: pqa, {', '.join(chatterbots)}."
     raise InputError(
-        f"unknown dataset {str(name)!r}, and no such file; known names: pqa, {', '.join(chatterbots)}. "
-        "Give one of them or the path of a file with the columns anchor, positive and, if there are negatives, "
-        "negative"
+        f"unknown dataset {str(name)!r}, and no such file; {known} Give a known name, or the path of a file with the "
+        "columns anchor, positive and, if there are negatives, negative"
     )
 
 

@@ -316,6 +316,7 @@ class TestMistakes:
         ("arguments", "words"),
         [
             (["--dataset", "chatterbot-klingon"], ["unknown dataset 'chatterbot-klingon'", "chatterbot-english"]),
+            (["--dataset", "chatterbot-englsh"], ["did you mean chatterbot-english? Give a known name, or the path"]),
             (
                 ["--dataset", "no/such/file.tsv"],
                 ["no/such/file.tsv: expected triplets or pairs in a file, found nothing"],
@@ -369,6 +370,12 @@ class TestMistakes:
 
     def test_of_a_command(self, rlm_command):
         self.refuse(rlm_command("studdy"), "studdy")
+
+    @pytest.mark.parametrize(
+        ("arguments", "name"), [(["verdict"], "SOURCE"), (["results"], "DB"), (["compare", "s.db", 1], "SECOND")]
+    )
+    def test_of_a_missing_argument_is_by_its_name_in_the_help(self, rlm_command, arguments, name):
+        self.refuse(rlm_command(*arguments), f"expected {name}, found none; see: rlm {arguments[0]} --help")
 
     @pytest.fixture
     def never_trains(self, monkeypatch):
