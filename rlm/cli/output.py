@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
@@ -93,8 +94,9 @@ def show_verdicts(verdicts: Mapping[str, Any]) -> None:
     keep("verdicts", pd.DataFrame(rows, columns=["arm", "baseline", "metric", "decision", "text"]))
     if verdicts:
         keep("estimates", pd.concat({arm: one.table() for arm, one in verdicts.items()}, names=["arm"]).reset_index())
+    wrapped = partial(fill, width=os.get_terminal_size().columns) if sys.stdout.isatty() else str
     for found in verdicts.values():
-        print(f"\n{found.text}")
+        print(f"\n{wrapped(found.text)}")
     if not verdicts:
         print("\nNothing is compared: a verdict takes the baseline and another arm.")
 

@@ -1,6 +1,7 @@
 """Results that were made elsewhere get the verdict of the same numbers passed as a table."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import topic_pairs
 from scipy import stats
 
 import rlm
+from rlm.cli.output import show_verdicts
 from rlm.errors import InputError
 from rlm.external import compare_results, read_results
 from rlm.external.logs import LOGS, find_log
@@ -71,6 +73,15 @@ class TestCommand:
         code, out, _ = rlm_command("verdict", path, *options, "--baseline", "wide", "--arm", "plain", "--watched")
         assert rlm.compare(long, "plain", "wide", watched=True, metric=SHARE).text in out
         assert " for NA" not in out
+
+    def test_a_terminal_breaks_the_lines_of_a_verdict_between_words(self, long, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+        monkeypatch.setattr("os.get_terminal_size", lambda: os.terminal_size((50, 20)))
+        verdict = rlm.compare(long, "plain", "wide", metric=SHARE)
+        show_verdicts({"plain": verdict})
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 50
+        assert " ".join(lines).split() == verdict.text.split()
 
     def test_a_direction_can_be_given(self, long, tmp_path, rlm_command):
         path = tmp_path / "runs.csv"
