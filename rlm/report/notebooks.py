@@ -23,7 +23,7 @@ from rlm.runtime.resources import find_notebooks
 
 HEADLINE = "headline"
 INDEX = "index.html"
-ANSWER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)
+ANSWER = re.compile(r"^\*\*(.+?)\*\*", re.MULTILINE)  # in the last text that a notebook shows
 NOT_LISTED = ("progress", "on_paper", "db")  # parameters that decide no number
 
 
@@ -68,10 +68,10 @@ def build_report(
         written[page] = page_html(notebook, title, provenance, links=links, page=page, has_code=page != INDEX)
     for page, html in written.items():  # after all of them are made
         write_whole(out / page, html)
-    picture = _first_picture(executed[INDEX])
-    if picture:
+    pictures = _outputs(executed[INDEX], "image/png")
+    if pictures:
         with whole(out / "verdict.png") as temporary:
-            temporary.write_bytes(picture)
+            temporary.write_bytes(base64.b64decode(pictures[0]))
     return out / INDEX
 
 
@@ -142,28 +142,18 @@ def _spell(value: object) -> str:
 def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> NotebookNode:
     markdown = nbformat.v4.new_markdown_cell
     cells = [markdown("# Does random-triplet pre-training help this encoder, or was it a lucky seed?")]
-    ran = {}  # papermill's record of a notebook with a headline
-    for notebook in executed.values():
+    ran, told = {}, {}  # papermill's record of a notebook with a headline, and the answers
+    for page, notebook in executed.items():
+        told[page] = " ".join(ANSWER.findall("".join(_outputs(notebook, "text/markdown")[-1:])))
         shown = [cell for cell in notebook.cells if HEADLINE in cell.metadata.get("tags", [])]
         ran |= {"papermill": notebook.metadata.papermill} if shown else {}
         cells += shown
-    listed = [
-        f"- [{escape_markdown(title)}](<{quote(page)}>) {_answer(executed[page])}" for page, title in titles.items()
-    ]
+    listed = [f"- [{escape_markdown(title)}](<{quote(page)}>)\n\n  {told[page]}" for page, title in titles.items()]
     cells.append(markdown("\n".join(["## Pages\n", *listed])))
     return nbformat.v4.new_notebook(cells=cells, metadata=ran)
 
 
-def _answer(notebook: NotebookNode) -> str:
-    """Return what the last text that a notebook made shows in bold at the start of a line."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    texts = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.data]
-    return " ".join(ANSWER.findall(texts[-1])) if texts else ""
-
-
-def _first_picture(notebook: NotebookNode) -> bytes | None:
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                return base64.b64decode(output.data["image/png"])
-    return None
+def _outputs(notebook: NotebookNode, kind: str) -> list[str]:
+    """List what a notebook shows of a MIME type."""
+    outputs = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    return [data[kind] for data in outputs if kind in data]
