@@ -116,11 +116,14 @@ class Panel:
             layout={"min_width": "0"},
         )
         rows = [[self.knobs.rows[name] for name in names if name not in hidden] for names in GROUPS.values()]
-        groups = widgets.Accordion([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
+        groups = widgets.Stack([widgets.VBox(mine) for mine in rows], titles=list(GROUPS), selected_index=1)
+        # Buttons, since the headers of an accordion cannot be reached with a keyboard.
+        heads = widgets.ToggleButtons(options=list(GROUPS), index=1, style={"button_width": "auto"})
+        widgets.jslink((heads, "index"), (groups, "selected_index"))
         adding = widgets.HBox([self._arm, self._add, self._undo], layout={"flex_flow": "row wrap"})
         code = widgets.Accordion([self._code], titles=["Code of these settings"], selected_index=None)
         left = widgets.VBox(
-            [self._kept, groups, self.wrong, adding, self._added, code],
+            [self._kept, heads, groups, self.wrong, adding, self._added, code],
             layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"},
         )
         buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})

@@ -29,7 +29,7 @@ def _draw(model_id: str, models: Models) -> str:
         return ""
     model = models[model_id]
     state, kind = model["state"], model["model_name"].removesuffix("Model")
-    if _layout(state, models).get("display") == "none":
+    if _layout(state, models).get("display") == "none" or kind == "ToggleButtons":  # titles of a stack
         return ""
     children = [_of(child) for child in state.get("children", [])]
     label = state.get("description", "")
@@ -40,7 +40,7 @@ def _draw(model_id: str, models: Models) -> str:
             return state.get("value", "")
         case "Image":
             return _image(model, state)
-        case "Tab" | "Accordion":
+        case "Tab" | "Accordion" | "Stack":
             return _folded(children, state, models)
         case "VBox" | "Box" | "GridBox" | "HBox":
             flex = escape(_layout(state, models).get("flex") or "")

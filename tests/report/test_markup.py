@@ -97,7 +97,8 @@ PANEL = {
     "Button": {"description": ""},
     "Dropdown": {"_options_labels": [], "index": 0, "description": "", "description_allow_html": True},
     "Checkbox": {"value": True, "description": ""}, "IntProgress": {"value": "", "max": "", "description": ""},
-    "Accordion": {"titles": [], "children": ["IPY_MODEL_Label0"]}, "Image": {"tooltip": "", "format": ""},
+    "Accordion": {"titles": [], "children": ["IPY_MODEL_Label0"]}, "ToggleButtons": {},
+    "Image": {"tooltip": "", "format": ""},
 }  # fmt: skip
 
 

@@ -178,14 +178,18 @@ def test_widgets_of_a_notebook_show_their_values_as_text():
         "none": {"model_name": "LayoutModel", "state": {"display": "none"}},
         "folded": {"model_name": "AccordionModel", "state": {"children": ["IPY_MODEL_empty"]}},
         "empty": {"model_name": "HTMLModel", "state": {}},
+        "heads": {"model_name": "ToggleButtonsModel", "state": {"_options_labels": ["A"], "index": 0}},
+        "stack": {"model_name": "StackModel", "state": {"children": ["IPY_MODEL_empty"], "titles": ["Data"]}},
         "box": {"model_name": "VBoxModel", "state": {"children": [f"IPY_MODEL_{name}" for name in
-                ("slider", "choice", "hidden", "folded")]}},
+                ("slider", "choice", "hidden", "folded", "heads", "stack")]}},
     }  # fmt: skip
     output = nbformat.v4.new_output("display_data", data={VIEW: {"model_id": "box"}, "text/plain": "VBox()"})
     cells = [nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell("box", outputs=[output])]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"widgets": {STATE: {"state": state}}})
     page = Page(page_html(notebook, "Title", {}))
     assert "part 1" in page.text  # a section without a title
+    assert page.text.count("Data") == 1
+    assert "<b>A</b>" not in page_html(notebook, "Title", {})
     assert re.search(r"depth\s+3", page.text)
     assert re.search(re.escape(ATTACK) + r"\s+b & c", page.text)
     assert "nobody sees it" not in page.text
@@ -284,7 +288,7 @@ def test_the_index_has_the_answer_of_every_page():
     answered = nbformat.v4.new_notebook(cells=[TITLE, nbformat.v4.new_code_cell("", outputs=outputs)])
     titles = {"01.html": "Is it?", "02.html": "Or not?"}
     index = _index({"01.html": answered, "02.html": nbformat.v4.new_notebook(cells=[TITLE])}, titles)
-    expected = "- [Is it?](<01.html>) Yes: 3 of 4. Nor a leak.\n- [Or not?](<02.html>) "
+    expected = "- [Is it?](<01.html>)\n\n  Yes: 3 of 4. Nor a leak.\n- [Or not?](<02.html>)\n\n  "
     assert index.cells[-1].source == f"## Pages\n\n{expected}"
 
 
