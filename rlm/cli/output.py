@@ -179,7 +179,7 @@ def gather(blocks: Iterator[R], arms: Sequence[str], out: Path | None) -> tuple[
     try:
         return collect(blocks, arms, None if out is None else partial(_write, out))
     except KeyboardInterrupt:
-        sys.exit("interrupted before any block of seeds was finished")
+        sys.exit("interrupted before any block of seeds was finished; rlm study --block-size makes smaller ones")
 
 
 def _write(out: Path, found: Result) -> None:

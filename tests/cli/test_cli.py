@@ -151,7 +151,7 @@ class TestStudy:
     def test_interrupted_before_any_block(self, rlm_command, pairs, interrupt_after):
         interrupt_after(0)
         code, printed, _ = rlm_command("study", "--dataset", pairs, "--seeds", 2, *QUICK)
-        assert code == "interrupted before any block of seeds was finished"
+        assert code == "interrupted before any block of seeds was finished; rlm study --block-size makes smaller ones"
         assert not printed
 
     def test_interrupted_with_pairs_it_judges_them(self, rlm_command, pairs, interrupt_after):
