@@ -279,7 +279,7 @@ def _differences_figure(verdicts: Mapping[str, Verdict]) -> Figure:
 def _seeds_figure(results: pd.DataFrame, summary: pd.DataFrame, metric: Metric) -> Figure:
     values, baseline = _by_seed(results, metric), find_baseline(results)
     others = [arm for arm in summary.index if arm != baseline and baseline in values]
-    width = 0.8 + 1.7 * len(summary)  # narrow, since a panel shrinks what is wider than itself, its text too
+    width = max(4, 0.8 + 1.7 * len(summary))  # room for the title; a panel shrinks what is wider than itself
     figure = Figure(figsize=(width + 4 * bool(others), 4), layout="constrained")
     widths = [width, 4] if others else [width]
     axes = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)

@@ -185,6 +185,14 @@ class TestView:
         view(store, 1)
         assert plt.get_fignums() == before
 
+    def test_a_figure_of_one_arm_has_room_for_its_title(self):
+        results = pd.DataFrame({"arm": "scratch", "seed": range(9), "test_accuracy": np.linspace(0.5, 0.7, 9)})
+        with live._theme():
+            figure = live._seeds_figure(results, rlm.summarise(results), find_metric("test_accuracy", results))
+            figure.draw_without_rendering()
+        title = figure.axes[0].title.get_window_extent()
+        assert 0 <= title.x0 <= title.x1 <= figure.bbox.width
+
     def test_comparison_shows_what_differs_and_the_effects(self, store):
         found = compare_studies(store, [1, 2])
         assert list(found.settings.index) == ["learning_rate"]
