@@ -110,7 +110,8 @@ def iter_blocks(
         with interrupts_held(), _at_hand(work):
             is_here = isinstance(get_active_backend()[0], LokyBackend)  # and not on a cluster
             begin = {"initializer": end_with, "initargs": (os.getpid(),)} if is_here else {}
-            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", **begin)
+            # "c": processes share big arrays, and torch takes them without a warning, since a write makes a copy.
+            run = joblib.Parallel(n_jobs=processes, return_as="generator_unordered", mmap_mode="c", **begin)
             results: Any = run(joblib.delayed(_run)(work, theirs, block) for theirs, block in tasks)
         with _deaths_explained(store), _closing(results):
             for result in results:

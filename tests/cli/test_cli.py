@@ -66,6 +66,17 @@ class TestStudy:
         assert "difference" not in printed
         assert printed.endswith("Nothing is compared: a verdict takes the baseline and another arm.\n")
 
+    def test_processes_share_a_large_table_without_a_warning(self, tmp_path):
+        data = tmp_path / "large.csv"  # its tokens take more than the megabyte above which joblib maps them
+        words = np.random.default_rng(0).integers(500, size=(2, 6000, 28)).astype(str)
+        anchors, positives = (["w" + " w".join(row) for row in side] for side in words)
+        pd.DataFrame({"anchor": anchors, "positive": positives}).to_csv(data, index=False)
+        small = ["--arms", "scratch", "--encoder", "mean", "--max-epochs", 1, "--epoch-triplets", 100, "--negatives", 1]
+        running = start("study", "--dataset", data, "--seeds", 2, "--jobs", 2, *small)
+        _, said = running.communicate(timeout=240)
+        assert running.returncode == 0, said
+        assert "Warning" not in said
+
     def wait_for(self, is_so, running):
         deadline = time.monotonic() + 120
         while not is_so():
