@@ -113,7 +113,8 @@ def encoder_maker(
         return partial(make_encoder, len(phrases.words) + 2)
     output = LOSSES[config.loss].output
     make = partial(new_encoder, config.encoder, phrases.words, config.word_dim, config.dim, output)
-    make = partial(make, initialisation=config.initialisation)
+    own = {"layers": config.layers, "dropout": config.dropout}
+    make = partial(make, initialisation=config.initialisation, **own)
     if config.word_vectors is None:
         return make
     paths = [path for path in (config.word_vectors, config.character_vectors) if path is not None]

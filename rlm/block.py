@@ -113,7 +113,7 @@ def init_block(
     Raises
     ------
     InputError
-        If there is no seed; if the encoder has dropout, which would need a random stream per seed, or batch
+        If there is no seed; if the encoder has dropout other than `rlm.zoo.Dropout`, or batch
         normalisation, which mixes inputs, without `batch_norm`; or if it has no weights, or does not make one vector
         per input.
 
@@ -163,7 +163,7 @@ def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...], batch_norm: bo
         layer = type(module).__name__
         drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
         if isinstance(drops, float) and drops > 0:
-            raise InputError(f"expected an encoder without dropout, found it in {layer}; remove it or set it to 0")
+            raise InputError(f"expected no dropout but that of rlm.zoo.Dropout, found it in {layer}; take that instead")
         if isinstance(module, _BatchNorm) and not (batch_norm and module.track_running_stats):
             wanted, remedy = "without batch normalisation", "take nn.LayerNorm"
             if batch_norm:
@@ -179,8 +179,8 @@ def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...], batch_norm: bo
         return
     if not torch.equal(torch.get_rng_state(), state):
         raise InputError(
-            f"expected an encoder without dropout, found that {type(encoder).__name__} draws random numbers as it "
-            "embeds; remove that"
+            f"expected no dropout but that of rlm.zoo.Dropout, found that {type(encoder).__name__} draws random "
+            "numbers as it embeds; take that instead"
         )
     check_vectors(encoder, made)
 

@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from rlm.errors import InputError, Settings
+from rlm.errors import InputError, Mapped, Settings
 from rlm.variants import ARMS, BASELINE, Arm, find_variant, parse_arm
 
 Role = Literal["anchor", "positive", "negative", "relevance", "text", "label"]
 Layout = Literal["columns", "blocks", "groups"]
-EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "dssm", "mean"]
+EncoderName = Literal["lstm", "bilstm", "lstm(lstm)", "lstm(cnn)", "transformer", "dssm", "mean"]
 Loss = Literal[
     "triplet", "cosine_triplet", "facenet", "lossless", "dssm", "in_batch", "contrastive", "cosine_regression"
 ]
@@ -37,21 +37,7 @@ MIN_COUNT = 2  # rare words train the vector of the unknown word, see docs/unkno
 MARGINS: dict[Loss, float] = {"triplet": 0.5, "cosine_triplet": 0.5, "facenet": 0.2, "contrastive": 1.0}
 YOUR_TABLE = "data"  # what a config calls data and texts that are handed over
 TRANSFER = "Number of the encoder's layers that keep their pre-trained weights, from the first; all by default."
-DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS = 30, 1_000_000, 100_000_000
-Value = TypeVar("Value")
-
-
-def _parse_mapping(given: object) -> object:
-    """Parse ``name=value,name=value`` of a command line; return anything else unchanged."""
-    if not isinstance(given, str):
-        return given
-    parts = [part.partition("=") for part in given.split(",")]
-    if not all(name and equals and value for name, equals, value in parts):
-        raise InputError(f"expected name=value,name=value; found {given!r}")
-    return {name.strip(): value.strip() for name, _, value in parts}
-
-
-Mapped = Annotated[dict[str, Value], BeforeValidator(_parse_mapping), Parameter(accepts_keys=False)]
+DEFAULT_SEEDS, MOST_SEEDS, MOST_TRIPLETS, MOST_TOKENS = 30, 1_000_000, 100_000_000, 512
 
 
 def check_kinds(kinds: Mapping[str, float | int]) -> None:
@@ -148,6 +134,13 @@ class Recipe(Settings):
         description="adam, or rowwise_adam: word vectors move only in steps that use them, at a cost that does not "
         "grow with the vocabulary; or nadam, Adam with Nesterov momentum.",
     )
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="Share of a weight, times the learning rate, that a step removes; as in AdamW."
+    )
+    warmup: int = Field(
+        0, ge=0, le=1_000_000, description="Steps of a phase in which the learning rate rises, in a line, to its value."
+    )
+    clip: float | None = Field(None, gt=0, description="Largest norm of a seed's gradient; longer ones are shortened.")
     precision: Precision = Field(
         "fp32",
         description="fp32, or bf16: matrix products of training steps in bfloat16, where there is hardware for it "
@@ -188,7 +181,11 @@ class _Encoding(Settings):
     encoder: EncoderName = Field(
         "lstm",
         description="Encoder of a phrase: lstm (reads backwards), bilstm, lstm(lstm) (two layers), lstm(cnn) "
-        "(convolutions under LSTMs), dssm (letter trigrams) or mean (of word vectors).",
+        "(convolutions under LSTMs), transformer, dssm (letter trigrams) or mean (of word vectors).",
+    )
+    layers: int | None = Field(None, ge=1, le=48, description="Layers of the encoder transformer; 2 by default.")
+    dropout: float | None = Field(
+        None, ge=0, le=0.99, description="Probability of dropout in the encoder transformer; 0.1 by default."
     )
     unseen_words: Literal["unknown", "kept"] | None = Field(
         None,
@@ -218,7 +215,7 @@ class _Encoding(Settings):
     )
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
-    max_tokens: int = Field(32, ge=1, le=512, description="Longer phrases are cut to this many tokens.")
+    max_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="Longer phrases are cut to this many tokens.")
     padding: Padding = Field(
         "masked", description="In training and validation: masked, or on the left or right, and read as unknown words."
     )
@@ -301,6 +298,8 @@ class StudyConfig(Recipe, _Encoding):
                 raise InputError(f"expected {other}, which {name} needs, found none; give a file")
         if self.keep_moments and self.transfer is not None:
             raise InputError("expected no transfer with keep_moments, whose moments are of all layers; omit one")
+        if self.encoder != "transformer" and (self.layers, self.dropout) != (None, None):
+            raise InputError(f"expected the encoder transformer for layers or dropout, found {self.encoder}; omit it")
         if self.encoder == "dssm" and self.word_vectors:
             raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
         for arm, variant in variants.items():

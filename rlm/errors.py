@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from reprlib import repr as shorten
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from cyclopts import Parameter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+Value = TypeVar("Value")
 
 
 class InputError(ValueError):
@@ -64,6 +67,19 @@ def naming_extras(alternative: str = "") -> Iterator[None]:
         raise InputError(
             f"expected the package {package}, found none; run: pip install 'rlm[{extra}]'{alternative}"
         ) from error
+
+
+def _parse_mapping(given: object) -> object:
+    """Parse ``name=value,name=value`` of a command line; return anything else unchanged."""
+    if not isinstance(given, str):
+        return given
+    parts = [part.partition("=") for part in given.split(",")]
+    if not all(name and equals and value for name, equals, value in parts):
+        raise InputError(f"expected name=value,name=value; found {given!r}")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+Mapped = Annotated[dict[str, Value], BeforeValidator(_parse_mapping), Parameter(accepts_keys=False)]
 
 
 class Settings(BaseModel):

@@ -8,7 +8,7 @@ from rlm.errors import InputError
 
 STREAMS = (
     *("split", "negatives", "init", "order", "random_triplets", "random_order", "audit", "shuffle", "train_fraction"),
-    *("random_labels", "head", "motion"),
+    *("random_labels", "head", "motion", "dropout"),
 )
 
 

@@ -313,8 +313,8 @@ def _make_trainer(
     block: Block, recipe: Recipe, relevance: RelevanceMask, sources: Sequence[Source], table: PhraseTable, epochs: int
 ) -> Trainer:
     objective, is_even = make_objective(recipe.loss, recipe.margin, recipe.mining), len(set(map(len, sources))) == 1
-    settings = objective, relevance, recipe.optimizer, recipe.precision
-    trainer = Trainer(block, recipe.learning_rate, *settings, synchronous=is_even)
+    settings = recipe.model_dump(include={"optimizer", "precision", "weight_decay", "warmup", "clip"})
+    trainer = Trainer(block, recipe.learning_rate, objective, relevance, synchronous=is_even, **settings)
     planned = epochs * sum(map(len, sources))
     compiles = is_worth_compiling(planned, table.tokens[0].shape[1]) if recipe.compile is None else recipe.compile
     level, how = (logging.INFO, "compiled") if compiles else (logging.DEBUG, "eager")

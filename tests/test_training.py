@@ -421,8 +421,8 @@ class TestYourOwnEncoder:
     @pytest.mark.parametrize(
         ("layer", "message"),
         [
-            (lambda: nn.GRU(4, 5, num_layers=2, dropout=0.5), "without dropout, found it in GRU"),
-            (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), "without dropout, found it in MultiheadAttention"),
+            (lambda: nn.GRU(4, 5, num_layers=2, dropout=0.5), "that of rlm.zoo.Dropout, found it in GRU"),
+            (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), "found it in MultiheadAttention; take that"),
             (lambda: nn.BatchNorm1d(5), "without batch normalisation, found BatchNorm1d; take nn.LayerNorm"),
         ],
     )
@@ -448,7 +448,7 @@ class TestYourOwnEncoder:
             init_block(nn.Identity, (0,))
 
     def test_dropout_is_refused(self, slices):
-        with pytest.raises(InputError, match="encoder without dropout, found it in Dropout; remove it"):
+        with pytest.raises(InputError, match=r"that of rlm.zoo.Dropout, found it in Dropout; take that"):
             init_block(lambda: self.Encoder(slices.vocabulary_size, dropout=0.5), (0,))
 
 

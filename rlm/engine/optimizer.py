@@ -26,6 +26,8 @@ class BlockAdam:
     serves all `synchronous` seeds, which always step together; otherwise each has its own. Kingma and Ba, "Adam", ICLR
     2015, algorithm 1, by ``torch.optim.adam``; the tables as in ``torch.optim.SparseAdam``. With `nesterov`: Dozat,
     "Incorporating Nesterov momentum into Adam", 2016, by ``torch.optim.NAdam``, which has the formula of Keras's Nadam.
+    `weight_decay` is that of ``torch.optim.AdamW``: Loshchilov and Hutter, "Decoupled weight decay regularization",
+    ICLR 2019, algorithm 2. In its first `warmup` steps, a seed moves by a rising share of what it would move otherwise.
     """
 
     def __init__(
@@ -35,8 +37,11 @@ class BlockAdam:
         tables: Collection[str],
         synchronous: bool,
         nesterov: bool = False,
+        weight_decay: float | int = 0.0,
+        warmup: int = 0,
     ) -> None:
         self.learning_rate, self.nesterov = learning_rate, nesterov
+        self.weight_decay, self.warmup = weight_decay, warmup
         self.synchronous = synchronous
         self.tables = {name: _with_spare_row(weights[name]) for name in tables}
         self.table_moments = {
@@ -51,22 +56,36 @@ class BlockAdam:
         self.steps = {name: weight.new_zeros(len(weight)) for name, weight in self.dense.items()}
         self.products = {name: torch.ones_like(steps) for name, steps in self.steps.items()}  # of Nadam's momenta
         some = next(iter(weights.values()))
-        self.table_steps = some.new_zeros(len(some))
+        self.taken = some.new_zeros(len(some))  # steps of each seed
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The current weights; the next step changes their content."""
-        seeds = len(self.table_steps)
+        seeds = len(self.taken)
         return self.dense | {name: table[:-1].unflatten(0, (seeds, -1)) for name, table in self.tables.items()}
+
+    def count(self, present: Sequence[int]) -> None:
+        """Count a step of the seeds that are `present`; it comes before the update."""
+        is_everyone = self.synchronous or len(present) == len(self.taken)
+        self.taken[slice(None) if is_everyone else list(present)] += 1
+
+    @property
+    def share(self) -> Float[Tensor, " seed"]:
+        """What warm-up leaves of each seed's learning rate, linear as in ``torch.optim.lr_scheduler.LinearLR``."""
+        return (self.taken / max(self.warmup, 1)).clamp(max=1)
 
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """Update all weights but the tables, of the seeds that are `present`; the others do not count the step."""
+        before = {name: weight.clone() for name, weight in self.dense.items()} if self.warmup else {}
         parts: Sequence[int | slice] = [slice(None)] if self.synchronous else present
         weights, slopes, means, squares, steps, products = (
             [tensors[name][part] for part in parts for name in self.dense]
             for tensors in (self.dense, gradients, self.means, self.squares, self.steps, self.products)
         )
         slopes = [gradient.contiguous() for gradient in slopes]  # the fused kernel ignores strides
+        if self.weight_decay:
+            for weight in weights:
+                weight.mul_(1 - self.learning_rate * self.weight_decay)
         steps, products = ([one if one.dim() == 0 else one[0] for one in counts] for counts in (steps, products))
         settings = {"beta1": BETAS[0], "beta2": BETAS[1], "lr": self.learning_rate, "weight_decay": 0.0, "eps": EPS}
         if self.nesterov:
@@ -74,6 +93,9 @@ class BlockAdam:
             nadam(weights, slopes, means, squares, products, steps, **settings)
         else:
             adam(weights, slopes, means, squares, [], steps, fused=True, amsgrad=False, maximize=False, **settings)
+        for name, old in before.items():  # a step is linear in the learning rate, of which PyTorch takes one for all
+            share = self.share.view(-1, *[1] * (old.dim() - 1))
+            self.dense[name].copy_(old.lerp(self.dense[name], share))
 
     def find_rows(self, name: str, words: Int64[Tensor, "seed word"]) -> Int64[Tensor, " row"]:
         """Return the rows of ``tables[name]`` that hold each seed's words; an unused slot gets the spare row."""
@@ -83,19 +105,19 @@ class BlockAdam:
         first = torch.arange(0, spare, rows, device=words.device)[:, None]
         return torch.where(words < rows, words + first, spare).flatten()
 
-    def next_row_sizes(self, present: Sequence[int]) -> Float[Tensor, " seed"]:
-        """Count a step of the tables; return each seed's step size, whose powers a compiler would repeat per row."""
-        is_everyone = self.synchronous or len(present) == len(self.table_steps)
-        self.table_steps[slice(None) if is_everyone else list(present)] += 1
-        steps = self.table_steps.clamp(min=1)
-        return self.learning_rate * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps)
+    def row_sizes(self) -> Float[Tensor, "2 seed"]:
+        """Return each seed's step size in tables, whose powers a compiler would repeat per row, and share of decay."""
+        steps, rates = self.taken.clamp(min=1), self.learning_rate * self.share
+        return torch.stack(
+            [rates * (1 - BETAS[1] ** steps).sqrt() / (1 - BETAS[0] ** steps), rates * self.weight_decay]
+        )
 
     def step_rows(
         self,
         name: str,
         rows: Int64[Tensor, " row"],
         gradient: Float[Tensor, "seed word dim"],
-        sizes: Float[Tensor, " seed"],
+        sizes: Float[Tensor, "2 seed"],
     ) -> None:
         """Update the used rows of a table and their moments; only the spare row, without gradient, may repeat."""
         table, (means, squares) = self.tables[name], self.table_moments[name]
@@ -103,7 +125,9 @@ class BlockAdam:
         mean, square, weight = (F.embedding(rows, part).view_as(gradient) for part in (means, squares, table))
         mean = mean.lerp(gradient, 1 - BETAS[0])
         square = square.lerp(gradient.square(), 1 - BETAS[1])
-        weight = weight - sizes[:, None, None] * mean / (square.sqrt() + EPS)
+        step, decay = sizes[..., None, None]
+        weight = weight - decay * weight if self.weight_decay else weight
+        weight = weight - step * mean / (square.sqrt() + EPS)
         for part, updated in ((means, mean), (squares, square), (table, weight)):
             part.index_copy_(0, rows, updated.flatten(0, 1))
 
@@ -114,13 +138,13 @@ class BlockAdam:
                 tensor[rows] = 0
         for product in self.products.values():
             product[rows] = 1
-        self.table_steps[rows] = 0
+        self.taken[rows] = 0
         for moment in chain.from_iterable(self.table_moments.values()):
-            moment[:-1].unflatten(0, (len(self.table_steps), -1))[rows] = 0
+            moment[:-1].unflatten(0, (len(self.taken), -1))[rows] = 0
 
     def resume(self, other: "BlockAdam") -> None:
         """Continue with the moments and step counts of another optimizer of the same seeds and weights."""
-        counted = [0] * len(self.table_steps) if other.synchronous else list(range(len(self.table_steps)))
+        counted = [0] * len(self.taken) if other.synchronous else list(range(len(self.taken)))
         for name in self.dense:
             self.means[name].copy_(other.means[name])
             self.squares[name].copy_(other.squares[name])
@@ -129,12 +153,12 @@ class BlockAdam:
         for name, moments in self.table_moments.items():
             for mine, theirs in zip(moments, other.table_moments[name], strict=True):
                 mine.copy_(theirs)
-        self.table_steps.copy_(other.table_steps)
+        self.taken.copy_(other.taken)
         self.synchronous = self.synchronous and other.synchronous  # else the first seed's count would be that of all
 
     def keep(self, rows: Int[np.ndarray, " row"]) -> None:
         """Keep only the seeds at these places."""
-        seeds = len(self.table_steps)
+        seeds = len(self.taken)
 
         def kept(table: Tensor) -> Tensor:
             return _with_spare_row(table[:-1].unflatten(0, (seeds, -1))[rows])
@@ -147,7 +171,7 @@ class BlockAdam:
         counted = np.zeros_like(rows) if self.synchronous else rows
         self.steps = {name: steps[counted] for name, steps in self.steps.items()}
         self.products = {name: products[counted] for name, products in self.products.items()}
-        self.table_steps = self.table_steps[rows]
+        self.taken = self.taken[rows]
 
 
 class SGD(NamedTuple):

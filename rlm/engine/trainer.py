@@ -18,9 +18,11 @@ from rlm.data.phrases import PAD
 from rlm.engine.accuracy import embed
 from rlm.engine.batches import Batch, Step, distinct
 from rlm.engine.compile import Replayed, fit, round_up, static_batch_sizes, try_to_compile
+from rlm.engine.dropout import Dropout, mix
 from rlm.engine.optimizer import SGD, BlockAdam, BlockSGD
 from rlm.engine.relevance import RelevanceMask
 from rlm.errors import InputError
+from rlm.seeding import stream
 
 
 @runtime_checkable
@@ -53,8 +55,12 @@ class Trainer:
         precision: Precision = "fp32",
         *,
         synchronous: bool,
+        weight_decay: float | int = 0.0,
+        warmup: int = 0,
+        clip: float | int | None = None,
     ) -> None:
         self.objective = objective
+        self.clip = clip
         self.relevance = relevance
         self.lower = precision == "bf16"
         trained = {name for name, parameter in block.encoder.named_parameters() if parameter.requires_grad}
@@ -62,11 +68,13 @@ class Trainer:
         self.tables = tables if optimizer == "rowwise_adam" and tables <= trained else set()
         self.is_checked = not self.tables
         weights = {name: weight for name, weight in block.weights.items() if name in trained}
-        self.adam = BlockAdam(weights, learning_rate, self.tables, synchronous, optimizer == "nadam")
+        how = synchronous, optimizer == "nadam", weight_decay, warmup
+        self.adam = BlockAdam(weights, learning_rate, self.tables, *how)
         if isinstance(optimizer, SGD):
             self.adam = BlockSGD(weights, learning_rate, optimizer)
         kept = {name: weight if name in weights else weight.clone() for name, weight in block.weights.items()}
         self.frozen = dataclasses.replace(block, weights=kept)
+        self.drops = _first_draws(block)
         self.vocabulary_size = max((block.weights[name].shape[1] for name in self.tables), default=0)
         self.batch_sizes: tuple[int, ...] = ()
         self.most_words = 0
@@ -105,6 +113,7 @@ class Trainer:
         """Shrink the block to the seeds at these places, without compilation, which would have to be repeated."""
         self.adam.keep(rows)
         self.batch_sizes, self.replayed = (), None
+        self.drops = {name: first[rows] for name, first in self.drops.items()}
         self.frozen = self.frozen.rows(rows)
 
     def train(self, batches: Iterable[Step]) -> Float[np.ndarray, " seed"]:
@@ -171,14 +180,16 @@ class Trainer:
     ) -> Float[Tensor, " seed"]:
         """Take one step in place, compiled if the inputs are fitted; `shape` are the other arguments of the encoder."""
         step, words, row_sizes = self.compiled if is_fitted else self._gradients, None, None
+        self.adam.count(present)
+        draws = {name: mix(first + self.adam.taken.long()) for name, first in self.drops.items()}
         if self.tables:
             words, inputs = _own_vocabulary(inputs, *shape, self.vocabulary_size)
-            row_sizes = self.adam.next_row_sizes(present)
+            row_sizes = self.adam.row_sizes()
             if is_fitted and words.shape[1] <= self.most_words:
                 words = F.pad(words, (0, self.most_words - words.shape[1]), value=self.vocabulary_size)
             else:
                 step = self._gradients
-        loss, gradients = step((inputs, *shape), words, row_sizes, targets, weights, relevant)
+        loss, gradients = step((inputs, *shape), words, row_sizes, targets, weights, relevant, draws)
         self.adam.step(gradients, present)
         return loss.detach()
 
@@ -186,10 +197,11 @@ class Trainer:
         self,
         inputs: tuple[Any, ...],
         words: Int64[Tensor, "seed word"] | None,
-        row_sizes: Float[Tensor, " seed"] | None,
+        row_sizes: Float[Tensor, "2 seed"] | None,
         targets: Int64[Tensor, "seed target *slot"],
         weights: Float[Tensor, "seed target"],
         relevant: Bool[Tensor, "seed phrase phrase"] | None,
+        draws: dict[str, Int64[Tensor, " seed"]],
     ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
         """Compute losses and gradients, and update tables in place."""
         leaves, rows = dict(self.adam.dense), {}
@@ -200,7 +212,7 @@ class Trainer:
 
         def total(leaves: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             """Return the sum of all seeds' losses, and each seed's own."""
-            block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves)
+            block = dataclasses.replace(self.frozen, weights=self.frozen.weights | leaves | draws)
             with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.lower, cache_enabled=False):
                 embeddings = block.embed(*inputs)
             embeddings = embeddings.to(next(iter(leaves.values())).dtype)
@@ -215,9 +227,27 @@ class Trainer:
             value, loss = total(leaves)
             gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
             gradients = dict(zip(leaves, gradients, strict=True))
+        if self.clip is not None:
+            gradients = _clip(gradients, self.clip)
         for name in self.tables:
             self.adam.step_rows(name, rows[name], gradients.pop(name), row_sizes)
         return loss, gradients
+
+
+def _first_draws(block: Block) -> dict[str, Int64[Tensor, " seed"]]:
+    """Return what the draws of every `Dropout` of an encoder begin with, by the name of its buffer."""
+    drops = [name for name, module in block.encoder.named_modules() if isinstance(module, Dropout) and module.p]
+    streams = [stream(seed, "dropout") for seed in block.seeds]
+    first = np.stack([one.integers(2**31, size=len(drops)) for one in streams], axis=1)
+    names = [f"{name}.draw".lstrip(".") for name in drops]
+    return dict(zip(names, torch.from_numpy(first).to(block.device), strict=True))
+
+
+def _clip(gradients: dict[str, Tensor], most: float | int) -> dict[str, Tensor]:
+    """Shorten each seed's gradient, over all its weights, to a norm, as ``torch.nn.utils.clip_grad_norm_`` does."""
+    norms = torch.stack([torch.linalg.vector_norm(one.flatten(1), dim=1) for one in gradients.values()])
+    shares = (most / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1)
+    return {name: one * shares.view(-1, *[1] * (one.dim() - 1)) for name, one in gradients.items()}
 
 
 def word_tables(encoder: nn.Module) -> set[str]:

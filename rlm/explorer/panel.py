@@ -30,14 +30,14 @@ GROUPS = {
         "keep_moments",
     ],
     "Encoder and loss": [
-        *("encoder", "word_dim", "dim", "unseen_words", "min_count"),
+        *("encoder", "word_dim", "dim", "layers", "dropout", "unseen_words", "min_count"),
         *("word_vectors", "character_vectors", "fixed_vectors", "initialisation"),
         *("padding", "pretrain_padding", "test_padding"),
         *("loss", "margin", "mining"),
     ],
     "Fine-tuning": [
         *("learning_rate", "batch_size", "max_epochs", "patience", "stop_by"),
-        *("epoch_triplets", "batching", "optimizer"),
+        *("epoch_triplets", "batching", "optimizer", "weight_decay", "warmup", "clip"),
     ],
     "Study": ["seeds", "until", "same_within", "baseline", "device", "precision", "compile"],
 }

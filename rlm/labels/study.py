@@ -174,7 +174,7 @@ def run_labels(
     make_encoder
         Makes your own encoder from the shape of a sample (channel, then sizes), in place of ``config.encoder``: an
         ``nn.Module`` from ``[sample, *shape]`` to ``[sample, dim]``, whose dim is its own. It may have batch
-        normalisation, trained and evaluated as by PyTorch, but no dropout.
+        normalisation, trained and evaluated as by PyTorch, and `rlm.zoo.Dropout`, but no other dropout.
     pretrain_samples
         Samples of the same shape to memorise random labels of, in place of the training samples; their own labels do
         not count. Copies of validation and test samples are excluded.

@@ -220,8 +220,8 @@ class Model:
         Write a new folder with ``model.onnx``, which has the same embeddings to 1e-6, and ``tokenizer.json``.
 
         The graph takes tokens ``[phrase, token]``, 0 after the end, as the tokenizer (of the package tokenizers) makes
-        them. Needs ``rlm[onnx]``. Raise InputError for the encoders ``dssm`` and ``lstm(cnn)``, for padding that is
-        read, and for vectors of unseen words.
+        them. Needs ``rlm[onnx]``. Raise InputError for the encoders ``dssm``, ``lstm(cnn)`` and ``transformer``, for
+        padding that is read, and for vectors of unseen words.
         """
         state = take_state(self, "ONNX", CELLS)
         write_onnx(
@@ -281,9 +281,8 @@ def load_model(folder: str | Path) -> Model:
         if type(seed := description["seed"]) is not int or seed < 0:
             raise InputError(f"expected a seed of at least 0, found {seed!r}")
         with torch.random.fork_rng(devices=[]):  # these random weights are replaced, so they must not advance a stream
-            encoder = new_encoder(
-                config.encoder, _by_token(words, size), config.word_dim, config.dim, LOSSES[config.loss].output
-            )
+            sizes, output = (config.word_dim, config.dim), LOSSES[config.loss].output
+            encoder = new_encoder(config.encoder, _by_token(words, size), *sizes, output, layers=config.layers)
         _check_tensors(state, encoder)
         encoder.load_state_dict(state, assign=True)
         block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})

@@ -7,3 +7,4 @@ from .encoders import (
     MeanEncoder as MeanEncoder,
 )
 from .losses import LOSSES as LOSSES
+from .transformer import Dropout as Dropout, TransformerEncoder as TransformerEncoder

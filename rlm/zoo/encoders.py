@@ -14,6 +14,7 @@ from rlm.data.phrases import PAD, Phrases
 from rlm.encoder import Embeddings, LSTMEncoder, MeanEncoder, Output, OutputStep, Tokens, WordTable
 from rlm.engine.embedding_bag import SumOfRows
 from rlm.engine.lstm import PackedLSTM, pack, reverse
+from rlm.zoo.transformer import TransformerEncoder
 
 FILTERS = 128
 KERNELS = (1, 2, 3)
@@ -208,6 +209,7 @@ ENCODERS: dict[EncoderName, type[nn.Module]] = {
     "bilstm": BiLSTMEncoder,
     "lstm(lstm)": StackedLSTMEncoder,
     "lstm(cnn)": ConvolutionalLSTMEncoder,
+    "transformer": TransformerEncoder,
     "dssm": DSSMEncoder,
     "mean": MeanEncoder,
 }
@@ -222,17 +224,19 @@ def new_encoder(
     vectors: Float[Tensor, "token word_dim"] | None = None,
     fixed: bool = False,
     initialisation: Initialisation = "torch",
+    **own: float | int | None,
 ) -> nn.Module:
     """
     Make an encoder by name, with newly drawn weights; word ``i`` of `words` has token ``i + 2``.
 
     `output` is a last step, unless the encoder already ends with it. It may start from word vectors, which stay as they
-    are if `fixed`.
+    are if `fixed`. `own` are settings that only this encoder has; None is its default.
     """
     if name == "dssm":
         encoder: nn.Module = DSSMEncoder(letter_trigrams(words), dim)
     else:
-        encoder = ENCODERS[name](len(words) + 2, word_dim, dim)
+        given = {setting: value for setting, value in own.items() if value is not None}
+        encoder = ENCODERS[name](len(words) + 2, word_dim, dim, **given)
         if vectors is not None:
             encoder.words = nn.Embedding.from_pretrained(vectors, freeze=fixed)
     if initialisation == "keras":

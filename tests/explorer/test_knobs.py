@@ -94,6 +94,7 @@ def test_every_value_of_every_field_comes_back(knobs, name):
     @settings(max_examples=12)
     def check(value):
         needed = {other: {"word_vectors": "v.vec"} for other in ("fixed_vectors", "character_vectors")}
+        needed |= {other: {"encoder": "transformer"} for other in ("layers", "dropout")}
         needed |= {"mining": {"loss": "facenet"}, "pretrain_reading": {"pretrain_texts": "texts.txt"}}
         needed = needed.get(name, {})
         try:
@@ -113,7 +114,7 @@ def test_all_fields_together_come_back(knobs, given):
     given |= {"fixed_vectors": False, "mining": None, "margin": None} | (
         {"word_vectors": None} if given["encoder"] == "dssm" else {}
     )
-    given["transfer"] = None if given["keep_moments"] else given["transfer"]
+    given |= {} if given["encoder"] == "transformer" else {"layers": None, "dropout": None}
     given["character_vectors"] = given["character_vectors"] if given["word_vectors"] else None
     given |= {} if given["pretrain_texts"] else {"pretrain_reading": ReadOptions()}
     given |= {"transfer": None} if given["keep_moments"] else {}

@@ -224,8 +224,8 @@ class TestStudy:
     @pytest.mark.parametrize(
         ("make", "settings", "match"),
         [
-            (lambda shape: nn.Sequential(*list(Flat(shape))[:2], nn.Dropout(0.1)), {}, "without dropout, found it"),
-            (Dropped, {}, "without dropout, found that Classifier draws random numbers"),
+            (lambda shape: nn.Sequential(*list(Flat(shape))[:2], nn.Dropout(0.1)), {}, "found it in Dropout"),
+            (Dropped, {}, "found that Classifier draws random numbers"),
             (lambda shape: nn.Conv2d(1, 4, 3), {}, r"one vector per input.*\[2, 4, 4, 4\] of two inputs"),
             (lambda shape: nn.Linear(5, 4), {}, r"an encoder of samples \[1, 6, 6\], found that Linear fails on two"),
             (lambda shape: nn.BatchNorm2d(1, track_running_stats=False), {}, "one vector per input"),

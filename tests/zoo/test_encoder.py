@@ -16,7 +16,7 @@ from rlm.study import slice_for
 from rlm.zoo.encoders import ENCODERS, new_encoder
 
 WORDS = ["cat", "at", "a", "the", "cats", "мяу", "mat", "sat", "hat", "on"]
-WORD_DIM, DIM = 3, 4
+WORD_DIM, DIM = 3, 4  # an odd size, and three heads for the transformer
 LENGTHS = [7, 5, 5, 3, 2, 1, 1]
 
 every = pytest.mark.parametrize("kind", ENCODERS)
@@ -90,11 +90,31 @@ def mean(encoder, phrase):
     return encoder.output(encoder.words(phrase).mean(dim=0))
 
 
+def transformer(encoder, phrase):
+    """PyTorch's layers, with positions by complex numbers instead of sines and cosines."""
+    reference = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(WORD_DIM, 3, 4 * WORD_DIM, 0.0, F.gelu, batch_first=True, norm_first=True),
+        len(encoder.layers),
+        encoder.norm,
+        enable_nested_tensor=False,
+    )
+    names = {"in_proj.": "self_attn.in_proj_", "out_proj.": "self_attn.out_proj."}
+    weights = {}
+    for name, weight in encoder.named_parameters():
+        for mine, theirs in names.items():
+            name = name.replace(mine, theirs)
+        weights |= {name: weight} if name.startswith(("layers", "norm")) else {}
+    waves = torch.exp(1j * torch.arange(len(phrase))[:, None] / 10_000 ** (torch.arange(0, WORD_DIM, 2) / WORD_DIM))
+    places = torch.stack([waves.imag, waves.real], dim=2).flatten(1)[:, :WORD_DIM]
+    return encoder.output(run(reference, (encoder.words(phrase) + places)[None], **weights)[0].mean(dim=0))
+
+
 REFERENCES = {
     "lstm": lstm,
     "bilstm": bilstm,
     "lstm(lstm)": stacked,
     "lstm(cnn)": convolutional,
+    "transformer": transformer,
     "dssm": dssm,
     "mean": mean,
 }
@@ -115,7 +135,7 @@ def test_equals_torch_in_values_and_gradients(kind, lengths):
     assert any(gradient.abs().max() > 1e-3 for gradient in gradients[0])
 
 
-def test_order_of_words_counts_for_recurrent_encoders_only():
+def test_order_of_words_counts_unless_they_are_summed():
     tokens, batch_sizes = phrases_of([4])
     for kind in ENCODERS:
         change = (make(kind)(tokens, batch_sizes) - make(kind)(tokens.flip(1), batch_sizes)).abs().max()
