@@ -33,6 +33,7 @@ from .external.functions import judge as judge
 from .loss import triplet_loss as triplet_loss
 from .models.model import load_model as load_model
 from .presets import PRESETS as PRESETS
+from .report.markup import show as show
 from .sampler import RandomTriplets as RandomTriplets, RealTriplets as RealTriplets
 from .slicer import prepare as prepare, slice_corpus as slice_corpus
 from .store.read import list_studies as list_studies, read_study as read_study

@@ -1,11 +1,14 @@
 """Markup that is safe to show: HTML and formulas reduced to lists of what is allowed, texts and tables escaped."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from html.parser import HTMLParser
+from numbers import Integral, Real
 
+import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from rlm.sentences import escape_markdown as escape_markdown
 
@@ -53,12 +56,10 @@ _NAMESPACE = ' xmlns="http://www.w3.org/1998/Math/MathML"'  # HTML needs none
 
 def clean_html(html: str) -> str:
     """
-    Keep the tags and attributes that are on a list, and show every other tag as text.
+    Keep the tags and attributes that are on a list, and show every other tag as text: nothing is loaded, run or sent.
 
-    The result loads nothing, runs nothing and sends nothing: images are data, links lead to https and http addresses,
-    to places of the page and to pages beside it, and styles set only looks. It consists of tags that are written anew
-    and of escaped text. No element that is kept has a syntax of its own except ``<style>``, whose text has no ``<``, so
-    that a browser finds the same tags in it.
+    Tags are written anew and text is escaped. No element that is kept has a syntax of its own except ``<style>``, whose
+    text has no ``<``, so that a browser finds the same tags in it.
     """
     return _clean(html, HTML | MATHML, HTML_ATTRIBUTES | MATHML_ATTRIBUTES, has_styles=True).html
 
@@ -91,9 +92,51 @@ def html_table(table: pd.DataFrame, percent: Sequence[str] = (), are_texts: bool
     return f'<div class="scroll" tabindex="0">{html}</div>'
 
 
+def show(table: pd.DataFrame, percent: Iterable[str] = ()) -> Styler:
+    r"""
+    Format a table for a notebook and its page: rounded numbers, texts on the left, no row numbers.
+
+    Parameters
+    ----------
+    table
+        Any table. An index that is no row number becomes the first columns.
+    percent
+        Columns of shares.
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
+        The table as HTML, in which markup is shown as text and a missing value is empty.
+
+    Examples
+    --------
+    >>> import pandas as pd, rlm
+    >>> rlm.show(pd.DataFrame({"arm": ["scratch"], "mean": [0.75]}), ["mean"]).to_string(delimiter=" | ").split("\n")
+    ['arm | mean', 'scratch | 75.0%', '']
+    """
+    if not isinstance(table.index, pd.RangeIndex) or table.index.name:
+        table = table.reset_index(names=[name or "" for name in table.index.names], allow_duplicates=True)
+    lengths = table.map(lambda value: 1 + len(value) if isinstance(value, str) else 0).astype(int)
+    sides = np.where((lengths > 0).sum() > table.count() / 2, "left", "right")
+    styles = [{"selector": "th.col_heading", "props": "white-space: normal"}]
+    styles += [
+        {"selector": f".col{place}", "props": f"text-align: {side}; vertical-align: top; white-space: {wrap}"}
+        for place, (side, wrap) in enumerate(zip(sides, np.where(lengths.max() > 40, "normal", "nowrap"), strict=True))
+    ]
+    style = table.style.hide().set_table_styles(styles).format_index(escape="html", axis=1)
+    return style.format(_spell_cell, na_rep="").format("{:.1%}", subset=list(percent), na_rep="")
+
+
+def _spell_cell(value: object) -> str:
+    """Write a number rounded, a count with its thousands, anything else as escaped text."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return escape(str(value), quote=False)
+    return f"{value:,}" if isinstance(value, Integral) else _format(float(value))
+
+
 def _format(number: float) -> str:
     """Write a number with three decimals, or three digits if it is small."""
-    return f"{number:.3f}" if abs(number) >= 0.1 or number == 0 else f"{number:.3g}"
+    return f"{number:,.3f}" if abs(number) >= 0.1 or number == 0 else f"{number:.3g}"
 
 
 def _spell(name: object) -> str:

@@ -31,12 +31,10 @@ def build_report(
     out: Path, parameters: Mapping[str, object], notebooks: Path | None = None, about: Mapping[str, str] | None = None
 ) -> Path:
     """
-    Execute the notebooks ``NN_name.ipynb`` of a folder in order, and write the report when all have run.
+    Execute the notebooks ``NN_name.ipynb`` of a folder, or of this package; write the report when all have run.
 
-    The notebooks are those of this package, if no folder is given.
-    `parameters` replace the values in a notebook's cell tagged ``parameters``, for those that it has; `about` goes into
-    the box at the end of every page. Return the index, which shows the outputs of all cells tagged ``headline``. The
-    folder also gets one page per notebook and the first headline picture as ``verdict.png``.
+    `parameters` replace those of the cell tagged ``parameters`` that a notebook has; `about` goes into the box at the
+    end of every page. Return the index, which shows all cells tagged ``headline``.
     """
     notebooks = notebooks or find_notebooks()
     paths = sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
@@ -134,9 +132,7 @@ def _own_provenance(notebook: NotebookNode) -> dict[str, str]:
 
 def _spell(value: object) -> str:
     """Write a parameter as Python, and only the name of an absolute path."""
-    if isinstance(value, str) and Path(value).is_absolute():
-        value = Path(value).name
-    return repr(value)
+    return repr(Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value)
 
 
 def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> NotebookNode:

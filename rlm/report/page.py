@@ -67,9 +67,8 @@ def page_html(
     """
     Write an executed notebook as a whole HTML page.
 
-    The page loads nothing and runs nothing, which its content security policy forbids as well: HTML in Markdown is
-    shown as text, and so is what `clean_html` does not allow in outputs. `provenance` is the box at its end, `links`
-    are address and name of the pages that belong together, `page` is the address of this one, and the code is folded.
+    The page loads nothing and runs nothing, see `clean_html`; its content security policy forbids it as well.
+    `provenance` is the box at its end, `links` are address and name of the pages that belong together.
     """
     exporter = _Exporter(
         template_name="template",

@@ -43,10 +43,8 @@ def export_study(
     """
     Write what is finished of a study to a folder: one HTML file that loads nothing, the config, and the code.
 
-    The page shows a metric, by default the one that the study was meant for.
-
-    `describe` returns title, licence, source and fingerprint of the data that a config names, see
-    `rlm.data.datasets.describe_data`; a report cannot load data itself.
+    The metric is by default the one that the study was meant for. `describe` is `rlm.data.datasets.describe_data`,
+    since a report cannot load data itself.
     """
     seen, stored, progress = view(db, study, metric), read_study(db, study), read_progress(db, study)
     if progress is None:

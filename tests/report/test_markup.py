@@ -1,10 +1,15 @@
 """Text from data stays text: in Markdown, in formulas and in HTML, whatever it says."""
 
+import re
+
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from attacks import ATTACKS, assert_harmless, elements, text_of, tree_of
 from hypothesis import given, settings, strategies as st
 
+import rlm
 from rlm.report.markup import HTML, MATHML, clean_html, escape_markdown, formula_html
 from rlm.report.page import page_html
 from rlm.report.widgets import STATE, VIEW
@@ -210,3 +215,64 @@ class TestFormulas:
 
 def test_a_deep_formula_is_shown_as_its_source():
     assert "<code>" in formula_html("{" * 3000)
+
+
+class TestShow:
+    """Tables of notebooks."""
+
+    def shown(self, table, percent=()):
+        """Read the texts of all cells back, the headings first."""
+        return [line.split("|") for line in rlm.show(table, percent).to_string(delimiter="|").splitlines()]
+
+    def test_nothing_becomes_markup(self):
+        texts = pd.DataFrame({"text": ATTACKS, "list": [[one] for one in ATTACKS]})
+        for table in (texts, texts.set_index("text"), texts[["text"]].T.set_axis(ATTACKS, axis=1)):
+            html = rlm.show(table).to_html()
+            tags = "html head body style table thead tbody tr th td"
+            assert {name for name, _ in elements(html)} == set(tags.split())
+            assert all(one in text_of(html) for one in ATTACKS)
+
+    def test_numbers_are_rounded_and_a_missing_value_is_empty(self):
+        table = pd.DataFrame(
+            {
+                "count": [12345, 0],
+                "number": [0.123456, np.nan],
+                "small": [0.000123456, -0.01],
+                "large": [1234.5, np.inf],
+                "share": [0.12345, np.nan],
+                "mixed": pd.Series([1000, 0.5], dtype=object),
+                "other": [None, True],
+            }
+        )
+        assert self.shown(table, ["share"])[1:] == [
+            ["12,345", "0.123", "0.000123", "1,234.500", "12.3%", "1,000", ""],
+            ["0", "", "-0.01", "inf", "", "0.500", "True"],
+        ]
+
+    @pytest.mark.parametrize(
+        ("index", "expected"),
+        [
+            (None, [["mean"], ["1"], ["2"]]),
+            (pd.Index([7, 8], name="seed"), [["seed", "mean"], ["7", "1"], ["8", "2"]]),
+            (pd.RangeIndex(2, name="seed"), [["seed", "mean"], ["0", "1"], ["1", "2"]]),
+            (["a", "a"], [["", "mean"], ["a", "1"], ["a", "2"]]),
+            (pd.MultiIndex.from_product([["a"], [7, 8]], names=["arm", None]),
+             [["arm", "", "mean"], ["a", "7", "1"], ["a", "8", "2"]]),
+            (pd.MultiIndex.from_product([["a"], [7, 8]]), [["", "", "mean"], ["a", "7", "1"], ["a", "8", "2"]]),
+        ],
+    )  # fmt: skip
+    def test_an_index_is_kept_unless_it_numbers_the_rows(self, index, expected):
+        assert self.shown(pd.DataFrame({"mean": [1, 2]}, index=index)) == expected
+
+    def test_texts_are_on_the_left_and_long_ones_wrap(self):
+        html = rlm.show(pd.DataFrame({"n": [1], "short": ["0.5 [0.4, 0.6]"], "long": ["word " * 20]})).to_html()
+        looks = re.findall(r"text-align: (\w+);.*?white-space: (\w+);", html, re.DOTALL)
+        assert looks == [("right", "nowrap"), ("left", "nowrap"), ("left", "normal")]
+        assert clean_html(html).count("text-align") == 3  # also on a page
+        mixed = pd.DataFrame(
+            {"n": [1, 2, "3 (1-9)"], "text": ["a", None, None], "kind": pd.Categorical(["a", "b", "b"])}
+        )
+        assert re.findall(r"text-align: (\w+);", rlm.show(mixed).to_html()) == ["right", "left", "left"]
+
+    def test_an_empty_table_has_its_headings(self):
+        assert self.shown(pd.DataFrame({"arm": [], "mean": []}), ["mean"]) == [["arm", "mean"]]
