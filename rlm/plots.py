@@ -156,8 +156,8 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
     Returns
     -------
     matplotlib.axes.Axes
-        One row per verdict, with its decision; the band around 0 counts as the same. The broad lines are intervals for
-        data like these, where a verdict has one.
+        One row per verdict, with its decision; of too few seeds without an interval. The band around 0 counts as the
+        same. The broad lines are intervals for data like these, where a verdict has one.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def differences(verdicts: Mapping[str, Verdict], ax: Axes | None = None) -> Axes
     style = {"fmt": "D", "color": PALETTE[0], "capsize": 4, "linewidth": 1.6}
     for row, found in enumerate(verdicts.values()):
         value, low, high = (scale * number for number in found.judged)
-        ends = [[value - low], [high - value]] if np.isfinite(low) else None
+        ends = [[value - low], [high - value]] if np.isfinite(low) and found.decision != "too few seeds" else None
         ax.errorbar([value], [row], xerr=ends, **style, label="with other seeds, 95 %" if ends else None)
         if found.new_data is not None and np.isfinite(found.new_data.difference.low):
             wide = [scale * bound for bound in found.new_data.difference[1:]]

@@ -330,3 +330,11 @@ class TestDifferences:
         )
         _, rows = self.drawn(compare_all(results))
         np.testing.assert_array_equal(rows, [[0, np.nan, np.nan]])
+
+    def test_too_few_seeds_are_a_point_although_they_have_an_interval(self):
+        verdicts = compare_all(results_of(5))
+        assert np.isfinite([found.judged.low for found in verdicts.values()]).all()
+        ax, rows = self.drawn(verdicts)
+        assert np.isfinite(rows[:, 0]).all()
+        assert np.isnan(rows[:, 1:]).all()
+        assert legend_of(ax) == ["the same, within 1 point"]
