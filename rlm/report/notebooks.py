@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -64,7 +65,10 @@ def build_report(
         provenance = shared | {"duration": duration} | _own_provenance(notebook)
         title = titles.get(page, "Verdict")
         written[page] = page_html(notebook, title, provenance, links=links, page=page, has_code=page != INDEX)
+    given = [*parameters.values(), *parameters.get("reading", {}).values()]
     for page, html in written.items():  # after all of them are made
+        for path in [one for one in given if isinstance(one, str) and Path(one).is_absolute()]:
+            html = html.replace(escape(path, quote=False), escape(Path(path).name, quote=False))  # no folder is shown
         write_whole(out / page, html)
     pictures = _outputs(executed[INDEX], "image/png")
     if pictures:
@@ -125,14 +129,9 @@ def _short(page: str) -> str:
 def _own_provenance(notebook: NotebookNode) -> dict[str, str]:
     """Return the parameters of a notebook, and its data, which its metadata name if they are its own."""
     ran = notebook.metadata.get("papermill", {"parameters": {}})
-    used = {**ran.get("defaults", {}), **{name: _spell(value) for name, value in ran["parameters"].items()}}
+    used = {**ran.get("defaults", {}), **{name: repr(value) for name, value in ran["parameters"].items()}}
     listed = ", ".join(f"{name} {value}" for name, value in used.items() if name not in NOT_LISTED)
     return {"parameters": listed, **notebook.metadata.get("provenance", {})}
-
-
-def _spell(value: object) -> str:
-    """Write a parameter as Python, and only the name of an absolute path."""
-    return repr(Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value)
 
 
 def _index(executed: Mapping[str, NotebookNode], titles: Mapping[str, str]) -> NotebookNode:

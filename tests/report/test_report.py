@@ -105,6 +105,13 @@ def test_a_page_names_its_own_seeds(name, report):
     assert str(report) not in box  # no path of this machine
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_show_the_name_of_a_file_and_not_its_folder(name, report):
+    html = (report / f"{name}.html").read_text(encoding="utf-8")
+    assert (f"{NAME}.tsv" in Page(html).text) == (name != "07_random_labels")  # which has data of its own
+    assert str(report.parent) not in html
+
+
 def test_a_page_names_its_own_duration(report):
     def minutes(name):
         return float(re.search(r"<dt>duration</dt><dd>([\d.]+) minutes", (report / f"{name}.html").read_text())[1])
