@@ -1,5 +1,7 @@
 """Systems side by side: what is trained, how it is judged, and what is said of it."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -79,6 +81,10 @@ class TestRun:
         expected = overlap_scores(corpus, slice_corpus(corpus, 0, negatives=2))
         (untrained, _) = trained[trained["arm"] == "untrained"].to_dict("records")
         assert {name: untrained[name] for name in expected} == expected
+
+    def test_a_file_is_shown_by_its_name(self, config, trained):
+        assert set(trained["dataset"]) == {"pairs.tsv"}
+        assert config.dataset not in rlm.systems.explain(trained)
 
     def test_goes_on_from_its_store(self, config, trained, tmp_path):
         for systems in (SYSTEMS[:1], SYSTEMS):
@@ -215,6 +221,13 @@ class TestInGeneral:
         assert "In general pre-training adds, compared with scratch, +2.5" in text
         assert "in a new system like these" in text
         assert "In general" not in rlm.systems.explain(made([0.01, 0.02]))
+
+    def test_the_words_keep_the_digits_of_small_effects(self):
+        text = rlm.systems.explain(made([1e-4, 2e-4, 3e-4, 4e-4], noise=1e-5))
+        low, high = re.search(r"from (\S+) to (\S+) points in a new system", text).groups()
+        found = rlm.systems.generalise(made([1e-4, 2e-4, 3e-4, 4e-4], noise=1e-5)).iloc[0]
+        assert (float(low), float(high)) == pytest.approx((100 * found["new_low"], 100 * found["new_high"]), abs=0.005)
+        assert float(low) < 0 < float(high)
 
     def test_pairs_all_alike_have_no_mean_effect(self):
         """As where the test split has a dozen triplets."""

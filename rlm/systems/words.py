@@ -111,22 +111,20 @@ def _in_general(results: pd.DataFrame) -> list[str]:
     if results.groupby(SYSTEM[1:]).ngroups <= FEWEST_EFFECTS:  # one of them is untrained
         return []
     said = []
-    for baseline in (BASELINE, *CONTROLS):
-        if baseline not in set(results["arm"]):
-            continue
+    for baseline in [one for one in (BASELINE, *CONTROLS) if one in set(results["arm"])]:
         compared = compare(results, baseline=baseline)
         if (compared["pairs"] < FEWEST_PAIRS).any() or not (compared["error"] > 0).all():  # all pairs of a system alike
             continue
         found = generalise(results, baseline=baseline).iloc[0]
         mean = Estimate(*map(float, found[["mean", "low", "high"]])).format(100, "+")
+        _, low, high = Estimate(*map(float, found[["mean", "new_low", "new_high"]])).spell(100, "+")
         said.append(
             f"compared with {baseline}, {mean} points on average over {found['systems']} systems, and from "
-            f"{100 * found['new_low']:+.1f} to {100 * found['new_high']:+.1f} points in a new system like these"
+            f"{low} to {high} points in a new system like these"
         )
     return [f"In general pre-training adds, {'; '.join(said)}."] if said else []
 
 
 def _names(rows: pd.DataFrame, *columns: str) -> list[str]:
     """Name each system, followed by the values of these columns."""
-    systems = rows["encoder"] + " + " + rows["loss"]
-    return systems.str.cat([rows[column] for column in columns], sep=" ").tolist()
+    return (rows["encoder"] + " + " + rows["loss"]).str.cat([rows[column] for column in columns], sep=" ").tolist()
