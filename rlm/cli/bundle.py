@@ -34,7 +34,7 @@ EXACT = 1e-9
 LARGEST = 2**30  # bytes of a bundle
 
 
-def bundle(db: Path, *, out: Path, study: int | None = None) -> None:
+def bundle(db: Path, /, *, out: Path, study: int | None = None) -> None:
     """
     Write one study as a single file: store, config, results, verdict and page, with their hashes.
 
@@ -72,6 +72,7 @@ def bundle(db: Path, *, out: Path, study: int | None = None) -> None:
 
 def check(
     file: Path,
+    /,
     *,
     dataset: str | None = None,
     seed: int | None = None,

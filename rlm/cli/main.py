@@ -56,11 +56,6 @@ app = App(
     help="Does random label memorisation, used as pre-training, help a triplet encoder, or was it a lucky seed?",
     version=metadata.version("rlm"),
 )
-for command in (
-    *(plan, results, luck, verdict, compare, sweep, studies, note, delete, merge, bundle, check),
-    *(train, query, evaluate, labels, notebooks, lab),
-):
-    app.command(command)
 app.register_install_completion_command()
 
 
@@ -83,7 +78,6 @@ def launch(
         app(tokens, exit_on_error=False, print_error=False)
 
 
-@app.command
 def study(
     *,
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
@@ -155,10 +149,8 @@ def study(
         _say_where_it_stopped(found.results, config.arms, until, planned, is_interrupted)
     elif look_every is not None:
         pairs = found.results.groupby("arm")["seed"].nunique().min()
-        why = (
-            "interrupted" if is_interrupted else "every arm is decided" if pairs < planned else "the last planned look"
-        )
-        print(f"stopped after {pairs} of {planned} seeds: {why}\n")
+        why = "every arm is decided" if pairs < planned else "the last planned look"
+        print(f"stopped after {pairs} of {planned} seeds: {'interrupted' if is_interrupted else why}\n")
     print_verdict(found.results, found.clusters, config, config.encoder)
     print_files(found, out, db)
 
@@ -185,7 +177,6 @@ def _say_where_it_stopped(
     print(f"{said}\n")
 
 
-@app.command
 def audit(
     *,
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
@@ -212,7 +203,6 @@ def audit(
             print(textwrap.indent(textwrap.fill(f"{one.meaning} {one.advice}", 100), " " * 8))
 
 
-@app.command
 def report(
     *,
     dataset: str = StudyConfig().dataset,
@@ -263,6 +253,13 @@ def report(
 
 def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
+
+
+for place, command in enumerate((
+    *(study, verdict, audit, plan, results, compare, luck, sweep, labels),
+    *(studies, note, delete, merge, bundle, check, train, query, evaluate, report, notebooks, lab),
+)):  # fmt: skip
+    app.command(command, sort_key=place)
 
 
 def main() -> None:

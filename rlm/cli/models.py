@@ -132,6 +132,7 @@ def train(
 
 def query(
     model: Path,
+    /,
     *,
     premises: Path,
     k: Annotated[int, Parameter(name=["--k", "-k"])] = 10,
@@ -180,7 +181,7 @@ def query(
 
 
 def evaluate(
-    model: Path, file: Path, *, premises: Path | None = None, out: Path | None = None, encoding: str | None = None
+    model: Path, file: Path, /, *, premises: Path | None = None, out: Path | None = None, encoding: str | None = None
 ) -> None:
     """
     Print how often a model finds a right premise of a question as the first, or among the first 5 or 10.

@@ -14,7 +14,7 @@ from rlm.store.read import list_studies
 WIDEST = 60  # characters of a column
 
 
-def studies(db: Path, *, out: Path | None = None) -> None:
+def studies(db: Path, /, *, out: Path | None = None) -> None:
     """
     List the studies of a store: names, tags, the settings that differ, seeds and state.
 
@@ -34,7 +34,7 @@ def studies(db: Path, *, out: Path | None = None) -> None:
 
 
 def note(
-    db: Path, study: int, text: str | None = None, *, name: str | None = None, tags: tuple[str, ...] | None = None
+    db: Path, study: int, text: str | None = None, /, *, name: str | None = None, tags: tuple[str, ...] | None = None
 ) -> None:
     """
     Give a study a note, a name or tags, also while a run is writing it; an empty text takes them away.
@@ -60,7 +60,7 @@ def note(
     print(f"study {study} of {db}: {', '.join(about)} set")
 
 
-def delete(db: Path, study: int, *, yes: Annotated[bool, Parameter(negative=())] = False) -> None:
+def delete(db: Path, study: int, /, *, yes: Annotated[bool, Parameter(negative=())] = False) -> None:
     """
     Delete a study of a store, after a question.
 
@@ -86,7 +86,7 @@ def delete(db: Path, study: int, *, yes: Annotated[bool, Parameter(negative=())]
     print(f"study {study} of {db} is deleted")
 
 
-def merge(db: Path, *others: Path) -> None:
+def merge(db: Path, /, *others: Path) -> None:
     """
     Add the studies of other stores to a store. Runs that it has already stay as they are.
 

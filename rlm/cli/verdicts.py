@@ -31,6 +31,7 @@ from rlm.verdict import compare_all, find_baseline, paired_arms, summarise
 
 def results(
     db: Path,
+    /,
     *,
     study: int | None = None,
     out: Path | None = None,
@@ -70,7 +71,7 @@ def results(
         print(f"results: {out}")
 
 
-def luck(db: Path, *, study: int | None = None, out: Path | None = None, figure: Path | None = None) -> None:
+def luck(db: Path, /, *, study: int | None = None, out: Path | None = None, figure: Path | None = None) -> None:
     """
     Print which test triplets depend on the seed, and write them to a file with their texts.
 
@@ -108,6 +109,7 @@ def luck(db: Path, *, study: int | None = None, out: Path | None = None, figure:
 
 def verdict(
     source: str,
+    /,
     *,
     study: int | None = None,
     arm: Annotated[tuple[str, ...], Parameter(negative=())] = (),
@@ -181,7 +183,7 @@ def verdict(
     _judge(runs, watched or None, html, clusters)
 
 
-def compare(db: Path, first: int, second: int, *, arm: str | None = None, metric: MetricName | None = None) -> None:
+def compare(db: Path, first: int, second: int, /, *, arm: str | None = None, metric: MetricName | None = None) -> None:
     """
     Print the paired verdict between an arm of two stored studies that share data, splits and seeds.
 

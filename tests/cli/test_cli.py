@@ -525,8 +525,15 @@ class TestHelp:
     def test_names_the_commands(self, rlm_command):
         code, printed, _ = rlm_command("--help")
         assert code == 0
-        assert "study" in printed
-        assert "report" in printed
+        listed = re.findall(r"^│ ([a-z]+) ", printed, re.MULTILINE)
+        assert listed[:2] == ["study", "verdict"]  # by use, not by alphabet
+        assert {*listed} == {name for name in rlm.cli.main.app if not name.startswith("-")}
+
+    @pytest.mark.parametrize("command", ["verdict", "results", "compare", "studies", "delete", "check", "query"])
+    def test_what_has_a_place_is_no_option(self, rlm_command, command):
+        printed = rlm_command(command, "--help")[1]
+        assert re.search(r"^│ \* +[A-Z]+ ", printed, re.MULTILINE)
+        assert not re.search(r"^│ \* +[A-Z]+ +--", printed, re.MULTILINE)
 
     def test_tells_the_version(self, rlm_command):
         assert rlm_command("--version")[:2] == (0, f"{metadata.version('rlm')}\n")
