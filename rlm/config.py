@@ -341,7 +341,7 @@ class Plan(Settings):
         "test_accuracy", description="What the verdict is about, and what until looks at. recall_at_K means top_K."
     )
     until: float | None = Field(
-        None, gt=0, le=2, description="Stop when the confidence sequence is narrower than this; 0.02 is two points."
+        None, gt=0, le=2, description="Stop at this width of the confidence sequence (0.02: two points); else run all."
     )
     baseline: str = Field(BASELINE, min_length=1, description="The arm that the others are compared with.")
     same_within: float = Field(

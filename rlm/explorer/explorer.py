@@ -175,8 +175,7 @@ class Explorer:
         Parameters
         ----------
         folder
-            New or existing. By default it is beside the store, or in the working directory for a store that is deleted
-            when Python ends, and named after store and study.
+            New or existing; by default named after store and study, beside a kept store or in the working directory.
 
         Returns
         -------
@@ -211,7 +210,10 @@ class Explorer:
             return study
 
     def _repr_mimebundle_(self, **options: Any) -> Any:  # noqa: ANN401
-        return self._panel.widget._repr_mimebundle_(**options)
+        return {**(self._panel.widget._repr_mimebundle_(**options) or {}), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"rlm.Explorer(db={self.db.name!r}), a panel for notebooks. {self._session.explain(is_ready=True)}"
 
     def _seen(self) -> View | None:
         """Return what is shown; if nothing runs, wait for the first picture of what the store has."""
@@ -279,8 +281,7 @@ class Explorer:
                 self._draw()
 
     def _show(self, found: tuple[View, dict[int, str]]) -> None:
-        view, studies = found
-        now = time.monotonic()
+        (view, studies), now = found, time.monotonic()
         self._looks_again = now + REST * (now - self._looked_at)
         progress = self._session.progress
         if progress is None or progress.study != view.study:

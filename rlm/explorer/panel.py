@@ -18,7 +18,7 @@ from rlm.explorer.tabs import CSS, CompareTab, InsideTab, StudyTabs, SweepTab
 from rlm.presets import PRESETS, Preset
 from rlm.report.markup import html_table, paragraph
 from rlm.store.read import Progress
-from rlm.variants import SHARED, write_arm
+from rlm.variants import SHARED, find_arm, write_arm
 
 GROUPS = {
     "Data": [
@@ -152,7 +152,10 @@ class Panel:
         elif shown is not None:
             table = pd.DataFrame(shown.config.describe().items(), columns=["setting", "value"])
             self._kept.value = f"<h3>Kept of #{shown.study}</h3>{html_table(table, are_texts=True)}"
-        self.wrong.value = paragraph(wrong, "wrong") if wrong else ""
+        arms, baseline = self.valid[0].arms, self.valid[1].baseline
+        has_pairs = len(arms) > 1 and find_arm(arms, baseline) in arms
+        hint = "" if has_pairs else f"No verdict will come: it takes the baseline, {baseline}, and another arm."
+        self.wrong.value = paragraph(wrong or hint, "wrong" if wrong else "quiet") if wrong or hint else ""
         self.run.disabled = self.sweep.run.disabled = is_running or found is None
         self.sweep.show(session.swept)
         self.stop.disabled = not is_running
@@ -242,12 +245,7 @@ class Panel:
     def show_difference(
         self, shown: Progress | None, config: StudyConfig, plan: Plan, *, is_own: bool, is_other: bool
     ) -> None:
-        """
-        Show which study is shown, and how the knobs differ from it.
-
-        `is_own` means that its data are not those that its config names, `is_other` that another study is running, of
-        which nothing is shown yet.
-        """
+        """Name the study that is shown and what differs; `is_own`: of a table, `is_other`: another one runs."""
         text = "" if shown is None else explain_difference(shown, config, plan)
         if shown is not None and text and is_own:
             text = (

@@ -18,7 +18,7 @@ NOTHING_CHOSEN = "Choose two or more studies of this store. Each setting that yo
 CSS = """
 <style>
 .rlm-explorer { color: var(--jp-ui-font-color1, inherit); }
-.rlm-explorer img { background: #fff; border-radius: 6px; padding: 4px; }
+.rlm-explorer img { background: #fff; border-radius: 6px; padding: 4px; box-sizing: border-box; }
 .rlm-explorer table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 4px 0 14px; border: 0; }
 .rlm-explorer th, .rlm-explorer td { padding: 3px 0 3px 14px; text-align: right; line-height: 1.4; border: 0;
     border-bottom: 1px solid var(--jp-border-color2, #ccc); background: none; vertical-align: top; }

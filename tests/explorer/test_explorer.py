@@ -422,6 +422,28 @@ class TestExplorer:
         typed.value = ""
         assert not explorer._panel.run.disabled
 
+    @pytest.mark.parametrize(
+        ("arms", "baseline", "is_told"),
+        [
+            (("scratch", "pretrained"), "scratch", False),
+            (("pretrained", "rescaled"), "scratch", True),
+            (("pretrained", "rescaled"), "pretrained", False),
+            (("scratch",), "scratch", True),
+            (("wide: dim=9", "pretrained"), "wide", False),
+        ],
+    )
+    def test_arms_that_give_no_verdict_are_told(self, explorer, arms, baseline, is_told):
+        explorer.set(arms=arms, baseline=baseline)
+        told = f"No verdict will come: it takes the baseline, {baseline}, and another arm."
+        assert (told in said(explorer._panel.widget)) == is_told
+        assert not explorer._panel.run.disabled
+
+    def test_as_text_it_is_one_line(self, explorer):
+        assert str(explorer) == "rlm.Explorer(db='e.db'), a panel for notebooks. Ready."
+        shown = explorer._repr_mimebundle_()
+        assert shown["text/plain"] == str(explorer)
+        assert len(shown) == 2  # and the panel
+
     def test_presets_keep_the_data(self, explorer):
         explorer._panel.preset.value = "one fixed set"
         assert explorer.config.arms == ("scratch", "pretrained_once")

@@ -287,6 +287,8 @@ def look_at_every_tab(panel):
     }.items():  # fmt: skip
         panel.tab(name)
         expect(panel.root.get_by_text(text).locator("visible=true").first).to_be_visible()
+    for picture in panel.root.locator("img").locator("visible=true").all():
+        assert picture.evaluate("one => one.offsetWidth <= one.parentElement.clientWidth")  # none is cut off
 
 
 def take_pictures(page, name):
