@@ -82,10 +82,6 @@ class TestRun:
         (untrained, _) = trained[trained["arm"] == "untrained"].to_dict("records")
         assert {name: untrained[name] for name in expected} == expected
 
-    def test_a_file_is_shown_by_its_name(self, config, trained):
-        assert set(trained["dataset"]) == {"pairs.tsv"}
-        assert config.dataset not in rlm.systems.explain(trained)
-
     def test_goes_on_from_its_store(self, config, trained, tmp_path):
         for systems in (SYSTEMS[:1], SYSTEMS):
             found = rlm.systems.run(config, systems, 2, db=tmp_path / "s.db", n_jobs=1, progress=False)

@@ -67,8 +67,9 @@ def build_report(
         written[page] = page_html(notebook, title, provenance, links=links, page=page, has_code=page != INDEX)
     given = [*parameters.values(), *parameters.get("reading", {}).values()]
     for page, html in written.items():  # after all of them are made
-        for path in [one for one in given if isinstance(one, str) and Path(one).is_absolute()]:
-            html = html.replace(escape(path, quote=False), escape(Path(path).name, quote=False))  # no folder is shown
+        # No folder is shown. A name in the root folder may be part of any tag.
+        for path in [one for one in given if isinstance(one, str) and Path(one).is_absolute() and one.count("/") > 1]:
+            html = html.replace(escape(path, quote=False), escape(Path(path).name, quote=False))
         write_whole(out / page, html)
     pictures = _outputs(executed[INDEX], "image/png")
     if pictures:

@@ -100,7 +100,7 @@ def run(
         tables.append(join(blocks, one.arms).results.assign(encoder=one.encoder, loss=one.loss))
     results = pd.concat([*tables, _untrained(config, tables[0]["seed"].unique().tolist())], ignore_index=True)
     results.attrs |= tables[0].attrs | {"watched": any(table.attrs["watched"] for table in tables)}
-    return results.assign(dataset=Path(config.dataset).name)[[*SYSTEM, *results.columns.difference(SYSTEM, sort=False)]]
+    return results.assign(dataset=config.dataset)[[*SYSTEM, *results.columns.difference(SYSTEM, sort=False)]]
 
 
 def _untrained(config: StudyConfig, seeds: Sequence[int]) -> pd.DataFrame:
