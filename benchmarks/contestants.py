@@ -20,9 +20,11 @@ from rlm.runtime.device import resolve_precision
 from rlm.sampler import RealTriplets
 from rlm.slicer import Slices
 from rlm.zoo.losses import make_objective
+from rlm.zoo.transformer import DROPOUT, LAYERS
 
 WORD_DIM, DIM, BATCH, MARGIN, RATE = 32, 64, 150, 0.5, 1e-3
 EPOCH = 20_000
+HEADS, MAX_TOKENS = 4, rlm.StudyConfig().max_tokens
 
 
 @cache
@@ -36,6 +38,8 @@ def product_work(dataset: str, encoder: str) -> float:
         return 3 * 3 * 2 * WORD_DIM * DIM
     slices = slices_of(dataset)
     words = slices.phrases.lengths[slices.train].sum(axis=1).mean()
+    if encoder == "transformer":  # without attention's own products, which depend on the phrase
+        return float(3 * 2 * (words * LAYERS * 12 * WORD_DIM**2 + 3 * WORD_DIM * DIM))
     return float(3 * words * 2 * (WORD_DIM + DIM) * 4 * DIM)
 
 
@@ -49,15 +53,27 @@ def hand_tokens(slices: Slices) -> tuple[Tensor, Tensor]:
 
 
 class HandEncoder(nn.Module):
-    """What one writes by hand: padded tokens, nn.LSTM or a masked mean."""
+    """What one writes by hand: padded tokens, nn.LSTM, nn.TransformerEncoder or a masked mean."""
 
     def __init__(self, encoder: str, vocabulary_size: int) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary_size, WORD_DIM, padding_idx=0)
         self.lstm = nn.LSTM(WORD_DIM, DIM, batch_first=True) if encoder == "lstm" else None
-        self.output = nn.Linear(WORD_DIM, DIM) if encoder == "mean" else None
+        self.output = None if encoder == "lstm" else nn.Linear(WORD_DIM, DIM)
+        self.layers = None
+        if encoder == "transformer":
+            layer = nn.TransformerEncoderLayer(
+                WORD_DIM, HEADS, 4 * WORD_DIM, DROPOUT, "gelu", batch_first=True, norm_first=True
+            )
+            self.layers = nn.TransformerEncoder(layer, LAYERS, nn.LayerNorm(WORD_DIM), enable_nested_tensor=False)
+            self.places = nn.Embedding(MAX_TOKENS, WORD_DIM)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        if self.layers is not None:
+            is_word = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+            words = self.words(tokens) + self.places.weight[: tokens.shape[1]]
+            read = self.layers(words, src_key_padding_mask=~is_word) * is_word[..., None]
+            return self.output(read.sum(dim=1) / lengths[:, None])
         if self.lstm is not None:
             return self.lstm(self.words(tokens))[0][torch.arange(len(tokens), device=tokens.device), lengths - 1]
         return self.output(self.words(tokens).sum(dim=1) / lengths[:, None])
@@ -114,7 +130,7 @@ def sentence_transformers(dataset: str, encoder: str) -> Iterator[int]:
         SentenceTransformerTrainingArguments,
         losses,
     )
-    from sentence_transformers.sentence_transformer.modules import LSTM, Dense, Pooling, WordEmbeddings
+    from sentence_transformers.sentence_transformer.modules import LSTM, Dense, Pooling, Transformer, WordEmbeddings
     from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
     transformers.logging.set_verbosity_error()
@@ -130,6 +146,8 @@ def sentence_transformers(dataset: str, encoder: str) -> Iterator[int]:
     tokenizer = WhitespaceTokenizer(vocabulary, stop_words=set(), do_lower_case=False)
     vectors = np.random.default_rng(0).normal(0, 0.1, (len(vocabulary), WORD_DIM)).astype("float32")
     modules = [WordEmbeddings(tokenizer, vectors, update_embeddings=True)]
+    if encoder == "transformer":
+        modules = [Transformer(_new_bert(vocabulary), max_seq_length=MAX_TOKENS)]
     if encoder == "lstm":
         modules += [LSTM(WORD_DIM, DIM, bidirectional=False), Pooling(DIM, pooling_mode="mean")]
     else:
@@ -163,6 +181,19 @@ def sentence_transformers(dataset: str, encoder: str) -> Iterator[int]:
     threading.Thread(target=trainer.train, daemon=True).start()
     while True:
         yield done.get()
+
+
+def _new_bert(words: list[str]) -> str:
+    """A folder with a BERT of the size of `rlm.zoo.TransformerEncoder` that knows these words as a whole."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tempfile.mkdtemp()
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])}
+    size = {"hidden_size": WORD_DIM, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    config = BertConfig(vocab_size=len(vocabulary), intermediate_size=4 * WORD_DIM, **size)
+    BertTokenizerFast(vocab=vocabulary, do_lower_case=False).save_pretrained(folder)
+    BertModel(config).save_pretrained(folder)
+    return folder
 
 
 def ours(
