@@ -15,7 +15,7 @@ from scipy import stats
 
 from rlm.runtime.atomic import write_whole
 from rlm.stats.estimates import FEWEST_PAIRS, LEVEL
-from rlm.systems.sweep import STEP, race
+from rlm.systems.sweeps import STEP, race
 
 SEEDS = 30
 SD = 0.02  # of a setting's accuracy over seeds, beside the part that all settings share

@@ -13,7 +13,7 @@ from rlm.errors import InputError
 from rlm.stats.anytime import confidence_sequence
 from rlm.stats.judging import find_beaten, race_level
 from rlm.study import run_block, run_study
-from rlm.systems.sweep import race
+from rlm.systems.sweeps import race
 
 DATA = topic_pairs(np.random.default_rng(0), topics=6, pairs=120)
 CONFIG = StudyConfig(**SMALL)

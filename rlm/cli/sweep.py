@@ -13,7 +13,7 @@ from rlm.cli.settings import ConfigFile, Table, complete, read_table
 from rlm.config import StudyConfig
 from rlm.errors import InputError
 from rlm.stats.estimates import FEWEST_PAIRS
-from rlm.systems.sweep import sweep as run_sweep
+from rlm.systems.sweeps import sweep as run_sweep
 from rlm.variants import Arm
 
 

@@ -3,7 +3,7 @@
 from .backbones import sentence_transformers as sentence_transformers
 from .pair import read_pair as read_pair
 from .plots import draw as draw, draw_sweep as draw_sweep
-from .sweep import Sweep as Sweep, sweep as sweep
+from .sweeps import Sweep as Sweep, sweep as sweep
 from .tables import (
     METRICS as METRICS,
     compare as compare,
