@@ -7,7 +7,7 @@ import torch
 from conftest import topic_pairs
 
 import rlm
-from rlm.systems.backbones import load_backbone, measure
+from rlm.systems.backbones import load_backbone, measure, triplet_loss
 
 pytest.importorskip("accelerate")
 SETTINGS = {"batch_size": 16, "learning_rate": 0.05, "triplets": 40, "progress": False}
@@ -77,7 +77,7 @@ def test_without_random_triplets_every_arm_is_scratch(slices, folder):
     ("changed", "message"),
     [
         ({"arms": ["scratch", "best"]}, "expected arms of scratch, .* found 'best'"),
-        ({"losses": {"scratch": None}}, "other names for losses, found 'scratch'"),
+        ({"losses": {"scratch": triplet_loss}}, "other names for losses, found 'scratch'"),
         ({"epochs": -1}, "expected epochs of at least 0"),
         ({"triplets": 0}, "triplets and batch_size of at least 1"),
         ({"model": "no/such/folder/here"}, "expected a model of sentence-transformers, found no/such"),
