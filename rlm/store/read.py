@@ -128,7 +128,7 @@ def _tell_apart(records: Sequence[Record]) -> dict[int, str]:
         flat = pd.json_normalize(list(found.values()), sep=" ").drop(columns=LISTED, errors="ignore")
         flat = flat.map(_spell)
         flat = flat.loc[:, flat.nunique() > 1]
-        for number, row in zip(found, flat.to_dict("records"), strict=True):
+        for number, row in zip(found, flat.to_dict("index").values(), strict=True):
             told[number] = ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in row.items())
     return told
 
