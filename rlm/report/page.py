@@ -78,7 +78,7 @@ def page_html(
         exclude_input=not has_code,
         filters={"clean": clean_html, "widget_html": partial(widget_html, metadata=notebook.metadata)},
     )
-    styles = {"light": "friendly", "dark": "github-dark"}
+    styles = {"light": "xcode", "dark": "github-dark"}
     resources = {
         "page": page,
         "title": title,
