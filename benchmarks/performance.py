@@ -20,11 +20,9 @@ from rlm.runtime.device import resolve_precision
 
 
 def machine() -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    able = torch.cpu.get_capabilities()
-    bf16 = "with AMX" if able.get("amx_bf16") else f"with{'' if able.get('avx512_bf16') else 'out'} AVX-512 for bf16"
+    told = Path("/proc/cpuinfo").read_text()
+    names = [line.split(":")[1].strip() for line in told.splitlines() if "model name" in line]
+    bf16 = "with AMX" if "amx_bf16" in told else f"with{'' if 'avx512_bf16' in told else 'out'} AVX-512 for bf16"
     cpu = names[0] if names else platform.processor()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     return f"{os.cpu_count()} cores of {cpu}, {bf16}; {versions}"
