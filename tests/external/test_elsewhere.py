@@ -76,7 +76,7 @@ class TestCommand:
 
     def test_a_terminal_breaks_the_lines_of_a_verdict_between_words(self, long, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-        monkeypatch.setattr("os.get_terminal_size", lambda: os.terminal_size((50, 20)))
+        monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((50, 20)))
         verdict = rlm.compare(long, "plain", "wide", metric=SHARE)
         show_verdicts({"plain": verdict})
         lines = capsys.readouterr().out.splitlines()
