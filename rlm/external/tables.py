@@ -16,7 +16,7 @@ from rlm.errors import InputError
 from rlm.external.logs import LOGS, find_log, read_mlflow
 from rlm.external.metrics import NO_METRIC, resolve_metric
 from rlm.stats.metrics import Direction, Metric, find_metric
-from rlm.store.file import is_store
+from rlm.store.file import ALONE, is_store
 
 log = logging.getLogger(__name__)
 Unit = Literal["fraction", "percent"]
@@ -131,7 +131,7 @@ def _load(path: Path | str, arm_column: str, seed_column: str) -> pd.DataFrame:
             return LOGS[find_log(path)](path, arm_column, seed_column)
         if not path.is_file():
             raise InputError(f"expected a file or a folder of results, found none at {path}; check the path")
-        with path.open("rb") as file:
+        with ALONE, path.open("rb") as file:
             is_sqlite = file.read(15) == b"SQLite format 3"
     except OSError as error:
         raise InputError(f"expected a file of results, found {path}: {error.strerror}; give another") from error

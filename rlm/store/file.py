@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
 from rlm.errors import InputError
 
@@ -20,6 +21,9 @@ ADVICE = {
     "NOTADB": "give another name",
     "CORRUPT": "restore it from a copy, or give another name",
 }
+
+# POSIX: whoever closes a file drops all locks of the process on it, those of a transaction of another thread as well.
+ALONE = RLock()
 
 
 def check_file(path: Path | str) -> Path:
@@ -91,7 +95,7 @@ def has_store(path: Path) -> bool:
 def _read_header(path: Path) -> tuple[int, int]:
     """Return the application and the version that an SQLite file names, see https://sqlite.org/fileformat2.html."""
     try:
-        with path.open("rb") as file:
+        with ALONE, path.open("rb") as file:
             header = file.read(100)
         wrong, advice = "file is not a database", ADVICE["NOTADB"]
     except PermissionError as error:
@@ -111,9 +115,10 @@ def damaged(path: Path | str, what: str) -> InputError:
 
 @contextmanager
 def explained(path: Path | str) -> Iterator[None]:
-    """Re-raise the errors of SQLite and of the file system as InputError with advice."""
+    """Re-raise the errors of SQLite and of the file system as InputError with advice; one thread at a time."""
     try:
-        yield
+        with ALONE:
+            yield
     except InputError:
         raise
     except PermissionError as error:

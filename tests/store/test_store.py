@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -336,6 +337,23 @@ class TestFiles:
         writer.join()
         assert writer.exitcode == 0
         assert reads > 100
+
+    def test_who_looks_at_a_store_leaves_the_locks_of_another_thread(self, db):
+        """POSIX drops the locks of a whole process as soon as one of its threads closes the file."""
+        run(db, seeds=1)
+        with sqlite3.connect(db, isolation_level=None) as mine, rlm.store.file.explained(db):
+            mine.execute("BEGIN IMMEDIATE")
+            looking = threading.Thread(target=lambda: found.append(rlm.store.file.is_store(db)))
+            found = []
+            looking.start()
+            looking.join(0.5)
+            code = f"import sqlite3; sqlite3.connect({str(db)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+            other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+            mine.execute("ROLLBACK")
+        mine.close()
+        looking.join()
+        assert "database is locked" in other.stderr
+        assert found == [True]
 
     def test_a_file_that_may_not_be_written_is_named(self, shared):
         run(shared / "s.db", seeds=2)
