@@ -23,8 +23,8 @@ class TransformerEncoder(nn.Module):
     Layers of self-attention over the words, whose mean goes through one linear layer: ``transformer``.
 
     A layer is that of ``torch.nn.TransformerEncoderLayer`` with ``norm_first=True`` (Xiong et al., "On layer
-    normalization in the transformer architecture", ICML 2020) and GELU. Positions are sines, as in the first one.
-    Dropout is applied to words, to what a layer adds, and within its feed-forward part, but not to attention weights.
+    normalization in the transformer architecture", ICML 2020) and GELU. Positions are sines. Dropout is applied to
+    words, to what a layer adds, and within its feed-forward part, but not to attention weights.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class TransformerEncoder(nn.Module):
     dropout
         Probability of `Dropout`.
     heads
-        Heads of attention; the largest number below it that divides `word_dim`.
+        Heads of attention, or the largest smaller number that divides `word_dim`.
 
     References
     ----------
