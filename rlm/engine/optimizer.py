@@ -76,7 +76,9 @@ class BlockAdam:
 
     def step(self, gradients: dict[str, Tensor], present: Sequence[int]) -> None:
         """Update all weights but the tables, of the seeds that are `present`; the others do not count the step."""
-        before = {name: weight.clone() for name, weight in self.dense.items()} if self.warmup else {}
+        # A graph of CUDA repeats what it once did; to ask it would also be a wait.
+        is_warming = self.warmup and (self.taken.is_cuda or bool((self.taken < self.warmup).any()))
+        before = {name: weight.clone() for name, weight in self.dense.items()} if is_warming else {}
         parts: Sequence[int | slice] = [slice(None)] if self.synchronous else present
         weights, slopes, means, squares, steps, products = (
             [tensors[name][part] for part in parts for name in self.dense]

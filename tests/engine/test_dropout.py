@@ -78,7 +78,7 @@ def test_padding_changes_no_draw():
 
 
 class Own(nn.Module):
-    """An encoder of one's own; the second cannot be stacked, so that seeds run one by one."""
+    """An encoder that a user brings; the second cannot be stacked, so that seeds run one by one."""
 
     def __init__(self, vocabulary_size, is_stacked):
         super().__init__()
