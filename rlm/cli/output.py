@@ -5,15 +5,13 @@ import json
 import logging
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from textwrap import fill
-from threading import current_thread, main_thread
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 
@@ -152,26 +150,6 @@ def _try_to_write(path: Path, option: str) -> None:
         raise InputError(
             f"expected {option} where files can be written, found {path}: {error.strerror}; give another"
         ) from error
-
-
-@contextmanager
-def ending_like_ctrl_c() -> Iterator[None]:
-    """Raise KeyboardInterrupt with the number of the signal on SIGTERM and SIGHUP, unless `nohup` ignores them."""
-
-    def interrupt(number: int, _: object) -> NoReturn:
-        raise KeyboardInterrupt(number)
-
-    before = {}
-    if current_thread() is main_thread():
-        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def gather(blocks: Iterator[R], arms: Sequence[str], out: Path | None) -> tuple[R, bool]:

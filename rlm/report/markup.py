@@ -47,6 +47,7 @@ PROPERTIES = _names(
     "text-decoration text-transform vertical-align white-space width word-break"
 )
 # No quotation marks, colons, slashes or backslashes, and only brackets of computations: nothing could be loaded.
+LARGE = 100
 _VALUE = re.compile(r"(?:\b(?:rgba?|hsla?|calc|var|min|max|linear-gradient)\(|[\w\s#%.,)+*-]|!important)+")
 _SELECTOR = re.compile(r"[\w\s#.,:>*()-]+")
 _LINK = re.compile(r"#\S*|https?://\S+|[\w.%-]+\.html(?:#\S*)?", re.ASCII)
@@ -135,7 +136,9 @@ def _spell_cell(value: object) -> str:
 
 
 def _format(number: float) -> str:
-    """Write a number with three decimals, or three digits if it is small."""
+    """Write a number with three decimals, with one if it is large, or three digits if it is small."""
+    if abs(number) >= LARGE:
+        return f"{number:,.1f}"
     return f"{number:,.3f}" if abs(number) >= 0.1 or number == 0 else f"{number:.3g}"
 
 

@@ -12,8 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock, Thread
-from typing import TypeVar
+from threading import Lock, Thread, current_thread, main_thread
+from typing import NoReturn, TypeVar
 
 import psutil
 
@@ -146,3 +146,23 @@ def quiet_trackers() -> Iterator[None]:
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a child
     follow(os.getppid())
+
+
+@contextmanager
+def ending_like_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt with the number of the signal on SIGTERM and SIGHUP, unless `nohup` ignores them."""
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    before = {}
+    if current_thread() is main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

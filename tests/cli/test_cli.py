@@ -20,6 +20,7 @@ from conftest import QUICK, SMALL, topic_pairs
 import rlm.cli.labels
 import rlm.cli.main
 import rlm.cli.output
+import rlm.cli.study
 from rlm.cli.main import main
 from rlm.config import ReadOptions, StudyConfig
 from rlm.runtime.atomic import write_whole
@@ -155,7 +156,7 @@ class TestStudy:
                         yield block
                 raise KeyboardInterrupt
 
-            monkeypatch.setattr(rlm.cli.main, "iter_study", some)
+            monkeypatch.setattr(rlm.cli.study, "iter_study", some)
 
         return interrupt_after
 
@@ -390,8 +391,8 @@ class TestMistakes:
 
     @pytest.fixture
     def never_trains(self, monkeypatch):
-        for module in (rlm.cli.main, rlm.cli.labels):
-            name = "iter_study" if module is rlm.cli.main else "iter_labels"
+        for module in (rlm.cli.study, rlm.cli.labels):
+            name = "iter_study" if module is rlm.cli.study else "iter_labels"
             monkeypatch.setattr(module, name, lambda *args, **settings: pytest.fail("trains first"))
 
     @pytest.mark.parametrize("name", ["", "/dev/null", "no/r.csv", "file/r.csv", "x" * 252, "pipe", "s.db"])
@@ -528,6 +529,12 @@ class TestHelp:
         listed = re.findall(r"^│ ([a-z]+) ", printed, re.MULTILINE)
         assert listed[:2] == ["study", "verdict"]  # by use, not by alphabet
         assert {*listed} == {name for name in rlm.cli.main.app if not name.startswith("-")}
+
+    def test_lists_the_commands_without_what_they_import(self):
+        """PyTorch, SciPy and pandas take seconds."""
+        code = "import sys, rlm.cli.main as cli\ncli.app.help_print([])\n"
+        code += "assert not {'torch', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
     @pytest.mark.parametrize("command", ["verdict", "results", "compare", "studies", "delete", "check", "query"])
     def test_what_has_a_place_is_no_option(self, rlm_command, command):
