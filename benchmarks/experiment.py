@@ -99,13 +99,13 @@ def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
     good, bad = main[main["decision"] == "helps"], main[main["decision"] == "hurts"]
     points = 100 * main["difference"].map(lambda found: found.value)
     said = (
-        f"Pre-training on a million random triplets helps in {len(good)} and hurts in {len(bad)} of {len(main)} "
-        f"comparisons with scratch, by {span(points, '+z.1f')} points on average."
+        f"In {len(main)} comparisons with scratch, pre-training on a million random triplets helps {len(good)} times "
+        f"and hurts {len(bad)} times; the mean differences range from {span(points, '+.2f')} points."
     )
     beaten = sum("better than both" in text or "better than all" in text for text in explained.values())
     said += (
-        f" It does better than every control that changes the weights in {beaten} of {len(explained)} settings, so "
-        f"{'what it memorised counts there' if beaten else 'nothing shows that what it memorised counts'}."
+        f" Pre-training does better than every control that changes the weights in {beaten} of {len(explained)} "
+        f"settings, so {'what it memorised counts there' if beaten else 'nothing shows that what it memorised counts'}."
     )
     seen, unseen = (span(main[f"{name} %"], ".0f") for name in SEEN)
     return f"{said} After pre-training, {seen} % of the random triplets it saw are right, and {unseen} % of others."
