@@ -123,7 +123,8 @@ def run_all(page: Page) -> None:
     """
     page.wait_for_selector(".jp-NotebookPanel-toolbar", timeout=60_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-    for _ in range(6):  # what is asked of a kernel before it has quite started is lost, all of it or what comes later
+    end = time.monotonic() + 240
+    while time.monotonic() < end:  # what is asked of a kernel before it has quite started is lost, all or a part of it
         try:
             accept = page.locator(".jp-Dialog button.jp-mod-accept")
             if accept.count():  # it may ask which kernel to take

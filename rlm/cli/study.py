@@ -165,6 +165,7 @@ def plan(
     jobs: int = -1,
     config_file: ConfigFile = None,
     watched: Annotated[bool, Parameter(negative=())] = False,
+    table: Table = None,
 ) -> None:
     """
     Print the seeds, minutes and memory that a study takes for an interval of a wanted width.
@@ -190,6 +191,8 @@ def plan(
         JSON file of settings, as the panel exports it; options that are given as well count first.
     watched
         Plan for a study that is judged by the confidence sequence, as with --until; it takes more seeds.
+    table
+        Parquet file of text pairs or triplets that are nobody's dataset.
     """
     config = complete(config, config_file)
     if not 0 < within < 1 or pilot < 2:
@@ -197,7 +200,7 @@ def plan(
     check_request(pilot, config.arms, None)
     if BASELINE not in config.arms or len(config.arms) < 2:
         raise InputError(f"expected the arm {BASELINE} and another to plan by, found {', '.join(config.arms)}")
-    study, started = TripletStudy(config, load_corpus(config)), time.perf_counter()
+    study, started = TripletStudy(config, load_corpus(config, read_table(table))), time.perf_counter()
     stored = None if db is None else _find(db, study)
     found = _train(study, pilot, jobs) if stored is None else stored
     took = time.perf_counter() - started

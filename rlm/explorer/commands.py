@@ -1,4 +1,4 @@
-"""The commands that the panel starts as child processes: `rlm study`, `rlm sweep` and `rlm train`."""
+"""The commands that the panel starts as child processes: `rlm study`, `rlm plan`, `rlm sweep` and `rlm train`."""
 
 import json
 import sys
@@ -33,6 +33,13 @@ def start_study(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame |
     given = ["--seeds", str(plan.seeds), *until, "--same-within", repr(plan.same_within), "--metric", plan.metric]
     given.append(f"--baseline={plan.baseline}")
     return _start("study", config, table, [*given, "--db", str(db), *watched])
+
+
+def start_plan(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame | None) -> Child:
+    """Estimate what the interval that a plan asks for takes, by a study of the store or by a few pairs."""
+    within = plan.until / 2 if plan.until else plan.same_within
+    stored = ["--db", str(db)] if db.exists() else []
+    return _start("plan", config, table, ["--watched", "--within", repr(within), "--metric", plan.metric, *stored])
 
 
 def start_sweep(config: StudyConfig, plan: Plan, vary: str, db: Path, table: pd.DataFrame | None) -> Child:

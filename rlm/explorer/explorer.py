@@ -98,10 +98,11 @@ class Explorer:
         hidden = ["dataset", "reading"] if self._data is not None else []
         self._panel = Panel(
             config, plan, hidden, on_change=self._draw, on_choice=self._compare, on_train=self._train_inside,
-            on_name=self._session.name, on_export=self._export, on_sweep=self._start,
+            on_name=self._session.name, on_export=self._export, on_sweep=partial(self._begin, self._session.start),
         )  # fmt: skip
         self._panel.study.observe(self._choose_study, "value")
         self._panel.run.on_click(lambda _: self.run())
+        self._panel.plan.on_click(lambda _: self._begin(self._session.plan))
         self._panel.stop.on_click(lambda _: self.stop())
         self._panel.export.on_click(lambda _: self._export([]))
         self._draw()
@@ -152,7 +153,7 @@ class Explorer:
         InputError
             If a setting is invalid, or a study is already running.
         """
-        self._start()
+        self._begin(self._session.start)
 
     def stop(self) -> None:
         """Stop the study now. The store keeps what is finished, and `run` resumes it."""
@@ -206,8 +207,7 @@ class Explorer:
             self._closed.set()
             if self._probe is not None:
                 self._probe.stop()
-            study, self._session.child = self._session.child, None
-            return study
+            return self._session.release()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:  # noqa: ANN401
         return {**(self._panel.widget._repr_mimebundle_(**options) or {}), "text/plain": repr(self)}
@@ -227,9 +227,9 @@ class Explorer:
             raise InputError(wrong)
         return found[0], found[1]
 
-    def _start(self, vary: str = "") -> None:
+    def _begin(self, start: Callable[..., None], *more: str) -> None:
         with self._lock:
-            self._session.start(*self._settings(), vary)
+            start(*self._settings(), *more)
             self._draw()
 
     def _watch(self) -> None:

@@ -43,6 +43,7 @@ GROUPS = {
 }
 TOP = ["metric"]  # beside preset and study
 OWN = "own settings"
+PLAN_TOOLTIP = "Estimate pairs, minutes and memory for an interval as narrow as until, or else ± same within"
 ADD_TOOLTIP = "An arm with the settings of the knobs, beside arms with those of the study that is shown"
 ABOUT = {
     "name": ("230px", "Name of this study, in lists and titles"),
@@ -83,6 +84,7 @@ class Panel:
         self.stop = widgets.Button(
             description="Stop", icon="stop", disabled=True, tooltip="Stops at once; finished seeds are kept"
         )
+        self.plan = widgets.Button(description="Plan", icon="clock-o", tooltip=PLAN_TOOLTIP)
         self.export = widgets.Button(
             description="Export", icon="download", disabled=True, tooltip="Write what is shown as one HTML file"
         )
@@ -105,7 +107,7 @@ class Panel:
             one.observe(lambda change: self._name(on_name, change), "value")
         self._code = widgets.HTML()
         self.wrong, self.status, self.exported = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self._difference = widgets.HTML()
+        self._planned, self._difference = widgets.HTML(), widgets.HTML()
         self._bars = widgets.VBox()
         self.seen, self.compare, self.inside = StudyTabs(), CompareTab(on_choice, on_export), InsideTab(on_train)
         varied = [name for group in ("Encoder and loss", "Fine-tuning") for name in GROUPS[group] if name not in SHARED]
@@ -126,9 +128,9 @@ class Panel:
             [self._kept, heads, groups, self.wrong, adding, self._added, code],
             layout={"flex": "1 1 360px", "max_width": "440px", "min_width": "0"},
         )
-        buttons = widgets.HBox([self.run, self.stop, self.export], layout={"flex_flow": "row wrap"})
+        buttons = widgets.HBox([self.run, self.stop, self.plan, self.export], layout={"flex_flow": "row wrap"})
         names = widgets.HBox(list(self._about.values()), layout={"flex_flow": "row wrap"})
-        texts = [self.status, self.exported, self._difference, names]
+        texts = [self._planned, self.status, self.exported, self._difference, names]
         right = widgets.VBox([buttons, self._bars, *texts, tabs], layout={"flex": "3 1 560px", "min_width": "0"})
         top = widgets.HBox(
             [self.preset, self.study, *(self.knobs.rows[name] for name in TOP)], layout={"flex_flow": "row wrap"}
@@ -158,6 +160,9 @@ class Panel:
         self.wrong.value = paragraph(wrong or hint, "wrong" if wrong else "quiet") if wrong or hint else ""
         self.run.disabled = self.sweep.run.disabled = is_running or found is None
         self.sweep.show(session.swept)
+        planned = session.planned[2] if session.planned and session.planned[:2] == self.valid else ""
+        self._planned.value = paragraph(planned, "quiet") if planned else ""
+        self.plan.disabled = found is None
         self.stop.disabled = not is_running
         self.study.disabled = is_running
         self.export.disabled = shown is None

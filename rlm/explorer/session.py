@@ -11,7 +11,7 @@ import torch
 
 from rlm.config import READ_AS_IT_IS, Plan, StudyConfig
 from rlm.errors import InputError
-from rlm.explorer.commands import Swept, read_sweep, start_study, start_sweep
+from rlm.explorer.commands import Swept, read_sweep, start_plan, start_study, start_sweep
 from rlm.explorer.probe import describe_data
 from rlm.external.stored import TASK, FunctionConfig
 from rlm.runtime.process import Child
@@ -31,6 +31,8 @@ class Session:
         self.problem, self.has_ended = "", False
         self.notices: list[str] = []
         self.swept: Swept | None = None  # the last sweep
+        self.planned: tuple[StudyConfig, Plan, str] | None = None  # what a study of these settings takes
+        self._planner: Child | None = None  # which estimates that
         self._vary = ""  # what a sweep that is running varies
         self._starts = 0  # of studies of this store, before the one that is running
         self._fingerprints: dict[tuple[int, str], str | None] = {}  # of one dataset, by how it is read
@@ -56,7 +58,7 @@ class Session:
     @property
     def state(self) -> tuple[object, ...]:
         """All that can change; an item that is the same object has not changed."""
-        return self.child, self.progress, self.problem, self.notices, self.has_ended, self.swept
+        return self.child, self.progress, self.problem, self.notices, self.has_ended, self.swept, self.planned
 
     def start(self, config: StudyConfig, plan: Plan, vary: str = "") -> None:
         """Run a study, or a sweep, in the background; runs that the store has are not repeated."""
@@ -71,6 +73,24 @@ class Session:
         except (InputError, OSError) as error:
             self.problem = str(error)
 
+    def plan(self, config: StudyConfig, plan: Plan) -> None:
+        """Start to estimate the pairs, minutes and memory of a study."""
+        if self._planner is not None:
+            self._planner.stop()
+        try:
+            self._planner = start_plan(config, plan, self.db, self._table)
+            said = "Estimating, by a study of these settings in the store or by five pairs …"
+        except (InputError, OSError) as error:
+            said = str(error)
+        self.planned = config, plan, said
+
+    def release(self) -> Child | None:
+        """Return the study that is running, for another panel, and stop an estimate."""
+        if self._planner is not None:
+            self._planner.stop()
+        study, self.child = self.child, None
+        return study
+
     def stop(self) -> None:
         """Stop the study that is running, if there is one."""
         if self.child is not None:
@@ -83,7 +103,10 @@ class Session:
         self.progress, self.has_ended, self.problem = read_progress(self.db, study, SHOWN), False, ""
 
     def refresh(self) -> None:
-        """Read what has become of the study since the last call."""
+        """Read what has become of the study, and of an estimate, since the last call."""
+        if self._planner is not None and self.planned is not None and not self._planner.is_running:
+            self.planned = *self.planned[:2], self._planner.problem or self._planner.printed.strip()
+            self._planner = None
         if self.child is not None:
             is_over = not self.child.is_running  # asked before the last warnings are read
             warnings = self.child.warnings

@@ -154,6 +154,8 @@ def forecast(
         raise InputError(f"expected at least 2 pairs to plan by, found {pilot}; train more seeds of every arm")
     level, arm = LEVEL / len(differences), max(differences, key=lambda arm: differences[arm].std(ddof=1))
     sd = float(differences[arm].std(ddof=1))
+    if sd == 0:
+        raise InputError(f"expected pairs that differ, found {pilot} equal differences; train longer, or more seeds")
     pairs, enough = (
         pairs_needed(half_width, sd, level, watched, of_pilot=known, power=0.5)
         for known in (None, len(differences[arm]))

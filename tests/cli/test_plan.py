@@ -65,6 +65,10 @@ class TestPairs:
             limits.append(forecast(pilot[0], 0.01, "scratch", "test_accuracy", clusters=pilot[1]).new_data)
         assert np.mean(limits) == pytest.approx(reached, rel=0.1)
 
+    def test_equal_pairs_tell_no_spread(self):
+        with pytest.raises(InputError, match="expected pairs that differ, found 5 equal differences"):
+            forecast(runs(np.zeros(5)), 0.01, "scratch", "test_accuracy")
+
     def test_one_pair_tells_no_spread(self):
         with pytest.raises(InputError, match="at least 2 pairs"):
             forecast(runs(np.zeros(1)), 0.01, "scratch", "test_accuracy")

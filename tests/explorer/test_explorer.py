@@ -313,6 +313,32 @@ class TestExplorer:
             assert f"{row['validation_accuracy']:.1%}" in tab._table.value
         assert f'<img alt="Differences of all settings to {expected.best}, ' in tab._picture.value
 
+    def test_a_study_is_planned_as_the_command_does_it(self, explorer, data):
+        def shown():
+            with explorer._lock:
+                return explorer._panel._planned.value
+
+        def wait_for(text):
+            end = time.monotonic() + 120
+            while text not in shown():
+                assert time.monotonic() < end, f"expected {text}, found {shown()}"
+                time.sleep(0.1)
+
+        explorer.set(arms=("scratch", "pretrained"), same_within=0.02, max_epochs=6, learning_rate=0.05)
+        explorer._panel.plan.click()
+        assert "by five pairs …" in shown()
+        wait_for("for an interval of ±2 points by test accuracy. The spread is estimated from 5 pairs")
+        assert len(explorer.results) == 0
+        explorer.set(until=0.02, seeds=12)
+        assert shown() == ""  # it was about other settings
+        explorer.run()
+        explorer.wait()
+        explorer._panel.plan.click()
+        wait_for("for an interval of ±1 point by test accuracy. The spread is estimated from")
+        explorer.set(arms=("pretrained",))
+        explorer._panel.plan.click()
+        wait_for("expected the arm scratch and another to plan by, found pretrained")
+
     def test_bars_say_how_far_each_arm_is_and_how_long_it_takes(self, explorer):
         names = ["scratch", "pretrained", "shuffled"]
         arms = pd.DataFrame({"planned": [10, 10, 9], "finished": [4, 0, 9]}, index=names)

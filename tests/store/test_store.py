@@ -35,7 +35,7 @@ from rlm.study import BlockResult, TripletStudy, iter_study
 from rlm.verdict import compare
 
 LIVELY = CONFIG.model_copy(update={"learning_rate": 0.1, "pretrain_epochs": 3})  # arms that differ for most seeds
-KILLS = 80
+KILLS = 40
 DAMAGED = 300
 TESTS = str(Path(__file__).parents[1])
 
