@@ -1,6 +1,8 @@
 """The commands `rlm study`, `rlm audit` and `rlm plan`: train and judge, after a look at the data and at the costs."""
 
 import logging
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Sequence
@@ -200,13 +202,11 @@ def plan(
     check_request(pilot, config.arms, None)
     if BASELINE not in config.arms or len(config.arms) < 2:
         raise InputError(f"expected the arm {BASELINE} and another to plan by, found {', '.join(config.arms)}")
-    study, started = TripletStudy(config, load_corpus(config, read_table(table))), time.perf_counter()
+    study = TripletStudy(config, load_corpus(config, read_table(table)))
     stored = None if db is None else _find(db, study)
     found = _train(study, pilot, jobs) if stored is None else stored
-    took = time.perf_counter() - started
     seconds = found.results.groupby("arm")["seconds"].mean().to_dict()
-    # To start processes takes time, too, which a pilot shows.
-    idle = 0.0 if stored is not None else max(0.0, took - predict(study, range(pilot), seconds, n_jobs=jobs)[0])
+    idle = 2 * _time_start()  # of the command, and then of its workers side by side
     wanted = forecast(found.results, within, BASELINE, metric, watched=watched, clusters=found.clusters)
     times = [predict(study, range(pairs), seconds, n_jobs=jobs) for pairs in (wanted.pairs, wanted.enough)]
     _, processes, largest = times[0]
@@ -220,6 +220,13 @@ def plan(
 
 def _train(study: TripletStudy, pairs: int, jobs: int) -> BlockResult:
     return collect(iter_experiment(study, range(pairs), n_jobs=jobs), study.arms)[0]
+
+
+def _time_start() -> float:
+    """Measure the seconds that a process takes to import what trains."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {TripletStudy.__module__}"], check=False)
+    return time.perf_counter() - started
 
 
 def _find(db: Path, study: TripletStudy) -> Any:  # noqa: ANN401
