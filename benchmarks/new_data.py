@@ -123,7 +123,7 @@ share. The interval is that of crossed random effects with Satterthwaite's degre
 ## With several looks
 
 How often the intervals hold at *all* looks up to 40 pairs, of {options.studies // 4:,} studies with normal effects.
-A look at any time adds the error of the data to a confidence sequence; that is wider than it need be.
+A look at any time adds the error of the data to a confidence sequence; that is wider than necessary.
 
 {pd.DataFrame(looked).to_markdown(index=False, floatfmt=("", "", "", ".1f", ".1f"))}
 """

@@ -58,8 +58,9 @@ def peers_section(rows: pd.DataFrame) -> str:
 A contestant runs on all cores at once, as processes of one thread, end to end: batches are built, gradients taken,
 weights updated. Contestants take turns, round by round; a ratio is the median over rounds. Word vectors of 32,
 embeddings of 64, batches of 150 triplets, Adam. `% of products` is the share of the machine's rate in large fp32 matrix
-products that the products of a triplet would take if each of its phrases was encoded anew; who encodes a phrase of a
-batch once multiplies less. Large matrices are 2048 x 2048; those of a step, 256 x 64 and 64 x 256 for each of 8 seeds.
+products that the products of a triplet would take if each of its phrases was encoded anew; a contestant that
+encodes each phrase of a batch once does fewer multiplications. Large matrices are 2048 x 2048; those of a step,
+256 x 64 and 64 x 256 for each of 8 seeds.
 
 """ + "\n\n".join(parts)
 
@@ -138,7 +139,7 @@ def limits_section(rows: pd.DataFrame) -> str:
     ratio = {kind: (rates[f"gflops {kind} bf16"] / rates[f"gflops {kind} fp32"]).median() for kind in ("large", "step")}
     has_bf16 = resolve_precision("bf16", torch.device("cpu")) == "bf16"
     kept = """: a study that asks for bf16 multiplies in fp32 there, as on
-  any CPU without AMX, and reports it. What AMX would make of it was not measured"""
+  any CPU without AMX, and reports it. The effect of AMX was not measured"""
     return f"""## What limits
 
 - In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at
@@ -151,10 +152,10 @@ def limits_section(rows: pd.DataFrame) -> str:
   vectors and of their moments: memory, not arithmetic. Building the batch takes 14 %, finding its different words 10 %,
   Adam of the other weights 1 %, calling all that the rest.
 - Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
-  takes 180 s and `lstm(cnn)` 300 s: hence how long a run `rlm.engine.compile.is_worth_compiling` asks for.
+  takes 180 s and `lstm(cnn)` 300 s. So `rlm.engine.compile.is_worth_compiling` requires a long run.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
   hand loop does.
-- What a GPU gives is in [gpu.md](gpu.md)."""
+- [gpu.md](gpu.md) has the times on a GPU."""
 
 
 def growth_figure(rows: pd.DataFrame, out: Path) -> None:

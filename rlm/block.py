@@ -163,7 +163,7 @@ def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...], batch_norm: bo
         layer = type(module).__name__
         drops = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0)
         if isinstance(drops, float) and drops > 0:
-            raise InputError(f"expected no dropout but that of rlm.zoo.Dropout, found it in {layer}; take that instead")
+            raise InputError(f"expected rlm.zoo.Dropout for all dropout, found other dropout in {layer}; replace it")
         if isinstance(module, _BatchNorm) and not (batch_norm and module.track_running_stats):
             wanted, remedy = "without batch normalisation", "take nn.LayerNorm"
             if batch_norm:
@@ -179,8 +179,8 @@ def _check_trainable(encoder: nn.Module, inputs: tuple[Any, ...], batch_norm: bo
         return
     if not torch.equal(torch.get_rng_state(), state):
         raise InputError(
-            f"expected no dropout but that of rlm.zoo.Dropout, found that {type(encoder).__name__} draws random "
-            "numbers as it embeds; take that instead"
+            f"expected rlm.zoo.Dropout for all dropout, found that {type(encoder).__name__} draws random numbers as it "
+            "embeds; replace its dropout"
         )
     check_vectors(encoder, made)
 
@@ -191,7 +191,7 @@ def check_vectors(encoder: nn.Module, made: object) -> int:
     if not isinstance(shape, list) or len(shape) != 2 or shape[0] != 2:
         raise InputError(
             f"expected an encoder that makes one vector per input, [input, dim], found {type(encoder).__name__}, "
-            f"which makes {shape} of two inputs"
+            f"which returns {shape} for two inputs"
         )
     return shape[1]
 

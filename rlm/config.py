@@ -138,15 +138,15 @@ class Recipe(Settings):
         0.0, ge=0, le=1, description="Share of a weight, times the learning rate, that a step removes; as in AdamW."
     )
     warmup: int = Field(
-        0, ge=0, le=1_000_000, description="Steps of a phase in which the learning rate rises, in a line, to its value."
+        0, ge=0, le=1_000_000, description="Steps in which the learning rate rises linearly to its value."
     )
-    clip: float | None = Field(None, gt=0, description="Largest norm of a seed's gradient; longer ones are shortened.")
+    clip: float | None = Field(None, gt=0, description="Largest norm of a seed's gradient; larger ones are scaled.")
     precision: Precision = Field(
         "fp32",
         description="fp32, or bf16: matrix products of training steps in bfloat16, where there is hardware for it "
         "(AMX, GPUs since Ampere); elsewhere in float32.",
     )
-    compile: bool | None = Field(None, description="Compile training steps; by default where a long run pays it off.")
+    compile: bool | None = Field(None, description="Compile training steps; by default only in long runs.")
 
     @model_validator(mode="after")
     def _check_recipe(self) -> "Recipe":
@@ -292,12 +292,12 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError(f"expected three positive fractions with the sum 1, found {self.fractions}")
         variants = {arm: parse_arm(arm) for arm in self.arms}
         if len({one.name or arm for arm, one in variants.items()}) < len(self.arms):
-            raise InputError(f"expected every arm once, found {', '.join(self.arms)}; name each otherwise")
+            raise InputError(f"expected every arm once, found {', '.join(self.arms)}; give each its own name")
         for name, other in _NEEDED.items():
             if getattr(self, name) != type(self).model_fields[name].default and not getattr(self, other):
                 raise InputError(f"expected {other}, which {name} needs, found none; give a file")
         if self.keep_moments and self.transfer is not None:
-            raise InputError("expected no transfer with keep_moments, whose moments are of all layers; omit one")
+            raise InputError("expected no transfer with keep_moments, which needs the moments of all layers; omit one")
         if self.encoder != "transformer" and (self.layers, self.dropout) != (None, None):
             raise InputError(f"expected the encoder transformer for layers or dropout, found {self.encoder}; omit it")
         if self.encoder == "dssm" and self.word_vectors:
@@ -338,7 +338,7 @@ class Plan(Settings):
 
     seeds: int = Field(DEFAULT_SEEDS, ge=1, le=MOST_SEEDS, description="Number of paired seeds.")
     metric: Annotated[MetricName, BeforeValidator(lambda name: re.sub("^recall_at_", "top_", str(name)))] = Field(
-        "test_accuracy", description="What the verdict is about, and what until looks at. recall_at_K means top_K."
+        "test_accuracy", description="Column that the verdict and until judge. recall_at_K means top_K."
     )
     until: float | None = Field(
         None, gt=0, le=2, description="Stop at this width of the confidence sequence (0.02: two points); else run all."

@@ -134,7 +134,7 @@ def check_request(
     if until is not None and (not 0 < until <= widest or baseline not in arms or len(arms) < 2):
         raise InputError(
             f"expected until to be a width above 0, and the arm {baseline} with others to compare, found {until} and "
-            f"{', '.join(arms)}; drop until, or add arms, and a width of at most {widest:g}"
+            f"{', '.join(arms)}; drop until, or add arms and give a width of at most {widest:g}"
         )
     return listed
 
@@ -169,7 +169,7 @@ def iter_experiment(
             notes = store.notes
             for name in FIXED:
                 if notes[name] != getattr(rules, name):
-                    log.warning("%s stays %s, as it was before the study in %s started", name, notes[name], db)
+                    log.warning("%s stays %s, as fixed when the study in %s was first started", name, notes[name], db)
             rules = rules._replace(**{name: notes[name] for name in FIXED})
         yield from iter_blocks(
             experiment,

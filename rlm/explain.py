@@ -24,8 +24,8 @@ MEMORISED = 0.95  # of the seen triplets
 PARTS = {
     "seed": "the seed: the same data, another initialisation and order",
     "split": "the split: which anchors are held out",
-    "test set": "the finite test set: with other groups of the same kind in it, the same encoder would do better or "
-    "worse by as much",
+    "test set": "the finite test set: with other clusters of the same kind, the accuracy of the same encoder would "
+    "vary by as much",
 }
 
 
@@ -95,7 +95,7 @@ def controls(
     decision, within = verdicts[TREATED].decision, metric.spell_amount(metric.same_within or 0)
     same = [control for control in unbeaten if added[control].decide(metric) == "the same"]
     if decision == "too few seeds":
-        conclusion = "With so few seeds nothing follows."
+        conclusion = "These are too few seeds for a conclusion."
     elif decision == "the same":
         conclusion = f"Pre-training makes no difference of {within} or more, so there is no gain to explain."
     elif decision == "no evidence either way":
@@ -106,7 +106,7 @@ def controls(
         conclusion = "So this study cannot tell what explains the gain."
     elif not unbeaten:
         name = _call(beaten, "both controls", "all controls")
-        conclusion = f"It does better than {name}: what it learnt counts, beyond the scale of the weights."
+        conclusion = f"It does better than {name}, so what it learnt matters, not only the scale of the weights."
     elif beaten:
         conclusion = (
             f"It does better than {' and '.join(beaten)} and is not shown to do better than {' and '.join(unbeaten)}: "
@@ -333,7 +333,7 @@ def causes(table: pd.DataFrame) -> str:
 
     said = [f'Under "{first}" the standard deviation of {count(seeds, "run")} is {spell(first, "sd")} points.']
     if seeds < FEWEST_PAIRS:
-        return f"{said[0]} So few runs cannot tell what causes it."
+        return f"{said[0]} These are too few runs to identify a cause."
     unclear = []
     for setting, row in table.iloc[1:].iterrows():
         if row["removed_low"] > 0:

@@ -17,7 +17,7 @@ from rlm.variants import CONTROLS, REDRAW
 MANY_FAILED = 0.2
 ON_COLLAPSE = (
     "a high learning rate, hard negatives or a margin that does not suit the loss are likely causes: lower "
-    "learning_rate, take mining semi_hard, or change margin"
+    "learning_rate, use mining semi_hard, or change margin"
 )
 FIXED_ONLY = (
     "The intervals of the probability of improvement and of the variances hold for a number of seeds that was fixed "
@@ -25,8 +25,8 @@ FIXED_ONLY = (
 )
 ONE_SPLIT = "All seeds share one split, so the intervals cover the choice of seed, not of test data."
 OWN_SPLITS = (
-    "Every seed has its own split of the same data; these overlap, so for other data the intervals are too narrow, the "
-    "more so the more seeds there are."
+    "Every seed has its own split of the same data. The splits overlap, so the intervals are too narrow for other "
+    "data, and more seeds make this worse."
 )
 
 _MARKS = re.compile(r"[!#$&()*+:<=>@\[\\\]^_`{|}~]|^[-\d]")  # the last two begin a list or a rule
@@ -125,7 +125,7 @@ def headline(found: PairedEstimates) -> str:
         if one.share.value > MANY_FAILED
     ]
     if many:
-        advice = "these runs hardly beat chance, so train longer before you rely on it"
+        advice = "these runs are close to chance, so train longer before you rely on it"
         if any(one.collapsed for one in found.failed.values()):
             advice = "embeddings collapsed, so change the settings before you rely on it"
         elif found.basis.clusters is None:
@@ -184,15 +184,15 @@ def explain_no_interval(found: PairedEstimates) -> str:
         return ""
     if found.differing < FEWEST_DIFFERING:
         return (
-            f"There is no interval, since {found.pairs - found.differing} of the {found.pairs} differences are the "
-            f"same: it takes at least {FEWEST_DIFFERING} that differ from them."
+            f"There is no interval, since {found.pairs - found.differing} of the {found.pairs} differences are "
+            f"equal: an interval needs at least {FEWEST_DIFFERING} with other values."
         )
     if found.watched:
         return (
             "There is no interval, since the intervals of different looks contradict each other: the differences are "
             "not symmetric around one mean. Run a study of a fixed number of seeds."
         )
-    return "There is no interval, since too few of the differences differ for resampling."
+    return "There is no interval, since too few differences are distinct for resampling."
 
 
 def describe_excluded(found: PairedEstimates) -> str:
@@ -255,7 +255,7 @@ def describe_failures(found: PairedEstimates) -> str:
     if not any(one.share.value for one in found.failed.values()):
         is_decided = found.failed and found.decision in ("helps", "hurts", "the same")
         most = max((one.share.high for one in found.failed.values()), default=0.0)
-        return f"No seed failed; of an arm's other seeds up to {most:.0%} may." if is_decided else ""
+        return f"No seed failed; up to {most:.0%} of an arm's other seeds may fail." if is_decided else ""
     has_noise, failed = found.metric.name == "test_accuracy", "diverged"
     if found.basis.clusters is None:
         has_noise, failed = False, "without a value"
@@ -266,7 +266,7 @@ def describe_failures(found: PairedEstimates) -> str:
         for arm, one in found.failed.items()
     )
     if any(one.collapsed for one in found.failed.values()):
-        return f"Failed: {shares}. Where all phrases come to one point, {ON_COLLAPSE}."
+        return f"Failed: {shares}. Where embeddings collapse, {ON_COLLAPSE}."
     return f"Failed: {shares}."
 
 
@@ -277,7 +277,7 @@ def describe_controls(found: PairedEstimates) -> str:
     if found.decision != "helps" or not is_pretrained or is_controlled:
         return ""
     return (
-        "Whether it helps by what was memorised or by the scale of the weights, this study cannot tell: add the arms "
+        "This study cannot tell whether it helps by what was memorised or by the scale of the weights: add the arms "
         "rescaled and shuffled_change."
     )
 
@@ -319,7 +319,7 @@ def describe_new_data(found: PairedEstimates) -> str:
     worth = f"{count(clusters, 'cluster')}, worth {effective:,.0f} of equal size"
     if not np.isfinite(difference.low):
         return (
-            f"Nothing follows for other data like these: the test split has {worth}, and an interval takes "
+            f"There is no statement on other data like these: the test split has {worth}, and an interval needs "
             f"{FEWEST_CLUSTERS}."
             if effective < FEWEST_CLUSTERS
             else ""
@@ -333,4 +333,4 @@ def describe_new_data(found: PairedEstimates) -> str:
 def _lost(found: PairedEstimates, difference: Estimate) -> str:
     """Point out a decision that does not extend to other data."""
     is_lost = found.judged.excludes(0) and not difference.excludes(0)
-    return "; there this study cannot tell" if is_lost else ""
+    return "; for such data this study cannot tell" if is_lost else ""

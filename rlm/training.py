@@ -266,7 +266,7 @@ def _warn_of_collapse(history: Sequence[pd.DataFrame]) -> None:
         return
     since = find_collapse(pd.concat([history[0], *history[1:][-3:]]))
     for seed in since.index[since == last["epoch"].iloc[0] - 1]:
-        told = "seed %d collapsed: since epoch %d all phrases are within %.2g of their first distance; %s"
+        told = "seed %d collapsed: since epoch %d distances between phrases are %.2g of the first ones; %s"
         log.warning(told, seed, since[seed], np.sqrt(last.at[seed, "relative_spread"]), ON_COLLAPSE)
 
 

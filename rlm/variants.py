@@ -68,7 +68,7 @@ def parse_arm(arm: str) -> Variant:
     if not is_whole or name in ARMS or not (name or changes) or not arm.isprintable() or ";" in arm:
         raise InputError(
             f'expected an arm among {", ".join(ARMS)}, or one as "wide: dim=128" or "wide: pretrained, dim=128", each '
-            f"setting once, found {arm!r}; name it otherwise than those"
+            f"setting once, found {arm!r}; write it like these, with a new name"
         )
     shared = [field for field in changes if field in SHARED]
     if shared:

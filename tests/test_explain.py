@@ -37,7 +37,7 @@ def study(pairs=20, spread=0.005, **gains):
             "not shown to do better than either control",
         ),
         ({"pretrained": -0.03}, "there is no gain to explain"),
-        ({"pretrained": 0.03, "pairs": 5}, "With so few seeds nothing follows"),
+        ({"pretrained": 0.03, "pairs": 5}, "These are too few seeds for a conclusion"),
     ],
 )
 def test_the_conclusion_is_that_of_the_planted_gains(gains, conclusion):
@@ -49,7 +49,7 @@ def test_controls_that_hurt_explain_no_gain():
     """Beating weights that were destroyed is no gain where pre-training itself does nothing."""
     text = explain.controls(study(rescaled=-0.03, shuffled=-0.04))
     assert "makes no difference of 1 point or more, so there is no gain to explain" in text
-    assert "what it learnt counts" not in text
+    assert "what it learnt matters" not in text
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.002, 0.004, 0.006])
@@ -58,7 +58,7 @@ def test_never_contradicts_the_verdict_beside_it(gain, watched):
     results = study(pretrained=gain, rescaled=-0.03, shuffled=-0.03)
     results.attrs["watched"] = watched
     verdict, text = compare_all(results)["pretrained"], explain.controls(results)
-    explains = "what it learnt counts" in text
+    explains = "what it learnt matters" in text
     assert explains == (verdict.decision == "helps")
     difference = verdict.anytime if watched else verdict.difference
     assert f"Pre-training changes the test accuracy by {difference.format(100, '+')} points" in text
@@ -67,7 +67,7 @@ def test_never_contradicts_the_verdict_beside_it(gain, watched):
 def test_a_control_that_hardly_changes_the_weights_tests_nothing():
     change = {"scratch": 0.0, "pretrained": 0.21, "rescaled": 0.02, "shuffled": 1.2}
     for gains, conclusion in [
-        ({"pretrained": 0.03}, "It does better than the control shuffled: what it learnt counts"),
+        ({"pretrained": 0.03}, "It does better than the control shuffled, so what it learnt matters"),
         ({"pretrained": 0.03, "shuffled": 0.03}, "It is the same as the control shuffled within 1 point"),
     ]:
         results = study(**gains)
@@ -198,4 +198,4 @@ class TestCauses:
         table = self.table(
             {"all": [3, 0.5, 0.05, 0.01, 0.2, 0, 0, 0], "less": [3, 0.5, 0.01, 0.005, 0.02, 0.04, 0.03, 0.05]}
         )
-        assert explain.causes(table).endswith("So few runs cannot tell what causes it.")
+        assert explain.causes(table).endswith("These are too few runs to identify a cause.")

@@ -45,8 +45,8 @@ def test_settings_are_arms_of_one_study_and_the_best_gets_fresh_seeds(found):
 def test_the_text_has_the_numbers_of_the_race_and_of_the_fresh_seeds(found):
     swept, _, _ = found
     one = swept.table.iloc[0]
-    assert f"looked like {one['validation_accuracy']:.1%} on the validation split" in swept.text
-    assert "Alone, on 3 fresh seeds, it is " in swept.text
+    assert f" was {one['validation_accuracy']:.1%} on the validation split" in swept.text
+    assert "With 3 fresh seeds, it is " in swept.text
     assert f"{swept.fresh['validation_accuracy'].mean():.1%} on the validation split)" in swept.text
     assert "The race took 40 of 40 runs." in swept.text
     for setting in swept.table.index[swept.table["result"] != "dropped"]:
@@ -124,7 +124,7 @@ def test_the_command_prints_the_set_and_writes_table_and_figure(rlm_command, pai
     assert code == 0, errors
     table = pd.read_csv(tmp_path / "t.csv")
     assert sorted(table["setting"]) == ["dim=6", "dim=9"]
-    assert table["setting"][0] + " looked like" in printed
+    assert f"In the race the accuracy of {table['setting'][0]} was" in printed
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
     code, _, errors = rlm_command("sweep", "--vary", "dim", "--dataset", pairs)
     assert (code, "expected --vary NAME=VALUE,VALUE" in errors) == (2, True)

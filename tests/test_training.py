@@ -421,8 +421,8 @@ class TestYourOwnEncoder:
     @pytest.mark.parametrize(
         ("layer", "message"),
         [
-            (lambda: nn.GRU(4, 5, num_layers=2, dropout=0.5), "that of rlm.zoo.Dropout, found it in GRU"),
-            (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), "found it in MultiheadAttention; take that"),
+            (lambda: nn.GRU(4, 5, num_layers=2, dropout=0.5), "for all dropout, found other dropout in GRU"),
+            (lambda: nn.MultiheadAttention(4, 2, dropout=0.1), "found other dropout in MultiheadAttention; replace it"),
             (lambda: nn.BatchNorm1d(5), "without batch normalisation, found BatchNorm1d; take nn.LayerNorm"),
         ],
     )
@@ -441,14 +441,16 @@ class TestYourOwnEncoder:
                 return super().forward(tokens)
 
         with pytest.raises(
-            InputError, match=r"one vector per input, \[input, dim\], found PerWord, which makes \[2, 2, 4\]"
+            InputError, match=r"one vector per input, \[input, dim\], found PerWord, which returns \[2, 2, 4\]"
         ):
             init_block(lambda: PerWord(slices.vocabulary_size, 4), (0,))
         with pytest.raises(InputError, match="with weights to train, found none in Identity"):
             init_block(nn.Identity, (0,))
 
     def test_dropout_is_refused(self, slices):
-        with pytest.raises(InputError, match=r"that of rlm.zoo.Dropout, found it in Dropout; take that"):
+        with pytest.raises(
+            InputError, match=r"rlm.zoo.Dropout for all dropout, found other dropout in Dropout; replace"
+        ):
             init_block(lambda: self.Encoder(slices.vocabulary_size, dropout=0.5), (0,))
 
 

@@ -228,7 +228,7 @@ class TestFewDifferingValues:
         for watched in (False, True):
             verdict = rlm.compare(results, watched=watched)
             assert verdict.decision == "no evidence either way"
-            assert f"since {pairs - untied} of the {pairs} differences are the same" in verdict.text
+            assert f"since {pairs - untied} of the {pairs} differences are equal" in verdict.text
         summary = rlm.summarise(results).loc["pretrained"]
         assert np.isnan([summary["low"], summary["high"]]).all()
 
@@ -236,7 +236,7 @@ class TestFewDifferingValues:
         scratch = np.random.default_rng(0).uniform(0.5, 0.8, 30).astype(np.float32)
         verdict = rlm.compare(table(scratch=scratch, pretrained=scratch + np.float32(0.05)))
         assert np.isnan(verdict.difference.low)
-        assert "30 of the 30 differences are the same" in verdict.text
+        assert "30 of the 30 differences are equal" in verdict.text
 
     def test_ten_ties_and_then_gains_are_gains(self):
         gains = np.random.default_rng(0).normal(0.02, 0.005, 40)
@@ -484,7 +484,7 @@ class TestWords:
         rng = np.random.default_rng(0)
         scratch = rng.normal(0.65, 0.02, 20)
         gain = {arm: scratch + 0.03 + rng.normal(0, 0.003, 20) for arm in ("pretrained", "rescaled", "shuffled")}
-        text = "Whether it helps by what was memorised or by the scale of the weights, this study cannot tell"
+        text = "This study cannot tell whether it helps by what was memorised or by the scale of the weights"
         assert text in rlm.compare(table(scratch=scratch, pretrained=gain["pretrained"])).details
         assert text not in rlm.compare_all(table(scratch=scratch, **gain))["pretrained"].details
 
@@ -507,5 +507,5 @@ def test_a_decision_says_how_many_seeds_may_fail_unseen():
     found = rlm.compare(results)
     assert found.decision == "helps"
     most = stats.beta.ppf(0.975, 1, 20)  # Clopper and Pearson's bound for none of 20
-    assert f"No seed failed; of an arm's other seeds up to {most:.0%} may." in found.details
+    assert f"No seed failed; up to {most:.0%} of an arm's other seeds may fail." in found.details
     assert "No seed failed" not in rlm.compare(results.assign(test_accuracy=0.8 + 0.001 * results["seed"])).details

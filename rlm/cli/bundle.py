@@ -169,12 +169,12 @@ def _train_again(stored: StoredStudy, asked: Any, dataset: str | None, seed: int
         raise InputError(f"expected a seed of the study, found {seed}; choose among {', '.join(map(str, seeds))}")
     is_given = YOUR_TABLE in (config.dataset, config.pretrain_texts)
     if asked.source is not None or is_given or any(find_variant(arm).start not in ARMS for arm in config.arms):
-        print("\nno seed is trained again: it has an encoder, starts or data of the user, which a bundle does not keep")
+        print("\nno seed is trained again: a bundle does not keep encoders, starts or data of your own")
         return True
     config = config if dataset is None else config.model_copy(update={"dataset": dataset})
     study = TripletStudy(config, load_corpus(config), baseline=find_baseline(stored.finished.results))
     if study.identify().data != asked.data:
-        raise InputError(f"expected the data of the study, found others in {config.dataset}; name theirs as --dataset")
+        raise InputError(f"expected the data of the study, found others in {config.dataset}; pass them as --dataset")
     chosen = int(np.random.default_rng().choice(seeds)) if seed is None else seed
     again = collect(iter_experiment(study, [chosen], n_jobs=jobs), study.arms)[0].results.set_index("arm")
     before = results.loc[chosen]
@@ -182,7 +182,7 @@ def _train_again(stored: StoredStudy, asked: Any, dataset: str | None, seed: int
     table["triplets"] = ((table["here"] - table["stored"]).abs() * before["test_triplets"]).round(1)
     allowed = np.maximum(A_FEW, SHARE * before["test_triplets"])
     is_close = (table["triplets"] <= allowed) | table[["stored", "here"]].isna().all(axis=1)
-    print(f"\nseed {chosen}, trained again: test accuracy, and how many test triplets the difference is worth\n")
+    print(f"\nseed {chosen}, trained again: test accuracy, difference in test triplets\n")
     show("seed", table, 4)
     most = f"{allowed.max():g} of {before['test_triplets'].max():,} test triplets"
     verdict = f"agrees: no arm differs by more than {most}"

@@ -140,7 +140,7 @@ def _load(
 ) -> Samples:
     """From a folder, with the options that are given (others are None), or by name."""
     if images and videos:
-        raise InputError("expected --images or --videos, found both; leave one out")
+        raise InputError("expected --images or --videos, found both; omit one")
     shown, moving = ({name: value for name, value in one.items() if value is not None} for one in (shown, moving))
     if moving and not videos:
         other = "; images take folders train and test instead" if "splits" in moving else ""

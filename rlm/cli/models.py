@@ -79,7 +79,7 @@ def train(
     triplets
         JSON file for the texts of the validation triplets.
     table
-        Parquet file of text pairs or triplets that are nobody's dataset.
+        Parquet file of text pairs or triplets that are not a named dataset.
     """
     if seed < 0:
         raise InputError(f"expected --seed of at least 0, found {seed}")
@@ -113,10 +113,10 @@ def train(
     Model.of(trained.block, slices[0], study, heads=heads).save(save, overwrite)
     (best,) = judge_history(trained.history, [seed]).to_dict("records")
     test = evaluate_triplets(trained.block, slices).merge(retrieve(trained.block, slices, corpus, similarity="cosine"))
-    print(f"{study.dataset}, encoder {study.encoder}, arm {arm}: seed {seed} alone, which tells nothing of others\n")
+    print(f"{study.dataset}, encoder {study.encoder}, arm {arm}: one seed, {seed}, which tells nothing about others\n")
     print(f"best epoch {best['best_epoch']}, validation accuracy {best['validation_accuracy']:.3f}\n")
     if not best["best_epoch"]:
-        log.warning("no epoch was better than the start: what is saved was not fine-tuned; train longer, or otherwise")
+        log.warning("no epoch was better than epoch 0: the saved model is not fine-tuned; train longer")
     print("test split: triplets and their pairs by distance, retrieval by cosine")
     keep("test", test)
     print(test.drop(columns="seed").astype(object).T.to_string(header=False, float_format="{:.3f}".format))
@@ -169,7 +169,7 @@ def query(
     for question in _questions():
         if not encoder.knows(question):
             log.warning(
-                "expected a question with a word that the model knows, found %r; ask otherwise", printable(question)
+                "expected a question with a word that the model knows, found %r; use other words", printable(question)
             )
             continue
         similarity, row = index.search(encoder.encode([question]), k)

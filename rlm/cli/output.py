@@ -96,7 +96,7 @@ def show_verdicts(verdicts: Mapping[str, Any]) -> None:
     for found in verdicts.values():
         print(f"\n{wrapped(found.text)}")
     if not verdicts:
-        print("\nNothing is compared: a verdict takes the baseline and another arm.")
+        print("\nNothing is compared: a verdict needs the baseline and another arm.")
 
 
 def check_out(out: Path | None, db: Path | None = None, option: str = "--out") -> None:

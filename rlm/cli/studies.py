@@ -78,8 +78,8 @@ def delete(db: Path, study: int, /, *, yes: Annotated[bool, Parameter(negative=(
         print(listed.loc[[study]].dropna(axis=1).to_string(max_colwidth=WIDEST))
     if study in listed.index and not yes:
         if not sys.stdin or not sys.stdin.isatty():
-            raise InputError("expected --yes where nobody can be asked, found none; add it to delete the study")
-        if input(f"delete study {study} and its runs for ever? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise InputError("expected --yes without a terminal to ask in, found none; add it to delete the study")
+        if input(f"permanently delete study {study} and its runs? [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing is deleted")
             return
     delete_study(db, study)

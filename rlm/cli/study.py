@@ -84,7 +84,7 @@ def study(
     block_size
         Most seeds to train together. Fewer are finished sooner and need less memory.
     table
-        Parquet file of text pairs or triplets that are nobody's dataset.
+        Parquet file of text pairs or triplets that are not a named dataset.
     """
     check_out(out, db)
     is_alone = bool(arm) and config_file is None and "arms" not in config.model_fields_set
@@ -123,7 +123,7 @@ def _say_where_it_stopped(
     )
     wanted = f"narrower than {100 * until:g} points"
     if pairs < FEWEST_PAIRS:
-        said = f"{pairs} paired seeds are too few for an interval, which takes {FEWEST_PAIRS}; {wanted} was asked for"
+        said = f"{pairs} paired seeds are too few for an interval, which needs {FEWEST_PAIRS}; requested: {wanted}"
     elif all(width < until for width in widths.values()):
         said = f"stopped by the confidence sequence after {pairs} pairs: its interval is {found}, {wanted}"
     elif is_interrupted:
@@ -194,7 +194,7 @@ def plan(
     watched
         Plan for a study that is judged by the confidence sequence, as with --until; it takes more seeds.
     table
-        Parquet file of text pairs or triplets that are nobody's dataset.
+        Parquet file of text pairs or triplets that are not a named dataset.
     """
     config = complete(config, config_file)
     if not 0 < within < 1 or pilot < 2:

@@ -57,7 +57,7 @@ def sweep(
     config_file
         JSON file of settings, as the panel exports it; options that are given as well count first.
     table
-        Parquet file of text pairs or triplets that are nobody's dataset.
+        Parquet file of text pairs or triplets that are not a named dataset.
     jobs
         Processes; -1 for one per core.
     """

@@ -175,7 +175,7 @@ def _scan_text(file: io.BufferedReader, size: int | None, wanted: Set[str]) -> F
         try:
             collection.add(b" ".join(fields[:-dim]), lambda fields=fields: np.array([float(x) for x in fields[-dim:]]))
         except ValueError as error:
-            raise ValueError(f"what is no number in line {number:,} ({error})") from error
+            raise ValueError(f"text that is not a number in line {number:,} ({error})") from error
     if claim:
         _check_count(claim[0], collection.found.counts.total())
     return collection.found

@@ -165,7 +165,7 @@ def _redrawn(subject: _Subject) -> _Found:
     share = redrawn / subject.splits["triplets"].sum()
     reason = "their split has none of the requested kind for the pair"
     if subject.corpus.has_negatives:
-        reason = "those of the data are in another split, where other rows use them, or relevant by another row"
+        reason = "those of the data are in another split, where other rows use them, or relevant in another row"
     found = [f"{redrawn:,} negatives ({share:.1%}) are random, because {reason}", subject.corpus.explain_unused()]
     return share, "; ".join(filter(None, found))
 
@@ -274,8 +274,8 @@ def _random_signal(subject: _Subject) -> _Found:
     weights = np.concatenate([positives, negatives])
     signal = roc_auc_score(np.repeat([1, 0], count), np.tile(score, 2), sample_weight=weights)
     return signal, (
-        f"knowing how often each phrase is a positive and how often a negative, one is right about {signal:.1%} of "
-        "random triplets"
+        "a classifier that knows only how often each phrase is a positive and how often a negative is right about "
+        f"{signal:.1%} of random triplets"
     )
 
 
@@ -293,7 +293,7 @@ _CHECKS = (
     _Check(
         *("redrawn negatives", _redrawn, 0.01, 0.2),
         "They are easier than the others, and make the task easier than it looks.",
-        "Triplets: give negatives that no row of another cluster uses. Pairs: request fewer negatives per pair or a "
+        "For triplets, give negatives that no row of another cluster uses. For pairs, request fewer negatives or a "
         "larger share of random ones, or list more irrelevant pairs.",
     ),
     _Check(
@@ -303,7 +303,7 @@ _CHECKS = (
     ),
     _Check(
         *("near duplicates", _near_duplicates, 0.02, 0.2),
-        "Their letters differ but a reader sees the same phrase: part of the test is remembered.",
+        "A reader sees the same phrase: an encoder can be right about it by remembering the training phrase.",
         "Merge them before slicing, or give them one label, so that they stay in one split.",
     ),
     _Check(
@@ -314,7 +314,7 @@ _CHECKS = (
     _Check(
         *("size of the test", _size, 0, 0),
         "The effective numbers count independent observations; more triplets or seeds do not add any.",
-        "Give more data, use split='per_seed', or drop pairs of the anchors that have most of them.",
+        "Give more data, use split='per_seed', or drop pairs of the anchors that have the most pairs.",
     ),
     _Check(
         *("unknown words", _unknown_words, 0.2, 0.5),
@@ -324,7 +324,7 @@ _CHECKS = (
     _Check(
         *("long phrases", _long_phrases, 0.01, 0.2),
         "The rest of these phrases is not read.",
-        "Raise max_tokens, which takes more time.",
+        "Raise max_tokens; training then takes more time.",
     ),
     _Check(
         *("words", _scripts, 0.1, 1),
@@ -333,7 +333,7 @@ _CHECKS = (
     ),
     _Check(
         *("difficulty", _difficulty, 0.9, 0.95),
-        "Training can only improve the rest.",
+        "Training can only improve the accuracy on the other triplets.",
         "Use harder negatives: give more similar ones, or for pairs set negative_kinds similar=1.",
     ),
     _Check(

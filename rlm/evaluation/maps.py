@@ -45,7 +45,7 @@ def align_seeds(embeddings: Float[np.ndarray, "seed phrase dim"]) -> Float[np.nd
     if min(embeddings.shape[1:]) < 2 or not np.isfinite(embeddings).all():
         raise InputError(
             f"expected finite embeddings of at least 2 phrases and 2 dimensions, found {embeddings.shape[1]} phrases "
-            f"and {embeddings.shape[2]} dimensions; leave out seeds that diverged"
+            f"and {embeddings.shape[2]} dimensions; drop seeds that diverged"
         )
     centred = embeddings - embeddings.mean(axis=1, keepdims=True)
     axes = np.linalg.svd(centred[0], full_matrices=False)[2][:2].T

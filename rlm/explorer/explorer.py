@@ -122,7 +122,7 @@ class Explorer:
     def words(self) -> str:
         """What the study that is shown supports."""
         if (seen := self._seen()) is None:
-            return "Nothing has been run yet: press Run, and when seeds have arrived run this cell again."
+            return "Nothing has been run yet: press Run, and run this cell again when some seeds are finished."
         return " ".join(text for _, text in seen.words) or seen.headline
 
     def set(self, **settings: Any) -> None:  # noqa: ANN401
@@ -191,7 +191,7 @@ class Explorer:
             If the files cannot be written.
         """
         if self._seen() is None:
-            raise InputError("expected a finished run to write of, found none; run the study")
+            raise InputError("expected at least one finished run to export, found none; run the study")
         return self._write([], folder).result().page
 
     def close(self) -> Child | None:

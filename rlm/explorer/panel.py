@@ -48,7 +48,7 @@ ADD_TOOLTIP = "An arm with the settings of the knobs, beside arms with those of 
 ABOUT = {
     "name": ("230px", "Name of this study, in lists and titles"),
     "tags": ("200px", "Tags of this study, separated by commas"),
-    "note": ("330px", "What to remember of this study"),
+    "note": ("330px", "Note on this study"),
 }
 NAMES = {"description_width": "2.8rem"}
 ONE_CHANGE = 1.0  # seconds
@@ -156,7 +156,7 @@ class Panel:
             self._kept.value = f"<h3>Kept of #{shown.study}</h3>{html_table(table, are_texts=True)}"
         arms, baseline = self.valid[0].arms, self.valid[1].baseline
         has_pairs = len(arms) > 1 and find_arm(arms, baseline) in arms
-        hint = "" if has_pairs else f"No verdict will come: it takes the baseline, {baseline}, and another arm."
+        hint = "" if has_pairs else f"There will be no verdict: it needs the baseline, {baseline}, and another arm."
         self.wrong.value = paragraph(wrong or hint, "wrong" if wrong else "quiet") if wrong or hint else ""
         self.run.disabled = self.sweep.run.disabled = is_running or found is None
         self.sweep.show(session.swept)
@@ -254,8 +254,8 @@ class Panel:
         text = "" if shown is None else explain_difference(shown, config, plan)
         if shown is not None and text and is_own:
             text = (
-                f"Shown: #{shown.study}, of data that were handed over as a table, or have changed since. To go on "
-                "with it, hand them over: rlm.Explorer(data). Run starts a new study."
+                f"Shown: #{shown.study}. Its data were passed as a table, or have changed since. To continue it, pass "
+                "the data: rlm.Explorer(data). Run starts a new study."
             )
         if text and is_other:
             text += " The study that runs is shown as soon as its first seeds are finished."

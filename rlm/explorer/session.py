@@ -138,7 +138,7 @@ class Session:
         if self.progress is None and self.child is not None:
             return "Reading the data …"
         if self.progress is None:
-            return "Ready." if is_ready else "Not ready: see what is wrong among the knobs."
+            return "Ready." if is_ready else "Not ready: a knob has an invalid value; its message tells why."
         arms = self.progress.arms
         done = f"{arms['finished'].sum()} of {arms['planned'].sum()} runs"
         if self.child is not None and self._vary:

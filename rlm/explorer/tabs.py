@@ -14,7 +14,7 @@ from rlm.report.markup import html_table, paragraph
 from rlm.report.view import DETAILS, Comparison, Picture, View, shares_of
 
 TRIPLETS_TO_PICK = 200
-NOTHING_CHOSEN = "Choose two or more studies of this store. Each setting that you run makes one."
+NOTHING_CHOSEN = "Choose two or more studies of this store. Every set of settings that you run is a study."
 CSS = """
 <style>
 .rlm-explorer { color: var(--jp-ui-font-color1, inherit); }
@@ -194,7 +194,7 @@ class SweepTab:
         self._text, self._picture, self._table = widgets.HTML(), new_image("760px"), widgets.HTML()
         self._text.value = paragraph(
             "Races values of one knob from scratch, on the same seeds and splits, by validation accuracy. Values that "
-            "cannot be the best any more get no more seeds. The best is then judged alone, on fresh seeds and the test."
+            "cannot be the best any more get no more seeds. The best is then judged on the test split with fresh seeds."
         )
         choice = widgets.HBox([self._knob, self._values, self.run], layout={"flex_flow": "row wrap"})
         self.widget = widgets.VBox([choice, self._text, self._picture, self._table])
@@ -245,8 +245,8 @@ class InsideTab:
         self._inside = inside
         accuracy = ", ".join(f"{arm} {value:.1%}" for arm, value in inside.accuracy.items())
         self.show_status(
-            f"Seed {inside.seed}: right about {accuracy} of the validation triplets. One seed tells nothing of others. "
-            f"{len(inside.phrases):,} phrases of the validation split are searched."
+            f"Seed {inside.seed}: right about {accuracy} of the validation triplets. One seed tells nothing about "
+            f"others. {len(inside.phrases):,} phrases of the validation split are searched."
         )
         picked = inside.triplets.drop_duplicates("anchor").head(TRIPLETS_TO_PICK)
         self._triplet.options = [(_short(row.anchor), row.Index) for row in picked.itertuples()]
@@ -276,7 +276,7 @@ class InsideTab:
             columns = ["of the triplet", "phrase", *(f"distance, {arm}" for arm in distances)]
             parts.append(html_table(pd.DataFrame(rows, columns=columns), are_texts=True))
         elif not any(model.knows(question) for model in inside.models.values()):
-            parts.append(paragraph("The training set has none of these words: what is near is chance.", "wrong"))
+            parts.append(paragraph("The training set has none of these words: the order is arbitrary.", "wrong"))
         near = inside.nearest(question)
         side_by_side = "".join(
             f'<div style="flex: 1 1 300px"><h3>{escape(arm)}: nearest phrases</h3>'

@@ -183,7 +183,7 @@ def _melt(table: pd.DataFrame, seed_column: str, metric: str) -> pd.DataFrame:
             "them with arm_column (--arm-column) and seed_column (--seed-column)"
         )
     if ignored := [name for name in others if name not in arms]:
-        log.warning("the columns %s are no arms and are ignored; arms: %s", ", ".join(ignored), ", ".join(arms))
+        log.warning("the columns %s are not arms and are ignored; arms: %s", ", ".join(ignored), ", ".join(arms))
     values = table[arms].mask(is_blank[arms])
     runs = values.assign(seed=table[seed_column]).melt("seed", arms, "arm", metric)
     return runs[runs[metric].notna()].reset_index(drop=True)

@@ -17,7 +17,7 @@ from rlm.verdict import Verdict, compare_all, find_watched, paired_arms
 
 PAIRING = (
     "The arms share no seeds, so nothing is paired: the interval is Welch's, for independent runs. Pairs of runs with "
-    "the same seed would have needed fewer runs for such an interval, as far as a seed moves both arms alike."
+    "the same seed need fewer runs for such an interval, to the extent that a seed affects both arms alike."
 )
 
 

@@ -251,7 +251,7 @@ def explain_shuffles(shuffles: pd.DataFrame) -> str:
 
 def _reached(row: pd.Series) -> str:
     """Describe the share of seeds that reached the accuracy, unless all did."""
-    some = f" Only {row['reached']:.0%} of the seeds reached it; the others count with all their epochs."
+    some = f" Only {row['reached']:.0%} of the seeds reached it; the others count with the epochs they were trained."
     none = " No seed reached it, so this is only how long they were trained."
     return {0: none, 1: ""}.get(row["reached"], some)
 
@@ -347,4 +347,4 @@ def _count_gains(decisions: pd.Series, better: str, worse: str) -> str:
     if not (good.any() and controls.shape[1]):
         return f"{text}."
     as_well = (controls == better).any(axis=1).sum()
-    return f"{text}; in {as_well} of the {good.sum()} a control gained too, whose weights remember nothing."
+    return f"{text}; in {as_well} of the {good.sum()} a control, whose weights hold nothing memorised, gained too."

@@ -22,7 +22,7 @@ from rlm.store.read import list_studies, read_origin, read_progress, read_study
 from rlm.variants import ARMS, BASELINE, find_variant
 
 CONFIG = "config.json"
-OWN_DATA = "data of your own, handed over as a table"
+OWN_DATA = "data of your own, passed as a table"
 
 
 class Exported(NamedTuple):
@@ -148,13 +148,13 @@ def _to_repeat(code: str, given: Sequence[str], source: str | None) -> list[Note
     """Explain how to repeat a study, and what that requires of what is given to it."""
     texts = [f"With `{CONFIG}`, which is written beside this page, in its folder:"]
     if "data=data" in given:
-        texts.append("The data were handed over as a table: `data` must be the same table, which is not kept here.")
+        texts.append("The data were passed as a table, which is not kept here: `data` must be the same table.")
     if "pretrain_texts=texts" in given:
-        texts.append("The unlabelled texts were handed over: `texts` must be the same ones, which are not kept here.")
+        texts.append("The unlabelled texts are not kept here: `texts` must be the same ones.")
     if "starts=starts" in given:
-        texts.append("Some arms start from weights of your own: `starts` must be the same, which are not kept here.")
+        texts.append("Some arms start from your own weights, which are not kept here: `starts` must be the same.")
     if source:
-        texts.append("The encoder is one of your own: it must be defined first, with all that its source names.")
+        texts.append("The encoder is your own: define it first, with everything that its source uses.")
     cells = [text_cell("## To repeat it\n\n" + "\n\n".join(texts)), _output({"text/plain": code})]
     return [*cells, text_cell("The source of the encoder:"), _output({"text/plain": source})] if source else cells
 

@@ -111,7 +111,7 @@ def view(
     words = [(f"{arm}, compared with {baseline}", found.text) for arm, found in verdicts.items()]
     nothing = "No pair of runs is finished yet."
     if baseline not in config.arms or len(config.arms) < 2:
-        nothing = f"Nothing to compare: a verdict takes the arm {baseline} and another."
+        nothing = f"Nothing to compare: a verdict needs the arm {baseline} and another arm."
     seeds = f"{results['seed'].nunique()} seeds of the arms {', '.join(summary.index)}"
     estimates = {arm: found.table() for arm, found in verdicts.items()}
     seen = View(
@@ -261,7 +261,7 @@ def _plan(stored: StoredStudy, metric: Metric, until: float | None, processes: i
         return ""
     each = results.groupby("arm")["seconds"].mean().sum() / processes
     more = max(0, found.pairs - found.pilot)
-    left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "This study has as many."
+    left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "It has as many."
     return f"{explain_forecast(found, [each * pairs for pairs in (found.pairs, found.enough)])} {left}"
 
 

@@ -33,7 +33,7 @@ from rlm.stats.metrics import Metric, find_metric
 
 log = logging.getLogger(__name__)
 LARGEST_SEED = 2**63 - 1  # that SQLite and tables hold
-COLLAPSED = "collapsed: all phrases came to one point. They count as failed; lower learning_rate or change mining"
+COLLAPSED = "collapsed: all phrases are almost one point. They count as failed; lower learning_rate or change mining"
 MOST_SHOWN = 20
 SECONDS_TO_OUTLIVE = 1
 
@@ -132,7 +132,7 @@ def _run(work: Work[R], arms: Sequence[str], seeds: Sequence[int]) -> R:
 def check_seeds(seeds: object) -> list[int]:
     """Return at least one seed, each once and in ascending order, from a number of seeds or a list of seeds."""
     if _is_integer(seeds) and seeds > MOST_SEEDS:
-        raise InputError(f"expected at most {MOST_SEEDS:,} seeds, found {seeds:,}; name those that are meant in a list")
+        raise InputError(f"expected at most {MOST_SEEDS:,} seeds, found {seeds:,}; pass a list of those that you mean")
     try:
         listed = list(range(seeds) if _is_integer(seeds) else seeds)
     except TypeError as error:
@@ -214,13 +214,13 @@ def _closing(results: Generator[Result, None, None]) -> Iterator[None]:
 @contextmanager
 def _deaths_explained(store: "Keeper[Result] | None") -> Iterator[None]:
     lost = "Finished blocks of seeds are lost, since no db was given"
-    kept = lost if store is None else f"{store.path} keeps what was finished"
+    kept = lost if store is None else f"{store.path} keeps the finished blocks"
     try:
         yield
     except TerminatedWorkerError as error:
         raise InputError(
-            f"a process of the study was killed, perhaps for want of memory. {kept}; run the study again with fewer "
-            "jobs, or a smaller batch_size, and a db to go on from"
+            f"a process of the study was killed, perhaps because memory ran out. {kept}; run the study again with "
+            "fewer jobs or a smaller batch_size, and with a db, from which it can continue"
         ) from error
     except (MemoryError, RuntimeError) as error:
         # PyTorch has an exception of its own for a GPU's memory, and none for the CPU's.

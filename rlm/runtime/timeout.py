@@ -37,7 +37,7 @@ class _Child:
         if current_process().daemon:
             raise InputError(
                 "expected a worker that may start a process, which a timeout needs, found a daemon; set Dask's option "
-                "distributed.worker.daemon to False before the cluster starts, or leave timeout out"
+                "distributed.worker.daemon to False before the cluster starts, or omit timeout"
             )
         context = get_context("loky")  # whose processes do not run the script of the user again
         self.pipe, theirs = context.Pipe()

@@ -54,7 +54,7 @@ def read_source(function: Callable[..., object], what: str = "make_encoder", rem
         return inspect.getsource(function)
     except (OSError, TypeError) as error:
         raise InputError(
-            f"expected a {what} whose source can be read, so that a store can tell one from another, found "
+            f"expected a {what} whose source can be read, by which a store distinguishes them, found "
             f"{function!r}; define it with class or def, in a file or a notebook{remedy}"
         ) from error
 
@@ -75,7 +75,7 @@ def digest_values(function: Callable[..., object], what: str) -> str:
         raise
     except Exception as error:  # whatever pickling a value of the user raises
         raise InputError(
-            f"expected values that can be hashed in what {what} reads, so that a store can tell one from another, "
+            f"expected values that can be hashed in what {what} reads, by which a store distinguishes studies, "
             f"found {type(error).__name__}: {error}; pass version=, and another one after each change"
         ) from error
 

@@ -74,8 +74,8 @@ class Sweep(NamedTuple):
         )
         return (
             f"{said} (by validation accuracy, up to {count(int(one['seeds']), 'seed')}). The race took "
-            f"{len(self.race):,} of {self.planned:,} runs. In the race {self.best} looked like "
-            f"{one['validation_accuracy']:.1%} on the validation split, by which it was chosen. Alone, on "
+            f"{len(self.race):,} of {self.planned:,} runs. In the race the accuracy of {self.best} was "
+            f"{one['validation_accuracy']:.1%} on the validation split, by which it was chosen. With "
             f"{count(len(self.fresh), 'fresh seed')}, it is {test.format(100, unit='%')} on the test split "
             f"({validation.value:.1%} on the validation split)."
         )

@@ -68,7 +68,7 @@ def _beside_untrained(accuracy: pd.DataFrame) -> list[str]:
     )
     return [
         f"The overlap of character trigrams, which learns nothing, is right about {overlap:.1%} of the test triplets.",
-        f"From scratch, whole intervals of {FEWEST_PAIRS} seeds or more above that: {above}; below: {below}.",
+        f"Systems whose interval from scratch ({FEWEST_PAIRS} seeds or more) is above that: {above}; below: {below}.",
     ]
 
 
@@ -94,7 +94,7 @@ def _gains(verdicts: pd.DataFrame, watched: Watched) -> list[str]:
         "hurts": "Loses by it",
         "the same": "The same with and without it",
         "no evidence either way": "No evidence either way",
-        "too few seeds": f"Too few seeds for a verdict (fewer than the {pairs} pairs that it takes here)",
+        "too few seeds": f"Too few seeds for a verdict (fewer than the {pairs} pairs that it needs here)",
     }
     found = dict(tuple(verdicts.groupby("decision")))
     corrected = f" P values are Holm-corrected over {len(verdicts)} systems." if len(verdicts) > 1 else ""

@@ -65,7 +65,7 @@ class TestStudy:
         assert code == 0
         assert "pretrained" in printed
         assert "difference" not in printed
-        assert printed.endswith("Nothing is compared: a verdict takes the baseline and another arm.\n")
+        assert printed.endswith("Nothing is compared: a verdict needs the baseline and another arm.\n")
 
     def test_processes_share_a_large_table_without_a_warning(self, tmp_path):
         data = tmp_path / "large.csv"  # its tokens take more than the megabyte above which joblib maps them
@@ -181,8 +181,8 @@ class TestStudy:
     @pytest.mark.parametrize(
         ("blocks", "lost", "said"),
         [
-            (1, [], "0 paired seeds are too few for an interval, which takes 10"),
-            (2, [], "6 paired seeds are too few for an interval, which takes 10"),
+            (1, [], "0 paired seeds are too few for an interval, which needs 10"),
+            (2, [], "6 paired seeds are too few for an interval, which needs 10"),
             (4, [], "12 pairs, before an interval narrower than 1 points"),
             (4, [0], "0 paired seeds are too few"),  # the first seeds lack an arm
         ],
@@ -247,7 +247,7 @@ class TestStored:
         code, printed, _ = rlm_command(*equal, "--pretrain-epochs=0", "--until", 0.02, "--max-seeds", 11)
         assert code == 0
         assert "11 seeds were not enough for an interval narrower than 2 points: it is unknown" in printed
-        assert "There is no interval, since 11 of the 11 differences are the same" in printed
+        assert "There is no interval, since 11 of the 11 differences are equal" in printed
         code, printed, _ = rlm_command("study", "--dataset", pairs, *QUICK, "--until", 0.001, "--max-seeds", 10)
         assert "10 seeds were not enough for an interval narrower than 0.1 points" in printed
 

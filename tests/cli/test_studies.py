@@ -53,7 +53,7 @@ def test_studies_are_named_listed_merged_and_deleted(rlm_command, db):
     assert list_studies(db.with_name("new.db")).equals(list_studies(db))
     code, _, error = rlm_command("delete", db, 1)
     assert code == 2
-    assert "expected --yes where nobody can be asked" in error
+    assert "expected --yes without a terminal to ask in" in error
     assert rlm_command("delete", db, 1, "--yes")[0] == 0
     assert list_studies(db).empty
 

@@ -146,7 +146,7 @@ class TestText:
             ("3 0\n" + SOME, "claims vectors of 0 numbers"),
             (SOME + "tree 0.1 0.2\n", "no word with 3 numbers in line 4: 'tree 0.1 0.2'"),
             (SOME + ". . 0.1 0.2\n", r"no word with 3 numbers in line 4: '\. \. 0.1 0.2'"),
-            (SOME.replace("0.6", "0,6"), r"what is no number in line 2 \(.*0,6"),
+            (SOME.replace("0.6", "0,6"), r"text that is not a number in line 2 \(.*0,6"),
             (SOME.encode("utf-16"), "UTF-16; UTF-8 is needed"),
             ("3 3\n", "no vector"),
             ("", "no vector"),

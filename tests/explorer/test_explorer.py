@@ -460,7 +460,7 @@ class TestExplorer:
     )
     def test_arms_that_give_no_verdict_are_told(self, explorer, arms, baseline, is_told):
         explorer.set(arms=arms, baseline=baseline)
-        told = f"No verdict will come: it takes the baseline, {baseline}, and another arm."
+        told = f"There will be no verdict: it needs the baseline, {baseline}, and another arm."
         assert (told in said(explorer._panel.widget)) == is_told
         assert not explorer._panel.run.disabled
 
@@ -595,7 +595,7 @@ class TestExplorer:
         while 2 not in opened._data_of:
             time.sleep(0.05)
         opened._draw()
-        assert "of data that were handed over as a table" in said(opened._panel.widget)
+        assert "Its data were passed as a table" in said(opened._panel.widget)
         opened.close()
 
     def test_waiting_ends_when_a_second_study_gives_nothing(self, explorer, tmp_path):

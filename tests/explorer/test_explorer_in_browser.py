@@ -201,7 +201,7 @@ def sweep_a_knob(panel):
     panel.tab("Sweep")
     panel.root.get_by_placeholder("0.1, 0.3, 1").fill("0.1, 0.5")
     panel.press("Sweep this knob")
-    found = panel.root.get_by_text(re.compile(r"with 95 % confidence.*In the race margin=0\.[15] looked like"))
+    found = panel.root.get_by_text(re.compile(r"with 95 % confidence.*In the race the accuracy of margin=0\.[15] was"))
     expect(found.locator("visible=true")).to_be_visible(timeout=TRAINING)
     expect(panel.root.get_by_alt_text(re.compile("^Differences of all settings to margin=0"))).to_be_visible()
     expect(panel.button("Sweep this knob")).to_be_enabled()

@@ -174,7 +174,7 @@ def test_columns_that_are_no_arms_are_ignored(long, tmp_path, caplog):
     table.assign(empty=None).to_csv(path)  # its index has no name
     found, metric = read_results(path, "accuracy")
     assert texts(found, metric) == expected(long)
-    assert "the columns epoch, empty are no arms and are ignored; arms: plain, wide, NA" in caplog.text
+    assert "the columns epoch, empty are not arms and are ignored; arms: plain, wide, NA" in caplog.text
     long.to_csv(path)
     assert read_results(path, unit="fraction", better="higher").metric.name == "accuracy"
 
@@ -200,7 +200,7 @@ class TestUnpaired:
         np.testing.assert_allclose(found.judged.difference[1:], test.confidence_interval(), rtol=1e-12)
         assert found.judged.p == pytest.approx(test.pvalue)
         assert found.runs == (12, 12)
-        assert "Pairs of runs with the same seed would have needed fewer runs" in found.text
+        assert "Pairs of runs with the same seed need fewer runs" in found.text
 
     def test_pairs_give_a_narrower_interval(self, long, apart):
         paired, unpaired = (compare_results(table, "plain", SHARE)["wide"] for table in (long, apart))

@@ -108,7 +108,7 @@ class TestFailures:
         pd.testing.assert_series_equal(stored(db).dropna(), rest)
 
     def test_a_process_that_dies_within_its_time_ends_the_study(self, log, db):
-        with pytest.raises(InputError, match=r"a process of the study was killed.*study.db keeps what was finished"):
+        with pytest.raises(InputError, match=r"a process of the study was killed.*study.db keeps the finished blocks"):
             run(log, db, fate={("deep", 2): "die"}, timeout=60)
         kept = stored(db)
         assert 0 < len(kept) < len(ALL)
@@ -193,7 +193,7 @@ class TestInterruptions:
         process = psutil.Process()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("rlm.external.functions.collect", _killing_after(3, process))
-            with pytest.raises(InputError, match=r"a process of the study was killed.*keeps what was finished"):
+            with pytest.raises(InputError, match=r"a process of the study was killed.*keeps the finished blocks"):
                 run(log, db, seconds=0.05, n_jobs=2, seeds=40)
         kept, begun = stored(db), len(calls(log))
         assert 3 <= len(kept) < 120

@@ -747,8 +747,8 @@ def test_the_claim_is_judged_by_shuffles_and_controls():
     assert settings == "- 20 seeds."
     assert "was shown for 1 of the 2 memorisations after the first and reversed for 1" in memorising
     assert decision == (
-        "**digits: in accuracy, pretrained is shown to gain in 2 of 2 cases and to lose in 0; in 1 of the 2 a control "
-        "gained too, whose weights remember nothing.**"
+        "**digits: in accuracy, pretrained is shown to gain in 2 of 2 cases and to lose in 0; in 1 of the 2 a control, "
+        "whose weights hold nothing memorised, gained too.**"
     )
     assert faster == "- In speed, pretrained is shown to gain in 0 of 2 cases and to lose in 1."
     unclear = shuffles.assign(decision=[np.nan, none, none])

@@ -224,9 +224,9 @@ class TestStudy:
     @pytest.mark.parametrize(
         ("make", "settings", "match"),
         [
-            (lambda shape: nn.Sequential(*list(Flat(shape))[:2], nn.Dropout(0.1)), {}, "found it in Dropout"),
+            (lambda shape: nn.Sequential(*list(Flat(shape))[:2], nn.Dropout(0.1)), {}, "other dropout in Dropout"),
             (Dropped, {}, "found that Classifier draws random numbers"),
-            (lambda shape: nn.Conv2d(1, 4, 3), {}, r"one vector per input.*\[2, 4, 4, 4\] of two inputs"),
+            (lambda shape: nn.Conv2d(1, 4, 3), {}, r"one vector per input.*\[2, 4, 4, 4\] for two inputs"),
             (lambda shape: nn.Linear(5, 4), {}, r"an encoder of samples \[1, 6, 6\], found that Linear fails on two"),
             (lambda shape: nn.BatchNorm2d(1, track_running_stats=False), {}, "one vector per input"),
             (

@@ -105,7 +105,7 @@ def test_an_encoder_of_ones_own_is_named_and_its_source_is_shown(data, tmp_path,
     assert "make_encoder=Averaging" in written.code
     assert "help Averaging on" in re.search("<h1.*?</h1>", html, re.DOTALL)[0]
     assert "self.words(tokens.long()).mean(dim=1)" in unescape(html)
-    assert "must be defined first" in html
+    assert "define it first" in html
     again, _ = repeat(written, monkeypatch, data=data, Averaging=Averaging)
     assert_same(results, again)
 
@@ -161,6 +161,6 @@ def test_starts_of_your_own_are_handed_over_again(data, tmp_path, monkeypatch):
     results = run_study(StudyConfig(**SMALL), 2, data=data, starts=starts, db=db, **QUICK)
     written = export_study(db, 1, tmp_path / "out", describe_data)
     assert "starts=starts" in written.code
-    assert "must be the same, which are not kept here" in written.page.read_text(encoding="utf-8")
+    assert "which are not kept here: <code>starts</code> must be the same" in written.page.read_text(encoding="utf-8")
     again, _ = repeat(written, monkeypatch, data=data, starts=starts)
     assert_same(results, again)

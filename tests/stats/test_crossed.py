@@ -114,12 +114,12 @@ class TestVerdict:
         found = rlm.compare(results, clusters=clusters)
         assert found.decision in ("helps", "hurts")
         assert "on data like these" not in found.headline
-        assert found.details.endswith("there this study cannot tell.")
+        assert found.details.endswith("for such data this study cannot tell.")
 
     def test_a_test_split_of_few_clusters_says_nothing_of_others(self):
         results, clusters = study(np.random.default_rng(0), clusters=8)
         found = rlm.compare(results, clusters=clusters)
-        assert "Nothing follows for other data like these" in found.details
+        assert "There is no statement on other data like these" in found.details
         assert np.isnan(found.new_data.difference.low)
 
     def test_failed_seeds_count_as_in_the_results(self):
@@ -174,7 +174,7 @@ class TestOwnSplits:
     def test_a_gain_on_these_splits_may_not_hold_for_others(self):
         weak = rlm.compare(self.study(effect=0.006))
         assert weak.headline == "The arm pretrained helps on these splits, compared with scratch."
-        assert weak.details.endswith("there this study cannot tell.")
+        assert weak.details.endswith("for such data this study cannot tell.")
         strong = rlm.compare(self.study(effect=0.05)).headline
         assert strong == "The arm pretrained helps on these splits and on data like these, compared with scratch."
 

@@ -425,7 +425,7 @@ class TestDecision:
         assert verdict.difference.value == 0
         assert np.isnan([verdict.difference.low, verdict.difference.high]).all()
         assert verdict.difference_p == 1
-        assert "no interval, since 20 of the 20 differences are the same" in verdict.text
+        assert "no interval, since 20 of the 20 differences are equal" in verdict.text
 
     @pytest.mark.parametrize("level", [0.5, 0.6])
     @pytest.mark.parametrize("step", [0.0, 0.01], ids=["constant", "varied"])

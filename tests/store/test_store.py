@@ -585,7 +585,7 @@ class TestFaults:
         blocks = iter_study(CONFIG, SEEDS, data=killed_study.DATA, db=db, n_jobs=2, progress=False)
         next(blocks)
         next(child for child in psutil.Process().children() if "LokyProcess" in "".join(child.cmdline())).kill()
-        with pytest.raises(InputError, match=r"a process of the study was killed.*study.db keeps what was finished"):
+        with pytest.raises(InputError, match=r"a process of the study was killed.*study.db keeps the finished blocks"):
             list(blocks)
         kept = rows(db)
         results = run(db, n_jobs=2)
@@ -607,7 +607,7 @@ class TestFaults:
                 super().__init__()
                 self.words = nn.Embedding(vocabulary_size, 10**13)
 
-        with pytest.raises(InputError, match=r"memory ran out. .*study.db keeps what was finished"):
+        with pytest.raises(InputError, match=r"memory ran out. .*study.db keeps the finished blocks"):
             run(db, seeds=2, make_encoder=Huge)
 
     def test_a_seed_that_diverges_is_kept_as_failed(self, db):
