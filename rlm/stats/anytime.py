@@ -23,6 +23,7 @@ from rlm.stats.estimates import (
 PRIOR_SHARE = 0.25  # makes the sequence narrowest at a few dozen pairs
 SMALLEST = 1e-4  # share of the largest possible difference below which deviations do not set the prior
 NODES = np.arange(1, 41) * 0.15  # of the standard normal distribution that is mixed over, on either side of 0
+BESIDE_ZERO = 1e-3  # share of a mean
 GRID = 201  # means for which the evidence is computed; bounds are interpolated between them
 
 
@@ -121,9 +122,13 @@ class ConfidenceSequence:
         low, high = between(low, np.maximum(low - 1, 0)), between(high, np.minimum(high + 1, len(means) - 1))
         # Where early differences are much closer than later ones, all means that are left lie between two neighbours.
         pairs = len(self.differences) - len(over) + 1 + looks
-        cell = np.searchsorted(means, self.differences.cumsum()[pairs - 1] / pairs).clip(1, len(means) - 1)
+        latest = self.differences.cumsum()[pairs - 1] / pairs
+        cell = np.searchsorted(means, latest).clip(1, len(means) - 1)
         is_found = inside.any(axis=1)
-        return np.where(is_found, low, means[cell - 1]), np.where(is_found, high, means[cell])
+        low, high = np.where(is_found, low, means[cell - 1]), np.where(is_found, high, means[cell])
+        # There a bound can be 0 itself, even where the evidence, and so p, excludes 0.
+        edge = np.where(inside[:, np.searchsorted(means, 0.0)], 0.0, BESIDE_ZERO * latest)
+        return np.where(edge > 0, np.maximum(low, edge), low), np.where(edge < 0, np.minimum(high, edge), high)
 
 
 def _log_mixture(scaled: Float[np.ndarray, "pair mean"]) -> Float[np.ndarray, "pair mean"]:
