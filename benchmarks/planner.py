@@ -26,8 +26,8 @@ from benchmarks.performance import machine
 from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
 
-ENCODERS, RATES, CONTROLS = ("mean", "cnn", "dssm", "gru", "lstm"), (0.003, 0.01), ("pretrained", "rescaled")
-HALF_WIDTH, NARROWER, MOST_PAIRS = 0.006, 0.75, 100
+ENCODERS, RATES, CONTROLS = ("mean", "dssm", "lstm"), (0.003, 0.01, 0.03), ("pretrained", "rescaled")
+HALF_WIDTH, NARROWER, MOST_PAIRS = 0.006, 0.75, 60
 COMMON = ("--pretrain-epochs", "1", "--max-epochs", "4", "--arms", "scratch")
 KEYS = ["encoder", "learning_rate", "arm"]
 DOCS = Path(__file__).parents[1] / "docs"
