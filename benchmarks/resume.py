@@ -25,7 +25,7 @@ def complete(
 ) -> pd.DataFrame:
     """Compute the wanted parts that the file lacks, and add each to it; `names` are those of the keys."""
     found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(names))
-    missing = [key for key in parts if not (found[list(names)] == key).all(axis=1).any()]
+    missing = [key for key in parts if not (found[list(names)] == list(key)).all(axis=1).any()]
     chosen = [key for key in missing if wanted.only in " ".join(map(str, key))]
     for key in chosen[: wanted.most]:
         new = parts[key]().assign(**dict(zip(names, key, strict=True)))

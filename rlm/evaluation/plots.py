@@ -54,7 +54,8 @@ def draw_map(
     else:
         of_cluster = dict(zip(largest, PALETTE, strict=False))
         colours = [of_cluster[cluster] for cluster in means["cluster"]]
-    ends = points.join(means[["x", "y"]].assign(colour=colours), on="phrase", how="inner", rsuffix="_mean")
+    centres = means[["x", "y"]].add_suffix("_mean").assign(colour=colours)
+    ends = points.join(centres, on="phrase", how="inner")
     rays = [[(one.x_mean, one.y_mean), (one.x, one.y)] for one in ends.itertuples()]
     ax.add_collection(LineCollection(rays, colors=ends["colour"].tolist(), linewidths=0.8, alpha=0.4))
     ax.scatter(means["x"], means["y"], s=34, c=colours, edgecolor="black", linewidth=0.5, zorder=3)

@@ -201,11 +201,15 @@ class TestStudy:
 
 class TestStored:
     @pytest.fixture(scope="class")
-    def db(self, pairs, tmp_path_factory):
-        """A study of twelve seeds, stopped by its sequence or not."""
-        return tmp_path_factory.mktemp("stored") / "study.db"
+    @staticmethod
+    def db(pairs, tmp_path_factory):
+        """A study of twelve seeds."""
+        path = tmp_path_factory.mktemp("stored") / "study.db"
+        run_study(StudyConfig(dataset=str(pairs), **SMALL), 12, db=path, n_jobs=1, progress=False)
+        return path
 
-    def test_the_same_command_goes_on(self, rlm_command, pairs, db, caplog):
+    def test_the_same_command_goes_on(self, rlm_command, pairs, tmp_path, caplog):
+        db = tmp_path / "study.db"
         first = rlm_command("study", "--dataset", pairs, "--seeds", 12, "--db", db, *QUICK)
         assert first[0] == 0
         assert f"store: {db}" in first[1]
@@ -470,7 +474,8 @@ class TestMistakes:
 
 class TestOwnData:
     @pytest.fixture(scope="class")
-    def files(self, tmp_path_factory):
+    @staticmethod
+    def files(tmp_path_factory):
         """The same triplets three times, under a user's own column names."""
         folder = tmp_path_factory.mktemp("own")
         rng = np.random.default_rng(0)

@@ -345,7 +345,8 @@ class TestLogs:
         assert "expected a" in errors
 
     @pytest.fixture(scope="class")
-    def stored(self, tmp_path_factory):
+    @staticmethod
+    def stored(tmp_path_factory):
         db = tmp_path_factory.mktemp("stored") / "study.db"
         config = rlm.StudyConfig(encoder="mean", arms=("scratch", "pretrained"), pretrain_epochs=1, max_epochs=2)
         data = topic_pairs(np.random.default_rng(0), topics=4, pairs=40)
