@@ -26,10 +26,10 @@ from benchmarks.performance import machine
 from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
 
-ENCODERS, RATES, CONTROLS = ("mean", "dssm", "lstm"), (0.003, 0.01, 0.03), ("pretrained", "rescaled")
+LOSSES, RATES, CONTROLS = ("triplet", "in_batch"), (0.003, 0.01, 0.03), ("pretrained", "rescaled")
 HALF_WIDTH, NARROWER, MOST_PAIRS = 0.006, 0.75, 60
-COMMON = ("--pretrain-epochs", "1", "--max-epochs", "4", "--arms", "scratch")
-KEYS = ["encoder", "learning_rate", "arm"]
+COMMON = ("--encoder", "mean", "--pretrain-epochs", "1", "--max-epochs", "4", "--arms", "scratch")
+KEYS = ["loss", "learning_rate", "arm"]
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, TEMPLATE = DOCS / "benchmarks" / "planner.csv", Path(__file__).with_name("planner.md.jinja")
 
@@ -54,9 +54,9 @@ def follow(plan: dict[str, Any], settings: tuple[str, ...], arm: str, db: Path) 
     return {"pilot": plan["pilot"], "pairs": pairs, **times, "planned_half_width": planned, "half_width": found}
 
 
-def study(encoder: str, learning_rate: float, arm: str) -> pd.DataFrame:
+def study(loss: str, learning_rate: float, arm: str) -> pd.DataFrame:
     """Plan a study by a pilot of five pairs, run it, plan a narrower one by it, and run that."""
-    settings = ("--encoder", encoder, "--learning-rate", str(learning_rate), *COMMON, arm)
+    settings = ("--loss", loss, "--learning-rate", str(learning_rate), *COMMON, arm)
     with tempfile.TemporaryDirectory() as folder:
         first, second = (Path(folder) / name for name in ("first.db", "second.db"))
         plan = run("plan", *settings, "--within", str(HALF_WIDTH))["plan"][0]
@@ -93,13 +93,13 @@ def spell(values: pd.Series, digits: str = ".0f") -> str:
 
 def main() -> None:
     wanted = ask_for_parts(__doc__)
-    settings = list(product(ENCODERS, RATES, CONTROLS))
+    settings = list(product(LOSSES, RATES, CONTROLS))
     results = complete(RESULTS, KEYS, {key: partial(study, *key) for key in settings}, wanted)
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
         table=summarise(results).to_markdown(),
         missing=len(settings) - len(results[KEYS].drop_duplicates()),
         **{"machine": machine(), "settings": " ".join(COMMON), "most": MOST_PAIRS},
-        **{"half_width": HALF_WIDTH, "narrower": NARROWER, "encoders": ENCODERS, "rates": RATES},
+        **{"half_width": HALF_WIDTH, "narrower": NARROWER, "losses": LOSSES, "rates": RATES},
     )
     write_whole(DOCS / "planner.md", page + "\n")
 
