@@ -339,6 +339,22 @@ class TestExplorer:
         explorer._panel.plan.click()
         wait_for("expected the arm scratch and another to plan by, found pretrained")
 
+    def test_seeds_that_collapse_are_named_with_what_to_try(self, tmp_path):
+        """Hard mining with a high learning rate pulls all phrases together."""
+        explorer = rlm.Explorer("chatterbot-english", db=tmp_path / "c.db")
+        pulled = {"loss": "facenet", "mining": "hard", "learning_rate": 0.05, "word_dim": 16, "dim": 16}
+        small = {"encoder": "mean", "arms": ("scratch",), "epoch_triplets": 1500, "max_epochs": 6, "patience": 6}
+        try:
+            explorer.set(**pulled, **small, seeds=2)
+            explorer.run()
+            explorer.wait()
+            named = "seed(s) 0, 1 of arm scratch collapsed: all phrases are almost one point. They count as failed"
+            assert named in explorer._panel.status.value
+            assert explorer.results["collapsed"].notna().all()
+        finally:
+            explorer.stop()
+            explorer.close()
+
     def test_bars_say_how_far_each_arm_is_and_how_long_it_takes(self, explorer):
         names = ["scratch", "pretrained", "shuffled"]
         arms = pd.DataFrame({"planned": [10, 10, 9], "finished": [4, 0, 9]}, index=names)
