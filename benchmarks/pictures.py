@@ -15,6 +15,7 @@ from benchmarks.browser import open_browser, serve
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "05_explore.ipynb"
 COLOURS = 256
 RESOLUTION = 120
+HEIGHT = 1_000
 MILLISECONDS_TO_TRAIN = 600_000
 ARMS = ("scratch", "pretrained", "pretrained_once", "rescaled", "shuffled_change")
 STUDY = rlm.StudyConfig(arms=ARMS, pretrain_epochs=3, max_epochs=12, patience=3)  # that of docs/verdict.md
@@ -37,11 +38,13 @@ def main(
     """
     draw_differences(out / "differences.png", db, seeds)
     with open_browser() as browser, tempfile.TemporaryDirectory() as folder:
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page = browser.new_page(viewport={"width": 1280, "height": HEIGHT})
         shutil.copy(NOTEBOOK, folder)
         with serve(Path(folder), NOTEBOOK.name) as address:
             _show_a_quick_look(page, address)
-            page.locator(".rlm-explorer").screenshot(path=out / "panel.png")
+            box = page.locator(".rlm-explorer").bounding_box() or {}
+            seen = box | {"height": HEIGHT - box["y"]}  # the panel can be taller than what is drawn
+            page.screenshot(path=out / "panel.png", clip=seen)
         page.goto(index.resolve().as_uri())
         page.screenshot(path=out / "report.png")
     for name in ("differences.png", "panel.png", "report.png"):
@@ -63,6 +66,8 @@ def _show_a_quick_look(page: Page, address: str) -> None:
     expect(status).to_contain_text("Ready", timeout=60_000)
     page.locator(".rlm-explorer button", has_text=re.compile("^Run$")).click()
     expect(status).to_contain_text("Finished", timeout=MILLISECONDS_TO_TRAIN)
+    page.locator(".rlm-explorer button", has_text=re.compile("^Plan$")).click()
+    expect(page.get_by_text(re.compile("^About .* pairs, .* for an interval of"))).to_have_count(2, timeout=120_000)
     page.wait_for_timeout(5_000)  # the last figure
 
 
