@@ -51,6 +51,7 @@ ABOUT = {
     "note": ("330px", "Note on this study"),
 }
 NAMES = {"description_width": "2.8rem"}
+BAR = {"width": "auto", "min_width": "0", "flex": "0 1 320px"}  # narrower, so that its label is not cut off
 ONE_CHANGE = 1.0  # seconds
 NEW = ("a new one", 0)  # studies are counted from 1
 
@@ -228,8 +229,8 @@ class Panel:
         """Show a bar per arm of `Progress.arms`, with the seconds that are left, where they are known."""
         if len(self._bars.children) != len(arms):
             self._bars.children = [
-                widgets.HBox([widgets.IntProgress(layout={"width": "320px"}, style={"description_width": "8rem"}),
-                              widgets.Label()]) for _ in range(len(arms))]  # fmt: skip
+                widgets.HBox([widgets.IntProgress(layout=BAR, style={"description_width": "8rem"}),
+                              widgets.Label(layout={"flex": "0 0 auto"})]) for _ in range(len(arms))]  # fmt: skip
         for row, line in zip(arms.itertuples(), self._bars.children, strict=True):
             bar, label = line.children
             bar.description, bar.tooltip = row.Index, f"{row.finished} of {row.planned} seeds"

@@ -24,7 +24,10 @@ CSS = """
     border-bottom: 1px solid var(--jp-border-color2, #ccc); background: none; vertical-align: top; }
 .rlm-explorer th:first-child, .rlm-explorer td:first-child, .rlm-explorer .texts th, .rlm-explorer .texts td
     { text-align: left; padding: 3px 14px 3px 0; }
-.rlm-explorer .lm-TabBar-tab { flex: 0 1 auto !important; max-width: none !important; min-width: 0 !important; }
+.rlm-explorer .lm-TabBar { min-height: 0 !important; max-height: none !important; }
+.rlm-explorer .lm-TabBar-content { flex-wrap: wrap; }
+.rlm-explorer .lm-TabBar-tab { flex: 0 0 auto !important; max-width: none !important; min-width: 0 !important; }
+.rlm-explorer .widget-html, .rlm-explorer .widget-html-content { min-width: 0; max-width: 100%; }
 .rlm-explorer h3 { margin: 12px 0 2px; font-size: 1.05em; }
 .rlm-explorer p { margin: 0 0 8px; line-height: 1.5; max-width: 48rem; }
 .rlm-explorer .headline { font-size: 1.15em; font-weight: 600; }

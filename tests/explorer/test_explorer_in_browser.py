@@ -330,5 +330,10 @@ def test_the_same_in_voila(page, folder):
         expect(panel.status).to_contain_text(SOME, timeout=TRAINING)
         panel.press("Stop")
         expect(panel.status).to_contain_text("Stopped")
+        page.set_viewport_size({"width": 400, "height": 1_200})
+        panel.tab("Results")
+        expect(panel.root.get_by_text("Every run").locator("visible=true")).to_be_visible()
+        for one in panel.root.locator("p, h3, [role=tab]").locator("visible=true").all():
+            assert one.evaluate("one => one.getBoundingClientRect().right <= innerWidth")  # only tables are wider
         page.screenshot(path=PICTURES / "voila.png", full_page=True)
         assert page.locator("text=rlm.Explorer(").count() == 0
