@@ -23,8 +23,8 @@ from rlm.sentences import explain_metric
 from rlm.stats.metrics import Metric, find_metric
 from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
+from rlm.store.pair import read_pair
 from rlm.store.read import read_study
-from rlm.systems.pair import read_pair
 from rlm.variants import BASELINE
 from rlm.verdict import compare_all, find_baseline, paired_arms, summarise
 

@@ -3,10 +3,10 @@
 import io
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -25,16 +25,16 @@ from rlm.stats.metrics import Metric, count_failed
 from rlm.stats.power import forecast
 from rlm.stats.tables import arrange_by_seed, judge_columns
 from rlm.stats.variance import count_hits
+from rlm.store.pair import read_pair
 from rlm.store.read import TRIPLETS, StoredStudy, list_studies
 from rlm.store.schema import reading
 from rlm.variants import BASELINE, CONTROLS, REDRAW, find_variant
-from rlm.verdict import Verdict, compare_all, find_baseline, paired_arms, summarise
+from rlm.verdict import Verdict, compare, compare_all, find_baseline, paired_arms, summarise
 
 RESOLUTION = 144  # dots an inch
 CSS_PIXELS = 96  # an inch
 _SHARES = ("validation_accuracy", *get_args(MetricName))  # columns of a study's results
-# Columns of no interest to most readers.
-DETAILS = ["split", "train_triplets", "test_triplets", "test_anchors", "test_clusters", "chance"]
+DETAILS = ["split", "train_triplets", "test_triplets", "test_anchors", "test_clusters", "chance"]  # of few readers
 
 
 class Picture(NamedTuple):
@@ -79,8 +79,8 @@ class Comparison(NamedTuple):
     """
     Several studies side by side.
 
-    `settings` has a row per setting that differs and a column per study. `effects` has a row per study and arm: their
-    names, seeds, mean of baseline and arm by the metric, points (a text), verdict; value, low, high of the difference.
+    `settings` has a row per setting that differs and a column per study. `effects` has a row per study and arm, and one
+    for the baseline of every study against that of the first: name, seeds, means, points, verdict; value, low, high.
     `picture` shows the differences, and `seeds` every run of the first two studies.
     """
 
@@ -172,30 +172,40 @@ def compare_studies(db: Path, studies: Sequence[int], metric: MetricName = "test
     """Compare studies of a store, at least one: the settings that differ, and the effects by a metric."""
     with reading(db) as (connection, _):
         stored = {number: read_any(connection, number) for number in studies}
+        baseline, pairs = find_baseline(stored[studies[0]].finished.results), []
+        for number in studies[1:]:
+            with suppress(InputError):  # their data, splits or seeds have nothing in common
+                pairs.append(read_pair(connection, studies[0], number, baseline))
     by = {number: find_stored_metric(one, metric) for number, one in stored.items()}
     if len({known.name for known in by.values()}) > 1:
         named = ", ".join(f"{known.name} of #{number}" for number, known in by.items())
         raise InputError(f"expected studies with a metric in common, found {named}; choose others")
     settings = pd.DataFrame({f"#{number}": describe_stored(one) for number, one in stored.items()}).fillna("")
-    rows, verdicts = [], {}
-    for number, one in stored.items():
-        known = by[number]
-        by_seed = _by_seed(one.finished.results, known)
-        for arm, found in _verdicts(one, known).items():
-            means = by_seed[[found.baseline, arm]].dropna().mean()  # of the same pairs as the difference
-            judged, verdicts[f"#{number} {arm}"] = found.judged, found
-            difference = {"points" if known.is_share else "difference": judged.format(known.scale, "+")}
-            row = {"study": f"#{number} {arm}", "seeds": found.pairs, "baseline": means[found.baseline]}
-            row |= {"with it": means[arm], **difference, "verdict": found.decision}
-            rows.append(row | judged._asdict())
-    if not rows:
+    judged = {
+        f"#{number} {arm}": (found, one.finished.results)
+        for number, one in stored.items()
+        for arm, found in _verdicts(one, by[number]).items()
+    }
+    for one in pairs:
+        first, second = one.results["arm"].unique()
+        found = compare(one.results, second, first, metric=by[studies[0]], clusters=one.clusters)
+        judged[f"{second} against {first}"] = found, one.results
+    if not judged:
         raise InputError("expected studies with pairs of the baseline and another arm, found none; let them run longer")
-    effects = pd.DataFrame(rows)
+    effects = pd.DataFrame([_effect(name, *found) for name, found in judged.items()])
     alt = f"Mean paired differences with intervals of the studies {', '.join(f'#{number}' for number in studies)}"
-    picture = _paint(_differences_figure(verdicts), alt)
+    picture = _paint(_differences_figure({name: found for name, (found, _) in judged.items()}), alt)
     different = settings[settings.nunique(axis=1) > 1]
     pinned = _paint_pinned({number: stored[number].finished.results for number in list(stored)[:2]}, by)
     return Comparison(different, effects, picture, pinned, next(iter(by.values())))
+
+
+def _effect(name: str, found: Verdict, results: pd.DataFrame) -> dict[str, Any]:
+    known = found.metric
+    means = _by_seed(results, known)[[found.baseline, found.arm]].dropna().mean()  # of the pairs of the difference
+    difference = {"points" if known.is_share else "difference": found.judged.format(known.scale, "+")}
+    row = {"study": name, "seeds": found.pairs, "baseline": means[found.baseline], "with it": means[found.arm]}
+    return row | {**difference, "verdict": found.decision} | found.judged._asdict()
 
 
 def _paint_pinned(pinned: Mapping[int, pd.DataFrame], by: Mapping[int, Metric]) -> Picture:

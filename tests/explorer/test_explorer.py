@@ -197,12 +197,21 @@ class TestView:
         found = compare_studies(store, [1, 2])
         assert list(found.settings.index) == ["learning_rate"]
         assert list(found.settings.loc["learning_rate"]) == ["0.001", "0.01"]
-        assert list(found.effects["seeds"]) == [10, 3]
-        for number, row in zip((1, 2), found.effects.itertuples(), strict=True):
-            results = read_study(store, number).finished.results
-            means = results.groupby("arm")["test_accuracy"].mean()
+        assert list(found.effects["study"]) == ["#1 pretrained", "#2 pretrained", "#2 scratch against #1 scratch"]
+        assert list(found.effects["seeds"]) == [10, 3, 3]
+        results = [read_study(store, number).finished.results for number in (1, 2)]
+        for mine, row in zip(results, found.effects.itertuples(), strict=False):
+            means = mine.groupby("arm")["test_accuracy"].mean()
             assert row.value == pytest.approx(means["pretrained"] - means["scratch"])
+        first, second = (one[one["arm"] == "scratch"].set_index("seed")["test_accuracy"] for one in results)
+        assert found.effects["value"].iloc[2] == pytest.approx((second - first).mean())  # of the seeds of both
+        assert found.effects["with it"].iloc[2] == pytest.approx(second.mean())
         assert found.effects["verdict"].iloc[1] == "too few seeds"
+
+    def test_studies_of_other_splits_are_not_paired(self, store, data, tmp_path):
+        db = shutil.copy(store, tmp_path / "s.db")
+        rlm.run_study(rlm.StudyConfig(**QUICK, split_seed=5), 3, data=data, db=db, n_jobs=1, progress=False)
+        assert list(compare_studies(db, [1, 3]).effects["study"]) == ["#1 pretrained", "#3 pretrained"]
 
     def test_several_studies_become_one_page_of_texts(self, store, tmp_path):
         db = shutil.copy(store, tmp_path / "s.db")

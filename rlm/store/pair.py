@@ -1,6 +1,7 @@
 """Two studies of a store as one, to be compared seed by seed."""
 
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 import pandas as pd
@@ -15,14 +16,14 @@ from rlm.variants import find_arm
 SPLIT = ("negatives", "negative_kinds", "fractions", "train_fraction", "split", "split_by", "split_seed", "max_tokens")
 
 
-def read_pair(path: Path | str, first: int, second: int, arm: str | None = None) -> Any:  # noqa: ANN401
+def read_pair(path: Path | str | Connection, first: int, second: int, arm: str | None = None) -> Any:  # noqa: ANN401
     """
     Read one arm of two studies of a store as the two arms of one study, to be compared by `rlm.compare`.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or a connection to it.
     first, second
         Numbers of the studies, see `list_studies`; the first is the baseline.
     arm
