@@ -35,7 +35,7 @@ from rlm.study import BlockResult, TripletStudy, iter_study
 from rlm.verdict import compare
 
 LIVELY = CONFIG.model_copy(update={"learning_rate": 0.1, "pretrain_epochs": 3})  # arms that differ for most seeds
-KILLS = 40
+KILLS = 60
 DAMAGED = 300
 TESTS = str(Path(__file__).parents[1])
 
@@ -552,7 +552,7 @@ class TestFaults:
 
         rng, kills, studies = np.random.default_rng(0), 0, 0
         patience, kept = 0.3, None  # patience: seconds from start to kill, at most
-        while kills < KILLS or kept is not None:
+        while kills < KILLS or kept is not None or studies < 3:  # on a busy machine most kills come early
             db = tmp_path / f"{studies}.db"
             process = start(db)
             if kills < KILLS:
@@ -579,7 +579,6 @@ class TestFaults:
                 pd.testing.assert_frame_equal(numbers(read_results(db)), numbers(uninterrupted))
                 assert len(now) == len(uninterrupted)
                 kept, studies = None, studies + 1
-        assert studies >= 3
 
     def test_a_killed_worker_is_said_and_the_study_goes_on(self, db, uninterrupted, monkeypatch):
         blocks = iter_study(CONFIG, SEEDS, data=killed_study.DATA, db=db, n_jobs=2, progress=False)
