@@ -29,7 +29,8 @@ from rlm.stats.estimates import FEWEST_PAIRS
 from rlm.stats.power import forecast
 from rlm.store.read import list_studies, read_progress, read_study
 from rlm.study import BlockResult, TripletStudy, iter_study, load_corpus, slice_for
-from rlm.verdict import BASELINE, find_baseline
+from rlm.variants import BASELINE, find_arm
+from rlm.verdict import find_baseline
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,7 @@ def plan(
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
     within: float = 0.01,
     metric: MetricName = "test_accuracy",
+    baseline: str = BASELINE,
     db: Path | None = None,
     pilot: int = 5,
     jobs: int = -1,
@@ -183,6 +185,8 @@ def plan(
         Half the width of the interval of the difference; 0.01 is plus or minus a point.
     metric
         What the interval is about.
+    baseline
+        Arm that the others are compared with.
     db
         Store that may have a study of these data and settings, trained on this machine.
     pilot
@@ -200,14 +204,15 @@ def plan(
     if not 0 < within < 1 or pilot < 2:
         raise InputError(f"expected --within from 0 to 1 and --pilot of at least 2, found {within} and {pilot}")
     check_request(pilot, config.arms, None)
-    if BASELINE not in config.arms or len(config.arms) < 2:
-        raise InputError(f"expected the arm {BASELINE} and another to plan by, found {', '.join(config.arms)}")
+    baseline = find_arm(config.arms, baseline)
+    if baseline not in config.arms or len(config.arms) < 2:
+        raise InputError(f"expected the arm {baseline} and another to plan by, found {', '.join(config.arms)}")
     study = TripletStudy(config, load_corpus(config, read_table(table)))
     stored = None if db is None else _find(db, study)
     found = _train(study, pilot, jobs) if stored is None else stored
     seconds = found.results.groupby("arm")["seconds"].mean().to_dict()
     idle = 2 * _time_start()  # of the command, and then of its workers side by side
-    wanted = forecast(found.results, within, BASELINE, metric, watched=watched, clusters=found.clusters)
+    wanted = forecast(found.results, within, baseline, metric, watched=watched, clusters=found.clusters)
     times = [predict(study, range(pairs), seconds, n_jobs=jobs) for pairs in (wanted.pairs, wanted.enough)]
     _, processes, largest = times[0]
     own = psutil.Process().memory_info().rss

@@ -39,7 +39,8 @@ def start_plan(config: StudyConfig, plan: Plan, db: Path, table: pd.DataFrame | 
     """Estimate what the interval that a plan asks for takes, by a study of the store or by a few pairs."""
     within = plan.until / 2 if plan.until else plan.same_within
     stored = ["--db", str(db)] if db.exists() else []
-    return _start("plan", config, table, ["--watched", "--within", repr(within), "--metric", plan.metric, *stored])
+    given = ["--watched", "--within", repr(within), "--metric", plan.metric, f"--baseline={plan.baseline}"]
+    return _start("plan", config, table, [*given, *stored])
 
 
 def start_sweep(config: StudyConfig, plan: Plan, vary: str, db: Path, table: pd.DataFrame | None) -> Child:

@@ -123,6 +123,21 @@ def test_a_pilot_and_a_stored_study_foretell_alike(tmp_path, capsys, monkeypatch
     assert "The test split itself limits any statement about new data to ±" in told[0]
 
 
+def test_a_plan_is_about_the_baseline_that_is_chosen(tmp_path, capsys, monkeypatch):
+    arms, db = ("scratch", "wide: dim=128", "slow: learning_rate=0.0001"), tmp_path / "s.db"
+    config = rlm.StudyConfig(encoder="mean", max_epochs=2, arms=arms)
+    results = rlm.run_study(config, 12, db=db, n_jobs=1, progress=False)
+    monkeypatch.setattr(rlm.cli.study, "_time_start", lambda: 0.0)
+    given = ["--encoder", "mean", "--max-epochs", "2", "--within", "0.003", "--db", str(db), "--arms", *arms]
+    planned = set()
+    for baseline in results["arm"].unique():
+        short = baseline.partition(" (")[0]
+        app(["plan", *given, "--baseline", short], exit_on_error=False, result_action="return_value")
+        planned.add(pairs := forecast(results, 0.003, baseline, "test_accuracy").pairs)
+        assert f"About {pairs} pairs" in capsys.readouterr().out
+    assert len(planned) > 1
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [(["--within", "0"], "--within"), (["--pilot", "1"], "--pilot"), (["--arms", "scratch"], "the arm scratch and")],
