@@ -290,6 +290,9 @@ def look_at_every_tab(panel):
     }.items():  # fmt: skip
         panel.tab(name)
         expect(panel.root.get_by_text(text).locator("visible=true").first).to_be_visible()
+        if name == "Verdict":
+            expect(panel.root.get_by_text("What luck decides").locator("visible=true")).to_be_visible()
+            expect(panel.root.locator("img").locator("visible=true")).to_have_count(1)  # how many triplets depend on it
     for picture in panel.root.locator("img").locator("visible=true").all():
         assert picture.evaluate("one => one.offsetWidth <= one.parentElement.clientWidth")  # none is cut off
 
@@ -319,6 +322,23 @@ def opens_offline(browser, path):
     context.close()
 
 
+def collapse(panel):
+    """Hard mining with a high learning rate pulls all phrases together."""
+    panel.section("Encoder and loss")
+    panel.field("loss").select_option("facenet")
+    panel.field("mining").select_option("hard")
+    panel.section("Fine-tuning")
+    for name, value in {"learning_rate": "0.05", "epoch_triplets": "1500", "max_epochs": "6"}.items():
+        panel.field(name).fill(value)
+        panel.field(name).press("Enter")
+    panel.section("Study")
+    panel.field("seeds").fill("2")
+    panel.field("seeds").press("Enter")
+    panel.press("Run")
+    expect(panel.status).to_contain_text(re.compile(r"seed\(s\) 0, 1 of arm scratch collapsed"), timeout=TRAINING)
+    expect(panel.status).to_contain_text("Finished", timeout=TRAINING)
+
+
 def test_the_same_in_voila(page, folder):
     with serve(folder, NAME) as address:
         page.goto(address)
@@ -330,6 +350,7 @@ def test_the_same_in_voila(page, folder):
         expect(panel.status).to_contain_text(SOME, timeout=TRAINING)
         panel.press("Stop")
         expect(panel.status).to_contain_text("Stopped")
+        collapse(panel)
         page.set_viewport_size({"width": 400, "height": 1_200})
         panel.tab("Results")
         expect(panel.root.get_by_text("Every run").locator("visible=true")).to_be_visible()
