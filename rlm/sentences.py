@@ -83,15 +83,16 @@ def explain_metric(results: pd.DataFrame, metric: Metric) -> str:
 def explain_forecast(found: Forecast, seconds: Sequence[float], memory: float | int | None = None) -> str:
     """State what an interval takes; `seconds` are those of the estimated pairs, and of as many as are enough."""
     spelt, certain = map(spell_seconds, seconds)
+    enough = "as many" if found.enough == found.pairs else f"{count(found.enough, 'pair')} ({certain})"
     pairs, needs = count(found.pairs, "pair"), "" if memory is None else f" and {memory / 2**30:.1f} GB of memory"
     said = (
         f"About {pairs}, {spelt}{needs}, for an interval of ±{found.metric.spell_amount(found.half_width)} by "
         f"{found.metric.label}. The spread is estimated from {count(found.pilot, 'pair')}: with 80 % certainty, "
-        f"{count(found.enough, 'pair')} ({certain}) are enough."
+        f"{enough} are enough."
     )
     if np.isfinite(found.new_data):
         limit = found.metric.spell_amount(found.new_data)
-        said += f" The test split itself limits any statement about new data to ±{limit}, with any number of seeds."
+        said += f" The test split itself limits any statement about new data to about ±{limit}, with any number of seeds."
     return said
 
 

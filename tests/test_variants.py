@@ -157,6 +157,7 @@ class TestCommand:
         assert code == 0
         pair = rlm.systems.read_pair(db, 1, 2)
         assert rlm.compare(pair.results, "#2 scratch").text in printed
+        assert re.match(r".*: #1 .*, #2 .*dim 9", printed.splitlines()[0])
         expected = results.set_index("arm")["test_accuracy"]
         difference = (expected["<b>wide</b> (dim=9)"].to_numpy() - expected["scratch"].to_numpy()).mean()
         assert rlm.compare(pair.results, "#2 scratch").difference.value == pytest.approx(difference)

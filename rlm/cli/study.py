@@ -88,9 +88,7 @@ def study(
         Parquet file of text pairs or triplets that are not a named dataset.
     """
     check_out(out, db)
-    is_alone = bool(arm) and config_file is None and "arms" not in config.model_fields_set
-    config, until = complete(config, config_file), plan.until
-    config = StudyConfig.model_validate(dict(config) | {"arms": ((plan.baseline,) if is_alone else config.arms) + arm})
+    config, until = _complete(config, config_file, arm, plan.baseline), plan.until
     if max_seeds is not None and "seeds" in plan.model_fields_set:
         raise InputError("expected --seeds or --max-seeds, found both; give --max-seeds alone")
     if max_seeds is None and look_every is not None:
@@ -110,6 +108,13 @@ def study(
         print(f"stopped after {pairs} of {planned} seeds: {'interrupted' if is_interrupted else why}\n")
     print_verdict(found.results, found.clusters, config, config.encoder)
     print_files(found, out, db)
+
+
+def _complete(config: StudyConfig, file: Path | None, arm: tuple[str, ...], baseline: str) -> StudyConfig:
+    """Add the settings of a file and the arms that are given one by one, which alone need only the baseline."""
+    is_alone = bool(arm) and file is None and "arms" not in config.model_fields_set
+    config = complete(config, file)
+    return StudyConfig.model_validate(dict(config) | {"arms": ((baseline,) if is_alone else config.arms) + arm})
 
 
 def _say_where_it_stopped(
@@ -163,6 +168,7 @@ def plan(
     config: Annotated[StudyConfig, Parameter(name="*", negative_iterable=(), consume_multiple=True)] = StudyConfig(),  # noqa: B008
     within: float = 0.01,
     metric: MetricName = "test_accuracy",
+    arm: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     baseline: str = BASELINE,
     db: Path | None = None,
     pilot: int = 5,
@@ -185,6 +191,8 @@ def plan(
         Half the width of the interval of the difference; 0.01 is plus or minus a point.
     metric
         What the interval is about.
+    arm
+        Arm with other settings, as in `rlm study`.
     baseline
         Arm that the others are compared with.
     db
@@ -200,15 +208,19 @@ def plan(
     table
         Parquet file of text pairs or triplets that are not a named dataset.
     """
-    config = complete(config, config_file)
-    if not 0 < within < 1 or pilot < 2:
-        raise InputError(f"expected --within from 0 to 1 and --pilot of at least 2, found {within} and {pilot}")
+    config = _complete(config, config_file, arm, baseline)
+    if not 0 < within < 1:
+        raise InputError(f"expected --within above 0 and below 1, found {within:g}; 0.01 is a point")
+    if pilot < 2:
+        raise InputError(f"expected --pilot of at least 2 pairs, found {pilot}")
     check_request(pilot, config.arms, None)
     baseline = find_arm(config.arms, baseline)
     if baseline not in config.arms or len(config.arms) < 2:
         raise InputError(f"expected the arm {baseline} and another to plan by, found {', '.join(config.arms)}")
     study = TripletStudy(config, load_corpus(config, read_table(table)))
     stored = None if db is None else _find(db, study)
+    if stored is None:
+        log.info("no study to plan by%s: training %d pairs, which are not kept", f" in {db}" if db else "", pilot)
     found = _train(study, pilot, jobs) if stored is None else stored
     seconds = found.results.groupby("arm")["seconds"].mean().to_dict()
     idle = 2 * _time_start()  # of the command, and then of its workers side by side

@@ -24,7 +24,7 @@ from rlm.stats.metrics import Metric, find_metric
 from rlm.stats.variance import count_hits, tabulate_luck
 from rlm.store.file import is_store
 from rlm.store.pair import read_pair
-from rlm.store.read import read_study
+from rlm.store.read import list_studies, read_study
 from rlm.variants import BASELINE
 from rlm.verdict import compare_all, find_baseline, paired_arms, summarise
 
@@ -192,7 +192,7 @@ def compare(db: Path, first: int, second: int, /, *, arm: str | None = None, met
     db
         The store.
     first
-        Number of the study to compare with.
+        Number of the study to compare with, see `rlm studies`: it is the baseline.
     second
         Number of the other study.
     arm
@@ -205,7 +205,8 @@ def compare(db: Path, first: int, second: int, /, *, arm: str | None = None, met
         raise InputError(
             f"expected --metric, since studies {first} and {second} were meant for different ones; name it"
         )
-    print(f"{db}, studies {first} and {second}")
+    settings = list_studies(db)["settings"]
+    print(f"{db}: " + ", ".join(" ".join(filter(None, [f"#{one}", settings[one]])) for one in (first, second)))
     _print_pairs(found.results, found.clusters, metric)
 
 

@@ -100,11 +100,12 @@ def test_words():
     assert explain_forecast(found, [360.0, 7200.0], 1.25 * 2**30) == (
         "About 14 pairs, 6 minutes and 1.2 GB of memory, for an interval of ±1 point by map@r. The spread is estimated "
         "from 5 pairs: with 80 % certainty, 1 pair (2.0 hours) are enough. The test split itself limits any statement "
-        "about new data to ±2.1 points, with any number of seeds."
+        "about new data to about ±2.1 points, with any number of seeds."
     )
+    assert "with 80 % certainty, as many are enough. The" in explain_forecast(found._replace(enough=14), [360.0, 360.0])
 
 
-def test_a_pilot_and_a_stored_study_foretell_alike(tmp_path, capsys, monkeypatch):
+def test_a_pilot_and_a_stored_study_foretell_alike(tmp_path, capsys, caplog, monkeypatch):
     """A study that the store has is not trained again, and its size agrees with its own interval."""
     quick = ["--encoder", "mean", "--pretrain-epochs", "1", "--max-epochs", "2", "--jobs", "1"]
     config = rlm.StudyConfig(encoder="mean", pretrain_epochs=1, max_epochs=2)
@@ -112,6 +113,7 @@ def test_a_pilot_and_a_stored_study_foretell_alike(tmp_path, capsys, monkeypatch
     half = rlm.compare(results).difference.width / 2
     monkeypatch.setattr(rlm.cli.study, "_time_start", lambda: 7.0)  # of the command, and of its workers
     told = []
+    caplog.set_level("INFO", "rlm")
     for more in (["--db", str(tmp_path / "s.db")], ["--pilot", "3"]):
         app(["plan", *quick, "--within", f"{half:.5f}", *more], exit_on_error=False, result_action="return_value")
         told.append(capsys.readouterr().out)
@@ -120,7 +122,8 @@ def test_a_pilot_and_a_stored_study_foretell_alike(tmp_path, capsys, monkeypatch
     assert seconds == pytest.approx(14 + results["seconds"].sum() * pairs / 12, abs=1 + 0.2 * results["seconds"].sum())
     assert "estimated from 12 pairs" in told[0]
     assert "estimated from 3 pairs" in told[1]
-    assert "The test split itself limits any statement about new data to ±" in told[0]
+    assert "no study to plan by: training 3 pairs, which are not kept" in caplog.text
+    assert "The test split itself limits any statement about new data to about ±" in told[0]
 
 
 def test_a_plan_is_about_the_baseline_that_is_chosen(tmp_path, capsys, monkeypatch):
