@@ -91,8 +91,8 @@ def explain_forecast(found: Forecast, seconds: Sequence[float], memory: float | 
         f"{enough} are enough."
     )
     if np.isfinite(found.new_data):
-        limit = found.metric.spell_amount(found.new_data)
-        said += f" The test split itself limits any statement about new data to about ±{limit}, with any number of seeds."
+        limit = f"about ±{found.metric.spell_amount(found.new_data)}"
+        said += f" The test split itself limits any statement about new data to {limit}, with any number of seeds."
     return said
 
 
