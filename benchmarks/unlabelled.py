@@ -118,6 +118,8 @@ def tabulate(results: pd.DataFrame) -> pd.DataFrame:
 def answer(table: pd.DataFrame) -> str:
     """Count where unlabelled texts help, and where pre-training on them does better than rescaled weights."""
     more = table[table["texts"] != "none"]
+    if more.empty:
+        return "No part with unlabelled texts is trained yet."
     counts = {
         name: (len(found), sum(one.low > 0 for one in found), sum(one.high < 0 for one in found))
         for name, found in more.groupby("compared with", sort=False)["difference"]
