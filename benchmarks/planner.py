@@ -3,8 +3,9 @@ Hold the plans of `rlm plan` against the studies that they planned, and write do
 
 python -m benchmarks.planner
 
-It takes most of an hour on two cores, which should have nothing else to do. Settings that docs/benchmarks/planner.csv
-has already are not studied again; --parts N stops after N new ones, --page writes the page from what there is.
+It takes a quarter of an hour on two cores, which should have little else to do. Settings that
+docs/benchmarks/planner.csv has already are not studied again; --parts N stops after N new ones, --page writes the page
+from what there is.
 """
 
 import json

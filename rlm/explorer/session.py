@@ -77,6 +77,7 @@ class Session:
         """Start to estimate the pairs, minutes and memory of a study."""
         if self._planner is not None:
             self._planner.stop()
+        self._planner = None  # its end tells nothing of this estimate
         try:
             self._planner = start_plan(config, plan, self.db, self._table)
             said = "Estimating, by a study of these settings in the store or by five pairs …"

@@ -11,7 +11,7 @@ from rlm.stats.judging import judge
 from rlm.stats.meta import pool_effects
 from rlm.stats.metrics import count_failed, find_metric
 from rlm.stats.tables import arrange_by_seed, describe, paired_differences
-from rlm.store.pair import read_pair as read_pair
+from rlm.store.pair import read_pair as read_pair  # a lazy package takes names from its own modules alone
 from rlm.variants import BASELINE
 from rlm.verdict import find_watched
 

@@ -348,6 +348,18 @@ class TestExplorer:
         explorer._panel.plan.click()
         wait_for("expected the arm scratch and another to plan by, found pretrained")
 
+    def test_a_plan_that_cannot_start_says_why(self, explorer, monkeypatch):
+        """Also after another one, which it ends."""
+        explorer._panel.plan.click()
+
+        def fails(*_):
+            raise InputError("no such table")
+
+        monkeypatch.setattr("rlm.explorer.session.start_plan", fails)
+        explorer._panel.plan.click()
+        explorer._session.refresh()
+        assert explorer._session.planned[2] == "no such table"
+
     def test_seeds_that_collapse_are_named_with_what_to_try(self, tmp_path):
         """Hard mining with a high learning rate pulls all phrases together."""
         explorer = rlm.Explorer("chatterbot-english", db=tmp_path / "c.db")
