@@ -43,14 +43,16 @@ def peers_section(rows: pd.DataFrame) -> str:
                 "x hand loop": wide.div(wide["hand loop"], axis=0).median().round(2),
                 "x sentence-transformers": wide.div(wide["sentence-transformers"], axis=0).median().round(1),
                 "% of products": _share_of_products(group).round(1),
+                "begins after, s": group.groupby("contestant")["begins after"].first().round(),
+                "again, s": group.groupby("contestant")["begins again after"].first().round(),
             }
-        )
+        ).loc[group.contestant.unique()]
         rates = ", ".join(
             f"{kind} matrices {', '.join(_spell_rate(group, kind, precision) for precision in ('fp32', 'bf16'))}"
             for kind in ("large", "step")
         )
         parts.append(
-            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g')}\n\n"
+            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g', missingval='')}\n\n"
             f"Matrix products in the same rounds, GFLOP/s: {rates}."
         )
     return """## Beside its peers
@@ -59,8 +61,9 @@ A contestant runs on all cores at once, as processes of one thread, end to end: 
 weights updated. Contestants take turns, round by round; a ratio is the median over rounds. Word vectors of 32,
 embeddings of 64, batches of 150 triplets, Adam. `% of products` is the share of the machine's rate in large fp32 matrix
 products that the products of a triplet would take if each of its phrases was encoded anew; a contestant that
-encodes each phrase of a batch once does fewer multiplications. Large matrices are 2048 x 2048; those of a step,
-256 x 64 and 64 x 256 for each of 8 seeds.
+encodes each phrase of a batch once does fewer multiplications. A contestant begins after its imports, its data and,
+where it is compiled, compiling its step, two processes at once; again, with what the first ones left on disk. Large
+matrices are 2048 x 2048; those of a step, 256 x 64 and 64 x 256 for each of 8 seeds.
 
 """ + "\n\n".join(parts)
 

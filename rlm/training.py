@@ -316,10 +316,9 @@ def _make_trainer(
     settings = recipe.model_dump(include={"optimizer", "precision", "weight_decay", "warmup", "clip"})
     trainer = Trainer(block, recipe.learning_rate, objective, relevance, synchronous=is_even, **settings)
     planned = epochs * sum(map(len, sources))
-    compiles = is_worth_compiling(planned, table.tokens[0].shape[1]) if recipe.compile is None else recipe.compile
-    level, how = (logging.INFO, "compiled") if compiles else (logging.DEBUG, "eager")
-    log.log(level, "%s steps for at most %d triplets", how, planned)
-    if compiles:
+    is_long = recipe.compile is None and is_worth_compiling(block, planned, table.tokens[0].shape[1])
+    if recipe.compile or is_long:
+        log.info("compiled steps for at most %d triplets", planned)
         trainer.compile(epoch_batches(sources, table, 1, recipe.batch_size))
     return trainer
 

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlm.block import Block
+from rlm.engine import native
 from rlm.engine.batches import Batch
+from rlm.engine.lstm import PackedLSTM
 
-# A graph has a piece for each position, so compiling takes longer the longer the phrases are: for LSTMs 20 s where they
-# have 6 words and nothing is cached, 90 s where they have 32. This many triplets win that back (docs/performance.md).
+# A graph has a piece for each position, so compiling takes longer the longer the phrases are. This many triplets win
+# that back (docs/performance.md).
 BREAK_EVEN_TRIPLETS = 4_000_000
 BREAK_EVEN_PER_TOKEN = 200_000
 MAX_TOKENS_COMPILED = 32
@@ -26,8 +29,11 @@ ROUNDED_TO = 8
 CALLS_BEFORE_CAPTURE = 4
 
 
-def is_worth_compiling(triplets: int, tokens: int) -> bool:
+def is_worth_compiling(block: Block, triplets: int, tokens: int) -> bool:
     """Return True if a block trains on enough triplets, with phrases of few enough tokens, to compile its steps."""
+    has_lstm = any(isinstance(module, PackedLSTM) for module in block.encoder.modules())
+    if has_lstm and block.device.type == "cpu" and native.is_there():
+        return False  # passes in C make it as fast, for phrases of any length, and without a wait
     return tokens <= MAX_TOKENS_COMPILED and triplets >= BREAK_EVEN_TRIPLETS + BREAK_EVEN_PER_TOKEN * tokens
 
 

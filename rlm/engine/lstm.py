@@ -1,7 +1,8 @@
 """LSTMs over packed phrases, without a step spent on padding, for all seeds of a block at once."""
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -10,8 +11,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from rlm.engine.embedding_bag import join_mapped
-
-sigmoid_backward, tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
+from rlm.engine.native import call
 
 Inputs = Float[Tensor, "seed packed word_dim"]
 
@@ -58,15 +58,15 @@ class Recurrence(Function):
     Final hidden states of an LSTM that reads packed phrases from their last word to their first.
 
     Reading backwards, the rows of a step are those of the previous step and the ones that begin, so no work is spent on
-    padding; all rows end together at the first word. Autograd would keep more and pass over it more often. Within a
-    step, features come first and rows last, ``[seed, 4 dim, row]``, so that each gate is contiguous.
+    padding; all rows end together at the first word. Autograd would keep more and pass over it more often.
 
     ``Recurrence.apply`` takes inputs ``[seed, packed, word_dim]``, packed as in ``torch.nn.utils.rnn.PackedSequence``;
     weight_ih ``[seed, 4 dim, word_dim]``, weight_hh ``[seed, 4 dim, dim]`` and bias ``[seed, 4 dim]``, gates in the
-    order of ``torch.nn.LSTM`` (products in the type of the weights, all else in that of the bias); is_word
-    ``[seed, packed]``, False beyond the end of a row, which keeps its state at zero; batch_sizes, the falling rows of
-    each position; and every_step, to return the states of all positions instead of the first. It returns the states
-    ``[seed, row, dim]``, or packed, then what the backward pass needs. Vmap joins its dimension to the seeds.
+    order of ``torch.nn.LSTM``; is_word ``[seed, packed]``, False beyond the end of a row, which keeps its state at
+    zero; batch_sizes, the falling rows of each position; and every_step, to return the states of all positions instead
+    of the first. Products, and what waits for the backward pass but the states, have the type of the weights, all else
+    that of the bias. It returns the states ``[seed, row, dim]``, or packed, then what the backward pass needs. Vmap
+    joins its dimension to the seeds.
 
     Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997.
     """
@@ -81,33 +81,17 @@ class Recurrence(Function):
         batch_sizes: Sequence[int],
         every_step: bool,
     ) -> tuple[Tensor, ...]:
-        dim = weight_hh.shape[2]
-        kept: list[Tensor] = []
-        rows_before = 0
-        hidden = state = bias[:, :, None]  # placeholders: no row has begun
-        for words, open_ in reversed(
-            list(zip(inputs.split(batch_sizes, 1), is_word.split(batch_sizes, 1), strict=True))
-        ):
-            rows = words.shape[1]
-            gates = bias[:, :, None].repeat(1, 1, rows)
-            _add_product(gates, weight_ih, words.mT)
-            if rows_before:
-                _add_product(gates[:, :, :rows_before], weight_hh, hidden)
-            gates[:, : 2 * dim].sigmoid_()
-            gates[:, 2 * dim : 3 * dim].tanh_()
-            gates[:, 3 * dim :].sigmoid_()
-            i, f, g, o = gates.chunk(4, dim=1)
-            i.mul_(open_[:, None])
-            state_before, state = state, i * g
-            if rows_before:
-                state[:, :, :rows_before].addcmul_(f[:, :, :rows_before], state_before)
-            squashed = state.tanh()
-            hidden = o * squashed
-            kept += [gates, state, squashed, hidden]
-            rows_before = rows
-        if every_step:
-            hidden = torch.cat(kept[::-4], dim=2)
-        return hidden.mT, *kept
+        seeds, packed, _ = inputs.shape
+        slots = seeds, batch_sizes[0] + packed, weight_hh.shape[2]
+        # The products of a whole batch are faster by weights that are laid out as they are read.
+        gates = torch.bmm(inputs.to(weight_ih.dtype), weight_ih.mT.contiguous())
+        kept = States(gates, bias.new_empty(slots), gates.new_empty(slots))
+        bias, is_word, weight = bias.contiguous(), is_word.contiguous(), weight_hh.mT.contiguous()
+        places = positions(batch_sizes)
+        for at in reversed(places):
+            read(kept, at, torch.bmm(kept.before(at)[1][:, : at.begun], weight), bias, is_word)
+        hidden = torch.cat([kept.after(at)[1] for at in places], dim=1) if every_step else kept.after(places[0])[1]
+        return hidden.to(bias.dtype, copy=True), *kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:  # noqa: ANN401
@@ -119,54 +103,23 @@ class Recurrence(Function):
 
     @staticmethod
     @torch.no_grad()
-    def backward(ctx: Any, of_hidden: Tensor, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        inputs, weight_ih, weight_hh, *kept = ctx.saved_tensors
-        steps = [kept[start : start + 4] for start in range(0, len(kept), 4)][::-1]
-        of_hidden = of_hidden.mT.contiguous()
-        of_steps = of_hidden.split(ctx.batch_sizes, 2) if ctx.every_step else None
-        if of_steps:
-            of_hidden = of_steps[0]
-        of_inputs = []
-        of_weight_ih, of_weight_hh = (
-            torch.zeros_like(weight, dtype=of_hidden.dtype) for weight in (weight_ih, weight_hh)
-        )
-        of_bias = of_hidden.new_zeros(weight_ih.shape[:2])
-        of_next_state = None
-        for position, words in enumerate(inputs.split(ctx.batch_sizes, 1)):
-            gates, _, squashed, _ = steps[position]
-            i, f, g, o = gates.chunk(4, dim=1)
-            of_gates = torch.empty_like(gates)
-            of_i, of_f, of_g, of_o = of_gates.chunk(4, dim=1)
-
-            torch.mul(of_hidden, squashed, out=of_o)
-            of_state = of_hidden * o
-            tanh_backward.grad_input(of_state, squashed, grad_input=of_state)
-            if of_next_state is not None:
-                of_state += of_next_state
-            torch.mul(of_state, g, out=of_i)
-            torch.mul(of_state, i, out=of_g)
-            is_last = position + 1 == len(steps)
-            rows = 0 if is_last else ctx.batch_sizes[position + 1]
-            of_f[:, :, rows:] = 0
-            if rows:
-                torch.mul(of_state[:, :, :rows], steps[position + 1][1], out=of_f[:, :, :rows])
-                of_next_state = of_state[:, :, :rows] * f[:, :, :rows]
-            for of_gate, gate in ((of_i, i), (of_f, f), (of_o, o)):
-                sigmoid_backward.grad_input(of_gate, gate, grad_input=of_gate)
-            tanh_backward.grad_input(of_g, g, grad_input=of_g)
-
-            low = of_gates.to(weight_ih.dtype)
-            of_inputs.append(torch.bmm(low.mT, weight_ih))
-            _add_product(of_weight_ih, low, words)
-            of_bias += of_gates.sum(dim=2)
-            if rows:
-                low = low[:, :, :rows]
-                _add_product(of_weight_hh, low, steps[position + 1][3].mT)
-                of_hidden = torch.bmm(weight_hh.mT, low).to(of_hidden.dtype)
-                if of_steps:
-                    of_hidden += of_steps[position + 1]
-        gradients = torch.cat(of_inputs, dim=1), of_weight_ih.to(weight_ih.dtype), of_weight_hh.to(weight_hh.dtype)
-        return *gradients, of_bias, None, None, None
+    def backward(ctx: Any, of_output: Tensor, *_: None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        inputs, weight_ih, weight_hh, *saved = ctx.saved_tensors
+        kept, places = States(*saved), positions(ctx.batch_sizes)
+        of_steps = of_output.split(ctx.batch_sizes, 1) if ctx.every_step else [of_output]
+        of_hidden = of_steps[0].to(weight_hh.dtype)
+        of_states, of_bias = torch.zeros_like(of_steps[0]), of_output.new_zeros(weight_ih.shape[:2])
+        of_gates = torch.empty_like(kept.gates)
+        for number, at in enumerate(places):
+            read_back(kept, at, of_hidden, of_states, of_gates, of_bias)
+            if at.begun:
+                of_hidden = torch.bmm(of_gates[:, at.start :][:, : at.begun], weight_hh)
+                if ctx.every_step:
+                    of_hidden += of_steps[number + 1]
+        of_weight_ih = torch.bmm(of_gates.mT, inputs.to(weight_ih.dtype))
+        of_weight_hh = torch.bmm(of_gates.mT, kept.hiddens[:, places[0].rows :])
+        of_inputs = torch.bmm(of_gates, weight_ih).to(inputs.dtype)
+        return of_inputs, of_weight_ih, of_weight_hh, of_bias, None, None, None
 
     @staticmethod
     def vmap(
@@ -180,13 +133,114 @@ class Recurrence(Function):
         return tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs), (0,) * len(outputs)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add the matrix product, computed in the type of `left`, to `total`, in place."""
-    right = right.to(left.dtype)
-    if left.dtype == total.dtype:
-        total.baddbmm_(left, right)
-    else:
-        total += torch.bmm(left, right)
+class Position(NamedTuple):
+    """Where the rows of a position begin, how many there are, how many have begun, and where their states go."""
+
+    start: int
+    rows: int
+    begun: int
+    after: int
+
+
+class States(NamedTuple):
+    """
+    What the rows of packed phrases hold while an LSTM reads them, from their last position to the first.
+
+    `gates` ``[seed, packed, 4 dim]`` are products with words until their position is read. `states` and `hiddens`
+    ``[seed, first + packed, dim]`` are what the rows of the first position end with, and then what each row has before
+    its word: zero where it begins.
+    """
+
+    gates: Float[Tensor, "seed packed gates"]
+    states: Float[Tensor, "seed slot dim"]
+    hiddens: Float[Tensor, "seed slot dim"]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Seeds, packed rows and rows of the first position."""
+        seeds, packed, _ = self.gates.shape
+        return seeds, packed, self.hiddens.shape[1] - packed
+
+    def before(self, at: Position) -> tuple[Tensor, Tensor]:
+        """Return states and hidden states of a position's rows before its word."""
+        return tuple(part[:, self.sizes[2] + at.start :][:, : at.rows] for part in (self.states, self.hiddens))
+
+    def after(self, at: Position) -> tuple[Tensor, Tensor]:
+        """Return states and hidden states of a position's rows after its word."""
+        return tuple(part[:, at.after :][:, : at.rows] for part in (self.states, self.hiddens))
+
+    def gates_of(self, at: Position) -> Float[Tensor, "seed row gates"]:
+        """Return the gates of a position's rows."""
+        return self.gates[:, at.start :][:, : at.rows]
+
+
+def positions(batch_sizes: Sequence[int]) -> list[Position]:
+    """Return all positions, the first one first."""
+    starts = [0, *accumulate(batch_sizes)]
+    after = [0, *(batch_sizes[0] + start for start in starts)]
+    return list(map(Position, starts, batch_sizes, (*batch_sizes[1:], 0), after))
+
+
+def read(
+    kept: States,
+    at: Position,
+    products: Float[Tensor, "seed begun gates"],
+    bias: Float[Tensor, "seed gates"],
+    is_word: Bool[Tensor, "seed packed"],
+) -> None:
+    """
+    Make gates of a position's products, and states of gates, in place; a row keeps its state where no word is.
+
+    `products` are those of hidden states, of the rows that have begun.
+    """
+    if kind := _kind(kept):
+        sizes = *kept.sizes, *at, bias.shape[1] // 4
+        if call(f"forward_{kind}", kept.gates, products, bias, is_word, kept.states, kept.hiddens, *sizes):
+            return
+    gates, (state, hidden), (next_state, next_hidden) = kept.gates_of(at), kept.before(at), kept.after(at)
+    state[:, at.begun :] = 0
+    hidden[:, at.begun :] = 0
+    gates[:, : at.begun] += products
+    i, f, g, o = (gates + bias[:, None]).chunk(4, dim=2)
+    i = i.sigmoid() * is_word[:, at.start :][:, : at.rows, None]
+    f, g, o = f.sigmoid(), g.tanh(), o.sigmoid()
+    torch.addcmul(i * g, f, state, out=next_state)
+    gates.copy_(torch.cat([i, f, g, o], dim=2))
+    next_hidden.copy_(o * next_state.tanh())
+
+
+def read_back(
+    kept: States,
+    at: Position,
+    of_hidden: Float[Tensor, "seed row dim"],
+    of_states: Float[Tensor, "seed first dim"],
+    of_gates: Float[Tensor, "seed packed gates"],
+    of_bias: Float[Tensor, "seed gates"],
+) -> None:
+    """
+    Write the gradients of a position's products by those of its hidden states and of the states that they came with.
+
+    `of_states` become those of the states before, and `of_bias` grows.
+    """
+    if kind := _kind(kept):
+        tensors = kept.gates, kept.states, of_hidden.contiguous(), of_states, of_gates, of_bias
+        if call(f"backward_{kind}", *tensors, *kept.sizes, at.start, at.rows, of_bias.shape[1] // 4):
+            return
+    gates, state, of_state = kept.gates_of(at), kept.before(at)[0], of_states[:, : at.rows]
+    i, f, g, o = gates.to(of_states.dtype).chunk(4, dim=2)
+    squashed, of_hidden = (f * state + i * g).tanh(), of_hidden.to(of_states.dtype)
+    of_next = of_state + of_hidden * o * (1 - squashed.square())
+    parts = of_next * g * i * (1 - i), of_next * state * f * (1 - f), of_next * i * (1 - g.square())
+    made = torch.cat([*parts, of_hidden * squashed * o * (1 - o)], dim=2)
+    of_gates[:, at.start :][:, : at.rows] = made
+    of_bias += made.sum(dim=1)
+    torch.mul(of_next, f, out=of_state)
+
+
+def _kind(kept: States) -> str | None:
+    """Return the name that the passes in C have for numbers of these types, if there are such."""
+    is_known = kept.gates.device.type == "cpu" and kept.states.dtype == torch.float32
+    return {torch.float32: "float32", torch.bfloat16: "bfloat16"}.get(kept.gates.dtype) if is_known else None
 
 
 def compiled_recurrence(

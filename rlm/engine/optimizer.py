@@ -13,6 +13,8 @@ from torch.optim.adam import adam
 from torch.optim.nadam import nadam
 from torch.optim.sgd import sgd
 
+from rlm.engine.native import call
+
 BETAS = 0.9, 0.999
 EPS = 1e-8
 MOMENTUM_DECAY = 4e-3
@@ -123,6 +125,10 @@ class BlockAdam:
     ) -> None:
         """Update the used rows of a table and their moments; only the spare row, without gradient, may repeat."""
         table, (means, squares) = self.tables[name], self.table_moments[name]
+        if table.device.type == "cpu" and table.dtype == torch.float32 and not torch.compiler.is_compiling():
+            tensors = table, means, squares, rows, gradient.contiguous(), *sizes.contiguous().unbind()
+            if call("step_rows", *tensors, *gradient.shape, 1 - BETAS[0], 1 - BETAS[1], EPS):
+                return
         # F.embedding moves whole rows, several times faster than indexing does.
         mean, square, weight = (F.embedding(rows, part).view_as(gradient) for part in (means, squares, table))
         mean = mean.lerp(gradient, 1 - BETAS[0])

@@ -349,12 +349,18 @@ class TestCompilation:
         theirs(torch.ones(3))
         assert len(compiled) == 13
 
-    def test_short_runs_and_long_phrases_stay_eager(self):
-        assert not compiling.is_worth_compiling(10_000, 6)
-        assert compiling.is_worth_compiling(6_000_000, 6)
-        assert not compiling.is_worth_compiling(6_000_000, 30)  # compiling takes longer
-        assert compiling.is_worth_compiling(10**9, 30)
-        assert not compiling.is_worth_compiling(10**9, 100)
+    def test_short_runs_and_long_phrases_stay_eager(self, slices):
+        block = new_block(slices)
+        assert not compiling.is_worth_compiling(block, 10_000, 6)
+        assert compiling.is_worth_compiling(block, 6_000_000, 6)
+        assert not compiling.is_worth_compiling(block, 6_000_000, 30)  # compiling takes longer
+        assert compiling.is_worth_compiling(block, 10**9, 30)
+        assert not compiling.is_worth_compiling(block, 10**9, 100)
+
+    @pytest.mark.parametrize("is_there", [False, True])
+    def test_lstms_are_compiled_where_there_are_no_passes_in_c(self, is_there, slices, monkeypatch):
+        monkeypatch.setattr("rlm.engine.native.is_there", lambda: is_there)
+        assert compiling.is_worth_compiling(new_block(slices, "bilstm"), 10**9, 6) != is_there
 
 
 class TestStoppedSeeds:
