@@ -43,8 +43,8 @@ def peers_section(rows: pd.DataFrame) -> str:
                 "x hand loop": wide.div(wide["hand loop"], axis=0).median().round(2),
                 "x sentence-transformers": wide.div(wide["sentence-transformers"], axis=0).median().round(1),
                 "% of products": _share_of_products(group).round(1),
-                "begins after, s": group.groupby("contestant")["begins after"].first().round(),
-                "again, s": group.groupby("contestant")["begins again after"].first().round(),
+                "begins after, s": _seconds(group, "begins after"),
+                "again, s": _seconds(group, "begins again after"),
             }
         ).loc[group.contestant.unique()]
         rates = ", ".join(
@@ -52,7 +52,7 @@ def peers_section(rows: pd.DataFrame) -> str:
             for kind in ("large", "step")
         )
         parts.append(
-            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g', missingval='')}\n\n"
+            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g')}\n\n"
             f"Matrix products in the same rounds, GFLOP/s: {rates}."
         )
     return """## Beside its peers
@@ -66,6 +66,11 @@ where it is compiled, compiling its step, two processes at once; again, with wha
 matrices are 2048 x 2048; those of a step, 256 x 64 and 64 x 256 for each of 8 seeds.
 
 """ + "\n\n".join(parts)
+
+
+def _seconds(group: pd.DataFrame, column: str) -> pd.Series:
+    seconds = group.groupby("contestant")[column].first()
+    return seconds.map("{:.0f}".format).where(seconds.notna(), "")
 
 
 def _share_of_products(group: pd.DataFrame) -> pd.Series:
