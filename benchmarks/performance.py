@@ -52,7 +52,7 @@ def peers_section(rows: pd.DataFrame) -> str:
             for kind in ("large", "step")
         )
         parts.append(
-            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g')}\n\n"
+            f"### `{encoder}`, {dataset}\n\n{table.to_markdown(floatfmt=',.10g', intfmt=',')}\n\n"
             f"Matrix products in the same rounds, GFLOP/s: {rates}."
         )
     return """## Beside its peers

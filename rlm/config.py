@@ -146,7 +146,7 @@ class Recipe(Settings):
         description="fp32, or bf16: matrix products of training steps in bfloat16, where there is hardware for it "
         "(AMX, GPUs since Ampere); elsewhere in float32.",
     )
-    compile: bool | None = Field(None, description="Compile training steps; by default only in long runs.")
+    compile: bool | None = Field(None, description="Compile training steps; by default in long runs, if it pays.")
 
     @model_validator(mode="after")
     def _check_recipe(self) -> "Recipe":

@@ -33,7 +33,7 @@ _SIMILAR = {
     "positive": r"pos(itive)?s?[ ._-]?\d*",
     "negative": r"(hard[ _-]?)?neg(ative)?s?[ ._-]?\d*",
     "relevance": r"(is[ _-]?|gold[ _-]?)?(relevan(ce|t)s?|dup(licate)?s?|paraphrase|similar(ity)?|related|match)"
-    r"([ _-]?(score|label)s?)?|(gold|true)[ _-]?(label|score)s?|label[ _-]?(id)?|rel|scores?|targets?|y",
+    r"([ _-]?(score|label)s?)?|(gold|true)[ _-]?(label|score)s?|label[ _-]?(id)?|rel|scores?|targets?|gold|y",
     "text": "text",
     "label": r"labels?[ _-]?\d*",
 }

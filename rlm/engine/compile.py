@@ -23,18 +23,20 @@ from rlm.engine.lstm import PackedLSTM
 # that back (docs/performance.md).
 BREAK_EVEN_TRIPLETS = 4_000_000
 BREAK_EVEN_PER_TOKEN = 200_000
-MAX_TOKENS_COMPILED = 32
+MAX_TOKENS_COMPILED, MAX_TOKENS_WITH_PASSES = 32, 8
 SAMPLED_BATCHES = 1000
 ROUNDED_TO = 8
 CALLS_BEFORE_CAPTURE = 4
 
 
 def is_worth_compiling(block: Block, triplets: int, tokens: int) -> bool:
-    """Return True if a block trains on enough triplets, with phrases of few enough tokens, to compile its steps."""
-    has_lstm = any(isinstance(module, PackedLSTM) for module in block.encoder.modules())
-    if has_lstm and block.device.type == "cpu" and native.is_there():
-        return False  # passes in C make it as fast, for phrases of any length, and without a wait
-    return tokens <= MAX_TOKENS_COMPILED and triplets >= BREAK_EVEN_TRIPLETS + BREAK_EVEN_PER_TOKEN * tokens
+    """Return True if a block trains on enough triplets, of short enough phrases, by steps that gain by compilation."""
+    is_lstm = any(isinstance(module, PackedLSTM) for module in block.encoder.modules())
+    has_passes = is_lstm and block.device.type == "cpu" and native.is_there()  # faster than a graph of many positions
+    return (
+        tokens <= (MAX_TOKENS_WITH_PASSES if has_passes else MAX_TOKENS_COMPILED)
+        and triplets >= BREAK_EVEN_TRIPLETS + BREAK_EVEN_PER_TOKEN * tokens
+    )
 
 
 def static_batch_sizes(batches: Iterable[Batch]) -> tuple[int, ...]:

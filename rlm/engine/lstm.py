@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from rlm.engine.embedding_bag import join_mapped
 from rlm.engine.native import call
+from rlm.errors import InputError
 
 Inputs = Float[Tensor, "seed packed word_dim"]
 
@@ -44,12 +45,12 @@ class PackedLSTM(nn.LSTMCell):
         if torch.is_autocast_enabled(inputs.device.type):
             lower = torch.get_autocast_dtype(inputs.device.type)
             weights = tuple(weight.to(lower) for weight in weights)
-        bias = self.bias_ih + self.bias_hh
+        bias, batch_sizes = self.bias_ih + self.bias_hh, tuple(map(int, batch_sizes))
         if torch.compiler.is_compiling():  # the compiler fuses the steps, and their backward pass, by itself
-            return compiled_recurrence(inputs, *weights, bias, is_word, tuple(batch_sizes), every_step)
+            return compiled_recurrence(inputs, *weights, bias, is_word, batch_sizes, every_step)
         # The recurrence takes a leading seed dimension, here of size 1.
         arguments = (argument[None] for argument in (inputs, *weights, bias, is_word))
-        hidden, *_ = Recurrence.apply(*arguments, tuple(batch_sizes), every_step)
+        hidden, *_ = Recurrence.apply(*arguments, batch_sizes, every_step)
         return hidden[0]
 
 
@@ -82,6 +83,11 @@ class Recurrence(Function):
         every_step: bool,
     ) -> tuple[Tensor, ...]:
         seeds, packed, _ = inputs.shape
+        if sum(batch_sizes) != packed or any(map(int.__lt__, batch_sizes, batch_sizes[1:])):
+            raise InputError(
+                f"expected batch sizes that never rise and count all {packed} words, found {list(batch_sizes)}; take "
+                "those of torch.nn.utils.rnn.PackedSequence"
+            )
         slots = seeds, batch_sizes[0] + packed, weight_hh.shape[2]
         # The products of a whole batch are faster by weights that are laid out as they are read.
         gates = torch.bmm(inputs.to(weight_ih.dtype), weight_ih.mT.contiguous())
@@ -107,8 +113,8 @@ class Recurrence(Function):
         inputs, weight_ih, weight_hh, *saved = ctx.saved_tensors
         kept, places = States(*saved), positions(ctx.batch_sizes)
         of_steps = of_output.split(ctx.batch_sizes, 1) if ctx.every_step else [of_output]
-        of_hidden = of_steps[0].to(weight_hh.dtype)
-        of_states, of_bias = torch.zeros_like(of_steps[0]), of_output.new_zeros(weight_ih.shape[:2])
+        of_hidden = of_steps[0].to(kept.gates.dtype)
+        of_states, of_bias = (of_output.new_zeros(shape) for shape in (of_steps[0].shape, weight_ih.shape[:2]))
         of_gates = torch.empty_like(kept.gates)
         for number, at in enumerate(places):
             read_back(kept, at, of_hidden, of_states, of_gates, of_bias)
@@ -189,7 +195,7 @@ def read(
     is_word: Bool[Tensor, "seed packed"],
 ) -> None:
     """
-    Make gates of a position's products, and states of gates, in place; a row keeps its state where no word is.
+    Make gates of a position's products, and states of gates, in place; a state stays at zero before the first word.
 
     `products` are those of hidden states, of the rows that have begun.
     """

@@ -1,8 +1,9 @@
 /* What training does between matrix products, in one pass over memory where PyTorch's operations take ten.
 
-   Of an LSTM, rows are packed as in Recurrence (lstm.py): `start` is the first row of a position, `rows` how many it has, and
-   `before` how many of them have read a word already. `states` and `hiddens` hold, for each seed, what the rows of the
-   first position end with, and then what each row had before its word. Numbers are float, or bfloat16 in `narrow`. */
+   Phrases are packed as Recurrence and States in lstm.py describe. A position has `rows` rows from `start` on, of `packed`
+   in all, and `first` are those of the first position; `before` of them have begun already. `states` and `hiddens` are
+   what the rows of the first position end with, and then what each row has before its word; those after it go to the
+   place `after`. Gates, hidden states and their gradients are float, or bfloat16 in `narrow`; all else is float. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -33,11 +34,15 @@ static inline float sigmoid(float x) {
     x = x < -87.0f ? -87.0f : x > 87.0f ? 87.0f : x;
     float n = rintf(x * -1.44269504f), r = -x - n * 0.693145752f - n * 1.42860677e-6f;
     float series = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r * 0.00138888889f)))));
-    union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
+    union { int32_t bits; float value; } power = {((int32_t)(n == n ? n : 0) + 127) << 23};
     return 1 / (1 + series * power.value);
 }
 
-static inline float squash(float x) { return 2 * sigmoid(2 * x) - 1; } /* tanh */
+/* tanh: near 0 by its series, since a difference of numbers near 1 has few digits */
+static inline float squash(float x) {
+    float y = x * x, series = x * (1 + y * (-0.333333333f + y * (0.133333333f + y * -0.0539682540f)));
+    return y < 0.01f ? series : 2 * sigmoid(2 * x) - 1;
+}
 
 #define PASSES(T, LOAD, STORE, FORWARD, BACKWARD)                                                                      \
     void FORWARD(T *gates, const T *products, const float *bias, const uint8_t *is_word, float *states, T *hiddens,    \

@@ -1,13 +1,15 @@
-"""Passes in C over what a step of training keeps: compiled in a second, where there is a C compiler."""
+"""Passes in C over what training keeps in memory: compiled in a second, where there is a C compiler."""
 
 import ctypes
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from torch import Tensor
@@ -15,20 +17,25 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native.c")
 # Not -ffast-math, which would change how the whole process treats the smallest numbers.
-FLAGS = "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"
-WIDE = ("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()
+FLAGS = "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"
+WIDE = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
+OF_MACHINE = ["-march=native", *WIDE], ["-march=native"], []  # not every compiler knows the first ones
 SECONDS_TO_COMPILE = 60
 
 
 def call(function: str, *arguments: Tensor | float | int) -> bool:
     """
-    Call a function of ``native.c`` with contiguous tensors on the CPU, whole numbers and floats.
+    Call a function of ``native.c`` with contiguous tensors on the CPU, floats and whole numbers.
 
-    Returns False, and does nothing, where the functions are missing.
+    Returns False, and does nothing, where that is impossible.
     """
     if (library := _library()) is None:
         return False
-    library[function](*map(_as_c, arguments))
+    try:
+        passed = list(map(_as_c, arguments))
+    except RuntimeError:  # what torch.func wraps has no memory of its own
+        return False
+    library[function](*passed)
     return True
 
 
@@ -45,13 +52,19 @@ def _as_c(value: Tensor | float | int) -> ctypes.c_void_p | ctypes.c_float | cty
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    found = filter(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")))
-    try:
-        with tempfile.TemporaryDirectory(prefix="rlm-") as folder:
-            made = Path(folder, "native.so")
-            command = [next(found), *FLAGS, *WIDE, "-o", made, SOURCE, "-lm"]
-            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS_TO_COMPILE)
-            return ctypes.CDLL(str(made))
-    except (OSError, StopIteration, subprocess.SubprocessError) as error:
-        log.info("training goes without the passes in C, which are faster: %s", error or "found no C compiler (cc)")
+    named = shlex.split(os.environ.get("CC", ""))
+    compilers = [command for command in (named, ["cc"], ["gcc"], ["clang"]) if command and shutil.which(command[0])]
+    reason = "found no C compiler (cc, gcc, clang)"
+    if os.name == "nt":  # a library that is loaded cannot be deleted there
+        compilers, reason = [], "Windows"
+    for compiler, flags in product(compilers, OF_MACHINE):
+        try:
+            with tempfile.TemporaryDirectory(prefix="rlm-", ignore_cleanup_errors=True) as folder:
+                made = Path(folder, "native.so")
+                command = [*compiler, *FLAGS, *flags, "-o", str(made), str(SOURCE), "-lm"]
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS_TO_COMPILE)
+                return ctypes.CDLL(str(made))
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = f"{error}; {getattr(error, 'stderr', None) or ''}".rstrip("; \n")
+    log.info("LSTMs and row-wise Adam go without the passes in C, which are faster: %s", reason)
     return None

@@ -125,7 +125,8 @@ class BlockAdam:
     ) -> None:
         """Update the used rows of a table and their moments; only the spare row, without gradient, may repeat."""
         table, (means, squares) = self.tables[name], self.table_moments[name]
-        if table.device.type == "cpu" and table.dtype == torch.float32 and not torch.compiler.is_compiling():
+        kinds = {table.dtype, gradient.dtype, sizes.dtype}
+        if table.device.type == "cpu" and kinds == {torch.float32} and not torch.compiler.is_compiling():
             tensors = table, means, squares, rows, gradient.contiguous(), *sizes.contiguous().unbind()
             if call("step_rows", *tensors, *gradient.shape, 1 - BETAS[0], 1 - BETAS[1], EPS):
                 return

@@ -660,6 +660,7 @@ class TestRoles:
                     "is_relevant",
                     "relevance_score",
                     "gold_label",
+                    "gold",
                     "score",
                     "is_duplicate",
                     "target",

@@ -358,9 +358,11 @@ class TestCompilation:
         assert not compiling.is_worth_compiling(block, 10**9, 100)
 
     @pytest.mark.parametrize("is_there", [False, True])
-    def test_lstms_are_compiled_where_there_are_no_passes_in_c(self, is_there, slices, monkeypatch):
+    def test_passes_in_c_make_compiling_pay_for_the_shortest_phrases_alone(self, is_there, slices, monkeypatch):
         monkeypatch.setattr("rlm.engine.native.is_there", lambda: is_there)
-        assert compiling.is_worth_compiling(new_block(slices, "bilstm"), 10**9, 6) != is_there
+        block = new_block(slices, "bilstm")
+        assert compiling.is_worth_compiling(block, 10**9, 6)
+        assert compiling.is_worth_compiling(block, 10**9, 30) != is_there
 
 
 class TestStoppedSeeds:

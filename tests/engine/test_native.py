@@ -12,9 +12,11 @@ from rlm.block import init_block
 from rlm.engine import native
 from rlm.engine.lstm import Recurrence
 from rlm.engine.optimizer import BlockAdam
+from rlm.errors import InputError
 from rlm.zoo.encoders import ENCODERS
 
-needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+has_compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
+needs_compiler = pytest.mark.skipif(not has_compiler, reason="needs a C compiler")
 SEEDS, INNER, DIM = 3, 5, 19  # not a multiple of what a processor adds at once
 
 
@@ -22,6 +24,12 @@ SEEDS, INNER, DIM = 3, 5, 19  # not a multiple of what a processor adds at once
 def without(monkeypatch):
     """Let everything run without the passes."""
     monkeypatch.setattr(native, "_library", lambda: None)
+
+
+@needs_compiler
+def test_they_are_there():
+    """Without this, all others would compare PyTorch's operations with themselves where the file does not compile."""
+    assert native.is_there()
 
 
 def drawn(batch_sizes, scale=1.0):
@@ -97,15 +105,15 @@ def test_a_backward_pass_can_be_repeated():
 def test_adam_moves_used_rows_as_in_float64_without_them(decay):
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(SEEDS, 11, DIM, generator=generator, dtype=torch.float64)
-    optimizers = [BlockAdam({"w": table.to(kind)}, 0.01, {"w"}, True, weight_decay=decay) for kind in KINDS]
-    for _ in range(4):
+    optimizers = [BlockAdam({"w": table.to(kind)}, 0.01, {"w"}, False, weight_decay=decay) for kind in KINDS]
+    for present in ([0, 1, 2], [1], [1, 2], [0, 1]):
         gradient = torch.randn(SEEDS, 6, DIM, generator=generator, dtype=torch.float64)
         gradient[:, 5] = 0  # two slots that are not used have the spare row
         gradient[0, 4] = 0
         words = torch.stack([torch.randperm(11, generator=generator)[:6] for _ in range(SEEDS)])
         words[:, 5] = words[0, 4] = 11
         for optimizer, kind in zip(optimizers, KINDS, strict=True):
-            optimizer.count(range(SEEDS))
+            optimizer.count(present)
             rows = optimizer.find_rows("w", words)
             optimizer.step_rows("w", rows, gradient.to(kind), optimizer.row_sizes())
     found, expected = (optimizer.weights["w"].double() for optimizer in optimizers)
@@ -127,18 +135,84 @@ def test_training_is_the_same_without_them(optimizer, slices, request):
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-4)
 
 
-@pytest.mark.parametrize("trouble", ["no compiler", "a compiler that fails"])
-def test_without_a_compiler_the_log_tells_so_once(trouble, monkeypatch, tmp_path, caplog):
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path if trouble == "a compiler that fails" else tmp_path / "nothing"))
+@needs_compiler
+def test_small_states_have_all_their_digits():
+    batch_sizes = (4, 4, 1)
+    drawn_for = *drawn(batch_sizes, scale=1e-4), batch_sizes, False
+    found = values_and_gradients(*drawn_for, torch.float32, torch.float32)[0].double()
+    expected = values_and_gradients(*drawn_for, torch.float64, torch.float64)[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+@needs_compiler
+def test_functions_of_functions_go_without_them():
+    batch_sizes = (4, 4, 1)
+    leaves, is_word = drawn(batch_sizes)
+    leaves = [leaf.float() for leaf in leaves]
+
+    def total(words):
+        return Recurrence.apply(words, *leaves[1:], is_word, batch_sizes, False)[0].sum()
+
+    words = leaves[0].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(words), words)
+    torch.testing.assert_close(torch.func.grad(total)(leaves[0]), expected)
+
+
+@needs_compiler
+def test_tensors_may_be_laid_out_in_any_way():
+    batch_sizes = (4, 4, 1)
+    leaves, is_word = drawn(batch_sizes)
+    inputs, weight_ih, weight_hh, bias = (leaf.float() for leaf in leaves)
+    bias, is_word = bias[:1].expand(SEEDS, -1), is_word[:1].expand(SEEDS, -1)
+    gradients = []
+    for contiguous in (False, True):
+        words = (inputs.mT.contiguous().mT if not contiguous else inputs).requires_grad_()
+        masks = [part.contiguous() if contiguous else part for part in (bias, is_word)]
+        made = Recurrence.apply(words, weight_ih, weight_hh, *masks, batch_sizes, False)[0]
+        slope = torch.linspace(-1, 1, made.numel()).view(made.mT.shape).mT
+        gradients.append(torch.autograd.grad(made, words, slope.contiguous() if contiguous else slope)[0])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("sizes", [[3], [1, 2], [2, 2]])
+def test_batch_sizes_that_contradict_the_rows_are_refused(sizes):
+    encoder = ENCODERS["lstm"](9, 4, 5)
+    with pytest.raises(InputError, match="never rise and count all"):
+        encoder(torch.tensor([[5, 2], [3, 0]])[:, : len(sizes)][: 2 if sizes != [2, 2] else 1], sizes)
+
+
+@pytest.fixture
+def compiled_anew(monkeypatch):
+    """Let the passes be compiled again, by a PATH and a CC of the test."""
     monkeypatch.delenv("CC", raising=False)
     native._library.cache_clear()
-    try:
-        with caplog.at_level(logging.INFO):
-            assert not native.is_there()
-            assert not native.is_there()
-        assert caplog.text.count("without the passes in C") == 1
-    finally:
-        native._library.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    native._library.cache_clear()
+
+
+@pytest.mark.parametrize("trouble", ["found no C compiler", "cannot compile this"])
+def test_without_a_compiler_the_log_tells_so_once(trouble, compiled_anew, tmp_path, caplog):
+    if trouble == "cannot compile this":
+        script(tmp_path / "cc", "echo cannot compile this >&2; exit 1")
+    compiled_anew.setenv("PATH", str(tmp_path))
+    with caplog.at_level(logging.INFO):
+        assert not native.is_there()
+        assert not native.is_there()
+    assert caplog.text.count("without the passes in C") == caplog.text.count(trouble) == 1
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["knows no machine", "of two words", "broken"])
+def test_compilers_may_be_others(compiler, compiled_anew, tmp_path):
+    real = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))))
+    refusal = 'case "$*" in *march=native*) exit 1;; esac; ' if compiler == "knows no machine" else ""
+    made = script(tmp_path / "own", "exit 1" if compiler == "broken" else f'{refusal}exec {real} "$@"')
+    compiled_anew.setenv("CC", f"env {made}" if compiler == "of two words" else str(made))
+    assert native.is_there()
+
+
+def script(path, body):
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
