@@ -152,15 +152,18 @@ def limits_section(rows: pd.DataFrame) -> str:
 
 - In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at
   {ratio["step"]:.1f} times with those of a step{"" if has_bf16 else kept}.
-- Of a compiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, one core; 11.6 ms where it was profiled) 46 %
-  are matrix products, which run at the rate of large ones: 816 words of a seed's batch are multiplied, of which 731 are
-  there, the others fill up static shapes. 34 % are passes over gates and states, which for 8 seeds do not fit the
-  second-level cache, 5 % batches and their vocabularies, 1 % Adam of the dense weights; calling all that is the rest.
+- Of an uncompiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, fp32, one core; 18.4 ms where it was
+  profiled) 35 % are matrix products, at the rate of those of a step; 17 % the passes in C over gates and states, which
+  for 8 seeds do not fit the second-level cache; 5 % Adam; 3 % finding the different words of a batch. The rest are
+  PyTorch's operations on word vectors and losses, and calling all that. In bf16 products take half as long, so that
+  the rest decides. A compiled step has less of this rest. With long phrases it gains a tenth, and compiling takes one
+  to two minutes: so only steps of short phrases are compiled by default.
+- Compiling one position of the recurrence for any number of rows was tried as well: `torch.compile` took 8 to 23 s for
+  the two kernels, and did not vectorise them, since sizes are unknown then. They were no faster than PyTorch's own
+  operations; the passes in C take a quarter of that time.
 - Of a compiled step of `mean` (the same; 2.3 ms) 41 % is the graph, which for the most part moves rows of word
   vectors and of their moments: memory, not arithmetic. Building the batch takes 14 %, finding its different words 10 %,
   Adam of the other weights 1 %, calling all that the rest.
-- Compiling takes 10 s for `mean`, 20 s for `lstm` on phrases of 6 words and 90 s on phrases of 32, where `bilstm`
-  takes 180 s and `lstm(cnn)` 300 s. So `rlm.engine.compile.is_worth_compiling` requires a long run.
 - sentence-transformers is bound by Python, so that the ratio to it depends on the machine more than the ratio to the
   hand loop does.
 - [gpu.md](gpu.md) has the times on a GPU."""

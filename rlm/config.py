@@ -143,8 +143,8 @@ class Recipe(Settings):
     clip: float | None = Field(None, gt=0, description="Largest norm of a seed's gradient; larger ones are scaled.")
     precision: Precision = Field(
         "fp32",
-        description="fp32, or bf16: matrix products of training steps in bfloat16, where there is hardware for it "
-        "(AMX, GPUs since Ampere); elsewhere in float32.",
+        description="fp32, or bf16: matrix products of training steps in bfloat16, where that is faster (LSTMs on CPUs "
+        "with AMX, GPUs since Ampere); elsewhere in float32.",
     )
     compile: bool | None = Field(None, description="Compile training steps; by default in long runs, if it pays.")
 

@@ -206,13 +206,17 @@ def read(
     gates, (state, hidden), (next_state, next_hidden) = kept.gates_of(at), kept.before(at), kept.after(at)
     state[:, at.begun :] = 0
     hidden[:, at.begun :] = 0
-    gates[:, : at.begun] += products
-    i, f, g, o = (gates + bias[:, None]).chunk(4, dim=2)
-    i = i.sigmoid() * is_word[:, at.start :][:, : at.rows, None]
-    f, g, o = f.sigmoid(), g.tanh(), o.sigmoid()
+    made = gates.to(bias.dtype)  # the gates themselves, if they have that type
+    made[:, : at.begun] += products
+    made += bias[:, None]
+    i, f, g, o = made.chunk(4, dim=2)
+    for gate in (i, f, o):
+        gate.sigmoid_()
+    g.tanh_()
+    i.mul_(is_word[:, at.start :][:, : at.rows, None])
     torch.addcmul(i * g, f, state, out=next_state)
-    gates.copy_(torch.cat([i, f, g, o], dim=2))
     next_hidden.copy_(o * next_state.tanh())
+    gates.copy_(made)
 
 
 def read_back(
@@ -237,9 +241,11 @@ def read_back(
     squashed, of_hidden = (f * state + i * g).tanh(), of_hidden.to(of_states.dtype)
     of_next = of_state + of_hidden * o * (1 - squashed.square())
     parts = of_next * g * i * (1 - i), of_next * state * f * (1 - f), of_next * i * (1 - g.square())
-    made = torch.cat([*parts, of_hidden * squashed * o * (1 - o)], dim=2)
-    of_gates[:, at.start :][:, : at.rows] = made
-    of_bias += made.sum(dim=1)
+    parts = *parts, of_hidden * squashed * o * (1 - o)
+    targets = of_gates[:, at.start :][:, : at.rows].chunk(4, dim=2)
+    for part, target, total in zip(parts, targets, of_bias.chunk(4, dim=1), strict=True):
+        target.copy_(part)
+        total += part.sum(dim=1)
     torch.mul(of_next, f, out=of_state)
 
 

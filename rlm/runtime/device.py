@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from rlm.config import Device, Precision, StudyConfig
+from rlm.config import Device, EncoderName, Precision, StudyConfig
 from rlm.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -22,16 +22,17 @@ def resolve_device(device: Device) -> torch.device:
 
 def resolve_config(config: StudyConfig) -> StudyConfig:
     """Set the precision that pays off on this machine, once for all processes and machines that train."""
-    precision = resolve_precision(config.precision, resolve_device(config.device))
+    precision = resolve_precision(config.precision, resolve_device(config.device), config.encoder)
     return config.model_copy(update={"precision": precision})
 
 
 @cache
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+def resolve_precision(precision: Precision, device: torch.device, encoder: EncoderName = "lstm") -> Precision:
     """
-    Return ``"bf16"`` only where there is hardware for it: AMX, or a GPU since Ampere; log a warning elsewhere.
+    Return ``"bf16"`` only where it is faster: with AMX or a GPU since Ampere; log a warning elsewhere.
 
-    Without it, products of float32 were 1.8 times as fast on a CPU that has AVX-512's instructions for bfloat16
+    Without AMX, products of float32 were 1.8 times as fast on a CPU that has AVX-512's instructions for bfloat16. With
+    it, encoders other than LSTMs gained nothing for sure, since they spend little time on products
     (``docs/performance.md``).
     """
     if precision == "fp32":
@@ -41,6 +42,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     else:
         known = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of PyTorch do not tell
         has_hardware = known.get("amx_bf16", False)
+        if has_hardware and "lstm" not in encoder:
+            log.warning("precision bf16: no faster for %s on a CPU; matrices are multiplied in fp32", encoder)
+            return "fp32"
     if has_hardware:
         return precision
     log.warning(
