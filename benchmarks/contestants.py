@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import rlm
 from rlm.block import init_block
+from rlm.data.phrases import UNKNOWN
 from rlm.engine.batches import STEPS_AT_ONCE, PhraseTable, epoch_batches
 from rlm.engine.relevance import RelevanceMask
 from rlm.engine.trainer import Trainer
@@ -58,6 +59,8 @@ class HandEncoder(nn.Module):
     def __init__(self, encoder: str, vocabulary_size: int) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary_size, WORD_DIM, padding_idx=0)
+        with torch.no_grad():
+            self.words.weight[UNKNOWN] = 0  # as in rlm.encoder.WordTable: it is never trained
         self.lstm = nn.LSTM(WORD_DIM, DIM, batch_first=True) if encoder == "lstm" else None
         self.output = None if encoder == "lstm" else nn.Linear(WORD_DIM, DIM)
         self.layers = None
