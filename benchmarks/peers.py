@@ -107,7 +107,7 @@ def main() -> None:
             field = settings(encoder, dataset)
             homes = {name: new_processes(cores) for name in [*field, "products"]}
             work = contestants.product_work(dataset, encoder)
-            begin: dict[str, dict[str, float]] = {name: {} for name in field}
+            begin: dict[str, dict[str, float | None]] = {name: {"begins again after": None} for name in field}
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(caches, f"{dataset}-{encoder}"))  # nothing is compiled yet
             for round_ in range(-1, options.rounds):  # the first, uncounted, compiles and warms up
                 seconds = options.seconds if round_ >= 0 else 0.5

@@ -155,12 +155,11 @@ def limits_section(rows: pd.DataFrame) -> str:
 - Of an uncompiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, fp32, one core; 18.4 ms where it was
   profiled) 35 % are matrix products, at the rate of those of a step; 17 % the passes in C over gates and states, which
   for 8 seeds do not fit the second-level cache; 5 % Adam; 3 % finding the different words of a batch. The rest are
-  PyTorch's operations on word vectors and losses, and calling all that. In bf16 products take half as long, so that
-  the rest decides. A compiled step has less of this rest. With long phrases it gains a tenth, and compiling takes one
-  to two minutes: so only steps of short phrases are compiled by default.
+  PyTorch's operations on word vectors and losses, and calling all that. In bf16 the rest
+  decides. A compiled step has less of this rest. With long phrases it gains a tenth to a fifth, and waits one to two
+  minutes for the compiler where nothing is on disk: so only steps of short phrases are compiled by default.
 - Compiling one position of the recurrence for any number of rows was tried as well: `torch.compile` took 8 to 23 s for
-  the two kernels, and did not vectorise them, since sizes are unknown then. They were no faster than PyTorch's own
-  operations; the passes in C take a quarter of that time.
+  the two kernels, and they were no faster than PyTorch's own operations.
 - Of a compiled step of `mean` (the same; 2.3 ms) 41 % is the graph, which for the most part moves rows of word
   vectors and of their moments: memory, not arithmetic. Building the batch takes 14 %, finding its different words 10 %,
   Adam of the other weights 1 %, calling all that the rest.

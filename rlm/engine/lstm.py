@@ -199,10 +199,9 @@ def read(
 
     `products` are those of hidden states, of the rows that have begun.
     """
-    if kind := _kind(kept):
-        sizes = *kept.sizes, *at, bias.shape[1] // 4
-        if call(f"forward_{kind}", kept.gates, products, bias, is_word, kept.states, kept.hiddens, *sizes):
-            return
+    tensors = kept.gates, products, bias, is_word, kept.states, kept.hiddens
+    if _passed(kept, "forward", *tensors, *kept.sizes, *at, bias.shape[1] // 4):
+        return
     gates, (state, hidden), (next_state, next_hidden) = kept.gates_of(at), kept.before(at), kept.after(at)
     state[:, at.begun :] = 0
     hidden[:, at.begun :] = 0
@@ -232,10 +231,9 @@ def read_back(
 
     `of_states` become those of the states before, and `of_bias` grows.
     """
-    if kind := _kind(kept):
-        tensors = kept.gates, kept.states, of_hidden.contiguous(), of_states, of_gates, of_bias
-        if call(f"backward_{kind}", *tensors, *kept.sizes, at.start, at.rows, of_bias.shape[1] // 4):
-            return
+    tensors = kept.gates, kept.states, of_hidden.contiguous(), of_states, of_gates, of_bias
+    if _passed(kept, "backward", *tensors, *kept.sizes, at.start, at.rows, of_bias.shape[1] // 4):
+        return
     gates, state, of_state = kept.gates_of(at), kept.before(at)[0], of_states[:, : at.rows]
     i, f, g, o = gates.to(of_states.dtype).chunk(4, dim=2)
     squashed, of_hidden = (f * state + i * g).tanh(), of_hidden.to(of_states.dtype)
@@ -249,10 +247,11 @@ def read_back(
     torch.mul(of_next, f, out=of_state)
 
 
-def _kind(kept: States) -> str | None:
-    """Return the name that the passes in C have for numbers of these types, if there are such."""
+def _passed(kept: States, direction: str, *arguments: Tensor | int) -> bool:
+    """Call the pass in C for numbers of these types; return False where there is none."""
     is_known = kept.gates.device.type == "cpu" and kept.states.dtype == torch.float32
-    return {torch.float32: "float32", torch.bfloat16: "bfloat16"}.get(kept.gates.dtype) if is_known else None
+    kind = {torch.float32: "float32", torch.bfloat16: "bfloat16"}.get(kept.gates.dtype)
+    return is_known and kind is not None and call(f"{direction}_{kind}", *arguments)
 
 
 def compiled_recurrence(

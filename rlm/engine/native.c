@@ -1,9 +1,9 @@
 /* What training does between matrix products, in one pass over memory where PyTorch's operations take ten.
 
-   Phrases are packed as Recurrence and States in lstm.py describe. A position has `rows` rows from `start` on, of `packed`
-   in all, and `first` are those of the first position; `before` of them have begun already. `states` and `hiddens` are
-   what the rows of the first position end with, and then what each row has before its word; those after it go to the
-   place `after`. Gates, hidden states and their gradients are float, or bfloat16 in `narrow`; all else is float. */
+   Phrases are packed as Recurrence and States in lstm.py describe. A position has `rows` rows from `start` on, of
+   `packed` in all; `before` of them have begun already. The first position has `first` rows. `states` and `hiddens` are
+   what these end with, and then what each row has before its word; those after it go to the place `after`. Gates, hidden
+   states and their gradients are float, or bfloat16 in `narrow`; all else is float. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -33,7 +33,8 @@ static inline float same(float x) { return x; }
 static inline float sigmoid(float x) {
     x = x < -87.0f ? -87.0f : x > 87.0f ? 87.0f : x;
     float n = rintf(x * -1.44269504f), r = -x - n * 0.693145752f - n * 1.42860677e-6f;
-    float series = 1 + r * (1 + r * (0.5f + r * (0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r * 0.00138888889f)))));
+    float high = 0.166666667f + r * (0.0416666667f + r * (0.00833333333f + r * 0.00138888889f));
+    float series = 1 + r * (1 + r * (0.5f + r * high));
     union { int32_t bits; float value; } power = {((int32_t)(n == n ? n : 0) + 127) << 23};
     return 1 / (1 + series * power.value);
 }
@@ -46,7 +47,7 @@ static inline float squash(float x) {
 
 #define PASSES(T, LOAD, STORE, FORWARD, BACKWARD)                                                                      \
     void FORWARD(T *gates, const T *products, const float *bias, const uint8_t *is_word, float *states, T *hiddens,    \
-                 long seeds, long packed, long first, long start, long rows, long before, long after, long dim) {                  \
+                 long seeds, long packed, long first, long start, long rows, long before, long after, long dim) {      \
         for (long seed = 0; seed < seeds; seed++)                                                                      \
             for (long row = 0; row < rows; row++) {                                                                    \
                 long place = seed * packed + start + row, slots = seed * (first + packed);                             \
@@ -97,10 +98,11 @@ PASSES(narrow, wide_of_narrow, narrow_of_wide, forward_bfloat16, backward_bfloat
 
 /* One step of Adam for the used rows of a table, see BlockAdam.step_rows. */
 void step_rows(float *table, float *means, float *squares, const int64_t *rows, const float *gradients,
-               const float *steps, const float *decays, long seeds, long words, long dim, float share, float share_of_square,
-               float eps) {
+               const float *steps, const float *decays, long seeds, long words, long dim, float share,
+               float share_of_square, float eps) {
     for (long word = 0; word < seeds * words; word++) {
-        float *weight = table + rows[word] * dim, *mean = means + rows[word] * dim, *square = squares + rows[word] * dim;
+        int64_t start = rows[word] * dim;
+        float *weight = table + start, *mean = means + start, *square = squares + start;
         const float *gradient = gradients + word * dim, step = steps[word / words], decay = decays[word / words];
         VECTORISE for (long k = 0; k < dim; k++) {
             float slope = gradient[k], first = mean[k] + share * (slope - mean[k]);

@@ -32,7 +32,7 @@ def resolve_precision(precision: Precision, device: torch.device, encoder: Encod
     Return ``"bf16"`` only where it is faster: with AMX or a GPU since Ampere; log a warning elsewhere.
 
     Without AMX, products of float32 were 1.8 times as fast on a CPU that has AVX-512's instructions for bfloat16. With
-    it, encoders other than LSTMs gained nothing for sure, since they spend little time on products
+    it, no encoder but an LSTM gained for certain, since the others spend little time on products
     (``docs/performance.md``).
     """
     if precision == "fp32":
