@@ -25,11 +25,11 @@ from rlm.runtime.atomic import write_whole
 
 DATASETS = {"chatterbot-english": {}, "pqa": {"negatives": 1, "epoch_triplets": 100_000}}
 ENCODERS, EPOCHS = ("mean", "lstm"), (20, 10)
+CONTROLS = ("rescaled", "shuffled", "shuffled_change")
 ARMS = {
     "scratch": ("scratch",),
-    "redrawn": ("pretrained",),
+    "redrawn": ("pretrained", *CONTROLS),
     "fixed": ("pretrained_once",),
-    "controls": ("rescaled", "shuffled", "shuffled_change"),  # of what is redrawn, pre-trained anew
 }
 SEEDS_AT_ONCE, SEEDS = 10, 20
 DOCS = Path(__file__).parents[1] / "docs"
@@ -68,7 +68,7 @@ def list_parts() -> list[tuple[str, str, int, str, int]]:
     parts = []
     for encoder, dataset, from_seed in product(ENCODERS, DATASETS, range(0, SEEDS, SEEDS_AT_ONCE)):
         parts.append((dataset, encoder, 0, "scratch", from_seed))
-        parts += [(dataset, encoder, *more, from_seed) for more in product(EPOCHS, ("redrawn", "fixed", "controls"))]
+        parts += [(dataset, encoder, *more, from_seed) for more in product(EPOCHS, ("redrawn", "fixed"))]
     return parts
 
 
@@ -123,7 +123,7 @@ def explain(results: pd.DataFrame) -> dict[str, str]:
     for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
         for epochs in EPOCHS:
             runs = cell[(cell["triplets"] == "scratch") | (cell["pretrain_epochs"] == epochs)]
-            if {"scratch", "pretrained", *ARMS["controls"]} <= set(runs["arm"]):
+            if {"scratch", "pretrained", *CONTROLS} <= set(runs["arm"]):
                 found[f"{dataset}, {encoder}, {epochs} epochs"] = rlm.explain.controls(runs, watched=False)
     return found
 

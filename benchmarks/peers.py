@@ -37,8 +37,10 @@ def settings(encoder: str, dataset: str) -> dict[str, tuple[str, dict]]:
         ("grouped", "rowwise_adam", "bf16", False),
         ("grouped", "rowwise_adam", "bf16", True),
     ]
+    # Minutes for each process.
+    slow_to_compile = encoder == "transformer" or (encoder, dataset) == ("lstm", "chatterbot-english")
     for batching, optimizer, precision, compile in chosen:
-        if compile and encoder == "transformer":  # it takes minutes for each process
+        if compile and slow_to_compile:
             continue
         name = ", ".join(["rlm", batching, optimizer, precision, "compiled" if compile else "eager"])
         arguments = {"seeds": SEEDS, "batching": batching, "optimizer": optimizer, "precision": precision}

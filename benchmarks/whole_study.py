@@ -69,6 +69,7 @@ def one_seed(config: rlm.StudyConfig, arm: str, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--by-hand", type=int, default=10, help="pairs of the hand loop, which takes as long for each")
     parser.add_argument("--max-epochs", type=int, default=12)
     parser.add_argument("--patience", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
@@ -82,7 +83,7 @@ def main() -> None:
     our_seconds = time.perf_counter() - start
     print(f"rlm: {our_seconds:.0f} s; {rlm.compare(ours, 'pretrained').headline}", flush=True)
     start = time.perf_counter()
-    runs = [(arm, seed) for seed in range(options.seeds) for arm in config.arms]
+    runs = [(arm, seed) for seed in range(options.by_hand) for arm in config.arms]
     by_hand = joblib.Parallel(n_jobs=-1)(joblib.delayed(one_seed)(config, arm, seed) for arm, seed in runs)
     hand_seconds = time.perf_counter() - start
     pairs = pd.DataFrame(by_hand).merge(ours, on=["arm", "seed"], suffixes=("_by_hand", ""))
@@ -90,9 +91,10 @@ def main() -> None:
     half = 1.96 * difference.std(ddof=1) / np.sqrt(len(difference))
     result = {
         "pairs": options.seeds,
+        "pairs_by_hand": options.by_hand,
         "rlm_seconds": our_seconds,
         "hand_seconds": hand_seconds,
-        "ratio": hand_seconds / our_seconds,
+        "ratio": (hand_seconds / options.by_hand) / (our_seconds / options.seeds),
         "accuracy_rlm": pairs["test_accuracy"].mean(),
         "accuracy_by_hand": pairs["test_accuracy_by_hand"].mean(),
         "difference": [difference.mean(), difference.mean() - half, difference.mean() + half],
