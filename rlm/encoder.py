@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlm.data.phrases import PAD, UNKNOWN
+from rlm.engine.embedding_bag import SumOfRows
 from rlm.engine.lstm import PackedLSTM, pack
 from rlm.errors import InputError
 
@@ -102,14 +103,18 @@ class MeanEncoder(nn.Module):
         self.output = nn.Linear(word_dim, dim)
 
     def forward(self, tokens: Tokens, batch_sizes: Sequence[int]) -> Embeddings:
-        packed = pack(tokens, batch_sizes)
-        # Not left to `padding_idx`: under vmap it holds for the first model only.
-        vectors = self.words(packed) * (packed != PAD)[:, None]
-        total = vectors.new_zeros(0, vectors.shape[1])
-        for step in reversed(vectors.split(list(batch_sizes))):
-            total = F.pad(total, (0, 0, 0, len(step) - len(total))) + step  # zeros for the rows that begin at this step
-        lengths = (tokens != PAD).sum(dim=1, keepdim=True).clamp(min=1)
-        return self.output(total / lengths)
+        is_word = tokens != PAD
+        # Elsewhere the number of words would be another shape in every batch, or a wait for the GPU.
+        if torch.compiler.is_compiling() or tokens.is_cuda:
+            packed = pack(tokens, batch_sizes)
+            vectors = self.words(packed) * (packed != PAD)[:, None]
+            total = vectors.new_zeros(0, vectors.shape[1])
+            for step in reversed(vectors.split(list(batch_sizes))):
+                total = F.pad(total, (0, 0, 0, len(step) - len(total))) + step  # zeros for the rows that begin here
+        else:
+            rows = torch.where(is_word, tokens.long() + 1, 0)
+            total = SumOfRows.apply(self.words.weight[None], rows[None])[0]
+        return self.output(total / is_word.sum(dim=1, keepdim=True).clamp(min=1))
 
 
 class OutputStep(nn.Module):

@@ -66,5 +66,5 @@ def _library() -> ctypes.CDLL | None:
                 return ctypes.CDLL(str(made))
         except (OSError, subprocess.SubprocessError) as error:
             reason = f"{error}; {getattr(error, 'stderr', None) or ''}".rstrip("; \n")
-    log.info("LSTMs and row-wise Adam go without the passes in C, which are faster: %s", reason)
+    log.info("training goes without the passes in C, which are faster: %s", reason)
     return None

@@ -139,7 +139,7 @@ class DSSMEncoder(nn.Module):
         if torch.compiler.is_compiling():  # the number of trigrams would be another shape in every batch
             total = F.embedding(rows, F.pad(self.hashed, (0, 0, 1, 0))).sum(dim=1)
         else:
-            total = SumOfRows.apply(self.hashed[None], rows[None])[0][0]
+            total = SumOfRows.apply(self.hashed[None], rows[None])[0]
         hashed = torch.tanh(total + self.bias)
         return torch.tanh(self.output(torch.tanh(self.hidden(hashed))))
 

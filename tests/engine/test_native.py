@@ -10,6 +10,7 @@ from conftest import finetune
 
 from rlm.block import init_block
 from rlm.engine import native
+from rlm.engine.embedding_bag import SumOfRows
 from rlm.engine.lstm import Recurrence
 from rlm.engine.optimizer import BlockAdam
 from rlm.errors import InputError
@@ -216,3 +217,29 @@ def script(path, body):
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["in C", "by PyTorch"])
+def test_sums_of_rows_are_those_of_an_embedding_bag(dtype):
+    """Of one seed after the other; empty phrases sum to zero, and a row may be there twice."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(SEEDS, 6, DIM, generator=generator, dtype=dtype).requires_grad_()
+    rows = torch.randint(0, 7, (SEEDS, 9, 4), generator=generator)
+    rows[:, 2] = 0
+    rows[:, 3] = 6
+    sums = SumOfRows.apply(table, rows)
+    padded = torch.nn.functional.pad(table, (0, 0, 1, 0))
+    expected = torch.stack(
+        [torch.nn.functional.embedding_bag(*one, mode="sum", padding_idx=0) for one in zip(rows, padded, strict=True)]
+    )
+    torch.testing.assert_close(sums, expected)
+    weights = torch.randn(sums.shape, generator=generator, dtype=dtype)
+    found, wanted = (torch.autograd.grad((made * weights).sum(), table)[0] for made in (sums, expected))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_table_that_seeds_share_gives_each_its_own_sums():
+    table = torch.randn(6, DIM, generator=torch.Generator().manual_seed(0))
+    rows = torch.tensor([[[1, 2], [3, 0]], [[6, 6], [0, 0]]])
+    sums = torch.vmap(lambda mine: SumOfRows.apply(table[None], mine[None])[0])(rows)
+    torch.testing.assert_close(sums, SumOfRows.apply(table.expand(2, -1, -1), rows))
