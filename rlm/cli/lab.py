@@ -47,7 +47,7 @@ def report(
     if seeds < 1:
         raise InputError(f"expected --seeds of at least 1, found {seeds}")
     check_out_folder(out)
-    # What cannot be used ends here, not minutes later in a notebook.
+    # Data that cannot be used raise an error here, not minutes later in a notebook.
     config = StudyConfig(dataset=dataset, reading=reading)
     data = load(dataset, **reading.model_dump())
     corpus = index_corpus(data, config.max_tokens)

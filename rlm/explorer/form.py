@@ -133,7 +133,7 @@ def _number(is_whole: bool, low: float | int, high: float | int, named: Mapping[
     if is_whole and high - low < WIDE:
         return _simple(widgets.IntSlider(min=low, max=high, **named))
     if is_whole or (low > 0 and high / low >= WIDE):
-        return _simple(widgets.FloatText(**named))  # one with bounds would change an invalid number without a word
+        return _simple(widgets.FloatText(**named))  # one with bounds would change an invalid number silently
     return _simple(widgets.FloatSlider(min=low, max=high, step=0.01, **named))
 
 

@@ -142,7 +142,7 @@ def judge(
         ``train(arm, seed)`` trains once and returns a mapping from names of metrics to numbers. All that it draws must
         follow from `seed`, and arms should share what they can, such as the split. In place of a number it may return
         a list of numbers, one per test item, of which the mean counts; or a mapping from the name of a cluster, the
-        same in all runs, to the number or numbers of its items: then a verdict can also speak of data like these, see
+        same in all runs, to the number or numbers of its items: then a verdict can also cover data like these, see
         ``clusters`` of `rlm.compare`. Of a list it cannot, since nothing tells which items of two seeds are the same.
     arms
         Names of what is compared; the function receives one of them.

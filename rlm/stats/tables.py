@@ -112,7 +112,7 @@ def best_so_far(history: pd.DataFrame, metric: str = "validation_accuracy") -> p
 def epochs_to_reach(
     history: pd.DataFrame, accuracy: float, metric: str = "validation_accuracy", epoch: str = "epoch"
 ) -> pd.DataFrame:
-    """Count the epochs (all of them, if it never got there) that each run takes to reach an accuracy, and whether."""
+    """Count the epochs (all of them, if it never does) that each run takes to reach an accuracy, and whether."""
     missing = [name for name in (epoch, metric) if name not in history]
     if missing:
         raise InputError(

@@ -161,7 +161,7 @@ def read_study(path: Path | str | sqlite3.Connection, study: int | None = None) 
     path
         The file, or the connection of `rlm.store.schema.reading`.
     study
-        Its number, see `list_studies`; may be left out where there is only one.
+        Its number, see `list_studies`; optional where there is only one.
 
     Returns
     -------
