@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ FLAGS = "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"
 WIDE = ["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []
 OF_MACHINE = ["-march=native", *WIDE], ["-march=native"], []  # not every compiler knows the first ones
 SECONDS_TO_COMPILE = 60
+KEPT = {-3: 2**28, -1: 2**29}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of glibc's malloc.h, in bytes
 
 
 def call(function: str, *arguments: Tensor | float | int) -> bool:
@@ -42,6 +44,14 @@ def call(function: str, *arguments: Tensor | float | int) -> bool:
 def is_there() -> bool:
     """Return True if the functions of ``native.c`` could be compiled."""
     return _library() is not None
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 512 MB that a step frees; else the system has to clear as much memory for the next step."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        for setting, most in KEPT.items():
+            ctypes.CDLL(None).mallopt(setting, most)
 
 
 def _as_c(value: Tensor | float | int) -> ctypes.c_void_p | ctypes.c_float | ctypes.c_long:

@@ -19,6 +19,7 @@ from rlm.engine.accuracy import embed
 from rlm.engine.batches import Batch, Step, distinct
 from rlm.engine.compile import Replayed, fit, round_up, static_batch_sizes, try_to_compile
 from rlm.engine.dropout import Dropout, mix
+from rlm.engine.native import keep_freed_memory
 from rlm.engine.optimizer import SGD, BlockAdam, BlockSGD
 from rlm.engine.relevance import RelevanceMask
 from rlm.errors import InputError
@@ -59,6 +60,7 @@ class Trainer:
         warmup: int = 0,
         clip: float | int | None = None,
     ) -> None:
+        keep_freed_memory()
         self.objective = objective
         self.clip = clip
         self.relevance = relevance
