@@ -18,7 +18,7 @@ LIMITS = {
     "files in a folder": 12,
     "lines in a file": 350,
     "lines on the reading path": 2_400,
-    "lines of code": 16_520,
+    "lines of code": 16_580,
     "lines of docstrings": 5_230,
 }
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -137,9 +137,7 @@ class Recipe(Settings):
     weight_decay: float = Field(
         0.0, ge=0, le=1, description="Share of a weight, times the learning rate, that a step removes; as in AdamW."
     )
-    warmup: int = Field(
-        0, ge=0, le=1_000_000, description="Steps in which the learning rate rises linearly to its value."
-    )
+    warmup: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises to its value.")
     clip: float | None = Field(None, gt=0, description="Largest norm of a seed's gradient; larger ones are scaled.")
     precision: Precision = Field(
         "fp32",
@@ -184,9 +182,7 @@ class _Encoding(Settings):
         "(convolutions under LSTMs), transformer, dssm (letter trigrams) or mean (of word vectors).",
     )
     layers: int | None = Field(None, ge=1, le=48, description="Layers of the encoder transformer; 2 by default.")
-    dropout: float | None = Field(
-        None, ge=0, le=0.99, description="Probability of dropout in the encoder transformer; 0.1 by default."
-    )
+    dropout: float | None = Field(None, ge=0, le=0.99, description="Dropout in the transformer; 0.1 by default.")
     unseen_words: Literal["unknown", "kept"] | None = Field(
         None,
         description="Words that training does not see: unknown (all of them one word), or kept, for an encoder that "
@@ -216,6 +212,11 @@ class _Encoding(Settings):
     word_dim: int = Field(32, ge=1, le=1024, description="Size of a word vector.")
     dim: int = Field(64, ge=1, le=4096, description="Size of an embedding; of bilstm, of either half.")
     max_tokens: int = Field(32, ge=1, le=MOST_TOKENS, description="Longer phrases are cut to this many tokens.")
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="tokenizer.json of the library tokenizers, whose pieces are the tokens; by default words are.",
+    )
     padding: Padding = Field(
         "masked", description="In training and validation: masked, or on the left or right, and read as unknown words."
     )
@@ -300,8 +301,8 @@ class StudyConfig(Recipe, _Encoding):
             raise InputError("expected no transfer with keep_moments, which needs the moments of all layers; omit one")
         if self.encoder != "transformer" and (self.layers, self.dropout) != (None, None):
             raise InputError(f"expected the encoder transformer for layers or dropout, found {self.encoder}; omit it")
-        if self.encoder == "dssm" and self.word_vectors:
-            raise InputError("expected no word_vectors for the encoder dssm, which reads letters; omit it")
+        if self.encoder == "dssm" and (self.word_vectors or self.tokenizer):
+            raise InputError("expected no word_vectors or tokenizer for the encoder dssm, which reads letters; omit it")
         for arm, variant in variants.items():
             if variant.changes:
                 self.of(arm)

@@ -39,6 +39,7 @@ EXTRAS = {
         *("nbformat", "papermill", "pygments", "seaborn", "voila"),
     ),
     "mlflow": ("mlflow",),
+    "subwords": ("tokenizers",),
     "onnx": ("onnx", "tokenizers"),
     "search": ("faiss",),
     "sentences": (

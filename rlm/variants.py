@@ -31,7 +31,7 @@ REDRAW: dict[Arm, Redraw] = {name: arm.redraw for name, arm in ARMS.items() if a
 CONTROLS: dict[Arm, str] = {name: arm.meaning for name, arm in ARMS.items() if arm.is_control}
 # Settings that decide what is compared, on which data and splits: all arms of a study share them.
 SHARED = (
-    *("dataset", "reading", "arms", "max_tokens", "word_vectors", "character_vectors", "pretrain_texts"),
+    *("dataset", "reading", "arms", "max_tokens", "tokenizer", "word_vectors", "character_vectors", "pretrain_texts"),
     *("pretrain_reading", "device", "negatives", "negative_kinds", "fractions", "train_fraction"),
     *("split", "split_by", "split_seed"),
 )

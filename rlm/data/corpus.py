@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from rlm.data.columns import check_labels, choose_columns, index_name, make_pairs, name_row, spell_label
-from rlm.data.phrases import Phrases, index_phrases
+from rlm.data.phrases import Phrases, find_split, index_phrases
 from rlm.data.textfiles import is_text, shorten
 from rlm.errors import InputError
 
@@ -132,7 +132,9 @@ class Corpus:
         )
 
 
-def index_corpus(data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None = None) -> Corpus:
+def index_corpus(
+    data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None = None, tokenizer: str | None = None
+) -> Corpus:
     """
     Turn text pairs or triplets into indices.
 
@@ -146,6 +148,8 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None =
         Longer phrases are cut to this many tokens.
     texts
         Unlabelled texts, for pre-training; those without words are dropped.
+    tokenizer
+        File of a tokenizer whose pieces are the tokens, see `StudyConfig`; by default words are.
 
     Returns
     -------
@@ -189,7 +193,8 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None =
     by_column, different = pd.factorize(pd.concat(cells, ignore_index=True))
     # Row after row instead of column after column, so that words are numbered in reading order.
     by_row, order = pd.factorize(by_column.reshape(len(columns), -1).T.ravel())
-    phrases, phrase_of_text = index_phrases(different.take(order), max_tokens)
+    split = find_split(tokenizer)
+    phrases, phrase_of_text = index_phrases(different.take(order), max_tokens, split)
     rows = phrase_of_text[by_row].reshape(-1, len(columns))
     is_relevant, is_transitive = _relevance(data), "label" in data
 
@@ -213,15 +218,15 @@ def index_corpus(data: pd.DataFrame, max_tokens: int = 32, texts: Texts | None =
     if cluster is not None:
         _warn_of_apart(data["label"][is_pair], cluster[rows[is_pair, 0]])
     corpus = Corpus(phrases, rows[is_pair], rows[is_kept & ~is_relevant, :2], is_transitive, dropped, not_read)
-    return corpus if texts is None else _add_texts(corpus, texts, max_tokens)
+    return corpus if texts is None else _add_texts(corpus, texts, max_tokens, split)
 
 
-def _add_texts(corpus: Corpus, texts: Texts, max_tokens: int) -> Corpus:
+def _add_texts(corpus: Corpus, texts: Texts, max_tokens: int, split: Callable[[str], list[str]]) -> Corpus:
     """Index the phrases of a corpus anew, together with those of unlabelled texts; their order stays."""
     if isinstance(texts, str):
         raise InputError("expected a column or a list of texts, found one text; a file is named by pretrain_texts")
     code, different = pd.factorize(_texts(pd.Series(texts, dtype=object, name="texts")))
-    phrases, number = index_phrases([*corpus.phrases.texts, *different], max_tokens)
+    phrases, number = index_phrases([*corpus.phrases.texts, *different], max_tokens, split)
     old, new = number[: len(corpus.phrases)], number[len(corpus.phrases) :][code]
     if not (new >= 0).any():
         raise InputError(f"expected unlabelled texts with words, found none in {len(new):,}; give others")

@@ -99,7 +99,7 @@ def load_corpus(config: StudyConfig, data: pd.DataFrame | None = None, pretrain_
         data = load(config.dataset, **config.reading.model_dump())
     if pretrain_texts is None and config.pretrain_texts is not None:
         pretrain_texts = load_texts(config.pretrain_texts, config.pretrain_reading)
-    return index_corpus(data, config.max_tokens, pretrain_texts)
+    return index_corpus(data, config.max_tokens, pretrain_texts, config.tokenizer)
 
 
 def name_data(config: StudyConfig, data: pd.DataFrame | None, pretrain_texts: Texts | None) -> StudyConfig:
@@ -119,7 +119,7 @@ def describe_data(config: StudyConfig, data: pd.DataFrame | None = None) -> dict
     if data is None:
         data = load(config.dataset, **config.reading.model_dump())
     known = {"title": config.dataset, "licence": "not stated", "source": None} | data.attrs
-    fingerprint = index_corpus(data, config.max_tokens).fingerprint
+    fingerprint = index_corpus(data, config.max_tokens, tokenizer=config.tokenizer).fingerprint
     return {name: str(known[name]) for name in ("title", "licence", "source")} | {"fingerprint": fingerprint}
 
 

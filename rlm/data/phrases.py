@@ -4,15 +4,16 @@ import re
 import sys
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int32
 
-from rlm.errors import InputError
+from rlm.errors import InputError, naming_extras
 
 PAD, UNKNOWN = 0, 1
 
@@ -73,6 +74,32 @@ def tokenise(text: str) -> list[str]:
     return [found.rstrip("\u200c\u200d") for found in word.findall(normal)]
 
 
+def find_split(tokenizer: str | None = None) -> Callable[[str], list[str]]:
+    """Return what splits a text into tokens: `tokenise`, or a tokenizer's file, which splits words into pieces."""
+    if tokenizer is None:
+        return tokenise
+    try:
+        return _split_by(Path(tokenizer).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"expected a tokenizer.json of the library tokenizers, found {tokenizer}: {error}; write one with "
+            "Tokenizer.save"
+        ) from error
+
+
+@cache
+def _split_by(content: str) -> Callable[[str], list[str]]:
+    with naming_extras():
+        from tokenizers import Tokenizer
+    try:
+        tokenizer = Tokenizer.from_str(content)
+    except Exception as error:  # the library raises no other class
+        raise ValueError(error) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).tokens
+
+
 @dataclass(frozen=True)
 class Phrases:
     """
@@ -93,7 +120,9 @@ class Phrases:
         return len(self.texts)
 
 
-def index_phrases(texts: Sequence[str] | pd.Index, max_tokens: int) -> tuple[Phrases, Int32[np.ndarray, " text"]]:
+def index_phrases(
+    texts: Sequence[str] | pd.Index, max_tokens: int, split: Callable[[str], list[str]] = tokenise
+) -> tuple[Phrases, Int32[np.ndarray, " text"]]:
     """Store each different phrase once, cut to `max_tokens`; return also the phrase of every text, -1 without words."""
     if max_tokens < 1:
         raise InputError(f"expected max_tokens of at least 1, found {max_tokens}")
@@ -103,7 +132,7 @@ def index_phrases(texts: Sequence[str] | pd.Index, max_tokens: int) -> tuple[Phr
     word_number: dict[str, int] = {}
     longer: set[int] = set()
     for i, text in enumerate(texts):
-        words = tokenise(text)
+        words = split(text)
         read = words[:max_tokens]  # phrases differ only in words that an encoder reads
         key = array("i", [word_number.setdefault(word, len(word_number) + 2) for word in read]).tobytes()
         if not key:

@@ -22,7 +22,7 @@ from rlm.variants import SHARED, find_arm, write_arm
 
 GROUPS = {
     "Data": [
-        *("dataset", "reading", "train_fraction", "negatives", "negative_kinds", "max_tokens"),
+        *("dataset", "reading", "train_fraction", "negatives", "negative_kinds", "max_tokens", "tokenizer"),
         *("fractions", "split", "split_by", "split_seed"),
     ],
     "Pre-training": [

@@ -187,7 +187,7 @@ class Session:
 
     def _fingerprint(self, config: StudyConfig) -> str | None:
         """Return the fingerprint of the panel's table, or else of the data of a config; None if they are unusable."""
-        key = config.max_tokens, config.reading.model_dump_json()
+        key = config.max_tokens, config.tokenizer, config.reading.model_dump_json()
         if key not in self._fingerprints:
             try:
                 self._fingerprints[key] = describe_data(config, self._table)["fingerprint"]

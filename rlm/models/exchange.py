@@ -34,13 +34,15 @@ def take_state(model: "Model", tool: str, kinds: Collection[type[nn.Module]]) ->
         obstacle = f"the encoder {type(inner).__name__}, for which it has no modules"
     elif padding != "masked":
         obstacle = f"{padding} padding, which the encoder reads"
+    elif model.config.tokenizer:
+        obstacle = "tokens that are pieces of words"
     elif model.new_words.files:
         obstacle = "word vectors of words that training has not seen, which are in other files"
     if obstacle:
         names = " or ".join(name for name, kind in ENCODERS.items() if kind in kinds)
         raise InputError(
             f"expected a model whose embeddings {tool} can compute, found {obstacle}; use the encoder {names} with "
-            "masked padding and without word_vectors, or load the model with rlm.load_model"
+            "masked padding and without word_vectors or tokenizer, or load the model with rlm.load_model"
         )
     state = encoder.state_dict() | {name: weight[0] for name, weight in model.block.weights.items()}
     return {name.removeprefix("encoder."): weight for name, weight in state.items()}

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
+import torch
+from torch import Tensor, nn
 
+from rlm.data.phrases import UNKNOWN
 from rlm.errors import InputError
 from rlm.runtime.atomic import check_writable, recover
 
 FORMAT, VERSION = "rlm model", 2  # version 1 had no checksum of the config
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.json"
+TOKENIZER = "tokenizer.json"
 
 
 def check_place(folder: str | Path, overwrite: bool) -> Path:
@@ -68,3 +72,35 @@ def say(error: Exception) -> str:
     if isinstance(error, pydantic.ValidationError):
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
+    """Require a vocabulary of different tokens; the weights have `most` numbers, at least one per row of the table."""
+    if type(size) is not int or not UNKNOWN < size <= most:
+        raise InputError(f"expected a vocabulary_size between {UNKNOWN + 1} and {most:,}, found {size!r}")
+    if not all(type(token) is int and UNKNOWN < token < size for token in words.values()):
+        raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
+    if len(set(words.values())) < len(words):
+        raise InputError(f"expected a token of its own for every word in {VOCABULARY}, found one of several words")
+
+
+def check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:
+    """Require finite weights of the encoder's types and shapes, and tables that match the vocabulary."""
+    learned = {name for name, _ in encoder.named_parameters()}
+    for name, expected in encoder.state_dict().items():
+        if name not in state:
+            continue  # `load_state_dict` reports missing and unexpected names
+        found = state[name]
+        if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+            raise InputError(
+                f"expected {name} as {_type(expected)} in {WEIGHTS}, the {type(encoder).__name__} of its config, found "
+                f"{_type(found)}"
+            )
+        if not found.isfinite().all():
+            raise InputError(f"expected finite numbers in {name} in {WEIGHTS}, found NaN or infinity")
+        if name not in learned and not torch.equal(found, expected):
+            raise InputError(f"expected {name} in {WEIGHTS} to belong to {VOCABULARY}, found other content")
+
+
+def _type(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

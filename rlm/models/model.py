@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from itertools import compress
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from rlm.block import Block
 from rlm.config import HeadName, StudyConfig
-from rlm.data.phrases import PAD, UNKNOWN, index_phrases, tokenise
+from rlm.data.phrases import PAD, UNKNOWN, find_split, index_phrases
 from rlm.encoder import MeanEncoder, OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
@@ -33,11 +34,14 @@ from rlm.models.exchange import take_state, to_modules, write_card, write_module
 from rlm.models.folder import (
     CONFIG,
     FORMAT,
+    TOKENIZER,
     VERSION,
     VOCABULARY,
     WEIGHTS,
     check_hashes,
     check_place,
+    check_tensors,
+    check_words,
     describe,
     hash_of,
     say,
@@ -98,6 +102,11 @@ class Model:
             config = config.model_copy(update={"max_tokens": slices.tokens.shape[1]})  # it reads as much padding
         return cls(mine.to("cpu"), words, slices.vocabulary_size, config, head, NewWords.of(config))
 
+    @cached_property
+    def split(self) -> Callable[[str], list[str]]:
+        """What splits a text into the model's tokens."""
+        return find_split(self.config.tokenizer)
+
     @property
     def head_name(self) -> HeadName | None:
         """The name of the head in `rlm.evaluation.HEADS`."""
@@ -115,7 +124,7 @@ class Model:
         others = sorted({type(text).__name__ for text in texts if not isinstance(text, str)})
         if others or is_one:
             raise InputError(f"expected a list of texts, found {', '.join(others) or 'one text'}; give a list of str")
-        phrases, row = index_phrases(texts, self.config.max_tokens)
+        phrases, row = index_phrases(texts, self.config.max_tokens, self.split)
         block, new = self._learn([word for word in phrases.words if word not in self.words])
         numbers = self.words | {word: self.vocabulary_size + place for place, word in enumerate(new)}
         token_of = np.array([PAD, UNKNOWN, *(numbers.get(word, UNKNOWN) for word in phrases.words)], np.int32)
@@ -138,11 +147,11 @@ class Model:
 
     def knows(self, text: str) -> bool:
         """Return True if a text has a word that training has seen or its vectors have, or for DSSM a letter trigram."""
-        return any(self._is_known(tokenise(text)))
+        return any(self._is_known(self.split(text)))
 
     def unknown_share(self, texts: Iterable[str]) -> float:
         """Return the share of the words of texts that the model does not know, see `knows`."""
-        counts = Counter(word for text in texts for word in tokenise(text))
+        counts = Counter(word for text in texts for word in self.split(text))
         known = compress(counts.values(), self._is_known(list(counts)))
         return 1 - sum(known) / max(1, counts.total())
 
@@ -191,6 +200,9 @@ class Model:
             "vocabulary_size": self.vocabulary_size,
             "config": self.config.model_dump(mode="json"),
         }
+        if self.config.tokenizer is not None:
+            contents[TOKENIZER] = Path(self.config.tokenizer).read_bytes()
+            description["config"]["tokenizer"] = TOKENIZER
         if self.head is not None:
             description["head"] = self.head_name
         if self.new_words.files:
@@ -270,20 +282,23 @@ def load_model(folder: str | Path) -> Model:
             f"rlm {description.get('rlm')}; update rlm"
         )
     try:
-        contents = {name: (folder / name).read_bytes() for name in (WEIGHTS, VOCABULARY)}
-        check_hashes(description, contents)
         config = StudyConfig.model_validate(description["config"])
+        names = [WEIGHTS, VOCABULARY, *([TOKENIZER] if config.tokenizer else [])]
+        contents = {name: (folder / name).read_bytes() for name in names}
+        check_hashes(description, contents)
+        if config.tokenizer:
+            config = config.model_copy(update={"tokenizer": str(folder / TOKENIZER)})
         words, size = json.loads(contents[VOCABULARY]), description["vocabulary_size"]
         # Copied for the usual alignment in memory, on which the last bits of a matrix product may depend.
         state = {name: tensor.clone() for name, tensor in safetensors.torch.load(contents[WEIGHTS]).items()}
         head = {name: state.pop(name) for name in list(state) if "head" in description and name.startswith(HEAD)}
-        _check_words(words, size, most=sum(tensor.numel() for tensor in state.values()))
+        check_words(words, size, most=sum(tensor.numel() for tensor in state.values()))
         if type(seed := description["seed"]) is not int or seed < 0:
             raise InputError(f"expected a seed of at least 0, found {seed!r}")
         with torch.random.fork_rng(devices=[]):  # these random weights are replaced, so they must not advance a stream
             sizes, output = (config.word_dim, config.dim), LOSSES[config.loss].output
             encoder = new_encoder(config.encoder, _by_token(words, size), *sizes, output, layers=config.layers)
-        _check_tensors(state, encoder)
+        check_tensors(state, encoder)
         encoder.load_state_dict(state, assign=True)
         block = Block(encoder, (seed,), {name: one.detach()[None] for name, one in encoder.named_parameters()})
         model = Model(block, words, size, config, new_words=NewWords(description.get("word_vectors", {})))
@@ -300,41 +315,9 @@ def _load_head(name: Any, state: Mapping[str, Tensor], model: Model) -> nn.Modul
     with torch.random.fork_rng(devices=[]):
         head = HEADS[name](model.encode([""]).shape[1])
     state = {name.removeprefix(HEAD): tensor for name, tensor in state.items()}
-    _check_tensors(state, head)
+    check_tensors(state, head)
     head.load_state_dict(state, assign=True)
     return head
-
-
-def _check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
-    """Require a vocabulary of different tokens; the weights have `most` numbers, at least one per row of the table."""
-    if type(size) is not int or not UNKNOWN < size <= most:
-        raise InputError(f"expected a vocabulary_size between {UNKNOWN + 1} and {most:,}, found {size!r}")
-    if not all(type(token) is int and UNKNOWN < token < size for token in words.values()):
-        raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
-    if len(set(words.values())) < len(words):
-        raise InputError(f"expected a token of its own for every word in {VOCABULARY}, found one of several words")
-
-
-def _check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:
-    """Require finite weights of the encoder's types and shapes, and tables that match the vocabulary."""
-    learned = {name for name, _ in encoder.named_parameters()}
-    for name, expected in encoder.state_dict().items():
-        if name not in state:
-            continue  # `load_state_dict` reports missing and unexpected names
-        found = state[name]
-        if (found.dtype, found.shape) != (expected.dtype, expected.shape):
-            raise InputError(
-                f"expected {name} as {_type(expected)} in {WEIGHTS}, the {type(encoder).__name__} of its config, found "
-                f"{_type(found)}"
-            )
-        if not found.isfinite().all():
-            raise InputError(f"expected finite numbers in {name} in {WEIGHTS}, found NaN or infinity")
-        if name not in learned and not torch.equal(found, expected):
-            raise InputError(f"expected {name} in {WEIGHTS} to belong to {VOCABULARY}, found other content")
-
-
-def _type(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _bare(encoder: nn.Module) -> nn.Module:

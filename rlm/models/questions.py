@@ -89,7 +89,7 @@ def evaluate_questions(model: Model, blocks: list[QuestionBlock], distractors: S
     premises of all of them. Ties count against the model.
     """
     texts = [text for block in blocks for text in (*block.premises, *block.questions)] + list(distractors)
-    phrases, numbers = index_phrases(texts, model.config.max_tokens)
+    phrases, numbers = index_phrases(texts, model.config.max_tokens, model.split)
     number_of = dict(zip(texts, numbers.tolist(), strict=True))
     asked = np.array([number_of[question] for block in blocks for question in block.questions])
     pairs = np.array(

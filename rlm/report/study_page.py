@@ -167,7 +167,7 @@ def _relocate(config: StudyConfig, folder: Path, about: Mapping[str, str] | None
         return os.path.relpath(path, folder) if is_relative else path
 
     reading = config.reading.model_copy(update={"irrelevant": seen(config.reading.irrelevant)})
-    files = "word_vectors", "character_vectors", "pretrain_texts"
+    files = "tokenizer", "word_vectors", "character_vectors", "pretrain_texts"
     paths = {name: seen(getattr(config, name)) for name in files} | {"reading": reading}
     if about is not None and about["source"] == config.dataset:
         paths["dataset"] = seen(config.dataset)

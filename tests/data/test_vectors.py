@@ -386,7 +386,7 @@ class TestConfig:
         ("settings", "message"),
         [
             ({"fixed_vectors": True}, "expected word_vectors, which fixed_vectors needs, found none"),
-            ({"encoder": "dssm", "word_vectors": "x"}, "expected no word_vectors for the encoder dssm"),
+            ({"encoder": "dssm", "word_vectors": "x"}, "expected no word_vectors or tokenizer for the encoder dssm"),
         ],
     )
     def test_settings_that_do_nothing_are_refused(self, settings, message):

@@ -68,6 +68,7 @@ READINGS = st.builds(
 SPECIAL = {
     "dataset": TEXTS.filter(bool),
     "baseline": TEXTS.filter(bool),
+    "tokenizer": TEXTS.filter(bool) | st.none(),
     "word_vectors": TEXTS.filter(bool) | st.none(),
     "character_vectors": TEXTS.filter(bool) | st.none(),
     "pretrain_texts": TEXTS.filter(bool) | st.none(),
@@ -112,7 +113,7 @@ def test_every_value_of_every_field_comes_back(knobs, name):
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_all_fields_together_come_back(knobs, given):
     given |= {"fixed_vectors": False, "mining": None, "margin": None} | (
-        {"word_vectors": None} if given["encoder"] == "dssm" else {}
+        {"word_vectors": None, "tokenizer": None} if given["encoder"] == "dssm" else {}
     )
     given |= {} if given["encoder"] == "transformer" else {"layers": None, "dropout": None}
     given["character_vectors"] = given["character_vectors"] if given["word_vectors"] else None
