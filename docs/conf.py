@@ -15,7 +15,7 @@ project, author, release = "rlm", "The rlm authors", metadata.version("rlm")
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme, html_title = "furo", "rlm"
-html_show_sphinx = html_copy_source = False
+html_show_sphinx = html_copy_source = html_show_copyright = False
 myst_heading_anchors = 3
 myst_url_schemes = {"http": None, "https": None, "mailto": None, "site": "{{path}}"}  # site: pages not by Sphinx
 default_role = "py:obj"
@@ -27,6 +27,7 @@ SECTION = re.compile(r"^## (.*)\n((?:(?!## ).*\n)*)", re.MULTILINE)
 PAGE = re.compile(r"\]\((?:\.\./)?(\w+)\.md\)")
 # What a page of the repository links to, and where the site has it.
 MOVED = {
+    r'<img src="docs/(\w+\.png)"[^>]* alt="([^"]*)">': r"![\2](\1)",
     r"\]\(docs/": "](",
     r"\]\((?:\.\./)?notebooks/(\w+)\.ipynb": r"](site:notebooks/\1.html",
     r"\[([^\]]*)\]\((?:\.\./)?rlm/\w+\.py\)": r"\1",

@@ -44,6 +44,12 @@ def site(tmp_path_factory):
     return folder, pages
 
 
+def test_what_a_page_loads_is_there(site):
+    _, pages = site
+    loaded = [(path, unquote(urlsplit(one).path)) for path, page in pages.items() for one in page.loaded]
+    assert not [(path.name, name) for path, name in loaded if not (path.parent / name).exists()]
+
+
 def test_links_of_the_site_lead_to_a_page_and_a_place_on_it(site):
     _, pages = site
     broken = []

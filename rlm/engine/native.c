@@ -114,15 +114,18 @@ void step_rows(float *table, float *means, float *squares, const int64_t *rows, 
     }
 }
 
-/* Add rows of a table, which count from 1 (0 adds nothing), to the sums of phrases, or `back`, see SumOfRows. */
+/* Add rows of a table, which count from 1 (0 adds nothing), to the sums of phrases, or `back`, see SumOfRows. The order
+   is that in which compiled steps of MeanEncoder add, so that both round alike. */
 void add_rows(float *table, const int64_t *rows, float *sums, long seeds, long size, long phrases, long places,
               long dim, long back) {
-    for (long phrase = 0; phrase < seeds * phrases; phrase++)
-        for (long place = 0; place < places; place++) {
-            int64_t row = rows[phrase * places + place];
-            if (row == 0) continue;
-            float *sum = sums + phrase * dim, *vector = table + (phrase / phrases * size + row - 1) * dim;
-            float *to = back ? vector : sum, *from = back ? sum : vector;
-            VECTORISE for (long k = 0; k < dim; k++) to[k] += from[k];
-        }
+    for (long seed = 0; seed < seeds; seed++)
+        for (long i = 0; i < (back ? places : phrases); i++)
+            for (long j = 0; j < (back ? phrases : places); j++) {
+                long phrase = seed * phrases + (back ? j : i), place = back ? i : places - 1 - j;
+                int64_t row = rows[phrase * places + place];
+                if (row == 0) continue;
+                float *sum = sums + phrase * dim, *vector = table + (seed * size + row - 1) * dim;
+                float *to = back ? vector : sum, *from = back ? sum : vector;
+                VECTORISE for (long k = 0; k < dim; k++) to[k] += from[k];
+            }
 }
