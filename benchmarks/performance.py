@@ -85,7 +85,7 @@ def _spell_rate(group: pd.DataFrame, kind: str, precision: str) -> str:
 
 def study_section(study: dict) -> str:
     low, high = study["difference"][1:]
-    pairs, seconds = study["pairs_by_hand"], study["hand_seconds"]
+    pairs, seconds, share = (study[name] for name in ("pairs_by_hand", "hand_seconds", "share_of_steps"))
     return f"""## A whole study
 
 Pairs of the English chat corpus, `lstm`, {study["settings"]}; both on all cores. The accuracies are those of the pairs
@@ -97,7 +97,8 @@ that both trained.
 | hand loop, seed by seed, joblib | {pairs} | {seconds:.0f} | {study["accuracy_by_hand"]:.3f} |
 
 {study["ratio"]:.1f} times faster per pair. Accuracy by rlm minus accuracy by hand, paired by arm and seed:
-{study["difference"][0]:+.4f} [{low:+.4f}, {high:+.4f}]."""
+{study["difference"][0]:+.4f} [{low:+.4f}, {high:+.4f}]. Training steps take {share:.0%} of the time of a new process
+that runs such a study of {pairs} pairs, from its imports to its verdict."""
 
 
 def growth_section(growth: pd.DataFrame, docs: Path) -> str:

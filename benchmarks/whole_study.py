@@ -4,6 +4,9 @@ import argparse
 import copy
 import json
 import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import joblib
@@ -14,6 +17,8 @@ from torch.nn import functional as F
 
 import rlm
 from benchmarks.contestants import HandEncoder, hand_tokens, slices_of
+from rlm.engine.batches import Step
+from rlm.engine.trainer import Trainer
 from rlm.sampler import RandomTriplets, RealTriplets
 from rlm.seeding import stream
 
@@ -66,6 +71,30 @@ def one_seed(config: rlm.StudyConfig, arm: str, seed: int) -> dict:
     return {"arm": arm, "seed": seed, "test_accuracy": accuracy(model, test, tokens, lengths)}
 
 
+def train_timed(config: rlm.StudyConfig, pairs: int) -> float:
+    """Run a study to its verdict in this process; return the seconds of its training steps and their batches."""
+    torch.set_num_threads(1)
+    train, seconds = Trainer.train, []
+
+    def timed(trainer: Trainer, batches: Iterable[Step]) -> np.ndarray:
+        start = time.perf_counter()
+        losses = train(trainer, batches)
+        seconds.append(time.perf_counter() - start)
+        return losses
+
+    Trainer.train = timed
+    rlm.compare(rlm.run_study(config, pairs, n_jobs=1, progress=False), "pretrained")
+    return sum(seconds)
+
+
+def share_of_steps(config: rlm.StudyConfig, pairs: int) -> float:
+    """Return the share of a new process's time, imports included, that training steps take."""
+    start = time.perf_counter()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        seconds = process.submit(train_timed, config, pairs).result()
+    return seconds / (time.perf_counter() - start)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
@@ -76,6 +105,8 @@ def main() -> None:
     options = parser.parse_args()
     config = rlm.StudyConfig(pretrain_epochs=10, max_epochs=options.max_epochs, patience=options.patience)
     slices_of(config.dataset)
+    share = share_of_steps(config, options.by_hand)
+    print(f"{share:.1%} of a study's time are training steps", flush=True)
     # Processes start, and import what they need, before the clock does.
     joblib.Parallel(n_jobs=-1)(joblib.delayed(slices_of)(config.dataset) for _ in range(8))
     start = time.perf_counter()
@@ -95,6 +126,7 @@ def main() -> None:
         "rlm_seconds": our_seconds,
         "hand_seconds": hand_seconds,
         "ratio": (hand_seconds / options.by_hand) / (our_seconds / options.seeds),
+        "share_of_steps": share,
         "accuracy_rlm": pairs["test_accuracy"].mean(),
         "accuracy_by_hand": pairs["test_accuracy_by_hand"].mean(),
         "difference": [difference.mean(), difference.mean() - half, difference.mean() + half],
