@@ -155,12 +155,18 @@ def limits_section(rows: pd.DataFrame) -> str:
 
 - In bf16, matrix products run at {ratio["large"]:.1f} times the fp32 rate on this CPU with large matrices, and at
   {ratio["step"]:.1f} times with those of a step{"" if has_bf16 else kept}.
-- Of an uncompiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, fp32, one core; 18.4 ms where it was
-  profiled) 35 % are matrix products, at the rate of those of a step; 17 % the passes in C over gates and states, which
-  for 8 seeds do not fit the second-level cache; 5 % Adam; 3 % finding the different words of a batch. The rest are
-  PyTorch's operations on word vectors and losses, and calling all that. In bf16 the rest
-  decides. A compiled step has less of this rest. With long phrases it gains a tenth to a fifth, and waits one to two
-  minutes for the compiler where nothing is on disk: so only steps of short phrases are compiled by default.
+- Of an uncompiled step of `lstm` (Russian pairs, 8 seeds, grouped, row-wise, fp32, one core; 15.4 ms where
+  `torch.profiler` saw it) 45 % are matrix products, at the rate of those of a step, and 30 % the passes in C over gates
+  and states, which for 8 seeds do not fit the second-level cache. Word vectors and their gradients take 5 %; the rest
+  are PyTorch's other operations, and calling all that. So products alone would be little more than twice as fast. In
+  bf16 they take a third of their time, and the rest decides. A compiled step has less of this rest. With long phrases
+  it gains a tenth to a fifth, and waits one to two minutes for the compiler where nothing is on disk: so only steps of
+  short phrases are compiled by default.
+- A compiled step waits for PyTorch, too. Of the 17 s of processor time that the first one of `mean` takes, 7 go to
+  programs that test the instruction sets of the CPU, once for a machine; a later process needs 4 s, of which 1.4 are
+  imports. Uncompiled, the sums in C begin within a second.
+- The step of the default, `flat`, encodes three phrases a triplet, that of `grouped` little more than one. That is a
+  factor of two for LSTMs, and the next lever: [defaults](defaults.md) have to show that it costs no accuracy.
 - Compiling one position of the recurrence for any number of rows was tried as well: `torch.compile` took 8 to 23 s for
   the two kernels, and they were no faster than PyTorch's own operations.
 - Of a compiled step of `mean` (the same; 2.3 ms) 41 % is the graph, which for the most part moves rows of word
