@@ -45,7 +45,7 @@ test: $(READY) ## Run all checks and tests, side by side
 tests: $(READY) browser ## Run all tests
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder --ignore tests/test_project.py
 
-floor: ## Run the tests with the lowest versions that pyproject.toml allows, in an environment of its own
+floor: ## Run the tests with the lowest versions that pyproject.toml allows, in a separate environment
 	$(PYTHON) -m venv $(FLOOR)
 	$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(FLOOR)/bin/uv pip install --quiet --python $(FLOOR)/bin/python --resolution lowest-direct --editable '.[dev]'

@@ -115,7 +115,7 @@ class Recipe(Settings):
         None,
         ge=1e-6,
         le=100,
-        description=f"By default {', '.join(f'{margin:g} for {loss}' for loss, margin in MARGINS.items())}.",
+        description=f"Margin; by default {', '.join(f'{margin:g} for {loss}' for loss, margin in MARGINS.items())}.",
     )
     mining: Mining | None = Field(
         None,
@@ -144,7 +144,7 @@ class Recipe(Settings):
         description="fp32, or bf16: matrix products of training steps in bfloat16, where that is faster (LSTMs on CPUs "
         "with AMX, GPUs since Ampere); elsewhere in float32.",
     )
-    compile: bool | None = Field(None, description="Compile training steps; by default in long runs, if it pays.")
+    compile: bool | None = Field(None, description="Compile training steps; by default in long runs, if it saves time.")
 
     @model_validator(mode="after")
     def _check_recipe(self) -> "Recipe":
@@ -218,10 +218,10 @@ class _Encoding(Settings):
         description="tokenizer.json of the library tokenizers, whose pieces are the tokens; by default words are.",
     )
     padding: Padding = Field(
-        "masked", description="In training and validation: masked, or on the left or right, and read as unknown words."
+        "masked", description="Padding in training and validation: masked, or left or right and read as unknown words."
     )
-    pretrain_padding: Padding | None = Field(None, description="Padding in pre-training; as padding by default.")
-    test_padding: Padding | None = Field(None, description="Padding in the test and of saved models; as padding.")
+    pretrain_padding: Padding | None = Field(None, description="Padding in pre-training; by default as padding.")
+    test_padding: Padding | None = Field(None, description="Padding in test and saved models; by default as padding.")
 
 
 class StudyConfig(Recipe, _Encoding):
@@ -249,7 +249,7 @@ class StudyConfig(Recipe, _Encoding):
     )
     pretrain_epochs: int = Field(10, ge=0, le=10_000, description="Epochs of random triplets.")
     random_triplets: int | None = Field(
-        None, ge=1, le=MOST_TRIPLETS, description="Per epoch; by default one per text or triplet of an epoch."
+        None, ge=1, le=MOST_TRIPLETS, description="Random triplets per epoch; by default one per text or triplet."
     )
     transfer: int | None = Field(None, ge=0, description=TRANSFER)
     keep_moments: bool = Field(False, description="Fine-tune with the optimizer's moments from pre-training.")
@@ -275,7 +275,7 @@ class StudyConfig(Recipe, _Encoding):
     )
     split_by: SplitBy = Field(
         "cluster",
-        description="What is assigned to a split as a whole: a cluster of relevant phrases, or a triplet, with which "
+        description="What is assigned to a split as a whole: a cluster of relevant phrases; or a triplet, so that "
         "phrases leak from training to the test.",
     )
     split_seed: int = Field(0, ge=0, description="Seed of the fixed split.")

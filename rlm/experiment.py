@@ -200,7 +200,7 @@ def collect(blocks: Iterator[R], arms: Sequence[str], on_block: Callable[[R], No
     except KeyboardInterrupt:
         if not finished:
             raise
-        warnings.warn(f"interrupted: these are the {len(finished)} blocks of seeds that were finished", stacklevel=3)
+        warnings.warn(f"interrupted: these are the finished blocks of seeds, {len(finished)} in all", stacklevel=3)
         found = join(finished, arms)
         return mark(found, watched=found.results.attrs["watched"] or True), True
     return join(finished, arms), False

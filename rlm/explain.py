@@ -60,7 +60,7 @@ def controls(
     >>> arms = ("scratch", "pretrained", "rescaled", "shuffled")
     >>> runs = [(arm, seed, 0.6) for arm in arms for seed in range(3)]
     >>> rlm.explain.controls(pd.DataFrame(runs, columns=["arm", "seed", "test_accuracy"])).split(". ")[-1]
-    'With so few seeds nothing follows.'
+    'These are too few seeds for a conclusion.'
     """
     watched, metric = find_watched(results, watched), find_metric(metric, results)
     arms = paired_arms(results, BASELINE)
@@ -149,12 +149,12 @@ def pretraining(history: pd.DataFrame) -> str:
     >>> import pandas as pd, rlm
     >>> columns = ["seed", "epoch", "seen_accuracy", "unseen_accuracy", "spread"]
     >>> history = pd.DataFrame([(0, 0, 0.5, 0.5, 1.0), (0, 1, 0.75, 0.75, 2.0)], columns=columns)
-    >>> rlm.explain.pretraining(history).split(":")[0]
+    >>> rlm.explain.pretraining(history).split(". ")[0]
     '1 seed cannot tell whether pre-training memorised'
     """
     last = history[history["epoch"] == history["epoch"].max()].dropna(subset=["seen_accuracy", "unseen_accuracy"])
     lost = [str(seed) for seed in history["seed"].unique() if seed not in set(last["seed"])]
-    dropped = f" Dropped, without a value at the end: {count(len(lost), 'seed')} ({', '.join(lost)})." if lost else ""
+    dropped = f" Dropped, without a final value: {count(len(lost), 'seed')} ({', '.join(lost)})." if lost else ""
     if last.empty:
         return f"No seed tells whether pre-training memorised.{dropped}"
     first = history[(history["epoch"] == history["epoch"].min()) & history["seed"].isin(last["seed"])]
@@ -168,7 +168,7 @@ def pretraining(history: pd.DataFrame) -> str:
     if last["spread"].mean() < COLLAPSED * first["spread"].mean():
         finding = f"{who} collapsed ({ON_COLLAPSE})"
     return (
-        f"{finding}: it is right on {last['seen_accuracy'].mean():.1%} of the random triplets it was trained on and on "
+        f"{finding}. The encoder is right about {last['seen_accuracy'].mean():.1%} of the random triplets it saw and "
         f"{last['unseen_accuracy'].mean():.1%} of those it never saw (difference {gap.format(100, '+')} points, "
         f"{seeds}); the spread went from {first['spread'].mean():.2f} to {last['spread'].mean():.2f}.{dropped}"
     )
@@ -255,14 +255,14 @@ def luck(triplets: pd.DataFrame) -> str:
         said += [
             f"Under every one of {row['seeds']:,.0f} seeds, {arm} gets {row['right']:,.0f} of "
             f"{count(row[list(KINDS)].sum(), 'triplet')} right{tied} and {row['wrong']:,.0f} wrong; two seeds disagree "
-            f"on {row['churn']:.1%}. Independent seeds as accurate would get {row['wrong_independent']:,.1f} wrong "
-            f"under every seed, and disagree on {row['churn_independent']:.1%}."
+            f"on {row['churn']:.1%}. Independent seeds of this accuracy would get "
+            f"{row['wrong_independent']:,.1f} wrong under every seed, and disagree on {row['churn_independent']:.1%}."
         ]
         if row["wrong"] > 2 * row["wrong_independent"] + 1:
-            said.append("Look among those that are always wrong for false negatives and wrong labels.")
+            said.append("Check those that are always wrong for false negatives and wrong labels.")
     for arm, row in table[table["gained"].notna()].iterrows():
-        alone = f"{row['gained']:z.1%} of the triplets only with {arm}, {row['lost']:z.1%} only with {table.index[0]}"
-        said.append(f"The same seed is right on {alone}.")
+        alone = f"right only with {arm}, and {row['lost']:z.1%} only with {table.index[0]}"
+        said.append(f"With the same seed, {row['gained']:z.1%} of the triplets are {alone}.")
     return " ".join(said) or "One seed cannot tell which triplets depend on the seed."
 
 
@@ -344,7 +344,7 @@ def causes(table: pd.DataFrame) -> str:
         else:
             unclear.append(f'"{setting}" ({spell(setting, "removed", "+")})')
     if unclear:
-        said.append(f"Not shown to remove or add anything: {', '.join(unclear)}.")
+        said.append(f"No change is shown for {', '.join(unclear)}.")
     said.append(f'Under "{last}", {spell(last, "sd")} points remain.')
     said.append(f"The mean goes from {table['mean'].iloc[0]:.1%} to {table['mean'].iloc[-1]:.1%}.")
     return " ".join(said)

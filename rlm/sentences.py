@@ -39,7 +39,7 @@ def count(number: float | int, what: str) -> str:
 
 def count_span(numbers: Sequence[int], noun: str) -> str:
     """Spell the least and the most of several numbers of things: ``"6 to 30 epochs"``."""
-    return f"{min(numbers)} to " * (min(numbers) < max(numbers)) + count(max(numbers), noun)
+    return f"{min(numbers):,} to " * (min(numbers) < max(numbers)) + count(max(numbers), noun)
 
 
 def escape_markdown(text: str) -> str:
@@ -83,12 +83,12 @@ def explain_metric(results: pd.DataFrame, metric: Metric) -> str:
 def explain_forecast(found: Forecast, seconds: Sequence[float], memory: float | int | None = None) -> str:
     """State what an interval takes; `seconds` are those of the estimated pairs, and of as many as are enough."""
     spelt, certain = map(spell_seconds, seconds)
-    enough = "as many" if found.enough == found.pairs else f"{count(found.enough, 'pair')} ({certain})"
+    enough = "this number is" if found.enough == found.pairs else f"{count(found.enough, 'pair')} ({certain}) are"
     pairs, needs = count(found.pairs, "pair"), "" if memory is None else f" and {memory / 2**30:.1f} GB of memory"
     said = (
         f"About {pairs}, {spelt}{needs}, for an interval of ±{found.metric.spell_amount(found.half_width)} by "
         f"{found.metric.label}. The spread is estimated from {count(found.pilot, 'pair')}: with 80 % certainty, "
-        f"{enough} are enough."
+        f"{enough} enough."
     )
     if np.isfinite(found.new_data):
         limit = f"about ±{found.metric.spell_amount(found.new_data)}"
@@ -106,10 +106,8 @@ def spell_seconds(seconds: float) -> str:
 def headline(found: PairedEstimates) -> str:
     """State the decision, and whether many seeds failed."""
     if found.decision == "too few seeds":
-        verb = "is" if found.pairs == 1 else "are"
         said = (
-            f"Too few seeds: no verdict is given on fewer than {found.deciding.enough} pairs, and here {verb} "
-            f"{found.pairs}."
+            f"Too few seeds: a verdict needs at least {found.deciding.enough} pairs, and this study has {found.pairs}."
         )
     elif found.decision == "no evidence either way":
         said = f"No evidence either way: this study cannot tell {found.arm} from {found.baseline}."
@@ -184,9 +182,10 @@ def explain_no_interval(found: PairedEstimates) -> str:
     if np.isfinite(found.judged.low) or found.pairs < found.deciding.enough:
         return ""
     if found.differing < FEWEST_DIFFERING:
+        equal = f"{found.pairs - found.differing} of the" if found.differing else "all"
         return (
-            f"There is no interval, since {found.pairs - found.differing} of the {found.pairs} differences are "
-            f"equal: an interval needs at least {FEWEST_DIFFERING} with other values."
+            f"There is no interval, since {equal} {found.pairs} differences are equal: an interval needs at least "
+            f"{FEWEST_DIFFERING} with other values."
         )
     if found.watched:
         return (
@@ -278,8 +277,8 @@ def describe_controls(found: PairedEstimates) -> str:
     if found.decision != "helps" or not is_pretrained or is_controlled:
         return ""
     return (
-        "This study cannot tell whether it helps by what was memorised or by the scale of the weights: add the arms "
-        "rescaled and shuffled_change."
+        "This study cannot tell whether the gain comes from what was memorised or from the scale of the weights: add "
+        "the arms rescaled and shuffled_change."
     )
 
 
@@ -298,9 +297,9 @@ def describe_basis(found: PairedEstimates) -> str:
     """Give the size of the test split, and what the intervals cover."""
     if found.basis.anchors is None:
         return ""
-    sizes = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in found.basis[:3]]
+    anchors, clusters, triplets = map(count_span, found.basis[:3], ("anchor", "cluster", "triplet"))
     return (
-        f"The test split rests on {sizes[0]} anchors in {sizes[1]} clusters ({sizes[2]} triplets). "
+        f"The test split rests on {anchors} in {clusters} ({triplets}). "
         f"{ONE_SPLIT if found.basis.is_fixed else OWN_SPLITS}"
     )
 
@@ -317,7 +316,8 @@ def describe_new_data(found: PairedEstimates) -> str:
             if np.isfinite(difference.low)
             else ""
         )
-    worth = f"{count(clusters, 'cluster')}, worth {effective:,.0f} of equal size"
+    size = f"{effective:,.0f}" if effective >= FEWEST_CLUSTERS else f"{np.floor(10 * effective) / 10:g}"
+    worth = f"{count(clusters, 'cluster')}, worth {size} of equal size"
     if not np.isfinite(difference.low):
         return (
             f"There is no statement on other data like these: the test split has {worth}, and an interval needs "

@@ -107,7 +107,7 @@ class Verdict(PairedEstimates):
         if not np.isfinite(difference) or difference == 0 or not np.isfinite(self.sd):
             raise InputError(
                 f"expected a difference other than 0 and at least 2 pairs, found {difference} and {self.pairs}; "
-                "name the smallest difference that would matter to you, after a study of a few seeds"
+                "train a few seeds first, then name the smallest difference that matters to you"
             )
         return pairs_needed(difference, self.sd, self.deciding.level, self.watched, of_pilot=self.pairs)
 

@@ -165,7 +165,7 @@ class TestPretraining:
         known = explain.pretraining(self.history(gaps))
         assert known.startswith("Pre-training memorised in part")
         lost = explain.pretraining(self.history([*gaps, np.nan]))
-        assert lost == f"{known} Dropped, without a value at the end: 1 seed (20)."
+        assert lost == f"{known} Dropped, without a final value: 1 seed (20)."
         assert explain.pretraining(self.history([np.nan])).startswith("No seed tells whether pre-training memorised.")
 
     def test_without_an_interval_there_is_no_finding(self):
@@ -189,8 +189,8 @@ class TestCauses:
         )
         assert explain.causes(table) == (
             'Under "everything" the standard deviation of 20 runs is 5.0 [4.0, 6.0] points. "one padding" removes 2.0 '
-            '[1.0, 3.0] points of it. "another split" adds 0.50 [0.20, 0.80] points to it. Not shown to remove or add '
-            'anything: "more words" (+0.0 [-0.4, +0.4]). Under "more words", 3.5 [3.0, 4.0] points remain. '
+            '[1.0, 3.0] points of it. "another split" adds 0.50 [0.20, 0.80] points to it. No change is shown for '
+            '"more words" (+0.0 [-0.4, +0.4]). Under "more words", 3.5 [3.0, 4.0] points remain. '
             "The mean goes from 54.0% to 65.0%."
         )
 

@@ -120,14 +120,14 @@ class TestIndexCorpus:
             (pd.DataFrame({"question": ["a"], "answer": ["b"]}), "column 'anchor' not found; .* question, answer"),
             (pd.DataFrame({"anchor": ["a"], "text": ["b"]}), "column 'positive' not found; .* anchor, text. Rename"),
             (pd.DataFrame({"anchor": [], "positive": []}), "at least one pair, found an empty table"),
-            (table([("a", 3), ("c", 4)]), r"text in column 'positive', found .*3.* in row 0 \(2 such rows\)"),
+            (table([("a", 3), ("c", 4)]), r"text in column 'positive', found .*3.* in row 0 \(rows like this: 2\)"),
             (
                 table([("a", "a"), ("c", "?!")]),
                 r"none that can be used: 1 same phrase twice \(row 0\), 1 without words",
             ),
             (
                 table([("a", "b"), ("c", "d")]).assign(relevance=[1, 2]),
-                r"relevance 1 or 0, found '2' in row 1 \(1 such",
+                r"relevance 1 or 0, found '2' in row 1 \(rows like this: 1\)",
             ),
             (
                 table([("a", "b"), ("c", "d")]).assign(relevance=["1", None]),

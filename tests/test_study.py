@@ -269,7 +269,7 @@ class TestInterruption:
     def test_keeps_the_finished_blocks(self, interrupt_after, results, monkeypatch):
         monkeypatch.setattr(rlm.study, "LARGEST_BLOCK", 3)
         finished = interrupt_after(4)
-        with pytest.warns(UserWarning, match="the 4 blocks of seeds that were finished"):
+        with pytest.warns(UserWarning, match="the finished blocks of seeds, 4 in all"):
             kept = quickly(small(arms=ARMS), 6)
         assert len(kept) == sum(len(block.results) for block in finished) == 12
         assert set(kept["arm"]) == set(ARMS)

@@ -228,7 +228,8 @@ class TestFewDifferingValues:
         for watched in (False, True):
             verdict = rlm.compare(results, watched=watched)
             assert verdict.decision == "no evidence either way"
-            assert f"since {pairs - untied} of the {pairs} differences are equal" in verdict.text
+            equal = f"{pairs - untied} of the" if untied else "all"
+            assert f"since {equal} {pairs} differences are equal" in verdict.text
         summary = rlm.summarise(results).loc["pretrained"]
         assert np.isnan([summary["low"], summary["high"]]).all()
 
@@ -236,7 +237,7 @@ class TestFewDifferingValues:
         scratch = np.random.default_rng(0).uniform(0.5, 0.8, 30).astype(np.float32)
         verdict = rlm.compare(table(scratch=scratch, pretrained=scratch + np.float32(0.05)))
         assert np.isnan(verdict.difference.low)
-        assert "30 of the 30 differences are equal" in verdict.text
+        assert "all 30 differences are equal" in verdict.text
 
     def test_ten_ties_and_then_gains_are_gains(self):
         gains = np.random.default_rng(0).normal(0.02, 0.005, 40)
@@ -436,7 +437,7 @@ class TestWatched:
             verdicts = rlm.compare_all(results, watched=True)
             assert {one.decision for one in verdicts.values()} == {decision}
         assert (
-            "fewer than 11 pairs, and here are 10"
+            "at least 11 pairs, and this study has 10"
             in rlm.compare_all(results[results["seed"] < 10], watched=True)["pretrained"].headline
         )
 
@@ -484,7 +485,7 @@ class TestWords:
         rng = np.random.default_rng(0)
         scratch = rng.normal(0.65, 0.02, 20)
         gain = {arm: scratch + 0.03 + rng.normal(0, 0.003, 20) for arm in ("pretrained", "rescaled", "shuffled")}
-        text = "This study cannot tell whether it helps by what was memorised or by the scale of the weights"
+        text = "This study cannot tell whether the gain comes from what was memorised or from the scale of the weights"
         assert text in rlm.compare(table(scratch=scratch, pretrained=gain["pretrained"])).details
         assert text not in rlm.compare_all(table(scratch=scratch, **gain))["pretrained"].details
 
@@ -492,7 +493,7 @@ class TestWords:
     def test_one_pair_is_one_pair(self, pairs, said):
         text = rlm.compare(table(scratch=np.full(pairs, 0.5), pretrained=np.linspace(0.6, 0.7, pairs))).text
         assert said in text
-        assert ("here is 1." in text) == (pairs == 1)
+        assert ("this study has 1." in text) == (pairs == 1)
 
     @pytest.mark.parametrize("difference", [np.nan, np.inf, 0])
     def test_no_pairs_are_counted_for_a_difference_that_is_none(self, difference):

@@ -105,10 +105,10 @@ def check(
     results = pd.read_csv(io.BytesIO(contents["results.csv"]))
     numbers = ["test_accuracy", "validation_accuracy"]
     is_same = np.allclose(results[numbers], stored.finished.results[numbers], rtol=0, atol=EXACT, equal_nan=True)
-    print(f"{file}: all hashes are right; the results are {'' if is_same else 'NOT '}those of the store")
+    print(f"{file}: all hashes are correct; the results are {'' if is_same else 'NOT '}those of the store")
     here, there = _judge(stored), json.loads(contents["verdict.json"])
     agreed = is_same and _is_same_verdict(here, there)
-    print(f"the verdict, computed anew, is {'the same' if agreed else f'NOT that of the bundle, {there}'}")
+    print(f"the verdict, computed again, is {'the same' if agreed else f'NOT that of the bundle, {there}'}")
     show_verdicts(_verdicts(stored))
     now = ", ".join(f"{name} {version}" for name, version in versions().items())
     print(f"\ntrained with {origin['versions']}\nhere are     {now}")
@@ -146,7 +146,7 @@ def _is_same_verdict(here: dict[str, Any], there: dict[str, Any]) -> bool:
 def _open(file: Path) -> dict[str, bytes]:
     """Read a bundle without extracting it, and verify its hashes."""
     if not file.is_file():
-        raise InputError(f"expected a file of rlm bundle, found none of the name {file}; check the path")
+        raise InputError(f"expected a file of rlm bundle, found no file {file}; check the path")
     try:
         with zipfile.ZipFile(file) as opened:
             if sum(one.file_size for one in opened.infolist()) > LARGEST:
@@ -169,7 +169,7 @@ def _train_again(stored: StoredStudy, asked: Any, dataset: str | None, seed: int
         raise InputError(f"expected a seed of the study, found {seed}; choose among {', '.join(map(str, seeds))}")
     is_given = YOUR_TABLE in (config.dataset, config.pretrain_texts)
     if asked.source is not None or is_given or any(find_variant(arm).start not in ARMS for arm in config.arms):
-        print("\nno seed is trained again: a bundle does not keep encoders, starts or data of your own")
+        print("\nno seed is trained again: a bundle does not keep your own encoders, starts or data")
         return True
     config = config if dataset is None else config.model_copy(update={"dataset": dataset})
     study = TripletStudy(config, load_corpus(config), baseline=find_baseline(stored.finished.results))
@@ -187,6 +187,6 @@ def _train_again(stored: StoredStudy, asked: Any, dataset: str | None, seed: int
     most = f"{allowed.max():g} of {before['test_triplets'].max():,} test triplets"
     verdict = f"agrees: no arm differs by more than {most}"
     if not is_close.all():
-        verdict = f"does NOT agree: {', '.join(table.index[~is_close])} differs by more than {most}"
+        verdict = f"does NOT agree: a difference of more than {most} for {', '.join(table.index[~is_close])}"
     print(f"\nthis machine {verdict}")
     return bool(is_close.all())

@@ -28,9 +28,9 @@ def report(
     Parameters
     ----------
     dataset
-        chatterbot-LANGUAGE, pqa, or data of your own: a path, or the id of a Hugging Face dataset.
+        chatterbot-LANGUAGE, pqa, or your own data: a path, or the id of a Hugging Face dataset.
     reading
-        How to read data of your own.
+        How to read your own data.
     seeds
         Number of paired seeds in the study.
     out
@@ -77,7 +77,7 @@ def notebooks(folder: Path = HERE, *, overwrite: Annotated[bool, Parameter(negat
     Parameters
     ----------
     folder
-        Where to; it is made if it does not exist.
+        Folder for the copies; it is made if it does not exist.
     overwrite
         Replace notebooks of the same name, with all changes to them.
     """
@@ -91,7 +91,7 @@ def lab(folder: Path = HERE, *options: Annotated[str, Parameter(allow_leading_hy
     Parameters
     ----------
     folder
-        Where the copy is. Notebooks that are there already are kept as they are.
+        Folder of the copy. Notebooks that are there already are kept as they are.
     options
         Passed on to JupyterLab, after the folder, such as --no-browser or --port=8890.
     """

@@ -23,7 +23,7 @@ from rlm.labels.report import (
 from rlm.labels.samples import Parts, Samples
 from rlm.labels.study import iter_labels, load_samples
 from rlm.labels.videos import load_video_folder
-from rlm.sentences import OWN_SPLITS
+from rlm.sentences import OWN_SPLITS, count
 from rlm.variants import BASELINE
 from rlm.verdict import summarise
 
@@ -68,7 +68,7 @@ def labels(
     colour
         Three channels instead of one.
     frames
-        Of a clip; 16 by default.
+        Frames of a clip; 16 by default.
     every
         Step from one frame of a clip to the next in the video; 1 by default.
     seeds
@@ -76,7 +76,7 @@ def labels(
     db
         SQLite file that keeps every block of seeds as it is finished; the same command continues where it ended.
     out
-        CSV file for the results, written anew as each block of seeds is finished.
+        CSV file for the results, rewritten after each finished block of seeds.
     jobs
         Processes; -1 for one per core.
     """
@@ -94,7 +94,7 @@ def labels(
         numbers = pd.Series(samples.official).value_counts()
         print(f"given split: {', '.join(f'{numbers[part]:,} {part}' for part in Parts._fields if part in numbers)}")
     if len(samples.skipped):
-        print(f"dropped: {len(samples.skipped):,} files")
+        print(f"dropped: {count(len(samples.skipped), 'file')}")
         for reason, paths in samples.skipped.groupby("reason")["path"]:
             print(f"{len(paths):,} {reason}: {list_some(paths.tolist())}")
     if images or videos:

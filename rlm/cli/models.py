@@ -71,11 +71,11 @@ def train(
         Similarity to learn on top of the finished embeddings; ``rlm query`` and ``rlm evaluate`` then take it in place
         of the cosine. It is trained with the epochs, patience, learning rate and batch size of fine-tuning.
     seed
-        Owner of all random draws.
+        Seed of all random draws.
     overwrite
         Replace the model that is there.
     config_file
-        JSON file of settings, as the panel exports it; options that are given as well count first.
+        JSON file of settings, as the panel exports it; other options override it.
     triplets
         JSON file for the texts of the validation triplets.
     table
@@ -155,7 +155,7 @@ def query(
     method
         exact, or approximate through faiss: ivf, hnsw, lsh; by default ivf beyond 100,000 premises.
     encoding
-        Of the premises, such as cp1251; detected by default.
+        Encoding of the premises, such as cp1251; detected by default.
     """
     if k < 1:
         raise InputError(f"expected -k of at least 1, found {k}")
@@ -201,7 +201,7 @@ def evaluate(
         File ending in .csv, .json, .md, .parquet, .tex or .tsv for one row per question: the chosen premise, right or
         wrong.
     encoding
-        Of the files, such as cp1251; detected by default.
+        Encoding of the files, such as cp1251; detected by default.
     """
     check_table_out(out)
     encoder = load_model(model)

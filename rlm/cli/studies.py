@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from rlm.cli.output import check_table_out, show, write_table
 from rlm.errors import InputError
+from rlm.sentences import count
 from rlm.store.edit import delete_study, merge_store, name_study
 from rlm.store.read import list_studies
 
@@ -101,4 +102,4 @@ def merge(db: Path, /, *others: Path) -> None:
         raise InputError("expected two stores or more to merge, found one; name another")
     for other in others:
         for study, runs in merge_store(db, other).items():
-            print(f"{other}: {runs} runs added to study {study} of {db}")
+            print(f"{other}: {count(runs, 'run')} added to study {study} of {db}")

@@ -73,11 +73,11 @@ def study(
     look_every
         Number of seeds between planned looks, 10 by default.
     out
-        CSV file for the results, one row per arm and seed; written anew as each block of seeds is finished.
+        CSV file for the results, one row per arm and seed; rewritten after each finished block of seeds.
     jobs
         Processes; -1 for one per core.
     config_file
-        JSON file of settings, as the panel exports it; options that are given as well count first.
+        JSON file of settings, as the panel exports it; other options override it.
     watched
         Judge by the confidence sequence, as for a study that might be stopped for what it shows.
     keep
@@ -127,9 +127,9 @@ def _say_where_it_stopped(
         f"{100 * width:.1f} points for {arm}" if np.isfinite(width) else f"unknown for {arm}"
         for arm, width in widths.items()
     )
-    wanted = f"narrower than {100 * until:g} points"
+    wanted = f"narrower than {100 * until:g} point{'s' * (until != 0.01)}"
     if pairs < FEWEST_PAIRS:
-        said = f"{pairs} paired seeds are too few for an interval, which needs {FEWEST_PAIRS}; requested: {wanted}"
+        said = f"an interval needs {FEWEST_PAIRS} paired seeds, found {pairs}; requested: {wanted}"
     elif all(width < until for width in widths.values()):
         said = f"stopped by the confidence sequence after {pairs} pairs: its interval is {found}, {wanted}"
     elif is_interrupted:
@@ -190,7 +190,7 @@ def plan(
     within
         Half the width of the interval of the difference; 0.01 is plus or minus a point.
     metric
-        What the interval is about.
+        Metric that the interval is for.
     arm
         Arm with other settings, as in `rlm study`.
     baseline
@@ -202,7 +202,7 @@ def plan(
     jobs
         Processes; -1 for one per core.
     config_file
-        JSON file of settings, as the panel exports it; options that are given as well count first.
+        JSON file of settings, as the panel exports it; other options override it.
     watched
         Plan for a study that is judged by the confidence sequence, as with --until; it takes more seeds.
     table
@@ -210,13 +210,13 @@ def plan(
     """
     config = _complete(config, config_file, arm, baseline)
     if not 0 < within < 1:
-        raise InputError(f"expected --within above 0 and below 1, found {within:g}; 0.01 is a point")
+        raise InputError(f"expected --within above 0 and below 1, found {within:g}; 0.01 is one point")
     if pilot < 2:
         raise InputError(f"expected --pilot of at least 2 pairs, found {pilot}")
     check_request(pilot, config.arms, None)
     baseline = find_arm(config.arms, baseline)
     if baseline not in config.arms or len(config.arms) < 2:
-        raise InputError(f"expected the arm {baseline} and another to plan by, found {', '.join(config.arms)}")
+        raise InputError(f"expected the arm {baseline} and another to plan by, found {', '.join(config.arms)}; add it")
     study = TripletStudy(config, load_corpus(config, read_table(table)))
     stored = None if db is None else _find(db, study)
     if stored is None:

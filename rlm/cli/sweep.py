@@ -55,7 +55,7 @@ def sweep(
     figure
         File for the figure, ending in .png, .pdf or .svg.
     config_file
-        JSON file of settings, as the panel exports it; options that are given as well count first.
+        JSON file of settings, as the panel exports it; other options override it.
     table
         Parquet file of text pairs or triplets that are not a named dataset.
     jobs

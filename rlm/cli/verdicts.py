@@ -82,7 +82,7 @@ def luck(db: Path, /, *, study: int | None = None, out: Path | None = None, figu
     study
         Number of the study; optional where there is only one. The message without it lists them.
     out
-        File for all test triplets, those first that every seed has wrong: .csv, .json, .md, .parquet, .tex or .tsv.
+        File for all test triplets, first those that every seed gets wrong: .csv, .json, .md, .parquet, .tex or .tsv.
     figure
         PNG file of the share of seeds that get a triplet right, beside what independent seeds would give.
     """

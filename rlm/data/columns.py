@@ -61,7 +61,7 @@ def choose_columns(
         given = {*columns.values()}
         chosen = {role: name for role, name in chosen.items() if role in columns or name not in given}
         if len(set(chosen.values())) < len(chosen) or not {*roles[:2]} <= chosen.keys():
-            raise InputError(f"expected a column of its own for every role, found {chosen}")
+            raise InputError(f"expected a different column for every role, found {chosen}; name others")
     for name in chosen.values():
         count = list(names).count(name)
         if count != 1:
@@ -194,7 +194,7 @@ def make_pairs(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     is_pair = (size > 2) | ((size == 2) & (by_label.cumcount() == 0))  # of two, once is enough
     pairs = pd.DataFrame({"anchor": same["text"], "positive": following, "label": same["label"]})[is_pair]
     if pairs.empty:
-        raise InputError("expected at least two texts with one label, or in one group; found none")
+        raise InputError("expected at least two texts with one label, or in one group; found none; add some")
     is_alone = ~other["label"].isin(pairs["label"])
     dropped = {
         "without label or words": len(frame) - len(usable),

@@ -181,7 +181,7 @@ def index_corpus(
         raise InputError(f"expected different column names, found: {', '.join(map(str, data.columns))}; drop repeats")
     chosen = choose_columns(data.columns.tolist(), source="data")
     if data.empty:
-        raise InputError("expected at least one pair, found an empty table")
+        raise InputError("expected at least one pair, found an empty table; give other data")
     not_read = data.attrs.get("dropped", {})
     if "text" in chosen:
         data, unpaired = make_pairs(data.assign(text=_texts(data["text"])))
@@ -258,7 +258,7 @@ def _texts(column: pd.Series) -> pd.Series:
         row = int(np.argmin(is_usable))
         raise InputError(
             f"expected text in column {column.name!r}, found {shorten(ascii(cells.iloc[row]))} in "
-            f"{name_row(column, row)} ({(~is_usable).sum()} such rows); convert or drop these rows"
+            f"{name_row(column, row)} (rows like this: {(~is_usable).sum():,}); convert or drop them"
         )
     return cells.mask(is_missing, "")
 
@@ -273,7 +273,7 @@ def _relevance(data: pd.DataFrame) -> Bool[np.ndarray, " row"]:
         row = int(np.argmin(is_known))
         raise InputError(
             f"expected relevance 1 or 0, found {str(data['relevance'].iloc[row])!r} in {name_row(data, row)} "
-            f"({(~is_known).sum()} such rows); convert or drop these rows"
+            f"(rows like this: {(~is_known).sum():,}); convert or drop them"
         )
     return relevance == 1
 

@@ -179,7 +179,7 @@ def _file(path: Path, reading: ReadOptions, choose: Choose) -> pd.DataFrame:
     if suffix in _OTHERS:
         raise InputError(f"expected CSV, TSV, JSON lines or Parquet, found {suffix}; convert the file")
     if reading.subset is not None or reading.part != "train":
-        raise InputError("expected no subset or part for a file, found one; they are of Hugging Face datasets")
+        raise InputError("expected no subset or part for a file, found one; drop it: they are of Hugging Face datasets")
     if kind == "json" and reading.layout != "blocks":
         parse = partial(json_rows, choose=choose, is_grouped=reading.layout == "groups")
     elif reading.layout != "columns":
@@ -227,7 +227,7 @@ def _require_at_most(most: int, size: int, place: str) -> None:
     if size > most:
         raise InputError(
             f"expected at most {most:,} bytes of data in a Parquet file of this size, found {size:,} in {place}, "
-            "repetitions for the most part; drop repeated rows, or write it as CSV"
+            "mostly repetitions; drop repeated rows, or write it as CSV"
         )
 
 
@@ -279,7 +279,7 @@ def _hub(source: str, reading: ReadOptions, choose: Choose) -> tuple[pd.DataFram
             found = datasets.load_from_disk(source)
             has_parts = isinstance(found, datasets.DatasetDict)
             if reading.subset is not None or (not has_parts and reading.part != "train"):
-                raise InputError("expected no subset or part, found one; this saved dataset is a single one")
+                raise InputError("expected no subset or part, found one; drop it: this saved dataset is a single one")
             found = found[reading.part] if has_parts else found
         else:
             found = datasets.load_dataset(source, reading.subset, split=reading.part)

@@ -109,7 +109,7 @@ def _elements(source: _Json) -> Iterator[tuple[int, object]]:
     source.skip()
     if source.peek():
         raise InputError(
-            f"expected the end of the file after the array, found {shorten(source.peek(60))} in line {source.line}"
+            f"expected the end after the array, found {shorten(source.peek(60))} in line {source.line}; remove it"
         )
 
 
@@ -130,12 +130,12 @@ def _table(value: object, choose: Choose) -> Iterator[tuple[int, object]] | None
             return None
         labels = [list(column) if has_objects else list(range(len(column))) for column in columns]
         if any(label != labels[0] for label in labels):
-            raise InputError("expected columns of the same rows, found some that differ; write one object per line")
+            raise InputError("expected columns of the same rows, found different ones; write one object per line")
         cells = zip(*(column.values() if has_objects else column for column in columns), strict=True)
         return enumerate((dict(zip(value, record, strict=True)) for record in cells), 1)
     if isinstance(rows, list) and isinstance(names, list):
         if len({*map(str, names)}) < len(names) or any(len(row) != len(names) for row in rows):
-            raise InputError("expected a cell of every row for every column, found others; write one object per line")
+            raise InputError("expected a cell for each row and column, found others; write one object per line")
         rows = [dict(zip(map(str, names), row, strict=True)) for row in rows]
     elif not isinstance(rows, list):
         rows = columns if has_objects and "set" not in value else None
@@ -221,13 +221,13 @@ def _require_shape(record: object, shape: _Shape, choose: Choose, is_grouped: bo
         if lacking:
             raise InputError(
                 f"expected {lacking[0]!r} in every line, found {', '.join(record) or 'nothing'} in {place}; "
-                "correct the line, with null for what is unknown"
+                "correct the line, with null for unknown values"
             )
     found = _shape(record, choose, is_grouped, place)
     if found.kind != shape.kind:
         raise InputError(
             f"expected {', '.join(shape.roles)} as in the lines before, found {', '.join(found.roles)} in {place}; "
-            "give every line the same keys, with null for what is unknown"
+            "give every line the same keys, with null for unknown values"
         )
 
 
@@ -243,11 +243,11 @@ def _shape(record: object, choose: Choose, is_grouped: bool, place: str) -> _Sha
             kind, roles, expand = _shape(inside, choose, is_grouped, place)
             return _Shape(("set", *kind), roles, lambda number, value: expand(number, value["set"]))
         if not isinstance(inside, list):
-            raise InputError(f"expected a list of texts as set, found {shorten(json.dumps(inside))} in {place}")
+            raise InputError(f"expected texts as set, found {shorten(json.dumps(inside))} in {place}; give a list")
         roles = [*choose(["text", "label"])]
         return _Shape(("set",), roles, lambda number, value: _expand_set(number, value["set"]))
     if is_grouped:
-        raise InputError(f"expected a list of texts or an object with one as set, found {', '.join(record)} in {place}")
+        raise InputError(f"expected a list of texts, or one as set, found {', '.join(record)} in {place}; give a list")
     if is_record_table([*record], choose):
         reject_similar([*record], {"query", "pos", "neg"}, place)
         return _Shape(("query",), [*choose(["anchor", "positive", "relevance"])], _expand_query)

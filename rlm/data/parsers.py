@@ -34,7 +34,7 @@ def delimited(
     is_unquoted = quotechar is None and delimiter == "\t" and "\t" in first  # a single column may be quoted
     quotechar = ("" if is_unquoted else '"') if quotechar is None else quotechar
     if delimiter == quotechar:
-        raise InputError(f"expected different characters as delimiter and quotechar, found {delimiter!r} as both")
+        raise InputError(f"expected different delimiter and quotechar, found {delimiter!r} as both; change one")
     style = {"quotechar": quotechar, "strict": True} if quotechar else {"quoting": csv.QUOTE_NONE}
     size, end = 0, 0
 
@@ -220,7 +220,7 @@ def to_frame(roles: Sequence[str], rows: Rows, unit: str = "line") -> pd.DataFra
         is_usable = is_usable or _has_phrases(columns)
         if count >= MOST_ROWS_WITHOUT_USE and not is_usable:
             raise InputError(
-                f"expected texts of different words in a row, found none in the first {count:,} rows; drop these, or "
+                f"expected rows with two different texts, found none in the first {count:,}; drop these, or "
                 "give other data"
             )
     if not pieces:

@@ -80,7 +80,7 @@ class _Bytes(io.RawIOBase):
         if self._most is not None and self._count > self._most:
             raise InputError(
                 f"expected at most {MOST_TIMES} times the size of the compressed file, found more than "
-                f"{self._count:,} bytes in it, repetitions for the most part; uncompress it yourself if they are meant"
+                f"{self._count:,} bytes in it, mostly repetitions; uncompress it yourself if they are meant"
             )
         return len(found)
 

@@ -297,8 +297,8 @@ class Explorer:
         """Update buttons, bars and words."""
         with self._lock:
             self._drawn = (*self._session.state, self._view)
-            lost = 'Kept only while this kernel runs; rlm.Explorer(db="study.db") keeps it.'
-            kept = lost if self._folder else f"Kept in {self.db.name}."
+            lost = 'Runs are kept only while this kernel runs; rlm.Explorer(db="study.db") keeps them.'
+            kept = lost if self._folder else f"Runs are kept in {self.db.name}."
             is_own = self._shown is not None and self._data_of.get(self._shown.study, {}) is None
             self._panel.draw(self._session, self._shown, is_own=is_own, kept=kept)
 

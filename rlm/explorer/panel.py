@@ -44,7 +44,7 @@ GROUPS = {
 TOP = ["metric"]  # beside preset and study
 OWN = "own settings"
 PLAN_TOOLTIP = "Estimate pairs, minutes and memory for an interval as narrow as until, or else ± same within"
-ADD_TOOLTIP = "An arm with the settings of the knobs, beside arms with those of the study that is shown"
+ADD_TOOLTIP = "Add an arm with the settings of the knobs; the other arms keep those of the study that is shown"
 ABOUT = {
     "name": ("230px", "Name of this study, in lists and titles"),
     "tags": ("200px", "Tags of this study, separated by commas"),
@@ -78,12 +78,12 @@ class Panel:
             options=[OWN, *PRESETS], layout={"width": "290px"}, **name_with_tooltip("preset", "Settings to start from")
         )
         self.study = widgets.Dropdown(
-            options=[NEW], **name_with_tooltip("study", "A study of this store: shows it, and sets its knobs"),
+            options=[NEW], **name_with_tooltip("study", "Show a study of this store, with its settings as knobs"),
             layout={"width": "auto", "flex": "1 1 260px", "min_width": "0", "max_width": "min(560px, 100%)"},
         )  # fmt: skip
         self.run = widgets.Button(description="Run", icon="play", button_style="success")
         self.stop = widgets.Button(
-            description="Stop", icon="stop", disabled=True, tooltip="Stops at once; finished seeds are kept"
+            description="Stop", icon="stop", disabled=True, tooltip="Stop at once; finished seeds are kept"
         )
         self.plan = widgets.Button(description="Plan", icon="clock-o", tooltip=PLAN_TOOLTIP)
         self.export = widgets.Button(
@@ -93,7 +93,7 @@ class Panel:
         self._add = widgets.Button(description="Add an arm", icon="plus", tooltip=ADD_TOOLTIP)
         self._add.on_click(self._add_arm)
         self._undo = widgets.Button(
-            description="Undo", icon="undo", disabled=True, tooltip="Take back the last change of the knobs"
+            description="Undo", icon="undo", disabled=True, tooltip="Undo the last change of the knobs"
         )
         self._undo.on_click(self._take_back)
         self._earlier, self._changed_at = [], -math.inf  # valid settings from before a change
@@ -154,7 +154,7 @@ class Panel:
             self._base = shown.config
         elif shown is not None:
             table = pd.DataFrame(shown.config.describe().items(), columns=["setting", "value"])
-            self._kept.value = f"<h3>Kept of #{shown.study}</h3>{html_table(table, are_texts=True)}"
+            self._kept.value = f"<h3>Settings of #{shown.study}</h3>{html_table(table, are_texts=True)}"
         arms, baseline = self.valid[0].arms, self.valid[1].baseline
         has_pairs = len(arms) > 1 and find_arm(arms, baseline) in arms
         hint = "" if has_pairs else f"There will be no verdict: it needs the baseline, {baseline}, and another arm."

@@ -196,8 +196,8 @@ class SweepTab:
         self._found: Swept | None = None
         self._text, self._picture, self._table = widgets.HTML(), new_image("760px"), widgets.HTML()
         self._text.value = paragraph(
-            "Races values of one knob from scratch, on the same seeds and splits, by validation accuracy. Values that "
-            "cannot be the best any more get no more seeds. The best is then judged on the test split with fresh seeds."
+            "This tab races values of a knob from scratch, on the same seeds and splits, by validation accuracy. Those "
+            "that cannot be the best get no more seeds. The best is then judged on the test split with fresh seeds."
         )
         choice = widgets.HBox([self._knob, self._values, self.run], layout={"flex_flow": "row wrap"})
         self.widget = widgets.VBox([choice, self._text, self._picture, self._table])
@@ -226,13 +226,13 @@ class InsideTab:
         self._train.on_click(lambda _: on_train(self._seed.value))
         self._text = widgets.HTML()
         wide = {"width": "auto", "max_width": "780px"}
-        self._triplet = widgets.Dropdown(layout=wide, **name_with_tooltip("triplet", "Of the validation split"))
-        self._question = widgets.Text(description="or ask", placeholder="type a question of your own", layout=wide)
+        self._triplet = widgets.Dropdown(layout=wide, **name_with_tooltip("triplet", "One of the validation split"))
+        self._question = widgets.Text(description="or ask", placeholder="type your own question", layout=wide)
         self._answers = widgets.HTML()
         self._asking = widgets.VBox([self._triplet, self._question, self._answers], layout={"display": "none"})
         self.show_status(
-            "Trains one seed with the settings on the left, once from scratch and once pre-trained, to look at the "
-            "phrases near a question."
+            "This tab trains one seed with the settings on the left, once from scratch and once pre-trained. It then "
+            "shows the phrases near a question."
         )
         self.widget = widgets.VBox([widgets.HBox([self._seed, self._train]), self._text, self._asking])
         self._triplet.observe(self._picked, "value")

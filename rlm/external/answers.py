@@ -29,7 +29,7 @@ def _read_value(given: object, metric: Metric, run: str) -> tuple[float, Cluster
     named = given if isinstance(given, Mapping) else {"": given}
     clusters = {str(name): np.atleast_1d(_numbers(one, metric, run)) for name, one in named.items()}
     if not clusters or not all(map(len, clusters.values())):
-        raise InputError(f"expected at least one number in each part of {metric.name} {run}, found none; return some")
+        raise InputError(f"expected a number in each part of {metric.name} {run}, found none; return at least one")
     mean = np.concatenate(list(clusters.values())).mean()
     found = {name: (len(values), float(values.mean())) for name, values in clusters.items()}
     return float(mean), found if named is given else {}
@@ -39,7 +39,7 @@ def _numbers(given: object, metric: Metric, run: str) -> np.ndarray:
     """Return one number or a list of them as floats, missing where they are not finite."""
     values = np.asarray(given)
     if values.dtype.kind not in "iuf" or values.ndim > 1:
-        raise InputError(f"expected a number, or a list of numbers, as {metric.name} {run}, found {given!r}")
+        raise InputError(f"expected a number, or a list of them, as {metric.name} {run}, found {given!r}; return one")
     values = np.where(np.isfinite(values), values, np.nan).astype(float)
     if (values < metric.low).any() or (values > metric.high).any():
         remedy = "divide percent by 100" if metric.is_share else "correct the function, or the range of the metric"

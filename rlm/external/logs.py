@@ -79,7 +79,7 @@ def read_mlflow(store: Path | str, arm_column: str, seed_column: str) -> pd.Data
             page = client.search_runs(experiments, max_results=PAGE, page_token=token)
             found, token = [*found, *page], page.token or ""
     except Exception as error:  # of many kinds, by the kind of the store
-        raise InputError(f"expected an MLflow store at {store}, found none that can be read: {error}") from error
+        raise InputError(f"expected an MLflow store at {store}, found: {error}; correct the address") from error
     ended = [run for run in found if run.info.status in ("FINISHED", "FAILED")]
     if len(ended) < len(found):
         log.warning("%d of %d runs in %s have not ended: they are dropped", len(found) - len(ended), len(found), store)
@@ -95,7 +95,7 @@ def read_mlflow(store: Path | str, arm_column: str, seed_column: str) -> pd.Data
             )
         rows.append({arm_column: known[arm_column], seed_column: known[seed_column], **run.data.metrics})
     if not rows:
-        raise InputError(f"expected runs that ended in {store}, found none")
+        raise InputError(f"expected finished runs in {store}, found none; wait until a run ends, or give another store")
     return _ordered(pd.DataFrame(rows), arm_column, seed_column)
 
 

@@ -148,7 +148,7 @@ def _load(path: Path | str, arm_column: str, seed_column: str) -> pd.DataFrame:
     table.columns = [str(name).strip() for name in table]
     table = table[[name for name in table if name in (arm_column, seed_column) or not NAMELESS.fullmatch(name)]]
     if table.empty or not table.columns.is_unique:
-        raise InputError(f"expected rows and columns with different names in {path}, found {_listed(table)}")
+        raise InputError(f"expected rows and different columns in {path}, found {_listed(table)}; correct the file")
     return table
 
 

@@ -70,8 +70,8 @@ class Unpaired:
         """The decision as a sentence."""
         if self.decision == "too few seeds":
             return (
-                f"Too few runs: no verdict is given on fewer than {FEWEST_PAIRS} runs of an arm, and here are "
-                f"{self.runs[0]} of {self.baseline} and {self.runs[1]} of {self.arm}."
+                f"Too few runs: a verdict needs at least {FEWEST_PAIRS} runs of each arm, and here {self.baseline} has "
+                f"{self.runs[0]} and {self.arm} has {self.runs[1]}."
             )
         if self.decision == "no evidence either way":
             return f"No evidence either way: these runs cannot tell {self.arm} from {self.baseline}."
@@ -86,7 +86,7 @@ class Unpaired:
         metric = self.metric
         means = [metric.spell(mean, 2) for mean in self.means]
         corrected = f"corrected for {self.compared} arms, " if self.compared > 1 else ""
-        failed = f" Without a value: {self.failed[0]} of {self.baseline} and {self.failed[1]} of {self.arm}."
+        failed = f" Runs without a value: {self.failed[0]} of {self.baseline} and {self.failed[1]} of {self.arm}."
         return (
             f"{self.headline} Over {self.runs[0]} and {self.runs[1]} runs the mean {metric.label} was {means[0]} for "
             f"{self.baseline} and {means[1]} for {self.arm}: a difference of "

@@ -35,7 +35,7 @@ def write_mlflow(address: str, title: str, stored: StoredStudy) -> None:
     try:
         experiment = client.create_experiment(title)
     except Exception as error:  # of many kinds, by the kind of the store
-        raise InputError(f"expected an MLflow store without {title!r} at {address}, found: {error}") from error
+        raise InputError(f"expected a store without {title!r}, found {address}: {error}; give another") from error
     parent = client.create_run(experiment, run_name=title).info.run_id
     config = stored.config.model_dump(mode="json")
     client.log_batch(parent, params=[Param(name, str(value)) for name, value in config.items()])

@@ -59,7 +59,7 @@ class RandomLabels:
         if samples < 1 or (classes is not None and classes < 2) or (group_size is not None and group_size < 1):
             raise InputError(
                 "expected at least one sample, two classes or groups of one sample, found "
-                f"{samples} samples, {classes} classes, groups of {group_size}"
+                f"{samples} samples, {classes} classes, groups of {group_size}; give larger numbers"
             )
         self.seed = seed
         self.samples = samples
@@ -89,7 +89,7 @@ def without_copies(others: Samples, samples: Samples, parts: Parts) -> Parts:
     held_out = {_hash(samples.inputs[row]) for row in np.concatenate([parts.validation, parts.test])}
     rows = np.array([row for row, one in enumerate(others.inputs) if _hash(one) not in held_out], np.int64)
     if not len(rows):
-        raise InputError(f"expected samples to pre-train on beside validation and test, found none in {len(others)}")
+        raise InputError(f"expected samples not in validation or test, found none in {len(others)}; give others")
     return Parts(rows, rows[:0], rows[:0])
 
 

@@ -55,7 +55,7 @@ class LabelsConfig(Settings):
         20,
         ge=0,
         le=10_000,
-        description="Epochs of a shuffle; with until, at most, and 60 by default. 0 is no pre-training.",
+        description="Epochs of a shuffle; with until, the most epochs, 60 by default. 0 is no pre-training.",
     )
     until: float | None = Field(
         None, gt=0, le=1, description="Shuffle as soon as this share of the random labels is memorised."
@@ -96,9 +96,9 @@ class LabelsConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> "LabelsConfig":
         if len(set(self.arms)) < len(self.arms):
-            raise InputError(f"expected every arm once, found {', '.join(self.arms)}")
+            raise InputError(f"expected every arm once, found {', '.join(self.arms)}; drop repeats")
         if len(set(self.labelled)) < len(self.labelled):
-            raise InputError(f"expected every number of labelled samples once, found {self.labelled}")
+            raise InputError(f"expected every number of labelled samples once, found {self.labelled}; drop repeats")
         if self.random_classes is not None and self.group_size is not None:
             raise InputError("expected random_classes or group_size, found both; drop one")
         if self.optimizer == "adam" and (self.momentum or self.weight_decay):

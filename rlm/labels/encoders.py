@@ -143,7 +143,7 @@ def new_classifiers(
     fits = {"cnn": 3, "cnn3d": 4}.get(name, len(shape))
     if fits != len(shape) and make_encoder is None:
         kind = "images" if len(shape) == 3 else "clips"
-        raise InputError(f"expected encoder {DEFAULT_ENCODERS[len(shape)]} or mlp for {kind}, found {name}")
+        raise InputError(f"expected encoder {DEFAULT_ENCODERS[len(shape)]} or mlp for {kind}, found {name}; choose one")
     example = torch.zeros(2, *shape)
 
     def make() -> Classifier:

@@ -251,7 +251,7 @@ def explain_shuffles(shuffles: pd.DataFrame) -> str:
 
 def _reached(row: pd.Series) -> str:
     """Describe the share of seeds that reached the accuracy, unless all did."""
-    some = f" Only {row['reached']:.0%} of the seeds reached it; the others count with the epochs they were trained."
+    some = f" Only {100 * row['reached']:.3g}% of the seeds reached it; the others count with the epochs they trained."
     none = " No seed reached it, so this is only how long they were trained."
     return {0: none, 1: ""}.get(row["reached"], some)
 
@@ -328,9 +328,9 @@ def _judge_claim(shuffles: pd.DataFrame, effects: pd.DataFrame, speed: pd.DataFr
         return [f"with fewer than {FEWEST_PAIRS} seeds nothing follows about the paper's claim."]
     decisions = shuffles["decision"].iloc[1:].tolist()
     counts = {"shown": decisions.count("faster"), "reversed": decisions.count("slower")}
-    shown = [f"{verb} for {number}" for verb, number in counts.items() if number] or ["not shown for any"]
-    shown[0] += f" of the {len(decisions)} memorisations after the first"
-    memorising = f"That memorising becomes faster, the paper's figure 1, was {' and '.join(shown)}."
+    shown = [f"{verb} for {number}" for verb, number in counts.items() if number] or ["shown for none"]
+    shown[0] += f" of {count(len(decisions), 'memorisation')} after the first"
+    memorising = f"Faster memorising, as in the paper's figure 1, was {' and '.join(shown)}."
     if not decisions:
         memorising = "Labels were never shuffled, so nothing follows about the paper's figure 1."
     accuracy, faster = _count_gains(effects["decision"], "helps", "hurts"), _count_gains(speed["decision"], *SPEED)

@@ -99,7 +99,7 @@ def check_samples(samples: Samples) -> None:
             f"expected inputs of type uint8, or finite numbers of a floating type, found {inputs.dtype}; convert them"
         )
     if np.ndim(labels) != 1 or not len(labels):
-        raise InputError(f"expected one label for each of some samples, found labels {list(np.shape(labels))}")
+        raise InputError(f"expected a list of labels, one per sample, found labels of shape {list(np.shape(labels))}")
     for name in ("official", "groups"):
         given = getattr(samples, name)
         if given is not None and np.shape(given) != np.shape(labels):
@@ -107,9 +107,9 @@ def check_samples(samples: Samples) -> None:
     official = set() if samples.official is None else set(np.unique(samples.official))
     if unknown := official - set(Parts._fields):
         found = ", ".join(sorted(map(str, unknown)))
-        raise InputError(f"expected official to be train, validation or test, found {found}; rename")
+        raise InputError(f"expected official to be train, validation or test, found {found}; rename these")
     if official and not official >= {"train", "test"}:
-        raise InputError(f"expected official to have both train and test, found {', '.join(sorted(official))} alone")
+        raise InputError(f"expected train and test in official, found {', '.join(sorted(official))}; add the other")
     if not np.issubdtype(np.asarray(labels).dtype, np.integer):
         found = np.asarray(labels)[:3].tolist()
         raise InputError(

@@ -81,7 +81,7 @@ def check_words(words: Any, size: Any, most: int) -> None:  # noqa: ANN401
     if not all(type(token) is int and UNKNOWN < token < size for token in words.values()):
         raise InputError(f"expected tokens between {UNKNOWN} and {size} in {VOCABULARY}, found others")
     if len(set(words.values())) < len(words):
-        raise InputError(f"expected a token of its own for every word in {VOCABULARY}, found one of several words")
+        raise InputError(f"expected a different token for every word in {VOCABULARY}, found one of several words")
 
 
 def check_tensors(state: Mapping[str, Tensor], encoder: nn.Module) -> None:

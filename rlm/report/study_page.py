@@ -22,7 +22,7 @@ from rlm.store.read import list_studies, read_origin, read_progress, read_study
 from rlm.variants import ARMS, BASELINE, find_variant
 
 CONFIG = "config.json"
-OWN_DATA = "data of your own, passed as a table"
+OWN_DATA = "your own data, passed as a table"
 
 
 class Exported(NamedTuple):

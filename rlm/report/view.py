@@ -271,7 +271,7 @@ def _plan(stored: StoredStudy, metric: Metric, until: float | None, processes: i
         return ""
     each = results.groupby("arm")["seconds"].mean().sum() / processes
     more = max(0, found.pairs - found.pilot)
-    left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "This study has enough."
+    left = f"That is {count(more, 'pair')} more, {spell_seconds(more * each)}." if more else "These pairs are enough."
     return f"{explain_forecast(found, [each * pairs for pairs in (found.pairs, found.enough)])} {left}"
 
 

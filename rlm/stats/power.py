@@ -91,8 +91,7 @@ def pairs_needed(
     if not (np.isfinite(difference) and difference and np.isfinite(sd) and sd > 0 and 0 < level < 1):
         raise InputError(
             f"expected a difference other than 0, a standard deviation above 0 and a level between 0 and 1, found "
-            f"{difference}, {sd} and {level}; name the smallest difference that would matter, after a study of a few "
-            "seeds"
+            f"{difference}, {sd} and {level}; train a few seeds first, then name the smallest difference that matters"
         )
     if of_pilot is not None:
         sd *= float(((of_pilot - 1) / stats.chi2.ppf(1 - CERTAINTY, of_pilot - 1)) ** 0.5)

@@ -69,7 +69,7 @@ def read_pair(path: Path | str | Connection, first: int, second: int, arm: str |
     if chosen not in common or not seeds[0] & seeds[1]:
         listed = ", ".join(common) or "none"
         found = f"no common seed of {chosen}" if chosen in common else arm or "none"
-        raise InputError(f"expected an arm with common seeds, of {listed}, found {found}; give it as arm")
+        raise InputError(f"expected a common arm with common seeds, of {listed}, found {found}; name another arm")
     labels = {number: f"#{number} {chosen}" for number in (first, second)}
     tables = [
         [table[table["arm"] == chosen].assign(arm=labels[number]) for table in one.finished]

@@ -206,7 +206,7 @@ def sentence_transformers(
     more = dict(losses or {})
     unknown = [arm for arm in arms if arm not in ARMS] or [arm for arm in more if arm in ARMS]
     if unknown:
-        raise InputError(f"expected arms of {', '.join(ARMS)}, and other names for losses, found {unknown[0]!r}")
+        raise InputError(f"expected arms of {', '.join(ARMS)}, other names for losses, found {unknown[0]!r}; rename it")
     if (
         min(epochs, pretrain_epochs) < 0
         or min(1 if triplets is None else triplets, batch_size) < 1

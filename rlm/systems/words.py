@@ -91,7 +91,7 @@ def _gains(verdicts: pd.DataFrame, watched: Watched) -> list[str]:
     pairs = pairs_to_judge(len(verdicts), watched=watched)
     told = {
         "helps": "Gains from random-triplet pre-training",
-        "hurts": "Loses by it",
+        "hurts": "Losses from it",
         "the same": "The same with and without it",
         "no evidence either way": "No evidence either way",
         "too few seeds": f"Too few seeds for a verdict (fewer than the {pairs} pairs that it needs here)",

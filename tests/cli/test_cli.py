@@ -181,10 +181,10 @@ class TestStudy:
     @pytest.mark.parametrize(
         ("blocks", "lost", "said"),
         [
-            (1, [], "0 paired seeds are too few for an interval, which needs 10"),
-            (2, [], "6 paired seeds are too few for an interval, which needs 10"),
-            (4, [], "12 pairs, before an interval narrower than 1 points"),
-            (4, [0], "0 paired seeds are too few"),  # the first seeds lack an arm
+            (1, [], "an interval needs 10 paired seeds, found 0"),
+            (2, [], "an interval needs 10 paired seeds, found 6"),
+            (4, [], "12 pairs, before an interval narrower than 1 point:"),
+            (4, [0], "an interval needs 10 paired seeds, found 0"),  # the first seeds lack an arm
         ],
     )
     def test_interrupted_under_until_it_says_how_far_it_was(
@@ -251,7 +251,7 @@ class TestStored:
         code, printed, _ = rlm_command(*equal, "--pretrain-epochs=0", "--until", 0.02, "--max-seeds", 11)
         assert code == 0
         assert "11 seeds were not enough for an interval narrower than 2 points: it is unknown" in printed
-        assert "There is no interval, since 11 of the 11 differences are equal" in printed
+        assert "There is no interval, since all 11 differences are equal" in printed
         code, printed, _ = rlm_command("study", "--dataset", pairs, *QUICK, "--until", 0.001, "--max-seeds", 10)
         assert "10 seeds were not enough for an interval narrower than 0.1 points" in printed
 

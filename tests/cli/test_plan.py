@@ -102,7 +102,9 @@ def test_words():
         "from 5 pairs: with 80 % certainty, 1 pair (2.0 hours) are enough. The test split itself limits any statement "
         "about new data to about ±2.1 points, with any number of seeds."
     )
-    assert "with 80 % certainty, as many are enough. The" in explain_forecast(found._replace(enough=14), [360.0, 360.0])
+    assert "with 80 % certainty, this number is enough. The" in explain_forecast(
+        found._replace(enough=14), [360.0, 360.0]
+    )
 
 
 def test_a_pilot_and_a_stored_study_foretell_alike(tmp_path, capsys, caplog, monkeypatch):

@@ -211,7 +211,7 @@ def look_inside(panel):
     panel.tab("Look inside")
     panel.press("Train this seed")
     expect(panel.root.get_by_text("pretrained: nearest phrases")).to_be_visible(timeout=TRAINING)
-    asked = panel.root.get_by_placeholder("type a question of your own")
+    asked = panel.root.get_by_placeholder("type your own question")
     asked.fill("qwertyuiop")
     asked.press("Enter")
     expect(panel.root.get_by_text("The training set has none of these words")).to_be_visible()

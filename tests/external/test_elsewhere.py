@@ -154,7 +154,7 @@ def test_runs_without_a_value_are_told(long, apart):
     table = long[long["arm"] != "NA"].assign(accuracy=lambda one: one["accuracy"].mask(one["seed"] == 5))
     table["seed"] += apart * (table["arm"] == "wide")
     found = compare_results(table, "plain", Metric("accuracy", 0, 1, failed=0.0))["wide"]
-    assert ("1 without a value" if apart == 0 else "Without a value: 1 of plain and 1 of wide.") in found.text
+    assert ("1 without a value" if apart == 0 else "Runs without a value: 1 of plain and 1 of wide.") in found.text
     assert "ithout a value" not in compare_results(table.fillna({"accuracy": 0.0}), "plain", SHARE)["wide"].text
 
 

@@ -65,7 +65,7 @@ def test_no_copy_of_a_held_out_sample_is_seen_in_whatever_type(digits, kind):
 def test_samples_that_are_all_held_out_are_an_error(digits):
     parts, _ = divide(digits, seed=0)
     held = replace(digits, inputs=digits.inputs[parts.test], labels=digits.labels[parts.test])
-    with pytest.raises(InputError, match="beside validation and test, found none in 30"):
+    with pytest.raises(InputError, match="not in validation or test, found none in 30"):
         run_labels(CONFIG, [0], samples=digits, pretrain_samples=held, n_jobs=1, progress=False)
 
 

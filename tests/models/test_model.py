@@ -378,7 +378,7 @@ class TestDamage:
         first, second, *_ = words
         (saved / "vocabulary.json").write_text(json.dumps(words | {first: words[second]}))
         self.rewrite(saved, "vocabulary.json")
-        self.refused(saved, "a token of its own for every word in vocabulary.json")
+        self.refused(saved, "a different token for every word in vocabulary.json")
 
     @pytest.mark.parametrize(
         ("changes", "words"),

@@ -69,9 +69,9 @@ def test_a_study_of_a_table_is_not_called_by_the_dataset_of_its_config(data, tmp
     html = written.page.read_text(encoding="utf-8")
     box = html.split("Provenance")[-1]
     assert "data=data" in written.code
-    assert "data of your own" in re.search("<dt>dataset</dt><dd>(.*?)</dd>", box)[1]
+    assert "your own data" in re.search("<dt>dataset</dt><dd>(.*?)</dd>", box)[1]
     assert "not stated" in re.search("<dt>licence</dt><dd>(.*?)</dd>", box)[1]
-    assert "data of your own" in re.search("<h1.*?</h1>", html, re.DOTALL)[0]
+    assert "your own data" in re.search("<h1.*?</h1>", html, re.DOTALL)[0]
     assert "must be the same table" in html
     assert "null" not in box  # the config has many settings that are left to a default
 

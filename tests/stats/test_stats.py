@@ -437,7 +437,7 @@ class TestDecision:
         assert verdict.difference.value == 0
         assert np.isnan([verdict.difference.low, verdict.difference.high]).all()
         assert verdict.difference_p == 1
-        assert "no interval, since 20 of the 20 differences are equal" in verdict.text
+        assert "no interval, since all 20 differences are equal" in verdict.text
 
     @pytest.mark.parametrize("level", [0.5, 0.6])
     @pytest.mark.parametrize("step", [0.0, 0.01], ids=["constant", "varied"])
@@ -631,12 +631,12 @@ class TestExplainPretraining:
     @pytest.mark.parametrize(
         ("seen", "unseen", "finding"),
         [
-            (0.99, 0.6, "Pre-training memorised:"),
-            (0.8, 0.6, "Pre-training memorised in part:"),
-            (0.5, 0.5, "Pre-training shows no sign of memorising:"),
+            (0.99, 0.6, "Pre-training memorised. The"),
+            (0.8, 0.6, "Pre-training memorised in part. The"),
+            (0.5, 0.5, "Pre-training shows no sign of memorising. The"),
             # Positives are told apart by how often they are positives.
-            (0.8, 0.8, "Pre-training shows no sign of memorising:"),
-            (0.5, 0.6, "Pre-training shows no sign of memorising:"),
+            (0.8, 0.8, "Pre-training shows no sign of memorising. The"),
+            (0.5, 0.6, "Pre-training shows no sign of memorising. The"),
         ],
     )
     def test_compares_seen_with_unseen(self, seen, unseen, finding):
