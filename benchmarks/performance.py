@@ -106,6 +106,7 @@ def growth_section(growth: pd.DataFrame, docs: Path) -> str:
     seeds = growth[growth.what == "seeds"].set_index("size").seconds
     per_seed = pd.DataFrame({"seconds": seeds.round(1), "seconds per seed": (seeds / seeds.index).round(2)})
     rest = growth[growth.what != "seeds"].drop(columns="drawn").round(1)
+    rest["size"] = rest["size"].map("{:,}".format)
     return f"""## Growth
 
 ![Seconds against seeds, random triplets and words](growth.png)
@@ -165,7 +166,7 @@ def limits_section(rows: pd.DataFrame) -> str:
 - A compiled step waits for PyTorch, too. Of the 17 s of processor time that the first one of `mean` takes, 7 go to
   programs that test the instruction sets of the CPU, once for a machine; a later process needs 4 s, of which 1.4 are
   imports. Uncompiled, the sums in C begin within a second.
-- The step of the default, `flat`, encodes three phrases a triplet, that of `grouped` little more than one. That is a
+- The step of the default, `flat`, encodes three phrases a triplet, that of `grouped` 1.4 (of five negatives). That is a
   factor of two for LSTMs, and the next lever: [defaults](defaults.md) have to show that it costs no accuracy.
 - Compiling one position of the recurrence for any number of rows was tried as well: `torch.compile` took 8 to 23 s for
   the two kernels, and they were no faster than PyTorch's own operations.
