@@ -122,7 +122,7 @@ class TestFailures:
             ({"test_accuracy": "0.5"}, r"expected a number, .* as test_accuracy of arm 'a' and seed 7, found '0.5'"),
             ({"test_accuracy": None}, r"of arm 'a' and seed 7, found None"),
             ({"test_accuracy": True}, r"of arm 'a' and seed 7, found True"),
-            ({"test_accuracy": []}, r"at least one number .* of arm 'a' and seed 7"),
+            ({"test_accuracy": []}, r"expected a number in each part of .* of arm 'a' and seed 7"),
             ({"test_accuracy": 67.5}, r"of arm 'a' and seed 7 from 0 to 1, found 67.5; divide percent by 100"),
         ],
     )

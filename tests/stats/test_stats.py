@@ -546,7 +546,7 @@ class TestText:
         assert compare(study(effect=0.05)).text.startswith("The arm pretrained helps, compared with scratch.")
         assert compare(study(effect=-0.05)).text.startswith("The arm pretrained hurts, compared with scratch.")
         assert compare(study(spread=0.05, seed=5)).text.startswith("No evidence either way")
-        assert re.match(r"Too few seeds: .*fewer than 10 pairs.* 4\.", compare(study(pairs=4)).headline)
+        assert re.match(r"Too few seeds: .*at least 10 pairs.* 4\.", compare(study(pairs=4)).headline)
 
     def test_one_pair_is_told_without_an_interval(self):
         text = compare(study(pairs=1, effect=0.05)).text
