@@ -163,9 +163,9 @@ def limits_section(rows: pd.DataFrame) -> str:
   bf16 they take a third of their time, and the rest decides. A compiled step has less of this rest. With long phrases
   it gains a tenth to a fifth, and waits one to two minutes for the compiler where nothing is on disk: so only steps of
   short phrases are compiled by default.
-- A compiled step waits for PyTorch, too. Of the 17 s of processor time that the first one of `mean` takes, 7 go to
-  programs that test the instruction sets of the CPU, once for a machine; a later process needs 4 s, of which 1.4 are
-  imports. Uncompiled, the sums in C begin within a second.
+- A compiled step waits for PyTorch, too. The first one of `mean` took 17 s of processor time on an empty cache, 10 s
+  with `TORCHINDUCTOR_VEC_ISA_OK=1`: without it, PyTorch first runs programs that test the instruction sets of the CPU,
+  once for a machine. A later process needed 4 s.
 - The step of the default, `flat`, encodes three phrases a triplet, that of `grouped` 1.4 (of five negatives). That is a
   factor of two for LSTMs, and the next lever: [defaults](defaults.md) have to show that it costs no accuracy.
 - Compiling one position of the recurrence for any number of rows was tried as well: `torch.compile` took 8 to 23 s for

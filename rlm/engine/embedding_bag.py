@@ -24,6 +24,9 @@ class SumOfRows(Function):
     def forward(
         table: Float[Tensor, "seed row dim"], rows: Int64[Tensor, "seed phrase place"]
     ) -> Float[Tensor, "seed phrase dim"]:
+        low, high = rows.aminmax() if rows.numel() else (0, 0)
+        if low < 0 or high > table.shape[1]:  # the pass in C and the joined tables would not notice
+            raise IndexError(f"expected rows from 0 to {table.shape[1]}, found {int(low)} to {int(high)}")
         sums = table.new_zeros(*rows.shape[:2], table.shape[2])
         if _passed(table.contiguous(), rows, sums, 0):
             return sums
@@ -66,7 +69,7 @@ class SumOfRows(Function):
 
 def _passed(table: Tensor, rows: Tensor, sums: Tensor, back: int) -> bool:
     """Add rows to sums, or `back` to their rows, by the pass in C; return False where there is none."""
-    if table.device.type != "cpu" or table.dtype != torch.float32:
+    if table.device.type != "cpu" or (table.dtype, rows.dtype) != (torch.float32, torch.int64):
         return False
     return call("add_rows", table, rows.contiguous(), sums, *table.shape[:2], *rows.shape[1:], table.shape[2], back)
 

@@ -129,8 +129,8 @@ def test_a_missing_library_names_its_extra(tmp_path, monkeypatch):
         find_split(str(path))
 
 
-def test_a_transformer_reads_pieces_as_pytorch_does(tokenizer):
-    """Its oracle is in tests/zoo; here: the pieces of a phrase, not its words, are what it embeds."""
+def test_a_transformer_embeds_the_pieces_of_a_phrase(tokenizer):
+    """Not its words; tests/zoo compares what it computes with PyTorch."""
     config = rlm.StudyConfig(**SETTINGS, tokenizer=str(tokenizer))
     (slices,) = slice_for(config, load_corpus(config), [0])
     encoder = encoder_maker(config, slices.phrases)().eval()

@@ -238,6 +238,19 @@ def test_sums_of_rows_are_those_of_an_embedding_bag(dtype):
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("row", [-1, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["in C", "by PyTorch"])
+def test_a_row_that_a_table_lacks_is_an_error(row, dtype):
+    """Not the memory behind the table, nor the row of another seed."""
+    with pytest.raises(IndexError, match="expected rows from 0 to 6, found"):
+        SumOfRows.apply(torch.zeros(2, 6, DIM, dtype=dtype), torch.tensor([[[0]], [[row]]]))
+
+
+def test_a_word_beyond_the_vocabulary_is_an_error():
+    with pytest.raises(IndexError):
+        ENCODERS["mean"](10)(torch.tensor([[10]]), batch_sizes=[1])
+
+
 def test_a_table_that_seeds_share_gives_each_its_own_sums():
     table = torch.randn(6, DIM, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([[[1, 2], [3, 0]], [[6, 6], [0, 0]]])
