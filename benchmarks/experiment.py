@@ -41,22 +41,24 @@ SEEN = ["seen_accuracy", "unseen_accuracy"]
 
 
 def configure(dataset: str, encoder: str, epochs: int, triplets: str) -> rlm.StudyConfig:
-    """Return the config of a part; scratch has no pre-training, and is the same for all numbers of epochs."""
+    """Return the config of a part and of those of fewer epochs, which its pre-training passes; scratch has none."""
+    fewer = [f"{arm} {one}: {arm}, pretrain_epochs={one}" for one in EPOCHS if one < epochs for arm in ARMS[triplets]]
     settings = DATASETS[dataset] | {"pretrain_epochs": epochs, "random_triplets": 1_000_000}
-    return rlm.StudyConfig(
-        dataset=dataset, encoder=encoder, arms=ARMS[triplets], patience=20, max_epochs=200, **settings
-    )
+    settings |= {"arms": (*ARMS[triplets], *fewer), "patience": 20, "max_epochs": 200}
+    return rlm.StudyConfig(dataset=dataset, encoder=encoder, **settings)
 
 
 def train(dataset: str, encoder: str, epochs: int, triplets: str, from_seed: int) -> pd.DataFrame:
     """Train a part; its rows also have the accuracy on random triplets after the last epoch of pre-training."""
     config, seeds = configure(dataset, encoder, epochs, triplets), range(from_seed, from_seed + SEEDS_AT_ONCE)
     blocks = rlm.study.join(list(rlm.iter_study(config, seeds)), config.arms)
-    results = blocks.results[COLUMNS]
-    if blocks.pretraining.empty:
-        return results.assign(**dict.fromkeys(SEEN), machine=hardware())
-    last = blocks.pretraining[blocks.pretraining["epoch"] == epochs]
-    return results.merge(last[["arm", "seed", *SEEN]], on=["arm", "seed"], how="left").assign(machine=hardware())
+    results = blocks.results[COLUMNS].assign(machine=hardware(), **dict.fromkeys(SEEN))
+    if not blocks.pretraining.empty:
+        last = blocks.pretraining.groupby(["arm", "seed"], as_index=False).last()
+        results = results.drop(columns=SEEN).merge(last[["arm", "seed", *SEEN]], on=["arm", "seed"])
+    epochs_of = {arm: config.of(arm).pretrain_epochs for arm in config.arms}
+    starts = {arm: rlm.variants.find_variant(arm).start for arm in config.arms}
+    return results.assign(pretrain_epochs=results["arm"].map(epochs_of), arm=results["arm"].map(starts))
 
 
 def hardware() -> str:
@@ -65,7 +67,7 @@ def hardware() -> str:
 
 
 def list_parts() -> list[tuple[str, str, int, str, int]]:
-    """List the parts, one dataset and encoder after the other, those that take least time first."""
+    """List the parts, one dataset and encoder after the other, those of most epochs first, which give others, too."""
     parts = []
     for encoder, dataset, from_seed in product(ENCODERS, DATASETS, range(0, SEEDS, SEEDS_AT_ONCE)):
         parts.append((dataset, encoder, 0, "scratch", from_seed))

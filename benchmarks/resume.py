@@ -23,14 +23,22 @@ def complete(
     parts: Mapping[tuple[str | int, ...], Callable[[], pd.DataFrame]],
     wanted: Wanted = Wanted(),  # noqa: B008
 ) -> pd.DataFrame:
-    """Compute the wanted parts that the file lacks, and add each to it; `names` are those of the keys."""
+    """
+    Compute the wanted parts that the file lacks, and add each to it; `names` are those of the keys.
+
+    A part that names a column of the key itself has rows of other parts, too.
+    """
     found = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(names))
-    missing = [key for key in parts if not (found[list(names)] == list(key)).all(axis=1).any()]
-    chosen = [key for key in missing if wanted.only in " ".join(map(str, key))]
-    for key in chosen[: wanted.most]:
-        new = parts[key]().assign(**dict(zip(names, key, strict=True)))
+    chosen = [key for key in parts if wanted.only in " ".join(map(str, key))]
+    computed = 0
+    for key in chosen:
+        if computed == wanted.most or (found[list(names)] == list(key)).all(axis=1).any():
+            continue
+        new = parts[key]()
+        new = new.assign(**{name: value for name, value in zip(names, key, strict=True) if name not in new})
         found = pd.concat([found, new], ignore_index=True)
         write_whole(path, found.to_csv(index=False, float_format="%.6g"))
+        computed += 1
     return found
 
 

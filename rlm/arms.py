@@ -50,29 +50,33 @@ def train_arms(
     make_encoder: Callable[[int], nn.Module] | None = None,
     progress: bool = False,
     starts: Starts = NO_STARTS,
+    pretrain_epochs: Sequence[int] = (),
 ) -> Iterator[Trained]:
     """
     Initialise seeds, pre-train them unless the arm is scratch, and fine-tune each arm.
 
     The arms must share one pre-training, see `rlm.variants.REDRAW`, and share the initial weights: a seed's draws
     depend neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` and `starts` are
-    those of `run_study`. Controls read the words of unlabelled texts as the pre-trained arm does, so that the arms show
-    what these words do.
+    those of `run_study`. `pretrain_epochs` has one number per arm, rising or equal, if they are not the config's.
+    Controls read the words of unlabelled texts as the pre-trained arm does, so that the arms show what these words do.
     """
     initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(
         resolve_device(config.device)
     )
-    pretrained, pretraining, trainer = initial, pd.DataFrame(), None
+    pretrained, pretraining, trainer, stages = initial, pd.DataFrame(), None, iter(())
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
-        settings = {"epochs": config.pretrain_epochs, "random_triplets": config.random_triplets, "redraw": redraw}
-        if config.pretrain_epochs:
+        epochs = pretrain_epochs or [config.pretrain_epochs] * len(arms)
+        settings = {"epochs": epochs, "random_triplets": config.random_triplets, "redraw": redraw}
+        if epochs[0]:
             slices = [one.after_pretraining for one in slices]
         padded = pad_slices(slices, config.pretrain_padding or config.padding)
-        trainer, pretraining = train_on_random(initial, padded, config, **settings, progress=progress)
-        pretrained = trainer.block
+        stages = train_on_random(initial, padded, config, **settings, progress=progress)
     padded = pad_slices(slices, config.padding)
     for arm in arms:
+        if redraw is not None:
+            trainer, pretraining = next(stages)
+            pretrained = trainer.block
         start = begin(arm, initial, pretrained, slices, starts)
         if config.transfer is not None:
             start = take_layers(initial, start, list_layers(initial.encoder)[: config.transfer])

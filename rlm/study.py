@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -108,11 +108,13 @@ class TripletStudy:
             check_starts(self.config, make(self.config), first, self.starts)
 
     def start_of(self, arm: str) -> Hashable:
-        variant = find_variant(arm)
-        return REDRAW.get(variant.start), tuple(sorted(variant.changes.items()))
+        variant, has_pretraining = find_variant(arm), self.configs[arm].pretrain_epochs > 0
+        changes = sorted((name, value) for name, value in variant.changes.items() if name != "pretrain_epochs")
+        return REDRAW.get(variant.start), has_pretraining, tuple(changes)
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        return run_block(self.configs[arms[0]], self.corpus, arms, seeds, self.make_encoder, self.starts, self.weights)
+        configs = {arm: self.configs[arm] for arm in arms}
+        return run_block(configs, self.corpus, seeds, self.make_encoder, self.starts, self.weights)
 
 
 def run_study(
@@ -291,25 +293,25 @@ def iter_study(
 
 
 def run_block(
-    config: StudyConfig,
+    configs: Mapping[str, StudyConfig],
     corpus: Corpus,
-    arms: Sequence[str],
     seeds: Sequence[int],
     make_encoder: Callable[[int], nn.Module] | None = None,
     starts: Starts = NO_STARTS,
     weights: Path | None = None,
 ) -> BlockResult:
-    """Train seeds under arms that share a pre-training and the settings of a config, up to the test accuracy."""
+    """Train seeds under arms whose configs differ in the epochs of a common pre-training, up to the test accuracy."""
     start = time.perf_counter()
-    slices = slice_for(config, corpus, seeds)
-    kinds = [find_variant(arm).start for arm in arms]
-    blocks, training = [], train_arms(config, slices, kinds, seeds, make_encoder, starts=starts)
+    arms = sorted(configs, key=lambda arm: configs[arm].pretrain_epochs)
+    epochs, config = [configs[arm].pretrain_epochs for arm in arms], configs[arms[0]]
+    slices, kinds = slice_for(config, corpus, seeds), [find_variant(arm).start for arm in arms]
+    blocks, training = [], train_arms(config, slices, kinds, seeds, make_encoder, starts=starts, pretrain_epochs=epochs)
     for arm, trained in zip(arms, training, strict=True):
         padded = pad_slices(trained.slices, config.final_padding)
         results, *judged = judge_block(trained.block, padded, corpus, trained.history)
         results = results.assign(arm=arm, split=config.split, start_change=trained.start_change)
         if weights is not None:
-            save_runs(weights, trained.block, padded, config.of(arm), results)
+            save_runs(weights, trained.block, padded, configs[arm], results)
         history = trained.history.drop(columns="validation_loss", errors="ignore")
         blocks.append(BlockResult(*(one.assign(arm=arm) for one in (results, *judged, history, trained.pretraining))))
     joined = join(blocks, arms)

@@ -100,8 +100,8 @@ def pretrain(
     [[0, 0], [1, 0], [0, 1], [1, 1]]
     """
     mine = [one.after_pretraining for one in one_per_seed(block, slices)]
-    settings = {"epochs": epochs, "random_triplets": random_triplets, "redraw": redraw, "progress": progress}
-    trainer, history = train_on_random(block, mine, recipe, **settings)
+    settings = {"epochs": [epochs], "random_triplets": random_triplets, "redraw": redraw, "progress": progress}
+    ((trainer, history),) = train_on_random(block, mine, recipe, **settings)
     return trainer.block, history
 
 
@@ -110,12 +110,12 @@ def train_on_random(
     mine: Sequence[Slices],
     recipe: Recipe,
     *,
-    epochs: int,
+    epochs: Sequence[int],
     random_triplets: int | None,
     redraw: Redraw,
     progress: bool,
-) -> tuple[Trainer, pd.DataFrame]:
-    """Do the same as `pretrain`; return the trainer, which has the block and the optimizer's moments."""
+) -> Iterator[tuple[Trainer, pd.DataFrame]]:
+    """Do the same as `pretrain`, up to each number of epochs; yield the trainer, which has block and moments."""
     table = PhraseTable(mine, block.device)
 
     def make(one: Slices) -> RandomTriplets:
@@ -125,12 +125,14 @@ def train_on_random(
         return RandomTriplets(one.components, 0, size, redraw, per_pair, block.device)
 
     sources = for_seeds(make, mine, block.seeds)
-    trainer = _make_trainer(block, recipe, RelevanceMask(device=block.device), sources, table, epochs)
+    trainer = _make_trainer(block, recipe, RelevanceMask(device=block.device), sources, table, epochs[-1])
     history = [_diagnose(trainer, sources, table, recipe.batch_size, 0)]
-    for epoch in trange(1, epochs + 1, desc="pre-training", unit="epoch", disable=not progress, leave=False):
-        trainer.train(epoch_batches(sources, table, epoch, recipe.batch_size))
-        history.append(_diagnose(trainer, sources, table, recipe.batch_size, epoch))
-    return trainer, pd.concat(history, ignore_index=True)
+    bar = {"desc": "pre-training", "unit": "epoch", "disable": not progress, "leave": False}
+    for end in epochs:
+        for epoch in trange(len(history), end + 1, **bar):
+            trainer.train(epoch_batches(sources, table, epoch, recipe.batch_size))
+            history.append(_diagnose(trainer, sources, table, recipe.batch_size, epoch))
+        yield trainer, pd.concat(history, ignore_index=True)
 
 
 def finetune(
@@ -229,8 +231,7 @@ def train_to_best(
     best = {name: weight.clone() for name, weight in block.weights.items()}
     best_score, best_epoch = np.full(len(block.seeds), -np.inf), np.zeros(len(block.seeds), int)
     is_running = np.ones(len(block.seeds), bool)
-    rows = np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
-    history = []
+    history, rows = [], np.arange(len(block.seeds))  # places in `block` of the seeds that the trainer still has
     for epoch in trange(max_epochs + 1, desc="fine-tuning", unit="epoch", disable=not progress, leave=False):
         mean_loss = trainer.train(data.batches(epoch)) if epoch else np.full(len(rows), np.nan)
         found = data.validate(trainer.block)

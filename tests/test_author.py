@@ -113,8 +113,8 @@ def test_kept_moments_are_those_of_one_optimizer_for_both_trainings(optimizer, r
     """With as many random triplets for each seed, seeds step together in pre-training, but not in fine-tuning."""
     block = new_block(unequal_slices[0], "mean")
     recipe = rlm.Recipe(**NADAM | {"optimizer": optimizer})
-    given_ = PRETRAINING | {"random_triplets": random_triplets}
-    trainer, _ = train_on_random(block, unequal_slices, recipe, redraw="once", **given_)
+    given_ = PRETRAINING | {"epochs": [2], "random_triplets": random_triplets}
+    ((trainer, _),) = train_on_random(block, unequal_slices, recipe, redraw="once", **given_)
     _, history = rlm.finetune(trainer.block, unequal_slices, recipe, after=trainer, **TUNING)
     for row, (seed, one) in enumerate(zip(block.seeds, unequal_slices, strict=True)):
         embed, weights = twin_of(block, row)

@@ -19,6 +19,8 @@ from rlm.runtime.parallel import check_seeds
 from rlm.runtime.results import join
 from rlm.slicer import slice_corpus
 from rlm.study import iter_study, run_block, run_study
+from rlm.training import train_on_random
+from rlm.variants import find_variant
 
 COLUMNS = [
     "arm",
@@ -155,6 +157,27 @@ class TestPairing:
         alone = quickly(small(arms=["pretrained"]), 6)
         pd.testing.assert_frame_equal(of_arm(alone, "pretrained"), of_arm(results, "pretrained"))
 
+    @pytest.mark.parametrize("keep_moments", [False, True])
+    def test_arms_of_other_numbers_of_epochs_share_a_pretraining(self, keep_moments, tmp_path, monkeypatch):
+        """One pre-training passes the ends of the shorter ones; every arm is what it is alone, and is saved as that."""
+        epochs = {"pretrained": 2, "control (rescaled, pretrain_epochs=3)": 3}
+        epochs |= {"one (pretrained, pretrain_epochs=1)": 1, "none (pretrained, pretrain_epochs=0)": 0}
+        config, begun = small(arms=tuple(epochs), keep_moments=keep_moments), []
+
+        def train(*args, **settings):
+            begun.append(settings["epochs"])
+            return train_on_random(*args, **settings)
+
+        monkeypatch.setattr(rlm.arms, "train_on_random", train)
+        together = quickly(config, 3, db=tmp_path / "lab.sqlite", keep="all")
+        assert begun == [[1, 2, 3], [0]]
+        for arm, number in epochs.items():
+            start = find_variant(arm).start
+            alone = quickly(small(arms=(start,), keep_moments=keep_moments, pretrain_epochs=number), 3)
+            pd.testing.assert_frame_equal(of_arm(together, arm), of_arm(alone, start), check_exact=True)
+            (folder,) = tmp_path.glob(f"*/*/{arm}/seed1")
+            assert rlm.load_model(folder).config.pretrain_epochs == number
+
     def test_processes_change_nothing(self, results):
         spread = run_study(small(arms=ARMS), 6, data=DATA, n_jobs=2, progress=False)
         pd.testing.assert_frame_equal(numbers(spread), numbers(results), atol=1e-6)
@@ -164,7 +187,7 @@ class TestPairing:
         config = small(max_epochs=3, patience=3)
         runs = {}
         for size in (1, 3, 8):
-            blocks = [run_block(config, CORPUS, [arm], range(8)[start : start + size]) for start in range(0, 8, size)]
+            blocks = [run_block({arm: config}, CORPUS, range(8)[start : start + size]) for start in range(0, 8, size)]
             runs[size] = join(blocks, [arm])
         for size in (1, 3):
             for one, other in zip(runs[size], runs[8], strict=True):

@@ -140,7 +140,7 @@ class TestStudy:
     def test_company_in_a_block_changes_nothing(self, results):
         corpus = load_corpus(CONFIG, DATA, TEXTS)
         for seed in range(4):
-            alone = run_block(CONFIG, corpus, ["pretrained", "rescaled", "shuffled"], [seed]).results
+            alone = run_block(dict.fromkeys(["pretrained", "rescaled", "shuffled"], CONFIG), corpus, [seed]).results
             together = results[(results["seed"] == seed) & results["arm"].isin(alone["arm"])]
             pd.testing.assert_frame_equal(numbers(alone), numbers(together), rtol=1e-4)
 
@@ -153,8 +153,8 @@ class TestStudy:
         wide = with_texts(negatives=2).after_pretraining
         first, second = (rlm.slicer.pad_slices([wide], one) for one in ("right", padding))
         block = rlm.init_block(rlm.arms.encoder_maker(config, wide.phrases), [0])
-        settings = {"epochs": 2, "random_triplets": None, "redraw": "epoch", "progress": False}
-        trainer, _ = rlm.training.train_on_random(block, first, config, **settings)
+        settings = {"epochs": [2], "random_triplets": None, "redraw": "epoch", "progress": False}
+        ((trainer, _),) = rlm.training.train_on_random(block, first, config, **settings)
         best, _ = rlm.finetune(trainer.block, second, config, max_epochs=1, patience=2, progress=False)
         accuracy = rlm.evaluate(best, second)["triplet_accuracy"]
         np.testing.assert_allclose(accuracy, of_arm(found, "pretrained")["test_accuracy"])

@@ -418,7 +418,7 @@ class TestTrainArm:
         corpus = index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90))
         slices = slice_for(config, corpus, [3, 5])
         (trained,) = train_arms(config, slices, [arm], [3, 5])
-        study = run_block(config, corpus, [arm], [3, 5])
+        study = run_block({arm: config}, corpus, [3, 5])
         assert rlm.evaluate(trained.block, slices).triplet_accuracy.tolist() == study.results.test_accuracy.tolist()
         order = ["seed", "epoch"]
         pd.testing.assert_frame_equal(
@@ -429,6 +429,6 @@ class TestTrainArm:
         arms = ("pretrained", "rescaled", "shuffled")
         config = config_of(arms=arms)
         corpus = index_corpus(topic_pairs(np.random.default_rng(0), topics=6, pairs=90))
-        together = run_block(config, corpus, arms, [3, 5]).results
-        alone = pd.concat([run_block(config, corpus, [arm], [3, 5]).results for arm in arms], ignore_index=True)
+        together = run_block(dict.fromkeys(arms, config), corpus, [3, 5]).results
+        alone = pd.concat([run_block({arm: config}, corpus, [3, 5]).results for arm in arms], ignore_index=True)
         pd.testing.assert_frame_equal(together.drop(columns="seconds"), alone.drop(columns="seconds"))
