@@ -149,6 +149,18 @@ def test_readme_and_notebook_4_quote_the_answer_of_the_experiment():
     assert f"> {answer}" in (ROOT / "notebooks" / "04_variance.ipynb").read_text()
 
 
+def test_the_first_study_of_readme_shows_what_is_quoted(tmp_path):
+    """Another CPU rounds otherwise, so that some seeds stop at another epoch."""
+    (words,) = (words for words in commands_of(README) if words[:3] == ["study", "--encoder", "mean"])
+    run = subprocess.run(
+        [sys.executable, "-m", "rlm", *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    numbers = r"([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]"
+    quoted = re.search(rf"half a minute has .*?{numbers} points", README.read_text(), re.DOTALL)
+    found = re.search(rf"a difference of {numbers} points", " ".join(run.stdout.split()))
+    assert [float(one) for one in found.groups()] == pytest.approx([float(one) for one in quoted.groups()], abs=0.3)
+
+
 def test_the_example_of_readme_prints_what_is_quoted(tmp_path):
     pinned = dict(
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
