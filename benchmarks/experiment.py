@@ -107,7 +107,7 @@ def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
     beaten = sum("better than both" in text or "better than all" in text for text in explained.values())
     said += (
         f" Pre-training does better than every control that changes the weights in {beaten} of {len(explained)} "
-        f"settings, so {'what it memorised counts there' if beaten else 'nothing shows that what it memorised counts'}."
+        f"settings, so {'what it memorised helps there' if beaten else 'nothing shows that what it memorised helps'}."
     )
     seen, unseen = (span(main[f"{name} %"], ".0f") for name in SEEN)
     return f"{said} After pre-training, {seen} % of the random triplets it saw are right, and {unseen} % of others."
@@ -164,11 +164,16 @@ def write_page(results: pd.DataFrame) -> None:
     results = results.drop_duplicates(RUN, keep="last")  # some were first trained without their controls
     table, explained = tabulate(results), explain(results)
     draw(table).savefig(DOCS / "experiment.png")
+    cell = ["dataset", "encoder"]
     shown = table.assign(difference=table["difference"].map(lambda found: found.format(100, "+")))
+    shown = shown.rename(columns={f"{name} %": f"{name.removesuffix('_accuracy')} %" for name in SEEN})
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
         answer=answer(table, explained),
         explained=explained,
-        table=shown.to_markdown(index=False, floatfmt=".1f", missingval=""),
+        tables={
+            ", ".join(name): mine.drop(columns=cell).to_markdown(index=False, floatfmt=".1f", missingval="")
+            for name, mine in shown.groupby(cell, sort=False)
+        },
         missing=len(set(list_parts()) - finished),
         machines=results["machine"].unique(),
         settings=DATASETS,
