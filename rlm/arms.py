@@ -67,11 +67,11 @@ def train_arms(
     (redraw,) = {REDRAW.get(arm) for arm in arms}
     if redraw is not None:
         epochs = pretrain_epochs or [config.pretrain_epochs] * len(arms)
-        settings = {"epochs": epochs, "random_triplets": config.random_triplets, "redraw": redraw}
+        settings = {"epochs": epochs, "random_triplets": config.random_triplets, "redraw": redraw, "progress": progress}
         if epochs[0]:
             slices = [one.after_pretraining for one in slices]
         padded = pad_slices(slices, config.pretrain_padding or config.padding)
-        stages = train_on_random(initial, padded, config, **settings, progress=progress)
+        stages = train_on_random(initial, padded, config, **settings)
     padded = pad_slices(slices, config.padding)
     for arm in arms:
         if redraw is not None:

@@ -15,11 +15,12 @@ from rlm.config import FRACTIONS, MIN_COUNT, Padding, SplitBy, StudyConfig
 from rlm.data.corpus import Corpus, Relevance, Triplets, is_contradicted, unordered_keys
 from rlm.data.datasets import load_corpus
 from rlm.data.negatives import draw_negatives, redraw_negatives, resolve_kinds
-from rlm.data.phrases import PAD, UNKNOWN, Phrases
+from rlm.data.phrases import PAD, UNKNOWN, Phrases, known_words, pad_tokens
 from rlm.errors import InputError
 from rlm.seeding import stream
 
 SPLITS = ("train", "validation", "test")
+Shares = tuple[float, float, float]
 Drawn = tuple[Int32[np.ndarray, "_ 3"], Bool[np.ndarray, "_"]]  # triplets, and which of them have a redrawn negative
 
 
@@ -90,7 +91,7 @@ class Slices:
 def slice_corpus(
     corpus: Corpus,
     seed: int = 0,
-    fractions: tuple[float, float, float] = FRACTIONS,
+    fractions: Shares = FRACTIONS,
     negatives: int = 5,
     negative_kinds: Mapping[str, float | int] | None = None,
     train_fraction: float | int = 1,
@@ -151,78 +152,93 @@ def slice_corpus(
         raise InputError(f"expected a train_fraction above 0 and at most 1, found {train_fraction}; 1 keeps all pairs")
     if len(fractions) != 3 or min(fractions) <= 0 or not np.isclose(sum(fractions), 1):
         raise InputError(f"expected three positive fractions (one per split) with the sum 1, found {fractions}")
-    kinds = resolve_kinds(corpus, negative_kinds)
-    rows, texts, relevance = corpus.rows, corpus.phrases.texts, corpus.relevance
-    cluster = corpus.clusters[rows[:, 0]]
+    drawn = _draw_splits(corpus, seed, fractions, split_by, negatives, resolve_kinds(corpus, negative_kinds))
+    if train_fraction < 1:
+        drawn[0] = _keep_share(drawn[0], train_fraction, stream(seed, "train_fraction"))
+    splits = [triplets for triplets, _ in drawn]
+    tokens = known_words(corpus.phrases, splits[0], min_count)
+    summary, texts = _summarise(corpus, drawn, tokens), None
+    if corpus.texts is not None:
+        texts, summary["excluded_texts"] = _exclude_texts(corpus.texts, splits, len(corpus.phrases))
+    return Slices(corpus.phrases, tokens, corpus.relevance, *splits, summary=summary, texts=texts, min_count=min_count)
+
+
+def _draw_splits(
+    corpus: Corpus, seed: int, fractions: Shares, split_by: SplitBy, negatives: int, kinds: Mapping[str, float | int]
+) -> list[Drawn]:
+    """Split rows, and give every pair its negatives, drawn inside its split; or the other way round, by triplet."""
+    rows, texts, rng = corpus.rows, corpus.phrases.texts, stream(seed, "negatives")
     is_unusable = is_contradicted(rows) if corpus.has_negatives else np.zeros(len(rows), bool)
-    rng = stream(seed, "negatives")
 
     def draw(mine: np.ndarray, known: np.ndarray) -> Drawn:
         """Give some rows their negatives."""
         if corpus.has_negatives:
             return redraw_negatives(rows[mine], is_unusable[mine], rng, texts), is_unusable[mine]
-        settings = {"relevance": relevance, "kinds": kinds, "irrelevant": known}
+        settings = {"relevance": corpus.relevance, "kinds": kinds, "irrelevant": known}
         return draw_negatives(rows[mine], negatives, rng, texts, **settings)
 
     if split_by == "triplet":
-        drawn = _split_triplets(*draw(np.ones(len(rows), bool), corpus.irrelevant), fractions, stream(seed, "split"))
-    else:
-        split_of_row = _split_rows(cluster, fractions, stream(seed, "split"))
-        home, drawn = _find_homes(corpus, split_of_row), []
-        if corpus.has_negatives:
-            is_unusable |= home[rows[:, 2]] != split_of_row
-        for number, name in enumerate(SPLITS):
-            try:
-                known = corpus.irrelevant[(home[corpus.irrelevant] == number).all(axis=1)]
-                drawn.append(draw(split_of_row == number, known))
-            except InputError as error:
-                raise InputError(f"{name} split: {error}") from error
-    splits, summary = [], []
+        return _split_triplets(*draw(np.ones(len(rows), bool), corpus.irrelevant), fractions, stream(seed, "split"))
+    split_of_row = _split_rows(corpus.clusters[rows[:, 0]], fractions, stream(seed, "split"))
+    home, drawn = _find_homes(corpus, split_of_row), []
+    if corpus.has_negatives:
+        is_unusable |= home[rows[:, 2]] != split_of_row
+    for number, name in enumerate(SPLITS):
+        try:
+            known = corpus.irrelevant[(home[corpus.irrelevant] == number).all(axis=1)]
+            drawn.append(draw(split_of_row == number, known))
+        except InputError as error:
+            raise InputError(f"{name} split: {error}") from error
+    return drawn
+
+
+def _keep_share(drawn: Drawn, share: float | int, rng: np.random.Generator) -> Drawn:
+    """Keep the triplets of a share of their pairs; a smaller share is part of a larger one."""
+    triplets, is_redrawn = drawn
+    keys = unordered_keys(triplets)
+    pairs = rng.permutation(np.unique(keys))
+    is_kept = np.isin(keys, pairs[: max(1, round(share * len(pairs)))])
+    return triplets[is_kept], is_redrawn[is_kept]
+
+
+def _summarise(corpus: Corpus, drawn: Sequence[Drawn], tokens: Int32[np.ndarray, "row token"]) -> pd.DataFrame:
+    """Count what every split has, see `Slices`."""
+    summary = []
     for name, (triplets, is_redrawn) in zip(SPLITS, drawn, strict=True):
-        mine = np.isin(unordered_keys(rows), unordered_keys(triplets))
-        if name == "train" and train_fraction < 1:
-            pairs = stream(seed, "train_fraction").permutation(np.unique(unordered_keys(rows[mine])))
-            chosen = pairs[: max(1, round(train_fraction * len(pairs)))]  # a smaller share is part of a larger one
-            mine[mine] = np.isin(unordered_keys(rows[mine]), chosen)
-            is_kept = np.isin(unordered_keys(triplets), chosen)
-            triplets, is_redrawn = triplets[is_kept], is_redrawn[is_kept]
-        splits.append(triplets)
+        rows = corpus.rows[np.isin(unordered_keys(corpus.rows), unordered_keys(triplets))]
+        read = tokens[np.unique(triplets)]
         summary.append(
             {
                 "split": name,
-                "pairs": len(np.unique(rows[mine, :2], axis=0)),
-                "anchors": len(np.unique(rows[mine, 0])),
-                "clusters": len(np.unique(cluster[mine])),
+                "pairs": len(np.unique(rows[:, :2], axis=0)),
+                "anchors": len(np.unique(rows[:, 0])),
+                "clusters": len(np.unique(corpus.clusters[rows[:, 0]])),
                 "phrases": len(np.unique(triplets)),
                 "triplets": len(triplets),
                 "redrawn_negatives": int(is_redrawn.sum()),
+                "unknown_words": float((read == UNKNOWN).sum() / (read != PAD).sum()),
             }
         )
-    tokens = known_words(corpus.phrases, splits[0], min_count)
-    for row, triplets in zip(summary, splits, strict=True):
-        read = tokens[np.unique(triplets)]
-        row["unknown_words"] = float((read == UNKNOWN).sum() / (read != PAD).sum())
-    table, kept = pd.DataFrame(summary), None
-    if corpus.texts is not None:
-        split_of = np.zeros(len(corpus.phrases), np.int8)
-        for number, triplets in enumerate(splits[1:], 1):
-            split_of[triplets] = number
-        split_of_text = split_of[corpus.texts]
-        kept = corpus.texts[split_of_text == 0]
-        table["excluded_texts"] = [0, *np.bincount(split_of_text, minlength=len(SPLITS))[1:]]
-        if not len(kept):
-            raise InputError(
-                f"expected unlabelled texts beside the phrases of the validation and test splits, found none: all "
-                f"{len(corpus.texts):,} are such phrases; give other texts"
-            )
-    return Slices(corpus.phrases, tokens, relevance, *splits, summary=table, texts=kept, min_count=min_count)
+    return pd.DataFrame(summary)
+
+
+def _exclude_texts(texts: np.ndarray, splits: Sequence[np.ndarray], phrases: int) -> tuple[np.ndarray, list[int]]:
+    """Return the unlabelled texts that no validation or test triplet has, and how many each split excludes."""
+    split_of = np.zeros(phrases, np.int8)
+    for number, triplets in enumerate(splits[1:], 1):
+        split_of[triplets] = number
+    _, *excluded = np.bincount(split_of[texts], minlength=len(SPLITS)).tolist()
+    kept = texts[split_of[texts] == 0]
+    if not len(kept):
+        raise InputError(
+            f"expected unlabelled texts beside the phrases of the validation and test splits, found none: all "
+            f"{len(texts):,} are such phrases; give other texts"
+        )
+    return kept, [0, *excluded]
 
 
 def _split_triplets(
-    triplets: Triplets,
-    is_redrawn: Bool[np.ndarray, " triplet"],
-    fractions: tuple[float, float, float],
-    rng: np.random.Generator,
+    triplets: Triplets, is_redrawn: Bool[np.ndarray, " triplet"], fractions: Shares, rng: np.random.Generator
 ) -> list[Drawn]:
     """Deal triplets to the splits at random, as ``sklearn.model_selection.train_test_split`` does."""
     ends = np.round(np.cumsum(fractions)[:2] * len(triplets)).astype(int)
@@ -233,7 +249,7 @@ def _split_triplets(
 
 
 def _split_rows(
-    cluster: Int32[np.ndarray, " row"], fractions: tuple[float, float, float], rng: np.random.Generator
+    cluster: Int32[np.ndarray, " row"], fractions: Shares, rng: np.random.Generator
 ) -> Int[np.ndarray, " row"]:
     """Assign every row the split of its cluster, at random."""
     _, place, weight = np.unique(cluster, return_inverse=True, return_counts=True)
@@ -244,8 +260,7 @@ def _split_rows(
     middle = np.empty(len(weight))
     middle[order] = np.cumsum(share[order]) - share[order] / 2
     split = np.searchsorted(np.cumsum(fractions)[:2], middle, side="right")
-    empty = [name for number, name in enumerate(SPLITS) if not (split == number).any()]
-    if empty:
+    if empty := [name for number, name in enumerate(SPLITS) if not (split == number).any()]:
         raise InputError(
             f"the {empty[0]} split would be empty: {len(cluster)} rows form {len(weight)} cluster(s) of relevant "
             f"phrases, the largest with {share.max():.0%} of the rows, and a cluster is never divided; give more data "
@@ -267,45 +282,17 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
     return home
 
 
-def known_words(
-    phrases: Phrases, train: Int32[np.ndarray, "..."], min_count: int = MIN_COUNT
-) -> Int32[np.ndarray, "row token"]:
-    """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
-    rows = np.sort(phrases.tokens[np.unique(train)], axis=1)
-    is_first = np.diff(rows, axis=1, prepend=-1) != 0  # a word counts once in a phrase
-    count = np.bincount(rows[is_first], minlength=len(phrases.words) + 2)
-    count[PAD] = min_count
-    known = np.where(count >= min_count, np.arange(len(count), dtype=np.int32), np.int32(UNKNOWN))
-    return known[phrases.tokens]
-
-
 def pad_slices(slices: Sequence[Slices], padding: Padding) -> list[Slices]:
     """Replace the padding of token tables, see `pad_tokens`; slices that are one object stay one."""
     padded = {id(one): dataclasses.replace(one, tokens=pad_tokens(one.tokens, padding)) for one in slices}
     return [padded[id(one)] for one in slices]
 
 
-def pad_tokens(tokens: Int32[np.ndarray, "row token"], padding: Padding) -> Int32[np.ndarray, "row token"]:
-    """
-    Put the unknown word in place of padding, on the left or right, so that encoders read it.
-
-    Rows without a word, such as the last one, stay empty. Koziev's nn_relevancy_tripleloss has no mask: its LSTM reads
-    vectors of zeros beside a phrase, up to the length of the longest one.
-    """
-    if padding == "masked":
-        return tokens
-    lengths = (tokens != PAD).sum(axis=1, keepdims=True)
-    if padding == "left":
-        tokens = np.take_along_axis(tokens, (np.arange(tokens.shape[1]) + lengths) % tokens.shape[1], axis=1)
-    return np.where((tokens == PAD) & (lengths > 0), np.int32(UNKNOWN), tokens)
-
-
 def slice_for(config: StudyConfig, corpus: Corpus, seeds: Sequence[int]) -> list[Slices]:
     """Slice the data by a config, once per seed; all are the same object for a fixed split."""
-    names = ["fractions", "negatives", "negative_kinds", "train_fraction", "min_count", "split_by"]
-    settings = {name: getattr(config, name) for name in names}
+    names = {"fractions", "negatives", "negative_kinds", "train_fraction", "min_count", "split_by"}
     split_seeds = [config.split_seed] if config.split == "fixed" else seeds
-    slices = [slice_corpus(corpus, seed, **settings) for seed in split_seeds]
+    slices = [slice_corpus(corpus, seed, **config.model_dump(include=names)) for seed in split_seeds]
     if config.keeps_unseen_words:
         slices = [replace(one, tokens=corpus.phrases.tokens) for one in slices]
     return slices * len(seeds) if config.split == "fixed" else slices
@@ -339,5 +326,4 @@ def prepare(config: StudyConfig, seed: int = 0) -> Slices:
     >>> slices.train.shape[1]
     3
     """
-    (slices,) = slice_for(config, load_corpus(config), [seed])
-    return slices
+    return slice_for(config, load_corpus(config), [seed])[0]

@@ -108,13 +108,13 @@ class TripletStudy:
             check_starts(self.config, make(self.config), first, self.starts)
 
     def start_of(self, arm: str) -> Hashable:
-        variant, has_pretraining = find_variant(arm), self.configs[arm].pretrain_epochs > 0
-        changes = sorted((name, value) for name, value in variant.changes.items() if name != "pretrain_epochs")
-        return REDRAW.get(variant.start), has_pretraining, tuple(changes)
+        variant = find_variant(arm)
+        changes = variant.changes | {"pretrain_epochs": str(self.configs[arm].pretrain_epochs > 0)}
+        return REDRAW.get(variant.start), tuple(sorted(changes.items()))
 
     def run_block(self, arms: Sequence[str], seeds: Sequence[int]) -> BlockResult:
-        configs = {arm: self.configs[arm] for arm in arms}
-        return run_block(configs, self.corpus, seeds, self.make_encoder, self.starts, self.weights)
+        mine = {arm: self.configs[arm] for arm in arms}
+        return run_block(mine, self.corpus, seeds, self.make_encoder, self.starts, self.weights)
 
 
 def run_study(

@@ -14,9 +14,9 @@ from scipy.stats import kstest, ttest_ind, uniform
 import rlm
 from rlm.arms import encoder_maker, train_arms
 from rlm.block import init_block
+from rlm.data.phrases import pad_tokens
 from rlm.evaluation.held_out import judge_history
 from rlm.sampler import RandomTriplets, RealTriplets
-from rlm.slicer import pad_tokens
 from rlm.study import slice_for
 from rlm.training import train_on_random
 from rlm.zoo.encoders import ENCODERS, new_encoder

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int32
 
+from rlm.config import MIN_COUNT, Padding
 from rlm.errors import InputError, naming_extras
 
 PAD, UNKNOWN = 0, 1
@@ -161,3 +162,30 @@ def index_phrases(
         cut=len(longer),
     )
     return phrases, rank[phrase_of_text]
+
+
+def known_words(
+    phrases: Phrases, train: Int32[np.ndarray, "..."], min_count: int = MIN_COUNT
+) -> Int32[np.ndarray, "row token"]:
+    """Return the token table with the unknown word in place of all words of fewer than `min_count` training phrases."""
+    rows = np.sort(phrases.tokens[np.unique(train)], axis=1)
+    is_first = np.diff(rows, axis=1, prepend=-1) != 0  # a word counts once in a phrase
+    count = np.bincount(rows[is_first], minlength=len(phrases.words) + 2)
+    count[PAD] = min_count
+    known = np.where(count >= min_count, np.arange(len(count), dtype=np.int32), np.int32(UNKNOWN))
+    return known[phrases.tokens]
+
+
+def pad_tokens(tokens: Int32[np.ndarray, "row token"], padding: Padding) -> Int32[np.ndarray, "row token"]:
+    """
+    Put the unknown word in place of padding, on the left or right, so that encoders read it.
+
+    Rows without a word, such as the last one, stay empty. Koziev's nn_relevancy_tripleloss has no mask: its LSTM reads
+    vectors of zeros beside a phrase, up to the length of the longest one.
+    """
+    if padding == "masked":
+        return tokens
+    lengths = (tokens != PAD).sum(axis=1, keepdims=True)
+    if padding == "left":
+        tokens = np.take_along_axis(tokens, (np.arange(tokens.shape[1]) + lengths) % tokens.shape[1], axis=1)
+    return np.where((tokens == PAD) & (lengths > 0), np.int32(UNKNOWN), tokens)

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from rlm.block import init_block, of_triplets
 from rlm.config import Recipe
 from rlm.data.corpus import Corpus, Triplets, is_contradicted, unordered_keys
-from rlm.data.phrases import PAD, UNKNOWN, is_read_by_character
+from rlm.data.phrases import PAD, UNKNOWN, is_read_by_character, known_words
 from rlm.data.similarity import most_alike, trigrams
 from rlm.encoder import MeanEncoder
 from rlm.engine.accuracy import embed
@@ -22,7 +22,7 @@ from rlm.engine.batches import split_batch
 from rlm.evaluation.references import BLIND, LOOKED_AT, OVERLAP, is_right, percent, some_of, tabulate, with_interval
 from rlm.loss import squared_distance
 from rlm.seeding import stream
-from rlm.slicer import SPLITS, Slices, known_words
+from rlm.slicer import SPLITS, Slices
 from rlm.training import finetune
 
 NEAR_DUPLICATE = 0.9

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from rlm.block import Block
 from rlm.config import HeadName, StudyConfig
-from rlm.data.phrases import PAD, UNKNOWN, find_split, index_phrases
+from rlm.data.phrases import PAD, UNKNOWN, find_split, index_phrases, pad_tokens
 from rlm.encoder import MeanEncoder, OutputStep
 from rlm.engine.accuracy import embed_phrases, unify
 from rlm.errors import InputError
@@ -49,7 +49,7 @@ from rlm.models.folder import (
 from rlm.models.graph import CELLS
 from rlm.models.new_words import NewWords, add_rows
 from rlm.runtime.atomic import recover, write_folder
-from rlm.slicer import Slices, pad_tokens
+from rlm.slicer import Slices
 from rlm.zoo.encoders import DSSMEncoder, letter_trigrams, new_encoder
 from rlm.zoo.losses import LOSSES
 
