@@ -82,7 +82,7 @@ def tabulate(results: pd.DataFrame) -> pd.DataFrame:
         scratch = cell[cell["triplets"] == "scratch"]
         for epochs in EPOCHS:
             runs = pd.concat([scratch, cell[cell["pretrain_epochs"] == epochs]])
-            arms = [arm for arm in runs["arm"].unique() if arm != "scratch"]
+            arms = [arm for arm in (*ARMS["fixed"], *ARMS["redrawn"]) if (runs["arm"] == arm).any()]
             if not arms or scratch.empty:
                 continue
             verdicts = rlm.compare_all(runs, arms=arms, watched=False)
@@ -95,7 +95,7 @@ def tabulate(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
+def answer(table: pd.DataFrame, settings: dict[str, pd.DataFrame]) -> str:
     """Answer in three sentences: does it help, does what was memorised explain it, was anything memorised."""
     main = table[table["arm"].isin(["pretrained", "pretrained_once"])]
     good, bad = main[main["decision"] == "helps"], main[main["decision"] == "hurts"]
@@ -104,10 +104,10 @@ def answer(table: pd.DataFrame, explained: dict[str, str]) -> str:
         f"In {len(main)} comparisons with scratch, pre-training on a million random triplets helps {len(good)} times "
         f"and hurts {len(bad)} times; the mean differences range from {span(points, '+.2f')} points."
     )
-    beaten = sum("better than both" in text or "better than all" in text for text in explained.values())
+    found = [rlm.compare(runs, "pretrained", "rescaled", watched=False).decision for runs in settings.values()]
     said += (
-        f" Pre-training does better than every control that changes the weights in {beaten} of {len(explained)} "
-        f"settings, so {'what it memorised helps there' if beaten else 'nothing shows that what it memorised helps'}."
+        f" It does better than fresh weights of the same scale, which hold nothing memorised, in "
+        f"{found.count('helps')} of {len(found)} settings, and worse in {found.count('hurts')}."
     )
     seen, unseen = (span(main[f"{name} %"], ".0f") for name in SEEN)
     return f"{said} After pre-training, {seen} % of the random triplets it saw are right, and {unseen} % of others."
@@ -119,14 +119,14 @@ def span(values: pd.Series, digits: str) -> str:
     return " to ".join(ends)
 
 
-def explain(results: pd.DataFrame) -> dict[str, str]:
-    """Explain, where all arms are there, whether a gain needs what was memorised."""
+def find_controlled(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Find the settings with all controls."""
     found = {}
     for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
         for epochs in EPOCHS:
             runs = cell[(cell["triplets"] == "scratch") | (cell["pretrain_epochs"] == epochs)]
             if {"scratch", "pretrained", *CONTROLS} <= set(runs["arm"]):
-                found[f"{dataset}, {encoder}, {epochs} epochs"] = rlm.explain.controls(runs, watched=False)
+                found[f"{dataset}, {encoder}, {epochs} epochs"] = runs
     return found
 
 
@@ -162,14 +162,14 @@ def draw(table: pd.DataFrame) -> plt.Figure:
 def write_page(results: pd.DataFrame) -> None:
     finished = set(results[KEYS].itertuples(index=False, name=None))
     results = results.drop_duplicates(RUN, keep="last")  # some were first trained without their controls
-    table, explained = tabulate(results), explain(results)
+    table, settings = tabulate(results), find_controlled(results)
     draw(table).savefig(DOCS / "experiment.png")
     cell = ["dataset", "encoder"]
     shown = table.assign(difference=table["difference"].map(lambda found: found.format(100, "+")))
     shown = shown.rename(columns={f"{name} %": f"{name.removesuffix('_accuracy')} %" for name in SEEN})
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
-        answer=answer(table, explained),
-        explained=explained,
+        answer=answer(table, settings),
+        explained={name: rlm.explain.controls(runs, watched=False) for name, runs in settings.items()},
         tables={
             ", ".join(name): mine.drop(columns=cell).to_markdown(index=False, floatfmt=".1f", missingval="")
             for name, mine in shown.groupby(cell, sort=False)

@@ -13,7 +13,7 @@ from rlm.stats.judging import judge
 from rlm.stats.metrics import Metric, count_failed, find_metric
 from rlm.stats.tables import COLLAPSED, arrange_by_seed, paired_differences
 from rlm.stats.variance import FEWEST_SPLITS_TO_RANK, KINDS, Spread, tabulate_luck
-from rlm.variants import BASELINE, CONTROLS, REDRAW, Arm
+from rlm.variants import BASELINE, CONTROLS, REDRAW
 from rlm.verdict import compare_all, find_watched, paired_arms
 
 __all__ = ["causes", "controls", "limits", "luck", "pretraining", "spread"]
@@ -70,8 +70,7 @@ def controls(
             f"expected the arms {TREATED} and at least one of {', '.join(CONTROLS)}, found {', '.join(arms)}; train "
             "them with the same seeds"
         )
-    others = [arm for arm in arms if arm not in (TREATED, *present)]
-    verdicts = compare_all(results, BASELINE, metric, arms=[TREATED, *present, *others], watched=watched)
+    verdicts = compare_all(results, BASELINE, metric, arms=arms, watched=watched)
     by_seed = arrange_by_seed(count_failed(results, metric), metric.name)
     differences = {control: paired_differences(by_seed, TREATED, control) for control in present}
     added = judge(differences, metric.reach, watched=watched)
@@ -90,10 +89,12 @@ def controls(
         for control in idle
     ]
     counted = [control for control in present if control not in idle]
-    beaten = [control for control in counted if added[control].decide(metric) == "helps"]
+    decided = {control: added[control].decide(metric) for control in counted}
+    beaten = [control for control in counted if decided[control] == "helps"]
     unbeaten = [control for control in counted if control not in beaten]
+    worse = " and ".join(control for control in counted if decided[control] == "hurts")
+    better, other = " and ".join(beaten), " or ".join(unbeaten)
     decision, within = verdicts[TREATED].decision, metric.spell_amount(metric.same_within or 0)
-    same = [control for control in unbeaten if added[control].decide(metric) == "the same"]
     if decision == "too few seeds":
         conclusion = "These are too few seeds for a conclusion."
     elif decision == "the same":
@@ -102,30 +103,26 @@ def controls(
         conclusion = "Pre-training is not shown to help here, so there is no gain to explain."
     elif decision == "hurts":
         conclusion = f"{TREATED.capitalize()} hurts, compared with {BASELINE}; there is no gain to explain."
+        conclusion += f" It does worse than {worse}: the scale does not explain all of the harm." if worse else ""
     elif not counted:
         conclusion = "So this study cannot tell what explains the gain."
     elif not unbeaten:
-        name = _call(beaten, "both controls", "all controls")
-        conclusion = f"It does better than {name}, so what it learnt matters, not only the scale of the weights."
+        conclusion = f"It does better than {better}, so what it learnt matters, not only the scale of the weights."
     elif beaten:
         conclusion = (
-            f"It does better than {' and '.join(beaten)} and is not shown to do better than {' and '.join(unbeaten)}: "
+            f"It does better than {better} and is not shown to do better than {other}: "
             "the scale of the weights may explain part of the gain."
         )
-    elif same == unbeaten:
-        name = _call(unbeaten, "both controls", "all controls")
-        conclusion = f"It is the same as {name} within {within}: the scale of the weights explains the gain."
-    else:
-        name = _call(unbeaten, "either control", "any control")
+    elif set(decided.values()) == {"the same"}:
         conclusion = (
-            f"It is not shown to do better than {name}: the scale of the weights may explain the gain, and the "
+            f"It is the same as {' and '.join(unbeaten)} within {within}: the scale of the weights explains the gain."
+        )
+    else:
+        conclusion = (
+            f"It is not shown to do better than {other}: the scale of the weights may explain the gain, and the "
             "intervals show how much what it learnt could add."
         )
     return " ".join([*said, conclusion])
-
-
-def _call(controls: list[Arm], two: str, more: str) -> str:
-    return f"the control {controls[0]}" if len(controls) == 1 else two if len(controls) == 2 else more
 
 
 def pretraining(history: pd.DataFrame) -> str:
