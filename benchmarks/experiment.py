@@ -4,7 +4,8 @@ Answer the question at full length: does memorising a million random triplets he
 python -m benchmarks.experiment
 
 It takes many hours on two cores. Parts that docs/benchmarks/experiment.csv has already are not trained again;
---parts N stops after N new ones, --page writes the page from what there is.
+--parts N stops after N new ones, --only "pqa mean 20" computes those whose key contains this, and --page writes the
+page from what there is. Parts named "alone" were trained without controls, before all arms were trained together.
 """
 
 from functools import partial
@@ -31,20 +32,22 @@ ARMS = {
     "redrawn": ("pretrained", *CONTROLS),
     "fixed": ("pretrained_once",),
 }
-SEEDS_AT_ONCE, SEEDS = 10, 20
+SEEDS_AT_ONCE, SEEDS, MAX_EPOCHS = 10, 20, 200
+LOOKS = SEEDS_AT_ONCE, SEEDS  # the page is written after either
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, TEMPLATE = DOCS / "benchmarks" / "experiment.csv", Path(__file__).with_name("experiment.md.jinja")
 KEYS = ["dataset", "encoder", "pretrain_epochs", "triplets", "from_seed"]
 RUN = ["dataset", "encoder", "pretrain_epochs", "arm", "seed"]
 COLUMNS = ["arm", "seed", "test_accuracy", "top_1", "best_epoch", "epochs", "start_change"]
-SEEN = ["seen_accuracy", "unseen_accuracy"]
+SEEN = "seen", "unseen"  # random triplets
+SEEN_ACCURACY = [f"{name}_accuracy" for name in SEEN]
 
 
 def configure(dataset: str, encoder: str, epochs: int, triplets: str) -> rlm.StudyConfig:
     """Return the config of a part and of those of fewer epochs, which its pre-training passes; scratch has none."""
     fewer = [f"{arm} {one}: {arm}, pretrain_epochs={one}" for one in EPOCHS if one < epochs for arm in ARMS[triplets]]
     settings = DATASETS[dataset] | {"pretrain_epochs": epochs, "random_triplets": 1_000_000}
-    settings |= {"arms": (*ARMS[triplets], *fewer), "patience": 20, "max_epochs": 200}
+    settings |= {"arms": (*ARMS[triplets], *fewer), "patience": 20, "max_epochs": MAX_EPOCHS}
     return rlm.StudyConfig(dataset=dataset, encoder=encoder, **settings)
 
 
@@ -52,10 +55,10 @@ def train(dataset: str, encoder: str, epochs: int, triplets: str, from_seed: int
     """Train a part; its rows also have the accuracy on random triplets after the last epoch of pre-training."""
     config, seeds = configure(dataset, encoder, epochs, triplets), range(from_seed, from_seed + SEEDS_AT_ONCE)
     blocks = rlm.study.join(list(rlm.iter_study(config, seeds)), config.arms)
-    results = blocks.results[COLUMNS].assign(machine=hardware(), **dict.fromkeys(SEEN))
+    results = blocks.results[COLUMNS].assign(machine=hardware(), **dict.fromkeys(SEEN_ACCURACY))
     if not blocks.pretraining.empty:
         last = blocks.pretraining.groupby(["arm", "seed"], as_index=False).last()
-        results = results.drop(columns=SEEN).merge(last[["arm", "seed", *SEEN]], on=["arm", "seed"])
+        results = results.drop(columns=SEEN_ACCURACY).merge(last[["arm", "seed", *SEEN_ACCURACY]], on=["arm", "seed"])
     epochs_of = {arm: config.of(arm).pretrain_epochs for arm in config.arms}
     starts = {arm: rlm.variants.find_variant(arm).start for arm in config.arms}
     return results.assign(pretrain_epochs=results["arm"].map(epochs_of), arm=results["arm"].map(starts))
@@ -75,59 +78,62 @@ def list_parts() -> list[tuple[str, str, int, str, int]]:
     return parts
 
 
-def tabulate(results: pd.DataFrame) -> pd.DataFrame:
-    """Compare every arm with scratch, and pretrained with its controls, on the same seeds."""
-    rows = []
+def list_settings(results: pd.DataFrame) -> dict[tuple[str, str, int], pd.DataFrame]:
+    """List the runs of each setting, which has some arm beside scratch."""
+    found = {}
     for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
         scratch = cell[cell["triplets"] == "scratch"]
         for epochs in EPOCHS:
-            runs = pd.concat([scratch, cell[cell["pretrain_epochs"] == epochs]])
-            arms = [arm for arm in (*ARMS["fixed"], *ARMS["redrawn"]) if (runs["arm"] == arm).any()]
-            if not arms or scratch.empty:
-                continue
-            verdicts = rlm.compare_all(runs, arms=arms, watched=False)
-            for arm, found in verdicts.items():
-                mine = runs[runs["arm"] == arm]
-                row = {"dataset": dataset, "encoder": encoder, "epochs": epochs, "arm": arm, "pairs": found.pairs}
-                row |= {"difference": found.difference, "decision": found.decision, "test %": 100 * found.means[1]}
-                row |= {"scratch %": 100 * found.means[0], "changed %": 100 * mine["start_change"].mean()}
-                rows.append(row | {f"{name} %": 100 * mine[name].mean() for name in SEEN})
+            others = cell[cell["pretrain_epochs"] == epochs]
+            if len(scratch) and len(others):
+                found[dataset, encoder, epochs] = pd.concat([scratch, others])
+    return found
+
+
+def tabulate(settings: dict[tuple[str, str, int], pd.DataFrame]) -> pd.DataFrame:
+    """Compare every arm with scratch, on the same seeds."""
+    rows = []
+    for key, runs in settings.items():
+        arms = [arm for arm in (*ARMS["fixed"], *ARMS["redrawn"]) if (runs["arm"] == arm).any()]
+        how = {"arms": arms, "watched": LOOKS}
+        verdicts, of_choices = rlm.compare_all(runs, **how), rlm.compare_all(runs, metric="top_1", **how)
+        for arm, found in verdicts.items():
+            mine = runs[runs["arm"] == arm]
+            row = dict(zip(("dataset", "encoder", "epochs"), key, strict=True)) | {"arm": arm, "pairs": found.pairs}
+            row |= {"difference": found.judged, "decision": found.decision, "top-1 difference": of_choices[arm].judged}
+            row |= {"test %": 100 * found.means[1], "scratch %": 100 * found.means[0]}
+            row["changed %"] = 100 * mine["start_change"].mean()
+            memorised = {} if arm in CONTROLS else {name: 100 * mine[f"{name}_accuracy"].mean() for name in SEEN}
+            rows.append(row | {f"{name} %": value for name, value in memorised.items()})
     return pd.DataFrame(rows)
 
 
-def answer(table: pd.DataFrame, settings: dict[str, pd.DataFrame]) -> str:
-    """Answer in three sentences: does it help, does what was memorised explain it, was anything memorised."""
+def answer(table: pd.DataFrame, controlled: dict[str, pd.DataFrame]) -> str:
+    """Answer in three sentences: does it help, does the scale of the weights explain it, was anything memorised."""
     main = table[table["arm"].isin(["pretrained", "pretrained_once"])]
     good, bad = main[main["decision"] == "helps"], main[main["decision"] == "hurts"]
     points = 100 * main["difference"].map(lambda found: found.value)
     said = (
-        f"In {len(main)} comparisons with scratch, pre-training on a million random triplets helps {len(good)} times "
-        f"and hurts {len(bad)} times; the mean differences range from {span(points, '+.2f')} points."
+        f"In {len(main)} comparisons with scratch, on {len(main[['dataset', 'encoder']].drop_duplicates())} "
+        f"combinations of data and encoder, pre-training on a million random triplets helps {len(good)} times and "
+        f"hurts {len(bad)} times; the mean differences range from {span(points, '+.2f')} points."
     )
-    found = [rlm.compare(runs, "pretrained", "rescaled", watched=False).decision for runs in settings.values()]
-    said += (
-        f" It does better than fresh weights of the same scale, which hold nothing memorised, in "
-        f"{found.count('helps')} of {len(found)} settings, and worse in {found.count('hurts')}."
+    against = [
+        rlm.compare_all(runs, "pretrained", arms=CONTROLS, watched=LOOKS)["rescaled"].decision
+        for runs in controlled.values()
+    ]
+    gaps = main["seen %"] - main["unseen %"]
+    return (
+        f"{said} Compared with initial weights that are only brought to the scale of the pre-trained ones, it is "
+        f"better in {against.count('hurts')} of {len(against)} settings and worse in {against.count('helps')}. Random "
+        f"triplets that it saw are right {span(gaps, '.1f')} points more often than others."
     )
-    seen, unseen = (span(main[f"{name} %"], ".0f") for name in SEEN)
-    return f"{said} After pre-training, {seen} % of the random triplets it saw are right, and {unseen} % of others."
 
 
 def span(values: pd.Series, digits: str) -> str:
     """Spell the smallest and the largest value, or the only one."""
     ends = dict.fromkeys([f"{values.min():{digits}}", f"{values.max():{digits}}"])
     return " to ".join(ends)
-
-
-def find_controlled(results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Find the settings with all controls."""
-    found = {}
-    for (dataset, encoder), cell in results.groupby(["dataset", "encoder"], sort=False):
-        for epochs in EPOCHS:
-            runs = cell[(cell["triplets"] == "scratch") | (cell["pretrain_epochs"] == epochs)]
-            if {"scratch", "pretrained", *CONTROLS} <= set(runs["arm"]):
-                found[f"{dataset}, {encoder}, {epochs} epochs"] = runs
-    return found
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:
@@ -146,6 +152,7 @@ def draw(table: pd.DataFrame) -> plt.Figure:
             places = [names.index(arm) + shift for arm in mine["arm"]]
             style = {"fmt": "D", "capsize": 3, "color": colour, "label": f"{epochs} epochs"}
             ax.errorbar(value, places, xerr=[value - low, high - value], **style)
+        ax.axvspan(-1, 1, color="0.93")
         ax.axvline(0, color="grey", linewidth=1)
         ax.set(
             title=f"{dataset}, {encoder}",
@@ -162,21 +169,31 @@ def draw(table: pd.DataFrame) -> plt.Figure:
 def write_page(results: pd.DataFrame) -> None:
     finished = set(results[KEYS].itertuples(index=False, name=None))
     results = results.drop_duplicates(RUN, keep="last")  # some were first trained without their controls
-    table, settings = tabulate(results), find_controlled(results)
+    settings = list_settings(results)
+    controlled = {
+        f"{dataset}, {encoder}, {epochs} epochs": runs
+        for (dataset, encoder, epochs), runs in settings.items()
+        if {"pretrained", *CONTROLS} <= set(runs["arm"])
+    }
+    table = tabulate(settings)
     draw(table).savefig(DOCS / "experiment.png")
-    cell = ["dataset", "encoder"]
-    shown = table.assign(difference=table["difference"].map(lambda found: found.format(100, "+")))
-    shown = shown.rename(columns={f"{name} %": f"{name.removesuffix('_accuracy')} %" for name in SEEN})
+    spelt = {name: table[name].map(lambda found: found.format(100, "+")) for name in ("difference", "top-1 difference")}
+    shown, cell = table.astype(object).where(table.notna(), "").assign(**spelt), ["dataset", "encoder"]
+    cut = results[results["epochs"] == MAX_EPOCHS]
     page = Template(TEMPLATE.read_text(encoding="utf-8")).render(
-        answer=answer(table, settings),
-        explained={name: rlm.explain.controls(runs, watched=False) for name, runs in settings.items()},
+        answer=answer(table, controlled),
+        explained={name: rlm.explain.controls(runs, watched=LOOKS) for name, runs in controlled.items()},
         tables={
             ", ".join(name): mine.drop(columns=cell).to_markdown(index=False, floatfmt=".1f", missingval="")
             for name, mine in shown.groupby(cell, sort=False)
         },
         missing=len(set(list_parts()) - finished),
+        parts=len(list_parts()),
         machines=results["machine"].unique(),
         settings=DATASETS,
+        max_epochs=MAX_EPOCHS,
+        cut=cut.groupby([*cell, "arm"], sort=False).size().to_dict(),
+        looks=LOOKS,
     )
     write_whole(DOCS / "experiment.md", page + "\n")
 

@@ -45,7 +45,7 @@ def complete(
 def ask_for_parts(description: str | None) -> Wanted:
     """Read from the command line which new parts to compute: all by default, none for the page alone."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--parts", type=int, help="stop after as many new parts")
+    parser.add_argument("--parts", type=int, help="stop after this number of new parts")
     parser.add_argument("--only", default="", help="compute parts that contain this, such as 'pqa lstm 20'")
     parser.add_argument("--page", action="store_true", help="train nothing, write the page")
     given = parser.parse_args()

@@ -57,7 +57,7 @@ def train_arms(
 
     The arms must share one pre-training, see `rlm.variants.REDRAW`, and share the initial weights: a seed's draws
     depend neither on the arm nor on the other seeds. `slices` has one item per seed; `make_encoder` and `starts` are
-    those of `run_study`. `pretrain_epochs` has one number per arm, rising or equal, if they are not the config's.
+    those of `run_study`. `pretrain_epochs` has a number per arm, rising or equal and all or none of them 0.
     Controls read the words of unlabelled texts as the pre-trained arm does, so that the arms show what these words do.
     """
     initial = init_block(encoder_maker(config, slices[0].phrases, make_encoder), seeds).to(

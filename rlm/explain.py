@@ -103,7 +103,7 @@ def controls(
         conclusion = "Pre-training is not shown to help here, so there is no gain to explain."
     elif decision == "hurts":
         conclusion = f"{TREATED.capitalize()} hurts, compared with {BASELINE}; there is no gain to explain."
-        conclusion += f" It does worse than {worse}: the scale does not explain all of the harm." if worse else ""
+        conclusion += f" It does worse than {worse}: what these keep of it explains at most a part." if worse else ""
     elif not counted:
         conclusion = "So this study cannot tell what explains the gain."
     elif not unbeaten:

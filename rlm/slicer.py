@@ -1,6 +1,5 @@
 """The slicer: a corpus in, index triplets out, split so that no phrase is in two splits."""
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -284,7 +283,7 @@ def _find_homes(corpus: Corpus, split_of_row: Int[np.ndarray, " row"]) -> Int[np
 
 def pad_slices(slices: Sequence[Slices], padding: Padding) -> list[Slices]:
     """Replace the padding of token tables, see `pad_tokens`; slices that are one object stay one."""
-    padded = {id(one): dataclasses.replace(one, tokens=pad_tokens(one.tokens, padding)) for one in slices}
+    padded = {id(one): replace(one, tokens=pad_tokens(one.tokens, padding)) for one in slices}
     return [padded[id(one)] for one in slices]
 
 

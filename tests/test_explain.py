@@ -38,7 +38,7 @@ def study(pairs=20, spread=0.005, **gains):
         ),
         (
             {"pretrained": -0.03},
-            "there is no gain to explain. It does worse than rescaled and shuffled: the scale does",
+            "there is no gain to explain. It does worse than rescaled and shuffled: what these keep of it",
         ),
         ({"pretrained": -0.03, "rescaled": -0.03, "shuffled": -0.03}, "there is no gain to explain"),
         ({"pretrained": 0.03, "pairs": 5}, "These are too few seeds for a conclusion"),
