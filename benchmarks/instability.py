@@ -17,6 +17,7 @@ import rlm
 from benchmarks.performance import machine
 from benchmarks.resume import ask_for_parts, complete
 from rlm.runtime.atomic import write_whole
+from rlm.stats.estimates import Estimate
 
 DATASETS = {"chatterbot-english": {}, "pqa": {"max_epochs": 30, "patience": 5}}
 SEEDS, SPLITS, SEEDS_PER_SPLIT = 20, 10, 3
@@ -36,7 +37,8 @@ def configure(dataset: str, setting: str) -> rlm.StudyConfig:
 
 
 def train(dataset: str, setting: str) -> pd.DataFrame:
-    return rlm.run_study(configure(dataset, setting), SEEDS)[["seed", "test_accuracy", "best_epoch", "epochs"]]
+    results = rlm.run_study(configure(dataset, setting), SEEDS)
+    return results[["seed", "test_accuracy", "best_epoch", "epochs"]].assign(machine=machine())
 
 
 def train_on_split(dataset: str, split_seed: int) -> pd.DataFrame:
@@ -56,20 +58,27 @@ def main() -> None:
     pages = {}
     for dataset, mine in runs.groupby("dataset", sort=False):
         table = rlm.stats.tabulate_spread(mine)
-        shown = (
-            (100 * table.drop(columns="seeds")).reset_index().to_markdown(index=False, floatfmt=".1f", missingval="")
-        )
+        ends = rlm.stats.tabulate_spread(mine[mine["setting"].isin([table.index[0], table.index[-1]])]).iloc[-1]
+        shown = (100 * table.drop(columns="seeds")).reset_index().astype(object)
         theirs = clusters[clusters["dataset"] == dataset]
         spread = ""
         if theirs["split_seed"].nunique() >= SPLITS:
             spread = rlm.explain.spread(rlm.stats.decompose_spread(theirs))
-        pages[dataset] = {"causes": rlm.explain.causes(table), "table": shown, "spread": spread}
+        pages[dataset] = {
+            "causes": rlm.explain.causes(table),
+            "is_shown": ((table["removed_low"] > 0) | (table["removed_high"] < 0)).any(),
+            "in_all": Estimate(*ends[["removed", "removed_low", "removed_high"]]).format(100, "+"),
+            "table": shown.where(shown.notna(), "").to_markdown(index=False, floatfmt=".1f", missingval=""),
+            "spread": spread,
+            "triplets": len(rlm.prepare(configure(dataset, table.index[0])).test),
+        }
     page = Template(TEMPLATE.read_text(encoding="utf-8"))
     text = page.render(
         pages=pages,
         seeds=SEEDS,
         missing=len(settings) - runs.groupby(["dataset", "setting"]).ngroups,
-        machine=machine(),
+        splits=len(splits) - clusters.groupby(keys).ngroups,
+        machines=runs["machine"].unique(),
         settings=DATASETS,
     )
     write_whole(DOCS / "instability.md", text + "\n")

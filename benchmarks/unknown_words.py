@@ -26,6 +26,7 @@ DATASETS = {
     "chatterbot-english": {"pretrain_epochs": 3, "max_epochs": 12},
     "pqa": {"pretrain_epochs": 2, "max_epochs": 8},
 }
+COMMON = {"patience": 3, "batching": "grouped"}
 ENCODERS, SEEDS = ("mean", "lstm"), 40
 ARMS = ("scratch", "pretrained", "rescaled")
 PAIRS_OF_ARMS = [("pretrained", "scratch"), ("pretrained", "rescaled")]
@@ -60,7 +61,7 @@ def make_encoder(encoder: str, treatment: str, seen: Tensor, vocabulary_size: in
 
 
 def configure(dataset: str, encoder: str, treatment: str) -> rlm.StudyConfig:
-    settings = DATASETS[dataset] | {"min_count": TREATMENTS[treatment], "patience": 3, "batching": "grouped"}
+    settings = DATASETS[dataset] | COMMON | {"min_count": TREATMENTS[treatment]}
     return rlm.StudyConfig(dataset=dataset, encoder=encoder, arms=ARMS, **settings)
 
 
@@ -109,6 +110,7 @@ def main() -> None:
     text = page.render(
         shares=shares,
         seeds=SEEDS,
+        settings={name: mine | COMMON for name, mine in DATASETS.items()},
         missing=len(parts) - len(results.drop_duplicates(KEYS)),
         table=tabulate(results).to_markdown(index=False),
     )
