@@ -1,6 +1,7 @@
 """A smoke run of the benchmarks' own code; `make bench` runs them in full."""
 
 import json
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -12,7 +13,8 @@ from scipy import stats
 from torch_twin import TorchTwin
 
 import rlm
-from benchmarks import calibration, contestants, gpu, growth, minilm, new_data, reading, unlabelled
+from benchmarks import calibration, contestants, experiment, gpu, growth, minilm, new_data, reading, unlabelled
+from benchmarks.resume import complete
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "mean"])
@@ -141,6 +143,29 @@ def test_unlabelled_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert "still to be trained" not in page
     triplets = unlabelled.rlm.prepare(unlabelled.configure("chatterbot-french", 20)).train
     assert len(np.unique(np.sort(triplets[:, :2], axis=1), axis=0)) == 20
+
+
+def test_the_experiment_trains_both_lengths_in_one_part(tmp_path, monkeypatch):
+    """The part of more epochs has the rows of the other one, which is then not trained, and are those it has alone."""
+    trained, tiny = [], {"max_epochs": 1, "patience": 1, "random_triplets": 200, "compile": False}
+    monkeypatch.setattr(experiment, "EPOCHS", (2, 1))
+    monkeypatch.setattr(experiment, "SEEDS_AT_ONCE", 2)
+    whole = experiment.configure
+    monkeypatch.setattr(experiment, "configure", lambda *key: whole(*key).model_copy(update=tiny))
+
+    def train(*key):
+        trained.append(key)
+        return experiment.train(*key)
+
+    keys = [("chatterbot-english", "mean", epochs, "redrawn", 0) for epochs in (2, 1)]
+    found = {}
+    for name, some in {"both": keys, "alone": keys[1:]}.items():
+        parts = {key: partial(train, *key) for key in some}
+        found[name] = complete(tmp_path / f"{name}.csv", experiment.KEYS, parts)
+    assert trained == keys
+    both, alone = (some.query("pretrain_epochs == 1").reset_index(drop=True) for some in found.values())
+    pd.testing.assert_frame_equal(both[list(alone)], alone, check_exact=True)
+    assert set(found["both"]["arm"]) == set(experiment.ARMS["redrawn"])
 
 
 def test_intervals_for_other_data_are_simulated():
