@@ -25,7 +25,7 @@ RETRIEVAL = METRICS[2:]
 DIVERGED = {("pretrained", seed) for seed in (2, 7)}
 
 
-def planted(config, corpus, arms, seeds, *_):
+def planted(arms, corpus, seeds, *_):
     """Pre-training helps by two points of MAP@R; by all other metrics the runs are noise."""
     runs = pd.MultiIndex.from_product([arms, seeds], names=["arm", "seed"]).to_frame(index=False)
     tables = []

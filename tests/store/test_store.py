@@ -89,9 +89,9 @@ class TestGoingOn:
         run(db, seeds=12)
         trained = []
 
-        def noted(config, corpus, arms, seeds, *more):
-            trained.extend((arm, seed) for arm in arms for seed in seeds)
-            return original(config, corpus, arms, seeds, *more)
+        def noted(configs, corpus, seeds, *more):
+            trained.extend((arm, seed) for arm in configs for seed in seeds)
+            return original(configs, corpus, seeds, *more)
 
         original = rlm.study.run_block
         monkeypatch.setattr(rlm.study, "run_block", noted)
