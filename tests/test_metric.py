@@ -25,9 +25,9 @@ RETRIEVAL = METRICS[2:]
 DIVERGED = {("pretrained", seed) for seed in (2, 7)}
 
 
-def planted(arms, corpus, seeds, *_):
+def planted(configs, corpus, seeds, *_):
     """Pre-training helps by two points of MAP@R; by all other metrics the runs are noise."""
-    runs = pd.MultiIndex.from_product([arms, seeds], names=["arm", "seed"]).to_frame(index=False)
+    runs = pd.MultiIndex.from_product([list(configs), seeds], names=["arm", "seed"]).to_frame(index=False)
     tables = []
     for table in BlockResult.TABLES.values():
         columns = {
